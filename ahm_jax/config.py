@@ -1,0 +1,366 @@
+"""What a run is: frozen dataclasses, built once from a ConfigDict.
+
+Every field is declared here with its default, its meaning and its unit, and its range is checked here and nowhere else. A file
+in `configs/` starts from `default()`, a ConfigDict with the same fields, and changes what it wants changed.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from ahm_jax.errors import UserError
+
+STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm')
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+  """How many dermoscopy phantoms to draw; their size is `data.image_size`."""
+
+  train: int = 1000
+  validation: int = 60
+  test: int = 120
+
+
+@dataclass(frozen=True)
+class DataConfig:
+  name: str = 'phantom'  # 'phantom': drawn from the seed. 'folder': images/, masks/ and labels.csv under `root`.
+  root: str = ''  # The folder, for 'folder'.
+  image_size: int = 224  # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
+  channels: int = 3  # 3: RGB. 1: grey.
+  labels: int = 0  # Labelled training images to use, chosen in nested, stratified order; 0: all.
+  skip_unreadable: bool = False  # Drop and list files that cannot be read, instead of refusing to start.
+  split_fractions: tuple[float, ...] = (0.7, 0.1, 0.2)  # Train, validation, test, where labels.csv has no split column.
+  split_seed: int = 0  # Seed of that split and of the phantoms.
+  prepared_dir: str = ''  # Where prepared data is kept; empty: `data/` in the workdir.
+  resident_share: float = 0.25  # Hold the training images on the device when they take at most this share of its memory.
+  phantom: PhantomConfig = field(default_factory=PhantomConfig)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+  """Random changes of a training image. Geometry moves image and mask together; colour touches the image alone."""
+
+  flip: bool = True  # Left-right, and quarter turns.
+  scale: float = 0.2  # Crop a square of side between (1 - scale) and 1 of the image's, and resize it to full size.
+  brightness: float = 0.1  # Shift by up to this much, of an image range of 1.
+  contrast: float = 0.1  # Scale about the mean by a factor in [1 - contrast, 1 + contrast].
+  hue: float = 0.02  # Turn the hue by up to this share of the circle; RGB only.
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+  unet_width: int = 64  # Channels of the U-Net's first level; each level down doubles them.
+  dtype: str = 'float32'  # What convolutions compute in: 'float32' or 'bfloat16'. Parameters, losses, statistics stay float32.
+  sync_batch_norm: bool = True  # Batch statistics over all devices (and workers), not over each device's share.
+  agent_trunk: str = 'vgg16'  # 'vgg16': conv1_1..conv3_3 (the paper). 'light': a few strided convolutions.
+  agent_width: int = 64  # Channels of the trunk's first level; heads have four times as many.
+  vgg_width: int = 64  # Channels of the classifier's first level.
+  vgg_hidden: int = 4096  # Width of the classifier's two hidden dense layers.
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+  strategy: str = 'ahm'  # One of STRATEGIES.
+  mask_ratio: float = 0.6  # Expected share of patches hidden in every image, in (0, 1).
+  patch_size: int = 16  # Side of a patch in pixels; 4, 8, 16 or 32.
+  exact_count: bool = False  # Hide exactly round(mask_ratio * patches) patches by Gumbel top-k instead of independent draws.
+  fill_value: float = 0.0  # What hidden pixels are set to, in normalised units; 0 is mid-grey.
+  action_means: str = 'mask'  # 'mask': action 1 hides a patch. 'keep': action 1 keeps it.
+  workers: int = 4  # Parallel actors K; each has batch_size / K images and a key of its own.
+  rounds: int = 1  # Masking rounds T of an episode.
+  gamma: float = 0.9  # Discount between rounds.
+  bootstrap: bool = False  # The episode is cut after T rounds, not over: add gamma * V(last state) to the last return.
+  entropy_weight: float = 0.1  # beta.
+  value_weight: float = 0.5  # Weight of the critic's loss.
+  reward: str = 'log'  # Of a hidden patch. 'log': whitened log loss. 'relative': loss / mean - 1. 'rank': rank in [-1, 1].
+  logit_bound: float = 3.0  # Logits z are centred per image and bounded as c * tanh(z / c).
+  ease_in: float = 1.0  # Logits are multiplied by a factor growing from 0 to 1 over this share of the steps.
+  learning_rate: float = 2e-4  # Of the agent (Adam).
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+  """How one task is trained."""
+
+  batch_size: int = 12  # Images per step, over all devices.
+  learning_rate: float = 2e-4
+  steps: int | None = None  # Length of training; give steps or epochs.
+  epochs: float | None = None
+  optimizer: str = 'adam'  # 'adam' or 'adamw'.
+  weight_decay: float = 0.0  # AdamW's.
+  schedule: str = 'constant'  # 'constant', 'cosine' (to 0), or 'staircase' (times decay_rate every decay_epochs).
+  warmup: float = 0.0  # Share of the steps over which the learning rate grows linearly from 0.
+  decay_rate: float = 0.9
+  decay_epochs: float = 3.0
+  clip: float = 0.0  # Largest global norm of the gradient; 0: no clipping.
+  log_every: int = 20  # Steps between lines of metrics.jsonl.
+  eval_every: int = 0  # Steps between validations, each followed by a checkpoint; 0: ten times in a run.
+  patience: int = 0  # Stop after this many validations without a better score; 0: never.
+  augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+  """Overrides: a field that is set here replaces the recipe's own in whatever stage is launched."""
+
+  batch_size: int | None = None
+  learning_rate: float | None = None
+  steps: int | None = None
+  epochs: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassifyConfig:
+  input: str = 'crop'  # 'image': as it is. 'crop': box around the predicted lesion. 'masked': all but the lesion blacked out.
+  margin: float = 0.1  # Margin of the crop's box on each side, as a share of the box's side.
+  labels: int = 0  # Labelled images to train on; 0: as many as data.labels.
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+  split: str = 'test'  # 'train', 'validation' or 'test'.
+  batch_size: int = 32
+  threshold: float = 0.5  # Lesion where the predicted probability is at least this.
+  bootstrap_samples: int = 2000
+  report_images: int = 6  # Held-out images shown in report.html.
+
+
+@dataclass(frozen=True)
+class GridConfig:
+  """The cells of `reproduce`."""
+
+  inits: tuple[str, ...] = ('scratch', 'uniform', 'ahm')  # 'scratch', or the masking strategy of the pre-training.
+  labels: tuple[int, ...] = (20, 50)
+  seeds: tuple[int, ...] = (0, 1, 2)
+  classify: bool = True
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+  steps: str = ''  # 'a:b': trace steps a to b - 1.
+
+
+@dataclass(frozen=True)
+class Config:
+  seed: int = 0
+  init_from: str = ''  # Run to start from: a pre-training run for segment, a segmentation run for classify.
+  data: DataConfig = field(default_factory=DataConfig)
+  model: ModelConfig = field(default_factory=ModelConfig)
+  masking: MaskingConfig = field(default_factory=MaskingConfig)
+  train: TrainConfig = field(default_factory=TrainConfig)
+  pretrain: RecipeConfig = field(default_factory=lambda: RecipeConfig(batch_size=12, learning_rate=2e-4, epochs=100))
+  segment: RecipeConfig = field(
+    default_factory=lambda: RecipeConfig(
+      batch_size=4, learning_rate=3e-4, epochs=100, schedule='staircase', clip=1.0, patience=10
+    )
+  )
+  classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+  classifier: RecipeConfig = field(
+    default_factory=lambda: RecipeConfig(batch_size=16, learning_rate=1e-4, epochs=50, patience=10)
+  )
+  evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+  grid: GridConfig = field(default_factory=GridConfig)
+  profile: ProfileConfig = field(default_factory=ProfileConfig)
+
+
+def default() -> ml_collections.ConfigDict:
+  """The defaults of `Config` as a ConfigDict, unlocked, for a file in `configs/` to change."""
+  return _to_config_dict(Config())
+
+
+def _to_config_dict(instance) -> ml_collections.ConfigDict:
+  tree = ml_collections.ConfigDict()
+  hints = typing.get_type_hints(type(instance))
+  for item in dataclasses.fields(instance):
+    value = getattr(instance, item.name)
+    if dataclasses.is_dataclass(value):
+      tree[item.name] = _to_config_dict(value)
+    elif isinstance(hints[item.name], types.UnionType):
+      tree[item.name] = placeholder(typing.get_args(hints[item.name])[0])
+      if value is not None:
+        tree[item.name] = value
+    else:
+      tree[item.name] = value
+  return tree
+
+
+def from_config_dict(tree) -> Config:
+  """Builds and checks a `Config`.
+
+  Args:
+    tree: a ConfigDict, or nested dict (as `to_dict` writes it); missing fields take their defaults.
+
+  Raises:
+    UserError: a field is unknown, of a wrong type, or out of its range.
+  """
+  plain = tree.to_dict() if isinstance(tree, ml_collections.ConfigDict) else tree
+  config = _build(Config, plain, '')
+  check(config)
+  return config
+
+
+def to_dict(config: Config) -> dict:
+  """The config as nested dicts that JSON can hold; `from_config_dict` reads them back."""
+  return dataclasses.asdict(config)
+
+
+def _build(cls, values: dict, prefix: str):
+  hints = typing.get_type_hints(cls)
+  unknown = sorted(set(values) - set(hints))
+  if unknown:
+    near = difflib.get_close_matches(unknown[0], hints, n=1, cutoff=0)
+    raise UserError(f'config has no field {prefix}{unknown[0]}; did you mean {prefix}{near[0]}?')
+  return cls(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
+
+
+def _convert(hint, value, name: str):
+  if dataclasses.is_dataclass(hint):
+    return _build(hint, value, name + '.')
+  if isinstance(hint, types.UnionType):
+    return None if value is None else _convert(typing.get_args(hint)[0], value, name)
+  if typing.get_origin(hint) is tuple:
+    items = value if isinstance(value, list | tuple) else (value,)
+    return tuple(_convert(typing.get_args(hint)[0], item, name) for item in items)
+  accepted = (int, float) if hint is float else hint
+  if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+    raise UserError(f'config.{name} must be of type {hint.__name__}, not {value!r}')
+  return hint(value)
+
+
+def recipe(config: Config, stage: str) -> RecipeConfig:
+  """The recipe of 'pretrain', 'segment' or 'classifier', with what is set in `config.train` put in its place."""
+  overrides = {name: value for name, value in dataclasses.asdict(config.train).items() if value is not None}
+  if 'steps' in overrides:
+    overrides['epochs'] = None
+  if 'epochs' in overrides:
+    overrides['steps'] = None
+  return dataclasses.replace(getattr(config, stage), **overrides)
+
+
+def check(config: Config) -> None:
+  """Checks every field's range, and the fields that must fit each other.
+
+  Raises:
+    UserError: names the first field that is out of range, its value, and what it may be.
+  """
+  _check_data(config)
+  _check_model(config)
+  _check_masking(config)
+  if config.train.steps is not None and config.train.epochs is not None:
+    raise UserError('config.train.steps and config.train.epochs are both set; set one of them')
+  for stage in ('pretrain', 'segment', 'classifier'):
+    _check_recipe(recipe(config, stage), stage)
+  _one_of('classify.input', config.classify.input, ('image', 'crop', 'masked'))
+  _in_range('classify.margin', config.classify.margin, 0, 1)
+  _at_least('classify.labels', config.classify.labels, 0)
+  _one_of('evaluate.split', config.evaluate.split, ('train', 'validation', 'test'))
+  _in_range('evaluate.threshold', config.evaluate.threshold, 0, 1, open_ends=True)
+  _at_least('evaluate.batch_size', config.evaluate.batch_size, 1)
+  _at_least('evaluate.bootstrap_samples', config.evaluate.bootstrap_samples, 100)
+  _at_least('evaluate.report_images', config.evaluate.report_images, 0)
+  for init in config.grid.inits:
+    _one_of('grid.inits', init, ('scratch', *STRATEGIES))
+  for count in config.grid.labels:
+    _at_least('grid.labels', count, 0)
+  for name in ('inits', 'labels', 'seeds'):
+    if not getattr(config.grid, name):
+      raise UserError(f'config.grid.{name} is empty; name at least one')
+  _at_least('seed', config.seed, 0)
+
+
+def _check_data(config: Config) -> None:
+  data = config.data
+  _one_of('data.name', data.name, ('phantom', 'folder'))
+  if data.name == 'folder' and not data.root:
+    raise UserError('config.data.root is not set; give the folder that holds images/: --config.data.root=DIR')
+  _at_least('data.image_size', data.image_size, 16)
+  for divisor, why in ((16, 'the U-Net halves it four times'), (config.masking.patch_size, 'config.masking.patch_size')):
+    if data.image_size % divisor:
+      near = max(1, round(data.image_size / divisor)) * divisor
+      raise UserError(
+        f'config.data.image_size is {data.image_size}, not a multiple of {divisor} ({why}); the nearest is {near}'
+      )
+  _one_of('data.channels', data.channels, (1, 3))
+  _at_least('data.labels', data.labels, 0)
+  fractions = data.split_fractions
+  if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    raise UserError(f'config.data.split_fractions is {fractions}; give three shares (train, validation, test) that sum to 1')
+  _in_range('data.resident_share', data.resident_share, 0, 1)
+  for name in ('train', 'validation', 'test'):
+    _at_least(f'data.phantom.{name}', getattr(data.phantom, name), 1)
+
+
+def _check_model(config: Config) -> None:
+  model = config.model
+  for name in ('unet_width', 'agent_width', 'vgg_width', 'vgg_hidden'):
+    _at_least(f'model.{name}', getattr(model, name), 1)
+  _one_of('model.dtype', model.dtype, ('float32', 'bfloat16'))
+  _one_of('model.agent_trunk', model.agent_trunk, ('vgg16', 'light'))
+
+
+def _check_masking(config: Config) -> None:
+  masking = config.masking
+  _one_of('masking.strategy', masking.strategy, STRATEGIES)
+  _in_range('masking.mask_ratio', masking.mask_ratio, 0, 1, open_ends=True)
+  _one_of('masking.patch_size', masking.patch_size, (4, 8, 16, 32))
+  _one_of('masking.action_means', masking.action_means, ('mask', 'keep'))
+  _one_of('masking.reward', masking.reward, ('log', 'relative', 'rank'))
+  _at_least('masking.workers', masking.workers, 1)
+  _at_least('masking.rounds', masking.rounds, 1)
+  _in_range('masking.gamma', masking.gamma, 0, 1)
+  _in_range('masking.ease_in', masking.ease_in, 0, 1)
+  for name in ('entropy_weight', 'value_weight', 'learning_rate'):
+    _at_least(f'masking.{name}', getattr(masking, name), 0)
+  if masking.logit_bound <= 0:
+    raise UserError(f'config.masking.logit_bound is {masking.logit_bound}; it must be above 0')
+  batch = recipe(config, 'pretrain').batch_size
+  if batch % masking.workers:
+    raise UserError(
+      f"config.masking.workers is {masking.workers}, which does not divide pre-training's batch_size of {batch}; "
+      'every worker has the same number of images'
+    )
+
+
+def _check_recipe(item: RecipeConfig, stage: str) -> None:
+  _at_least(f'{stage}.batch_size', item.batch_size, 1)
+  if (item.steps is None) == (item.epochs is None):
+    raise UserError(f'config.{stage}: set one of steps and epochs, not {"both" if item.steps is not None else "none"}')
+  _at_least(f'{stage}.steps', 1 if item.steps is None else item.steps, 1)
+  if item.epochs is not None and item.epochs <= 0:
+    raise UserError(f'config.{stage}.epochs is {item.epochs}; it must be above 0')
+  _one_of(f'{stage}.optimizer', item.optimizer, ('adam', 'adamw'))
+  _one_of(f'{stage}.schedule', item.schedule, ('constant', 'cosine', 'staircase'))
+  _in_range(f'{stage}.warmup', item.warmup, 0, 1)
+  _in_range(f'{stage}.decay_rate', item.decay_rate, 0, 1)
+  if item.decay_epochs <= 0:
+    raise UserError(f'config.{stage}.decay_epochs is {item.decay_epochs}; it must be above 0')
+  for name in ('learning_rate', 'weight_decay', 'clip', 'eval_every', 'patience'):
+    _at_least(f'{stage}.{name}', getattr(item, name), 0)
+  _at_least(f'{stage}.log_every', item.log_every, 1)
+  _in_range(f'{stage}.augment.scale', item.augment.scale, 0, 0.9)
+  for name in ('brightness', 'contrast', 'hue'):
+    _in_range(f'{stage}.augment.{name}', getattr(item.augment, name), 0, 1)
+
+
+def _one_of(name: str, value, allowed) -> None:
+  if value not in allowed:
+    near = difflib.get_close_matches(str(value), [str(item) for item in allowed], n=1)
+    hint = f'; did you mean {near[0]}?' if near else ''
+    raise UserError(f'config.{name} is {value!r}; it may be {", ".join(map(str, allowed))}{hint}')
+
+
+def _at_least(name: str, value, low) -> None:
+  if not value >= low:
+    raise UserError(f'config.{name} is {value}; it must be at least {low}')
+
+
+def _in_range(name: str, value, low, high, open_ends: bool = False) -> None:
+  inside = low < value < high if open_ends else low <= value <= high
+  if not inside:
+    raise UserError(f'config.{name} is {value}; it must lie {"strictly " if open_ends else ""}between {low} and {high}')
