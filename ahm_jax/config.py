@@ -238,7 +238,7 @@ def recipe(config: Config, stage: str) -> RecipeConfig:
   overrides = {name: value for name, value in dataclasses.asdict(config.train).items() if value is not None}
   if 'steps' in overrides:
     overrides['epochs'] = None
-  if 'epochs' in overrides:
+  elif 'epochs' in overrides:
     overrides['steps'] = None
   return dataclasses.replace(getattr(config, stage), **overrides)
 

@@ -1,0 +1,1 @@
+"""Self-supervised pre-training for medical image segmentation by adaptive hard masking."""

@@ -1,0 +1,99 @@
+"""Random changes of training images: geometry, which moves image and mask together, and colour.
+
+Every image has a key of its own, made from its position in the global batch, so that a batch is augmented alike however it is
+divided among devices.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+from ahm_jax.config import AugmentConfig
+
+
+def augment_batch(
+  key: jax.Array, images: jax.Array, masks: jax.Array, positions: jax.Array, config: AugmentConfig
+) -> tuple[jax.Array, jax.Array]:
+  """Augments every image of a batch, or of a device's share of it.
+
+  Args:
+    key: the key of the training step.
+    images: uint8 [b, S, S, C].
+    masks: uint8 [b, S, S], values 0 and 1.
+    positions: int32 [b], each image's position in the global batch.
+    config: static.
+
+  Returns:
+    Images float32 [b, S, S, C] in [0, 1], and masks float32 [b, S, S], values 0 and 1.
+  """
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+  return jax.vmap(lambda *example: augment(*example, config))(keys, images / jnp.float32(255), masks.astype(jnp.float32))
+
+
+def augment(key: jax.Array, image: jax.Array, mask: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array]:
+  """Augments one image and its mask; with every field of the config at 0 or False, changes nothing.
+
+  Args:
+    image: float32 [S, S, C] in [0, 1].
+    mask: float32 [S, S], values 0 and 1. It is interpolated like the image, then cut at 0.5.
+    config: static.
+
+  Returns:
+    Image and mask, of the same shapes and ranges.
+  """
+  geometry_key, colour_key = jax.random.split(key)
+  if config.flip or config.scale:
+    transpose, coordinates = _pose(geometry_key, len(image), config)
+    image = jax.vmap(_sample, in_axes=(2, None, None), out_axes=2)(image, transpose, coordinates)
+    mask = (_sample(mask, transpose, coordinates) >= 0.5).astype(mask.dtype)
+  return _recolour(colour_key, image, config), mask
+
+
+def normalise(x: jax.Array) -> jax.Array:
+  """What the networks see of an image in [0, 1]: mid-grey is 0, and the range is [-2, 2]."""
+  return (x - 0.5) / 0.25
+
+
+def _pose(key: jax.Array, size: int, config: AugmentConfig) -> tuple[jax.Array, list[jax.Array]]:
+  """A random square in one of 8 poses: whether to transpose, then each pixel's row and column of origin, [size, size]."""
+  scale_key, corner_key, pose_key = jax.random.split(key, 3)
+  share = 1 - config.scale * jax.random.uniform(scale_key)
+  corner = jax.random.uniform(corner_key, (2, 1)) * (1 - share) * size
+  origins = corner + (jnp.arange(size) + 0.5) * share - 0.5  # [2, size]: of rows, of columns.
+  transpose, *reverse = jax.random.bernoulli(pose_key, 0.5 if config.flip else 0.0, (3,))
+  origins = jnp.where(jnp.stack(reverse)[:, None], origins[:, ::-1], origins)
+  return transpose, jnp.meshgrid(*origins, indexing='ij')
+
+
+def _sample(plane: jax.Array, transpose: jax.Array, coordinates: list[jax.Array]) -> jax.Array:
+  return map_coordinates(jnp.where(transpose, plane.T, plane), coordinates, order=1, mode='nearest')
+
+
+def _recolour(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
+  """Turns the hue, scales the contrast about the image's mean and shifts the brightness of [S, S, C]; clips to [0, 1]."""
+  hue, contrast, brightness = jax.random.uniform(key, (3,), minval=-1.0)
+  if config.hue and image.shape[-1] == 3:
+    image = _turn_hue(image, config.hue * hue)
+  if config.contrast:
+    mean = image.mean()
+    image = mean + (1 + config.contrast * contrast) * (image - mean)
+  if config.brightness:
+    image = image + config.brightness * brightness
+  return jnp.clip(image, 0, 1)
+
+
+def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
+  """Adds `turn`, a share of the circle, to the hue of RGB [..., 3] and keeps HSV's saturation and value."""
+  red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+  value = image.max(-1)
+  chroma = value - image.min(-1)
+  divisor = jnp.where(chroma > 0, chroma, 1)
+  sextant = jnp.where(
+    value == red,
+    (green - blue) / divisor,
+    jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+  )
+  # Each channel is the value less the chroma times a trapezoid of the hue, the same for all three but for its phase.
+  phase = (sextant + 6 * turn)[..., None] + jnp.array([5.0, 3.0, 1.0])
+  phase = phase - 6 * jnp.floor(phase / 6)
+  return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(phase, 4 - phase), 0, 1)

@@ -1,0 +1,103 @@
+"""How we know that an agent learned where repair is hard: measured on held-out images with the same U-Net."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ahm_jax.config import MaskingConfig
+from ahm_jax.data.augment import normalise
+from ahm_jax.data.dataset import Split
+from ahm_jax.evaluation.metrics import spearman_within_images
+from ahm_jax.inference import in_batches
+from ahm_jax.masking.patches import patch_mean
+from ahm_jax.masking.rollout import hide
+from ahm_jax.masking.strategies import Strategy
+
+_DRAWS = 8  # Masks drawn per image; a patch is in none of them with chance (1 - mask_ratio)^8, and is then left out.
+
+
+def learning_metrics(nets, state, split: Split, masking: MaskingConfig, batch_size: int = 16) -> dict[str, float]:
+  """The agent's learning metrics on held-out images, the U-Net in inference mode.
+
+  Args:
+    nets: has the U-Net's module `unet` and the masking `strategy`.
+    state: a TrainState of pre-training.
+    split: N held-out images; those without a mask are left out of `border_lift`.
+
+  Returns:
+    difficulty_rank_correlation: Spearman correlation between the policy and each patch's mean loss under uniform masks, within
+      images, averaged over them; in [-1, 1]. A policy that is the same everywhere ranks nothing and gets 0.
+    hardness_ratio: mean loss of patches that the policy hides / of patches that uniform masks of the same ratio hide.
+    border_lift: mean probability of patches that the lesion's border crosses / of patches without lesion.
+    mask_ratio: mean share of patches hidden.
+    loss, uniform_loss: mean squared error of hidden patches under the policy's masks and under uniform ones, in squared
+      normalised units.
+  """
+  measure = _measure(nets.strategy, nets.unet, masking)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  probability, hard, hidden, uniform_loss, uniform_hidden = in_batches(
+    functools.partial(measure, state.extra, variables), split.images, batch_size
+  )
+  seen = uniform_hidden.sum(1)
+  with np.errstate(invalid='ignore'):
+    difficulty = (uniform_loss * uniform_hidden).sum(1) / seen  # nan where a patch was never hidden
+  correlation, _ = spearman_within_images(probability, difficulty)
+  loss = (hard * hidden).sum() / hidden.sum()
+  baseline = (uniform_loss * uniform_hidden).sum() / uniform_hidden.sum()
+  return {
+    'difficulty_rank_correlation': 0.0 if np.isnan(correlation) else correlation,
+    'hardness_ratio': float(loss / baseline),
+    'border_lift': border_lift(probability[split.has_mask], split.masks[split.has_mask], masking.patch_size),
+    'mask_ratio': float(hidden.mean()),
+    'loss': float(loss),
+    'uniform_loss': float(baseline),
+  }
+
+
+def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> float:
+  """Mean probability on border patches / on patches without lesion.
+
+  Args:
+    probability: [N, g, g], of being hidden.
+    masks: {0, 1} [N, H, W], 1 on the lesion.
+
+  Returns:
+    nan when there is no patch of either kind.
+  """
+  share = np.asarray(patch_mean(jnp.asarray(masks, jnp.float32), patch_size))
+  border, outside = (share > 0) & (share < 1), share == 0
+  if not border.any() or not outside.any():
+    return float('nan')
+  return float(probability[border].mean() / probability[outside].mean())
+
+
+@functools.cache
+def _measure(strategy: Strategy, unet, masking: MaskingConfig):
+  def losses(variables, images, hidden):
+    repaired = unet.apply(variables, hide(images, hidden, masking.patch_size, masking.fill_value), train=False)
+    return patch_mean(((repaired - images) ** 2).mean(-1), masking.patch_size)
+
+  @jax.jit
+  def measure(strategy_state, variables, images):
+    """Per image: the policy [b, g, g]; losses and hidden patches [b, draws, g, g] under it, and under uniform masks."""
+    images = normalise(images / 255.0)
+    grid = (len(images), images.shape[1] // masking.patch_size, images.shape[2] // masking.patch_size)
+
+    def draw(key):
+      policy_key, uniform_key = jax.random.split(key)
+      chosen = strategy.propose(strategy_state, images, policy_key, jnp.ones(()), False)
+      uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, grid).astype(jnp.float32)
+      return (
+        chosen.probability,
+        losses(variables, images, chosen.hidden),
+        chosen.hidden,
+        losses(variables, images, uniform),
+        uniform,
+      )
+
+    probability, *maps = jax.lax.map(draw, jax.random.split(jax.random.key(0), _DRAWS))
+    return probability.mean(0), *(jnp.moveaxis(x, 0, 1) for x in maps)
+
+  return measure

@@ -1,0 +1,162 @@
+"""The report's charts as inline SVG. Colours are CSS variables, so that they follow the page's light or dark theme."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from ahm_jax.evaluation.compare import label_count
+
+# (light, dark) of the colour-blind-safe set of Okabe and Ito; an init has the same colour and marker in every chart.
+_KNOWN = ('scratch', 'uniform', 'ahm', 'untrained', 'reinforce')
+PALETTE = (
+  ('#6b7280', '#a3aab5'),
+  ('#0072b2', '#56b4e9'),
+  ('#d55e00', '#f08a3c'),
+  ('#00805e', '#2fc79a'),
+  ('#b0528a', '#dd93bd'),
+  ('#9a6a00', '#e6b422'),
+  ('#5b4bb7', '#a99cf0'),
+)
+_MARKERS = 'osD^vPX'
+# Colours that matplotlib writes and `_to_svg` replaces by CSS variables.
+_TEXT, _GRID = '#010101', '#020202'
+_MAX_POINTS = 300
+_STYLE = {
+  'svg.fonttype': 'none',
+  'font.size': 11,
+  'axes.titlesize': 12,
+  'axes.titleweight': 'bold',
+  'axes.titlelocation': 'left',
+  'axes.edgecolor': _GRID,
+  'axes.labelcolor': _TEXT,
+  'axes.titlecolor': _TEXT,
+  'text.color': _TEXT,
+  'xtick.color': _GRID,
+  'ytick.color': _GRID,
+  'xtick.labelcolor': _TEXT,
+  'ytick.labelcolor': _TEXT,
+  'grid.color': _GRID,
+  'grid.linewidth': 0.6,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'legend.frameon': False,
+}
+
+
+def style_numbers(inits: Sequence[str]) -> dict[str, int]:
+  """Each init's place in PALETTE; known ones have a fixed one, others follow in their order."""
+  others = [init for init in dict.fromkeys(inits) if init not in _KNOWN]
+  order = [*_KNOWN, *others]
+  return {init: order.index(init) % len(PALETTE) for init in inits}
+
+
+def dice_chart(summary: Sequence[Mapping], styles: Mapping[str, int]) -> str:
+  """Mean Dice with 95 % intervals over the number of labels."""
+  return _over_labels(summary, styles, 'dice', 'Mean Dice', 'Mean Dice for each number of labels, one line an init')
+
+
+def gain_chart(summary: Sequence[Mapping], styles: Mapping[str, int], baseline: str) -> str:
+  """Difference of Dice to a baseline, in points, with 95 % intervals over the number of labels; '' if there is none."""
+  rows = [row for row in summary if row[f'vs_{baseline}'] is not None]
+  if not rows:
+    return ''
+  title = f'Difference to {baseline}, points of Dice'
+  return _over_labels(rows, styles, f'vs_{baseline}', title, title, scale=100, zero=True)
+
+
+def _over_labels(summary, styles, key: str, title: str, alt: str, scale: float = 1, zero: bool = False) -> str:
+  counts = list(dict.fromkeys(row['labels'] for row in summary))
+  inits = list(dict.fromkeys(row['init'] for row in summary))
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(4.6, 3.3), layout='constrained')
+    axes = figure.add_subplot(title=title)
+    if zero:
+      axes.axhline(0, color=_TEXT, linewidth=1)
+    for k, init in enumerate(inits):
+      rows = [row for row in summary if row['init'] == init and row[key] is not None]
+      # Side by side, so that intervals do not hide each other.
+      x = [counts.index(row['labels']) + 0.12 * (k - (len(inits) - 1) / 2) for row in rows]
+      y = np.array([row[key] for row in rows]) * scale
+      ends = [row[f'{key}_ci95'] or [row[key], row[key]] for row in rows]
+      margins = np.abs(np.array(ends).T.reshape(2, -1) * scale - y)
+      colour = _init_colour(styles[init])
+      line = 'none' if zero else '-'
+      axes.errorbar(
+        x,
+        y,
+        margins,
+        label=init,
+        color=colour,
+        marker=_MARKERS[styles[init]],
+        markersize=6,
+        linestyle=line,
+        linewidth=1.5,
+        capsize=3,
+      )
+    axes.set_xticks(range(len(counts)), [label_count(count) for count in counts])
+    axes.set_xlim(-0.5, len(counts) - 0.5)
+    axes.set_xlabel('labelled images')
+    axes.grid(axis='y')
+    axes.set_axisbelow(True)
+    figure.legend(loc='outside lower center', ncols=min(len(inits), 4))
+    return _to_svg(figure, alt)
+
+
+def curve_chart(
+  curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], styles: Mapping[str, int], title: str, stage: str
+) -> str:
+  """Training curves.
+
+  Args:
+    curves: (init, steps, values) of each run; runs of an init share a colour.
+    styles: see `style_numbers`.
+    title: what the values are.
+    stage: where they come from, for those who hear the page.
+  """
+  every = np.concatenate([np.asarray(values, float) for _, _, values in curves])
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(4.6, 2.9), layout='constrained')
+    axes = figure.add_subplot(title=title)
+    named = set()
+    for init, steps, values in curves:
+      stride = math.ceil(len(steps) / _MAX_POINTS)
+      label = None if init in named else init
+      named.add(init)
+      marker = {'marker': _MARKERS[styles[init]], 'markersize': 4} if len(steps) <= 12 else {}
+      axes.plot(steps[::stride], values[::stride], color=_init_colour(styles[init]), label=label, linewidth=1.3, **marker)
+    if every.min() > 0 and every.max() > 10 * every.min():
+      axes.set_yscale('log')
+      axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+      axes.yaxis.set_major_formatter('{x:g}')
+      axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel('step')
+    axes.grid(axis='y')
+    axes.set_axisbelow(True)
+    figure.legend(loc='outside lower center', ncols=min(len(named), 4))
+    return _to_svg(figure, f'{stage}: {title} over training steps, one line a run')
+
+
+def _init_colour(number: int) -> str:
+  return f'#03030{number}'
+
+
+def _to_svg(figure: Figure, alt: str) -> str:
+  file = io.StringIO()
+  with matplotlib.rc_context({'svg.hashsalt': alt}):
+    figure.savefig(file, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
+  svg = file.getvalue()
+  svg = svg[svg.index('<svg') :]
+  svg = re.sub(r'<g id="[^"]*"', '<g', svg)  # Ids that nothing refers to, the same in every chart.
+  svg = re.sub(r'<defs>\s*<style.*?</defs>', '', svg, count=1, flags=re.DOTALL)  # It would reach the whole page.
+  svg = re.sub(r' font-family: [^;]*;', '', svg)  # The page's own.
+  for colour, variable in ((_TEXT, '--text'), (_GRID, '--line')):
+    svg = svg.replace(colour, f'var({variable})')
+  svg = re.sub(r'#03030(\d)', r'var(--init-\1)', svg)
+  return svg.replace('<svg ', f'<svg role="img" aria-label="{alt}" ', 1)

@@ -1,0 +1,268 @@
+"""Compares the cells of a grid {init} x {number of labels} x {seed}: means with 95 % intervals, and paired differences.
+
+Dice is known per image, so its intervals come from a paired hierarchical bootstrap: every sample draws seeds and images with
+replacement, the same ones for both sides of a difference. Percentiles over so few seeds are far too narrow (three seeds: a
+nominal 95 % covers about 80 % where seeds differ more than images do), hence two corrections. The seeds' share of each sample
+is stretched by sqrt(S / (S - 1)), which makes its variance unbiased. And the interval is the estimate -+ t * standard error, t
+with Satterthwaite's degrees of freedom, between S - 1 (seeds differ most) and images - 1 (images differ most). All other scores
+are one number a cell: Student's t-interval over seeds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from ahm_jax.errors import UserError
+
+BASELINES = ('scratch', 'uniform')
+# Means over seeds, with the range that clips their interval.
+SCORES = {
+  'iou': (0, 1),
+  'hd95': (0, math.inf),
+  'precision': (0, 1),
+  'recall': (0, 1),
+  'pooled_dice': (0, 1),
+  'accuracy': (0, 1),
+  'balanced_accuracy': (0, 1),
+  'auc': (0, 1),
+}
+Interval = list[float] | None
+Key = tuple[str, int, int]  # init, labels, seed
+
+
+def summarise_grid(
+  cells: Sequence[Mapping], per_image: Mapping[Key, Mapping[str, float]], samples: int = 2000, seed: int = 0
+) -> list[dict]:
+  """One summary for each init and number of labels.
+
+  Args:
+    cells: one dict for each trained cell: 'init', 'labels', 'seed', and scores; a score may be missing, None or nan.
+    per_image: for each cell, by (init, labels, seed), the Dice of each image; nan where prediction and truth are both empty.
+    samples: bootstrap samples.
+    seed: of the bootstrap.
+
+  Returns:
+    Dicts, fewest labels first and 0 (all of them) last, inits in the order of `cells`. Keys:
+      'init', 'labels'; 'seeds', 'images': how many.
+      'interval_covers': 'seeds and images', or 'images' where there is one seed, whose run-to-run spread is unknown.
+      'dice', 'dice_ci95': mean over seeds of the mean over images.
+      'vs_scratch', 'vs_scratch_ci95', 'vs_uniform', 'vs_uniform_ci95': this Dice minus that init's, over the seeds they share.
+      Each of SCORES, and with '_ci95' its t-interval over seeds.
+      'accuracy_vs_scratch', 'accuracy_vs_scratch_ci95': mean and t-interval of the seeds' differences.
+    Intervals are [low, high]; None is what is not known.
+
+  Raises:
+    UserError: cells were scored on different images.
+  """
+  images = _shared_images(per_image)
+  groups = {}
+  for cell in cells:
+    groups.setdefault((cell['init'], cell['labels']), {})[cell['seed']] = cell
+  dice = {
+    (init, labels): {seed: _values(per_image[init, labels, seed], images) for seed in sorted(group)}
+    for (init, labels), group in groups.items()
+  }
+  summary = []
+  for (init, labels), group in sorted(groups.items(), key=lambda item: (item[0][1] == 0, item[0][1])):
+    summary.append(
+      {
+        'init': init,
+        'labels': labels,
+        'seeds': len(group),
+        'images': len(images),
+        'interval_covers': 'seeds and images' if len(group) > 1 else 'images',
+        **_dice_entries(init, labels, dice, samples, seed),
+        **_score_entries(group),
+        **_accuracy_entries(init, group, groups.get(('scratch', labels), {})),
+      }
+    )
+  return summary
+
+
+def _shared_images(per_image: Mapping[Key, Mapping[str, float]]) -> list[str]:
+  first, images = None, []
+  for key, values in per_image.items():
+    if first is None:
+      first, images = key, sorted(values)
+    elif sorted(values) != images:
+      raise UserError(
+        f'cells {_name(first)} and {_name(key)} were scored on different images; delete the older evaluation and run it again'
+      )
+  return images
+
+
+def _name(key: Key) -> str:
+  return f'{key[0]}/labels{key[1]}/seed{key[2]}'
+
+
+def _values(dice: Mapping[str, float], images: Sequence[str]) -> np.ndarray:
+  """Dice in the order of `images`, [I]."""
+  return np.array([dice[image] for image in images], np.float64)
+
+
+def _dice_entries(init: str, labels: int, dice: Mapping[tuple[str, int], Mapping], samples: int, seed: int) -> dict:
+  own = dice[init, labels]
+  mean, interval = _bootstrap(np.stack(list(own.values())), None, samples, seed)
+  entries = {'dice': mean, 'dice_ci95': _clip(interval, 0, 1)}
+  for baseline in BASELINES:
+    other = dice.get((baseline, labels), {})
+    shared = [s for s in own if s in other]
+    difference, interval = None, None
+    if baseline != init and shared:
+      sides = (np.stack([side[s] for s in shared]) for side in (own, other))
+      difference, interval = _bootstrap(*sides, samples, seed)
+    entries |= {f'vs_{baseline}': difference, f'vs_{baseline}_ci95': interval}
+  return entries
+
+
+def _bootstrap(values: np.ndarray, baseline: np.ndarray | None, samples: int, seed: int) -> tuple[float | None, Interval]:
+  """Mean of `values` (minus that of `baseline`), both float [S, I], and its 95 % interval; see the module's docstring."""
+  seeds, images = values.shape
+  estimate = _side_mean(values, np.ones((1, images)))
+  image_draws, seed_draws = _draws(seeds, images, samples, seed)
+  resampled = _side_mean(values, image_draws)  # [samples, S]
+  if baseline is not None:
+    estimate = estimate - _side_mean(baseline, np.ones((1, images)))
+    resampled = resampled - _side_mean(baseline, image_draws)
+  estimate = float(estimate.mean())
+  resampled = resampled[np.isfinite(resampled).all(axis=1)]
+  if not np.isfinite(estimate):
+    return None, None
+  if seeds * images == 1 or len(resampled) < 2:
+    return estimate, None
+  over_images = resampled.mean(axis=1)
+  from_images, from_seeds = over_images.var(ddof=1), 0.0
+  if seeds > 1:
+    over_both = np.mean(resampled * seed_draws[: len(resampled)], axis=1)
+    stretched = over_images + math.sqrt(seeds / (seeds - 1)) * (over_both - over_images)
+    from_seeds = np.mean((stretched - over_images) ** 2)
+  margin = _t_margin(from_images, images - 1, from_seeds, seeds - 1)
+  return estimate, [estimate - margin, estimate + margin]
+
+
+def _side_mean(values: np.ndarray, image_draws: np.ndarray) -> np.ndarray:
+  """Mean over drawn images of each seed, images that are nan left out: [S, I], [samples, I] -> [samples, S]."""
+  known = np.isfinite(values)
+  count = image_draws @ known.T
+  total = image_draws @ np.where(known, values, 0).T
+  return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+@lru_cache(maxsize=8)
+def _draws(seeds: int, images: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """How often each image, float [samples, I], and each seed, [samples, S], is drawn; a pure function of its arguments."""
+  rng = np.random.default_rng(seed)
+  counts = [rng.multinomial(n, np.full(n, 1 / n), size=samples).astype(np.float64) for n in (images, seeds)]
+  return counts[0], counts[1]
+
+
+def _t_margin(from_images: float, image_freedom: int, from_seeds: float, seed_freedom: int) -> float:
+  """Half the width of a 95 % interval from two variances and their degrees of freedom (Satterthwaite 1946)."""
+  variance = from_images + from_seeds
+  if variance <= 0:
+    return 0.0
+  spread = from_images**2 / max(image_freedom, 1) + from_seeds**2 / max(seed_freedom, 1)
+  return float(stats.t.ppf(0.975, variance**2 / spread) * math.sqrt(variance))
+
+
+def _score_entries(group: Mapping[int, Mapping]) -> dict:
+  entries = {}
+  for name, (low, high) in SCORES.items():
+    mean, interval = _t_interval([cell[name] for cell in group.values() if _is_known(cell.get(name))])
+    entries |= {name: mean, f'{name}_ci95': _clip(interval, low, high)}
+  return entries
+
+
+def _accuracy_entries(init: str, group: Mapping[int, Mapping], baseline: Mapping[int, Mapping]) -> dict:
+  shared = [
+    s for s in group if s in baseline and _is_known(group[s].get('accuracy')) and _is_known(baseline[s].get('accuracy'))
+  ]
+  differences = [] if init == 'scratch' else [group[s]['accuracy'] - baseline[s]['accuracy'] for s in shared]
+  mean, interval = _t_interval(differences)
+  return {'accuracy_vs_scratch': mean, 'accuracy_vs_scratch_ci95': interval}
+
+
+def _t_interval(values: Sequence[float]) -> tuple[float | None, Interval]:
+  """Mean of one value a seed and its 95 % t-interval; no interval from a single seed."""
+  if not values:
+    return None, None
+  mean = float(np.mean(values))
+  if len(values) < 2:
+    return mean, None
+  margin = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+  return mean, [mean - margin, mean + margin]
+
+
+def _clip(interval: Interval, low: float, high: float) -> Interval:
+  return None if interval is None else [min(max(end, low), high) for end in interval]
+
+
+def _is_known(value) -> bool:
+  return value is not None and math.isfinite(value)
+
+
+def label_count(labels: int) -> str:
+  """How a number of labels is written; 0 stands for all there are."""
+  return 'all' if labels == 0 else str(labels)
+
+
+def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, int]]:
+  """(init, labels) of the highest mean Dice of each number of labels."""
+  best = {}
+  for row in summary:
+    if row['dice'] is not None and row['dice'] > best.get(row['labels'], (-math.inf,))[0]:
+      best[row['labels']] = (row['dice'], row['init'])
+  return {(init, labels) for labels, (_, init) in best.items()}
+
+
+def table(summary: Sequence[Mapping]) -> str:
+  """A table of `summarise_grid`'s result for the terminal: one line an init, the highest Dice of each label count starred."""
+  columns = [
+    ('Dice [95 % CI]', lambda row: _interval_text(row['dice'], row['dice_ci95'])),
+    *((f'vs {b} [95 % CI]', lambda row, b=b: _interval_text(row[f'vs_{b}'], row[f'vs_{b}_ci95'], '+')) for b in BASELINES),
+    *(
+      (title, lambda row, name=name, digits=digits: _number(row.get(name), digits))
+      for title, name, digits in (
+        ('IoU', 'iou', 3),
+        ('HD95 px', 'hd95', 1),
+        ('accuracy', 'accuracy', 3),
+        ('bal. acc.', 'balanced_accuracy', 3),
+        ('AUC', 'auc', 3),
+      )
+    ),
+  ]
+  best = best_rows(summary)
+  lines = [['labels', 'init', *(title for title, _ in columns)]]
+  for row in summary:
+    star = ' *' if (row['init'], row['labels']) in best else ''
+    lines.append([label_count(row['labels']), row['init'] + star, *(show(row) for _, show in columns)])
+  kept = [k for k in range(len(lines[0])) if k < 2 or any(line[k] != '-' for line in lines[1:])]
+  widths = {k: max(len(line[k]) for line in lines) for k in kept}
+  text = ['  '.join(line[k].ljust(widths[k]) if k == 1 else line[k].rjust(widths[k]) for k in kept) for line in lines]
+  rule = '-' * len(text[0])
+  body = []
+  for row, line, before in zip(summary, text[1:], [None, *summary], strict=False):
+    if before is None or before['labels'] != row['labels']:
+      body.append(rule)
+    body.append(line)
+  return '\n'.join(line.rstrip() for line in [text[0], *body, rule, _footnote(summary)])
+
+
+def _footnote(summary: Sequence[Mapping]) -> str:
+  single = any(row['interval_covers'] == 'images' for row in summary)
+  note = '* highest mean Dice of its label count. Dice: mean over images, then over seeds.'
+  return note + (' One seed: intervals cover the choice of images only.' if single else ' Intervals cover seeds and images.')
+
+
+def _interval_text(value: float | None, interval: Interval, sign: str = '') -> str:
+  if value is None:
+    return '-'
+  ends = '' if interval is None else f' [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]'
+  return f'{value:{sign}.3f}{ends}'
+
+
+def _number(value: float | None, digits: int) -> str:
+  return '-' if value is None else f'{value:.{digits}f}'

@@ -1,0 +1,52 @@
+"""Held-out images through the whole method: what the agent hid, how the U-Net repaired it, what was segmented."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ahm_jax.config import MaskingConfig
+from ahm_jax.data.augment import normalise
+from ahm_jax.data.dataset import Split
+from ahm_jax.evaluation.evaluate import at_own_size
+from ahm_jax.evaluation.metrics import segmentation_scores
+from ahm_jax.evaluation.pictures import Example
+from ahm_jax.masking.patches import to_pixels
+from ahm_jax.masking.rollout import hide
+
+
+def make_examples(
+  nets, state, masking: MaskingConfig, probabilities: np.ndarray, split: Split, threshold: float
+) -> list[Example]:
+  """One `Example` for each image of `split`, all of which have a mask.
+
+  Args:
+    nets, state: of the pre-training, as for `learning_metrics`.
+    probabilities: float32 [N, S, S], the segmentation's.
+  """
+  show = _show(nets.strategy, nets.unet, masking)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  policy, hidden, repaired = (np.asarray(x) for x in show(state.extra, variables, split.images))
+  examples = []
+  for i, name in enumerate(split.ids):
+    truth = split.full_mask(i)
+    prediction = at_own_size(probabilities[i], truth.shape) >= threshold
+    dice = segmentation_scores(prediction, truth)['dice']
+    examples.append(Example(split.images[i], policy[i], hidden[i] > 0, repaired[i], truth, prediction, name, dice))
+  return examples
+
+
+@functools.cache
+def _show(strategy, unet, masking: MaskingConfig):
+  @jax.jit
+  def show(strategy_state, variables, images):
+    """The policy and one mask drawn from it, [N, g, g], and the images [N, S, S, C] with what was hidden repaired, uint8."""
+    proposal = strategy.propose(strategy_state, normalise(images / 255.0), jax.random.key(0), jnp.ones(()), False)
+    masked = hide(normalise(images / 255.0), proposal.hidden, masking.patch_size, masking.fill_value)
+    repaired = unet.apply(variables, masked, train=False)
+    pixels = to_pixels(proposal.hidden, masking.patch_size)[..., None]
+    as_bytes = jnp.clip((repaired * 0.25 + 0.5) * 255 + 0.5, 0, 255).astype(jnp.uint8)
+    return proposal.probability, proposal.hidden, jnp.where(pixels > 0, as_bytes, images)
+
+  return show

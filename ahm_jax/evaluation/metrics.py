@@ -1,0 +1,197 @@
+"""Scores of segmentations and classifications, at each image's own resolution (NumPy, SciPy, scikit-learn).
+
+What is undefined is treated as the field does. Prediction and truth both empty: every score is nan, left out of means and
+counted apart (nnU-Net). One of them empty: overlap scores are 0 and HD95 is the image's diagonal, its worst possible value
+(Metrics Reloaded, Maier-Hein et al. 2024), so that a missed lesion never improves a mean; such images are counted too.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage, stats
+from sklearn import metrics as sklearn_metrics
+
+OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
+_TEXT_COLUMNS = ('image', 'label', 'predicted')
+_COUNT_COLUMNS = ('tp', 'fp', 'fn')
+
+
+def segmentation_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float | int]:
+  """Scores one predicted mask against its truth.
+
+  Args:
+    prediction: bool [h, w].
+    truth: bool [h, w].
+
+  Returns:
+    'dice', 'iou', 'precision', 'recall' in [0, 1]; 'hd95' in pixels (see `hausdorff95`); 'tp', 'fp', 'fn' in pixels. The scores
+    are nan where both masks are empty; where a denominator alone is 0, the ratio counts as 0.
+
+  Raises:
+    ValueError: the two differ in shape or are not two-dimensional.
+  """
+  prediction, truth = _as_masks(prediction, truth)
+  tp = int(np.sum(prediction & truth))
+  fp = int(np.sum(prediction & ~truth))
+  fn = int(np.sum(truth & ~prediction))
+  empty = math.nan if tp + fp + fn == 0 else 0.0
+
+  def ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else empty
+
+  return {
+    'dice': ratio(2 * tp, 2 * tp + fp + fn),
+    'iou': ratio(tp, tp + fp + fn),
+    'hd95': hausdorff95(prediction, truth),
+    'precision': ratio(tp, tp + fp),
+    'recall': ratio(tp, tp + fn),
+    'tp': tp,
+    'fp': fp,
+    'fn': fn,
+  }
+
+
+def hausdorff95(prediction: np.ndarray, truth: np.ndarray) -> float:
+  """The 95th percentile Hausdorff distance, symmetric, in pixels.
+
+  For each mask, the Euclidean distances from its border pixels to the other mask's nearest border pixel; the larger of the two
+  sets' 95th percentiles (linear interpolation). This is the convention of MONAI and Metrics Reloaded; MedPy instead takes one
+  percentile of both sets together. Border pixels are those of the mask with a 4-neighbour outside it, the image's edge counting
+  as outside.
+
+  Args:
+    prediction: bool [h, w].
+    truth: bool [h, w].
+
+  Returns:
+    Pixels in [0, diagonal]; nan where both masks are empty, the image's diagonal where one is.
+  """
+  prediction, truth = _as_masks(prediction, truth)
+  if not prediction.any() and not truth.any():
+    return math.nan
+  if not prediction.any() or not truth.any():
+    return math.hypot(*truth.shape)
+  box = ndimage.find_objects((prediction | truth).astype(np.uint8))[0]
+  borders = [mask[box] & ~ndimage.binary_erosion(mask[box]) for mask in (prediction, truth)]
+  directed = [ndimage.distance_transform_edt(~borders[1 - i])[borders[i]] for i in (0, 1)]
+  return float(max(np.percentile(distances, 95) for distances in directed))
+
+
+def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
+  """Means over images of `segmentation_scores`.
+
+  Args:
+    per_image: one dict an image, with the keys of `segmentation_scores`.
+
+  Returns:
+    'dice', 'iou', 'hd95', 'precision', 'recall': means over the images whose masks are not both empty, nan if there is none.
+    'pooled_dice': Dice of all images' pixels taken together, another number than the mean. Counts: 'images', 'both_empty',
+    'missed' (a lesion, and an empty prediction), 'false_alarms' (a prediction where there is no lesion).
+  """
+  rows = list(per_image)
+  scored = [row for row in rows if row['tp'] + row['fp'] + row['fn'] > 0]
+  means = {key: float(np.mean([row[key] for row in scored])) if scored else math.nan for key in ('hd95', *OVERLAP_SCORES)}
+  tp, fp, fn = (sum(row[key] for row in rows) for key in _COUNT_COLUMNS)
+  return {
+    **{key: means[key] for key in ('dice', 'iou', 'hd95', 'precision', 'recall')},
+    'pooled_dice': 2 * tp / (2 * tp + fp + fn) if scored else math.nan,
+    'images': len(rows),
+    'both_empty': len(rows) - len(scored),
+    'missed': sum(row['tp'] + row['fp'] == 0 for row in scored),
+    'false_alarms': sum(row['tp'] + row['fn'] == 0 for row in scored),
+  }
+
+
+def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+  """Scores of class probabilities; images of unknown label are left out.
+
+  Args:
+    probabilities: float [N, C], C >= 2, in [0, 1].
+    labels: int [N], in 0..C-1, or -1 where unknown.
+
+  Returns:
+    'accuracy'; 'balanced_accuracy', the mean recall of the classes that occur among the labels; 'auc', for two classes the area
+    under the ROC curve, for more the plain mean over occurring classes of each against the rest. All in [0, 1]. All are nan
+    where no label is known; 'auc' is nan where the labels hold a single class.
+  """
+  probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
+  if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+    raise ValueError(f'probabilities {probabilities.shape} and labels {labels.shape} must be [N, C] and [N]')
+  known = labels >= 0
+  probabilities, labels = probabilities[known], labels[known]
+  if not len(labels):
+    return {'accuracy': math.nan, 'balanced_accuracy': math.nan, 'auc': math.nan}
+  predicted = probabilities.argmax(axis=1)
+  present = np.unique(labels)
+  recall = sklearn_metrics.recall_score(labels, predicted, labels=present, average='macro', zero_division=0)
+  return {
+    'accuracy': float(np.mean(predicted == labels)),
+    'balanced_accuracy': float(recall),
+    'auc': _auc(probabilities, labels, present),
+  }
+
+
+def _auc(probabilities: np.ndarray, labels: np.ndarray, present: np.ndarray) -> float:
+  if len(present) < 2:
+    return math.nan
+  positives = [1] if probabilities.shape[1] == 2 else present
+  return float(np.mean([sklearn_metrics.roc_auc_score(labels == k, probabilities[:, k]) for k in positives]))
+
+
+def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
+  """Spearman rank correlation of two maps, taken within each image and averaged over images.
+
+  Args:
+    a: float [N, g, g].
+    b: float [N, g, g]; patches that are nan in either map are left out.
+
+  Returns:
+    The mean correlation in [-1, 1], nan if no image has one; and how many images were left out because a map was constant.
+  """
+  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+  if a.shape != b.shape:
+    raise ValueError(f'the maps differ in shape: {a.shape} and {b.shape}')
+  correlations = []
+  for first, second in zip(a, b, strict=True):
+    known = np.isfinite(first) & np.isfinite(second)
+    first, second = first[known], second[known]
+    if first.size and np.ptp(first) > 0 and np.ptp(second) > 0:
+      correlations.append(stats.spearmanr(first, second).statistic)
+  return float(np.mean(correlations)) if correlations else math.nan, len(a) - len(correlations)
+
+
+def write_per_image(path: Path, rows: Sequence[dict]) -> None:
+  """Writes one line an image as CSV; columns are the rows' keys in the order in which they first occur.
+
+  Keys: 'image' (its name), those of `segmentation_scores`, and where there is a classifier 'label' and 'predicted' (class
+  names, '' if unknown) and one 'probability_CLASS' for each class.
+  """
+  columns = list(dict.fromkeys(key for row in rows for key in row))
+  with open(path, 'w', newline='', encoding='utf-8') as file:
+    writer = csv.DictWriter(file, columns, restval='')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def read_per_image(path: Path) -> list[dict]:
+  """Reads what `write_per_image` wrote: names as str, pixel counts as int, all else as float, nan where the field is empty."""
+  with open(path, newline='', encoding='utf-8') as file:
+    return [{key: _parse(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _parse(key: str, text: str) -> str | int | float:
+  if key in _TEXT_COLUMNS:
+    return text
+  if key in _COUNT_COLUMNS and text:
+    return int(text)
+  return float(text) if text else math.nan
+
+
+def _as_masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  prediction, truth = np.asarray(prediction, bool), np.asarray(truth, bool)
+  if prediction.ndim != 2 or prediction.shape != truth.shape:
+    raise ValueError(f'prediction {prediction.shape} and truth {truth.shape} must be two masks of one shape [h, w]')
+  return prediction, truth

@@ -1,0 +1,128 @@
+"""Pictures of what the agent hid on held-out images: the panels of the report, and a contact sheet."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+PANELS = ('image', 'policy', 'hidden', 'reconstruction', 'outline')
+# A pair that every common kind of colour vision tells apart.
+TRUTH_COLOUR = (0, 229, 255)
+PREDICTION_COLOUR = (255, 159, 28)
+_HIDDEN_GREY = 128
+_OVERLAY = 0.65  # Share of the policy's colour; the rest is the image in grey.
+_COLOURS = 'viridis'
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+  """One held-out image through the whole method.
+
+  Attributes:
+    image: uint8 [S, S, C], C = 3 or 1.
+    policy: float [g, g] in [0, 1], each patch's probability of being hidden.
+    hidden: bool [g, g], the patches that the draw hid.
+    reconstruction: uint8 [S, S, C].
+    truth: bool [h, w], the lesion at the image's own resolution.
+    prediction: bool [h, w].
+    id: the image's name.
+    dice: of prediction and truth; nan where both are empty.
+  """
+
+  image: np.ndarray
+  policy: np.ndarray
+  hidden: np.ndarray
+  reconstruction: np.ndarray
+  truth: np.ndarray
+  prediction: np.ndarray
+  id: str
+  dice: float
+
+
+def panels(example: Example, side: int = 320) -> dict[str, np.ndarray]:
+  """The pictures of PANELS, each uint8 [H, W, 3] of the truth's aspect ratio with a longer side of `side` pixels."""
+  scale = side / max(example.truth.shape)
+  shape = tuple(max(1, round(scale * length)) for length in example.truth.shape)
+  image = _resized(example.image, shape)
+  grey = np.asarray(Image.fromarray(image).convert('L'), np.float32)[..., None]
+  hidden = _per_pixel(example.hidden, shape)[..., None]
+  return {
+    'image': image,
+    'policy': _overlay(grey, _per_pixel(example.policy, shape)),
+    'hidden': np.where(hidden, np.uint8(_HIDDEN_GREY), image),
+    'reconstruction': _resized(example.reconstruction, shape),
+    'outline': _outlined(image, example.truth, example.prediction),
+  }
+
+
+def data_uri(picture: np.ndarray) -> str:
+  """A uint8 [H, W, 3] picture as a JPEG data URI."""
+  file = io.BytesIO()
+  Image.fromarray(picture).save(file, 'JPEG', quality=88, subsampling=0, optimize=True)
+  return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+
+
+def colour_bar(width: int, height: int) -> np.ndarray:
+  """Colours of the policy picture for probabilities 0 (left) to 1 (right), over mid-grey; uint8 [height, width, 3]."""
+  return _overlay(np.full((height, width, 1), 128, np.float32), np.tile(np.linspace(0, 1, width), (height, 1)))
+
+
+def write_masks_picture(examples: Sequence[Example], path: Path) -> None:
+  """Writes a PNG contact sheet: one row an example, with image, policy, what was left visible, and reconstruction."""
+  titles = {
+    'image': 'image',
+    'policy': 'chance of being hidden',
+    'hidden': 'what the U-Net saw',
+    'reconstruction': 'its repair',
+  }
+  tile, gap, header, footer = 224, 8, 30, 30
+  width = gap + len(titles) * (tile + gap)
+  sheet = Image.new('RGB', (width, header + len(examples) * (tile + gap) + footer), 'white')
+  draw = ImageDraw.Draw(sheet)
+  font = ImageFont.load_default(size=15)
+  for column, (name, title) in enumerate(titles.items()):
+    left = gap + column * (tile + gap)
+    draw.text((left + tile / 2, header / 2), title, fill='#222', font=font, anchor='mm')
+    for row, example in enumerate(examples):
+      picture = panels(example, tile)[name]
+      top = header + row * (tile + gap)
+      sheet.paste(Image.fromarray(picture), (left + (tile - picture.shape[1]) // 2, top + (tile - picture.shape[0]) // 2))
+  left, top = 2 * gap + tile, sheet.height - footer
+  sheet.paste(Image.fromarray(colour_bar(tile - 40, 12)), (left + 20, top + 4))
+  draw.text((left + 8, top + 10), '0', fill='#222', font=font, anchor='mm')
+  draw.text((left + tile - 8, top + 10), '1', fill='#222', font=font, anchor='mm')
+  sheet.save(path, optimize=True)
+
+
+def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  rgb = np.broadcast_to(image, (*image.shape[:2], 3))
+  return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+def _per_pixel(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """Each pixel's value of a patch grid: [g, g] -> [H, W]."""
+  rows, columns = (np.arange(length) * cells // length for length, cells in zip(shape, grid.shape, strict=True))
+  return grid[np.ix_(rows, columns)]
+
+
+def _overlay(grey: np.ndarray, probability: np.ndarray) -> np.ndarray:
+  colours = matplotlib.colormaps[_COLOURS](np.clip(probability, 0, 1))[..., :3] * 255
+  return np.round(_OVERLAY * colours + (1 - _OVERLAY) * grey).astype(np.uint8)
+
+
+def _outlined(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+  """The image with both borders; the truth's is the broader, so that it shows where the two coincide."""
+  picture = image.copy()
+  for mask, colour, half_width in ((truth, TRUTH_COLOUR, 2), (prediction, PREDICTION_COLOUR, 1)):
+    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    inside = np.asarray(smooth) >= 128
+    if inside.any():
+      distance = np.where(inside, ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside))
+      picture[distance <= half_width] = colour
+  return picture

@@ -1,0 +1,206 @@
+"""One self-contained web page of what a grid of runs showed. What it says it reads off the intervals, good news or bad."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from ahm_jax.evaluation import charts, pictures
+from ahm_jax.evaluation.compare import BASELINES, best_rows, label_count
+from ahm_jax.evaluation.pictures import Example, write_masks_picture
+
+__all__ = ['Example', 'conclusions', 'write_masks_picture', 'write_report']
+
+_TEMPLATE = 'report_template.html'
+_MINUS = '\N{MINUS SIGN}'
+_NAMES = {'scratch': 'training from scratch', 'uniform': 'uniform masking', 'ahm': 'adaptive hard masking'}
+_AGENT = (
+  (
+    'difficulty_rank_correlation',
+    'Difficulty rank correlation',
+    'Does it prefer the patches that are hard to repair? 1: it ranks them exactly by difficulty; 0: no relation; below 0: it '
+    'prefers easy ones.',
+  ),
+  (
+    'hardness_ratio',
+    'Hardness ratio',
+    'How much harder to repair is what it hides than what uniform masks of the same ratio hide? 1: no harder; 1.5: half as '
+    'much error again.',
+  ),
+  (
+    'border_lift',
+    'Border lift',
+    "How much likelier does it hide a patch that the lesion's border crosses than one without lesion? 1: no likelier. It has "
+    'never seen a lesion mask.',
+  ),
+  ('mask_ratio', 'Mask ratio', 'The share of patches that it hides, which the configured budget fixes.'),
+)
+# For each stage, the metrics of metrics.jsonl that are drawn, and their titles.
+_CURVES = {
+  'pretrain': (
+    ('loss', 'Loss on hidden patches'),
+    ('validation/uniform_loss', 'Held-out loss under uniform masks'),
+    ('validation/difficulty_rank_correlation', 'Difficulty rank correlation'),
+    ('validation/hardness_ratio', 'Hardness ratio'),
+  ),
+  'segment': (('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
+  'classify': (('loss', 'Training loss'), ('validation/balanced_accuracy', 'Validation balanced accuracy')),
+}
+_STAGES = {'pretrain': 'Pre-training', 'segment': 'Segmentation', 'classify': 'Classification'}
+
+
+def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Sequence[Example], path: Path) -> None:
+  """Writes report.html.
+
+  Args:
+    results: what results.json holds: 'dataset', 'split', 'config', 'cells', 'summary' (`compare.summarise_grid`), 'agent'.
+    curves: the lines of each run's metrics.jsonl, by its name 'STAGE/INIT/...', with 'labelsN' in it for runs of a label count.
+    examples: held-out images to show.
+    path: file to write.
+  """
+  summary = results['summary']
+  inits = [row['init'] for row in summary] + list(results['agent'])
+  styles = charts.style_numbers(list(dict.fromkeys(inits + [_run_parts(name)[1] for name in curves])))
+  loader = jinja2.FileSystemLoader(Path(__file__).parent)
+  environment = jinja2.Environment(
+    loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+  )
+  environment.filters |= {'number': _number, 'signed': _signed, 'interval': _interval, 'labels': label_count}
+  page = environment.get_template(_TEMPLATE).render(
+    results=results,
+    palette=charts.PALETTE,
+    styles=styles,
+    conclusions=conclusions(summary),
+    best=best_rows(summary),
+    columns=_known_columns(summary),
+    baselines=[baseline for baseline in BASELINES if any(row[f'vs_{baseline}'] is not None for row in summary)],
+    seeds=max((row['seeds'] for row in summary), default=0),
+    images=max((row['images'] for row in summary), default=0),
+    charts=[Markup(svg) for svg in _summary_charts(summary, styles) if svg],
+    agent_metrics=_AGENT,
+    curves=_curve_charts(curves, styles),
+    examples=[_example_view(example) for example in examples],
+    colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
+    truth_colour='#{:02x}{:02x}{:02x}'.format(*pictures.TRUTH_COLOUR),
+    prediction_colour='#{:02x}{:02x}{:02x}'.format(*pictures.PREDICTION_COLOUR),
+    cell_columns=list(dict.fromkeys(key for cell in results['cells'] for key in cell)),
+    config=json.dumps(results['config'], indent=2, ensure_ascii=False),
+  )
+  Path(path).write_text(page, encoding='utf-8')
+
+
+def conclusions(summary: Sequence[Mapping]) -> list[str]:
+  """What the intervals allow to say of masked pre-training, one sentence for each number of labels and baseline.
+
+  It speaks of 'ahm', or where the grid lacks it of the first init that is no baseline, or else of 'uniform'. An interval that
+  holds 0 shows no difference, whatever the estimate.
+  """
+  inits = list(dict.fromkeys(row['init'] for row in summary))
+  candidates = [init for init in ('ahm', *(i for i in inits if i not in BASELINES), 'uniform') if init in inits]
+  if not candidates:
+    return ['This grid has no pre-trained network to compare.']
+  sentences = [
+    _conclusion(row, baseline)
+    for row in summary
+    for baseline in BASELINES
+    if row['init'] == candidates[0] and row[f'vs_{baseline}'] is not None
+  ]
+  return sentences or [f'This grid has nothing to compare {_named(candidates[0])} with.']
+
+
+def _conclusion(row: Mapping, baseline: str) -> str:
+  gain, interval = row[f'vs_{baseline}'], row[f'vs_{baseline}_ci95']
+  start = f'With {label_count(row["labels"])} labelled images, '
+  sides = f'{_named(row["init"])} and {_named(baseline)}'
+  if interval is None:
+    return f'{start}the difference between {sides} was {_points(gain)} points of Dice; too few images for an interval.'
+  low, high = interval
+  bounds = f'95 % interval {_points(low)} to {_points(high)}'
+  if low <= 0 <= high:
+    text = f'{start}no difference was shown between {sides}: {_points(gain)} points of Dice ({bounds}).'
+  else:
+    verb = 'gained' if gain > 0 else 'lost'
+    text = f'{start}{_named(row["init"])} {verb} {abs(100 * gain):.1f} points of Dice against {_named(baseline)} ({bounds}).'
+  return text + (' One seed: runs may differ by more than this.' if row['interval_covers'] == 'images' else '')
+
+
+def _points(difference: float) -> str:
+  return f'{100 * difference:+.1f}'.replace('-', _MINUS)
+
+
+def _named(init: str) -> str:
+  return _NAMES.get(init, init)
+
+
+def _known_columns(summary: Sequence[Mapping]) -> list[tuple[str, str, int]]:
+  columns = (
+    ('iou', 'IoU', 3),
+    ('hd95', 'HD95, px', 1),
+    ('accuracy', 'Accuracy', 3),
+    ('balanced_accuracy', 'Balanced accuracy', 3),
+    ('auc', 'AUC', 3),
+  )
+  return [column for column in columns if any(row[column[0]] is not None for row in summary)]
+
+
+def _summary_charts(summary: Sequence[Mapping], styles: Mapping[str, int]) -> list[str]:
+  if not any(row['dice'] is not None for row in summary):
+    return []
+  return [charts.dice_chart(summary, styles), *(charts.gain_chart(summary, styles, baseline) for baseline in BASELINES)]
+
+
+def _curve_charts(curves: Mapping[str, Sequence[Mapping]], styles: Mapping[str, int]) -> dict[str, list[Markup]]:
+  """The charts of each stage and number of labels, by heading; runs of one heading share its charts."""
+  groups = {}
+  for name, lines in curves.items():
+    stage, init, labels = _run_parts(name)
+    groups.setdefault((stage, labels), []).append((init, lines))
+  order = sorted(groups, key=lambda key: (list(_STAGES).index(key[0]), key[1] == 0, key[1] or 0))
+  headings = {}
+  for stage, labels in order:
+    heading = _STAGES[stage] + ('' if labels is None else f', {label_count(labels)} labels')
+    for name, title in _CURVES[stage]:
+      drawn = [(init, *_series(lines, name)) for init, lines in groups[stage, labels]]
+      drawn = [curve for curve in drawn if curve[1]]
+      if drawn:
+        headings.setdefault(heading, []).append(Markup(charts.curve_chart(drawn, styles, title, heading)))
+  return headings
+
+
+def _run_parts(name: str) -> tuple[str, str, int | None]:
+  """Stage, init and number of labels (None if the name has none) of a run's name."""
+  parts = re.split(r'[/\s]+', name)
+  stage = parts[0] if parts[0] in _STAGES else 'segment'
+  labels = re.search(r'labels(\d+)', name)
+  return stage, parts[1] if len(parts) > 1 else name, int(labels[1]) if labels else None
+
+
+def _series(lines: Sequence[Mapping], name: str) -> tuple[list[float], list[float]]:
+  """Steps and finite values of one metric; lines without it, or with null for what was not finite, are passed over."""
+  points = [(line['step'], line[name]) for line in lines if line.get(name) is not None and math.isfinite(line[name])]
+  return [step for step, _ in points], [value for _, value in points]
+
+
+def _example_view(example: Example) -> dict:
+  shown = {name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()}
+  return {'id': example.id, 'dice': example.dice, 'hidden_share': float(example.hidden.mean()), 'pictures': shown}
+
+
+def _number(value, digits: int = 3) -> str:
+  if isinstance(value, str) or value is None:
+    return value or '-'
+  if isinstance(value, int):
+    return str(value)
+  return f'{value:.{digits}f}' if math.isfinite(value) else '-'
+
+
+def _signed(value: float | None) -> str:
+  return '-' if value is None else f'{value:+.3f}'.replace('-', _MINUS)
+
+
+def _interval(ends: Sequence[float] | None, sign: str = '') -> str:
+  return '' if ends is None else f'{ends[0]:{sign}.3f} to {ends[1]:{sign}.3f}'.replace('-', _MINUS)

@@ -1,0 +1,152 @@
+"""The main job: every cell of {init} x {number of labels} x {seed}, and what the comparison says."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ahm_jax import rundir, stages, writer
+from ahm_jax.config import Config, to_dict
+from ahm_jax.data.dataset import Dataset, labelled_indices
+from ahm_jax.evaluation import compare, metrics, report
+from ahm_jax.evaluation.examples import make_examples
+from ahm_jax.training import pretrain as pretraining
+
+AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
+SCRATCH = 'scratch'
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One combination of the grid, with the folders of its runs."""
+
+  root: Path
+  init: str
+  labels: int
+  seed: int
+
+  @property
+  def pretrain_dir(self) -> Path:
+    return self.root / 'pretrain' / self.init / f'seed{self.seed}'
+
+  @property
+  def segment_dir(self) -> Path:
+    return self.root / 'segment' / self.init / f'labels{self.labels}' / f'seed{self.seed}'
+
+  @property
+  def classify_dir(self) -> Path:
+    return self.root / 'classify' / self.init / f'labels{self.labels}' / f'seed{self.seed}'
+
+  @property
+  def key(self) -> tuple[str, int, int]:
+    return self.init, self.labels, self.seed
+
+
+def reproduce(config: Config, workdir: Path) -> dict:
+  """Runs every cell that is not finished yet, then compares them all.
+
+  Writes results.json and report.html into `workdir`, and returns what results.json holds.
+  """
+  rundir.claim(workdir, 'reproduce', config)
+  data = stages.load_data(config, workdir)
+  for labels in config.grid.labels:
+    labelled_indices(data.splits['train'], labels, seed=0)  # Too many asked for: said before hours of pre-training.
+  cells = [
+    Cell(workdir, init, labels, seed)
+    for seed in config.grid.seeds
+    for labels in config.grid.labels
+    for init in config.grid.inits
+  ]
+  for number, cell in enumerate(cells, 1):
+    print(
+      f'Cell {number} of {len(cells)}: {cell.init}, {compare.label_count(cell.labels)} labels, seed {cell.seed}', flush=True
+    )
+    _run(cell, config, data)
+  return _collect(cells, config, workdir, data)
+
+
+def _run(cell: Cell, config: Config, data: Dataset) -> None:
+  config = dataclasses.replace(config, seed=cell.seed, data=dataclasses.replace(config.data, labels=cell.labels))
+  if cell.init != SCRATCH:
+    masking = dataclasses.replace(config.masking, strategy=cell.init)
+    all_images = dataclasses.replace(config.data, labels=0)
+    pretraining = dataclasses.replace(config, masking=masking, data=all_images, init_from='')
+    _finish(stages.pretrain, pretraining, cell.pretrain_dir, data)
+  init_from = '' if cell.init == SCRATCH else str(cell.pretrain_dir)
+  _finish(stages.segment, dataclasses.replace(config, init_from=init_from), cell.segment_dir, data)
+  if config.grid.classify and len(data.class_names) > 1:
+    _finish(stages.classify, dataclasses.replace(config, init_from=str(cell.segment_dir)), cell.classify_dir, data)
+
+
+def _finish(stage, config: Config, workdir: Path, data: Dataset) -> None:
+  """Runs and evaluates a stage, unless that was done before."""
+  rundir.claim(workdir, stage.__name__, config)
+  if (workdir / stages.EVALUATION).exists():
+    return
+  stage(config, workdir, data)
+  stages.evaluate(config, workdir, data)
+
+
+def _collect(cells: list[Cell], config: Config, workdir: Path, data: Dataset) -> dict:
+  per_image = {}
+  for cell in cells:
+    rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
+    per_image[cell.key] = {row['image']: row['dice'] for row in rows}
+  scores = [_scores(cell) for cell in cells]
+  results = {
+    'dataset': data.name,
+    'split': config.evaluate.split,
+    'config': to_dict(config),
+    'cells': scores,
+    'summary': compare.summarise_grid(scores, per_image, config.evaluate.bootstrap_samples),
+    'agent': {init: _agent(init, cells) for init in config.grid.inits if init != SCRATCH},
+  }
+  rundir.write_json(workdir / 'results.json', results)
+  curves = {
+    f'{directory.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(directory)
+    for cell in cells
+    for directory in (cell.pretrain_dir, cell.segment_dir, cell.classify_dir)
+    if directory.exists()
+  }
+  examples = _examples(cells, config, data)
+  report.write_report(results, curves, examples, workdir / 'report.html')
+  if examples:
+    report.write_masks_picture(examples, workdir / 'masks.png')
+  return results
+
+
+def _metrics(directory: Path) -> list[dict]:
+  return [json.loads(line) for line in (directory / writer.FILE).read_text().splitlines()]
+
+
+def _scores(cell: Cell) -> dict:
+  scores = {'init': cell.init, 'labels': cell.labels, 'seed': cell.seed}
+  for directory in (cell.segment_dir, cell.classify_dir):
+    if (directory / stages.EVALUATION).exists():
+      found = json.loads((directory / stages.EVALUATION).read_text())
+      scores.update({name: value for name, value in found.items() if name not in ('stage', 'split')})
+  return scores
+
+
+def _agent(init: str, cells: list[Cell]) -> dict:
+  """The learning metrics of a strategy's agents, their mean over seeds."""
+  directories = sorted({cell.pretrain_dir for cell in cells if cell.init == init})
+  found = [json.loads((directory / stages.EVALUATION).read_text()) for directory in directories]
+  return {name: float(np.mean([item[name] for item in found])) for name in AGENT_METRICS}
+
+
+def _examples(cells: list[Cell], config: Config, data: Dataset) -> list[report.Example]:
+  """Held-out images through the first cell of the last init that pre-trains: by default, AHM with the fewest labels."""
+  split = data.splits[config.evaluate.split]
+  split = split.take(np.flatnonzero(split.has_mask)[: config.evaluate.report_images])
+  shown = [init for init in config.grid.inits if init != SCRATCH]
+  if not shown or not len(split):
+    return []
+  cell = next(cell for cell in cells if cell.init == shown[-1])
+  _, pretrained = rundir.read(cell.pretrain_dir, ('pretrain',))
+  _, segmented = rundir.read(cell.segment_dir, ('segment',))
+  nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
+  state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)
+  probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
+  return make_examples(nets, state, pretrained.masking, probabilities, split, config.evaluate.threshold)

@@ -1,0 +1,44 @@
+"""Layers that several networks share."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+he_normal = nn.initializers.he_normal()  # Keeps the scale of activations through convolution and ReLU.
+
+
+class ConvNorm(nn.Module):
+  """3x3 convolution without bias, batch normalisation, ReLU: [B, H, W, C] -> [B, H/strides, W/strides, features].
+
+  Running averages move by a tenth at each training step (PyTorch's momentum of 0.1). Batch statistics are float32 whatever
+  the compute dtype, and are those of the batches of all devices and workers along `axis_name` together.
+  """
+
+  features: int
+  strides: int = 1
+  dtype: jnp.dtype = jnp.float32
+  axis_name: str | Sequence[str] | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    x = nn.Conv(
+      self.features, (3, 3), self.strides, use_bias=False, kernel_init=he_normal, dtype=self.dtype, name='convolution'
+    )(x)
+    x = nn.BatchNorm(
+      use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name, name='norm'
+    )(x)
+    return nn.relu(x)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """2x2 max pooling: [B, H, W, C] -> [B, H // 2, W // 2, C].
+
+  Where several pixels share the maximum they share its gradient. Written as maxima of slices because on CPU the gradient of
+  `nn.max_pool`, which looks for the winner again, takes twenty times as long.
+  """
+  height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+  upper = jnp.maximum(x[:, 0:height:2, 0:width:2], x[:, 0:height:2, 1:width:2])
+  lower = jnp.maximum(x[:, 1:height:2, 0:width:2], x[:, 1:height:2, 1:width:2])
+  return jnp.maximum(upper, lower)

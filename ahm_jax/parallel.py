@@ -1,0 +1,117 @@
+"""The only pmap: a task's pure step over all local devices, state replicated without a leading axis, batch split."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ahm_jax.data.dataset import Batch
+from ahm_jax.errors import UserError
+from ahm_jax.training.state import TrainState
+
+DEVICES = 'devices'  # Name of the axis that a step reduces over.
+
+
+class Picks(NamedTuple):
+  """Which of the resident images each of the D devices takes, b of them."""
+
+  indices: np.ndarray  # int32 [D, b]
+  positions: np.ndarray  # int32 [D, b], in the global batch
+
+
+class Resident(NamedTuple):
+  """A whole split, once on every device."""
+
+  images: jax.Array  # uint8 [N, S, S, C]
+  masks: jax.Array  # uint8 [N, S, S]
+  labels: jax.Array  # int32 [N]
+
+
+def local_devices() -> tuple[jax.Device, ...]:
+  """What a run trains on."""
+  return tuple(jax.local_devices())
+
+
+def over_devices(array: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
+  """[B, ...] as [D, B / D, ...].
+
+  Raises:
+    UserError: D does not divide B.
+  """
+  if len(array) % len(devices):
+    raise UserError(
+      f'batch_size is {len(array)}, which {len(devices)} devices cannot share evenly; make it a multiple of {len(devices)}'
+    )
+  return array.reshape(len(devices), -1, *array.shape[1:])
+
+
+def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
+  """The sharding of an array of which every device holds a whole copy."""
+  return NamedSharding(Mesh(np.array(devices), (DEVICES,)), PartitionSpec())
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+  """Puts a whole copy of every array on every device; nothing is sent where it is there already."""
+  return jax.device_put(tree, replicated(devices))
+
+
+def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+  """Shapes and dtypes of `tree` with the sharding that its arrays are to have."""
+  return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), tree)
+
+
+def one_copy(tree: Any) -> Any:
+  """The first device's copy of replicated arrays, without moving any. Valid until the next step takes them over."""
+  return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
+
+
+def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
+  """A step's metrics as floats, read off the first device (indexing the split array would be ten times slower)."""
+  return {name: value.item() for name, value in jax.device_get(one_copy(metrics)).items()}
+
+
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+Advance = Callable[[TrainState, Resident | None, Picks | Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@functools.cache
+def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
+  """A task's step, compiled for the devices; the same `step` gives the same program back.
+
+  Args:
+    step: see `Task`.
+
+  Returns:
+    advance(state, resident, inputs, key) -> state, metrics. `inputs` are Picks, which each device gathers from its resident
+    images, or a Batch of arrays [D, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and `state` is
+    given up. The step's key is fold_in(key, state.step). Metrics are [D]; `fetch` reads them.
+  """
+
+  def run(state, resident, inputs, key):
+    batch = inputs if resident is None else _gather(resident, inputs)
+    return step(state, batch, jax.random.fold_in(key, state.step))
+
+  compiled = jax.pmap(
+    run,
+    axis_name=DEVICES,
+    in_axes=(None, None, 0, None),
+    out_axes=(None, 0),
+    donate_argnums=0,
+    devices=devices,
+  )
+  if len(devices) == 1 or devices[0].platform != 'cpu':
+    return compiled
+
+  def one_at_a_time(state, *rest):
+    # Host devices share one pool of threads, and several steps in flight can each wait for a thread that another one holds.
+    return compiled(jax.block_until_ready(state), *rest)
+
+  return one_at_a_time
+
+
+def _gather(resident: Resident, picks: Picks) -> Batch:
+  return Batch(*(jnp.take(array, picks.indices, axis=0) for array in resident), picks.positions)

@@ -1,0 +1,89 @@
+"""What a run's directory holds beside its checkpoints: run.json, with the stage and the whole config, and other JSON files."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from ahm_jax.config import Config, from_config_dict, to_dict
+from ahm_jax.errors import UserError
+
+FILE = 'run.json'
+FREE = ('evaluate', 'grid', 'profile', 'data.prepared_dir', 'data.resident_share')  # Fields that no training result depends on.
+
+
+def claim(workdir: Path, stage: str, config: Config) -> None:
+  """Makes `workdir` the directory of this run, or makes sure that it already is.
+
+  Raises:
+    UserError: it holds a run of another stage, or one whose config differs in a field that the result depends on.
+  """
+  workdir = Path(workdir)
+  run = json.loads(json.dumps({'stage': stage, 'config': to_dict(config)}))
+  path = workdir / FILE
+  if path.exists():
+    _check(path, run)
+  workdir.mkdir(parents=True, exist_ok=True)
+  write_json(path, run)
+
+
+def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
+  """The stage and the config of the run that `workdir` holds.
+
+  Raises:
+    UserError: it holds no run, or one of a stage that is not among `stages`.
+  """
+  path = Path(workdir) / FILE
+  if not path.exists():
+    raise UserError(f'{workdir} holds no run; give the --workdir of a {" or ".join(stages)} run')
+  stage, config = _held(path)
+  if stage not in stages:
+    raise UserError(f'{workdir} holds a {stage} run; give the --workdir of a {" or ".join(stages)} run')
+  return stage, from_config_dict(config)
+
+
+def write_json(path: Path, tree: Any) -> None:
+  """Writes strict JSON in one move; numbers that are not finite become null."""
+  scratch = path.with_name(path.name + '.tmp')
+  scratch.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + '\n')
+  os.replace(scratch, path)
+
+
+def _finite(tree: Any) -> Any:
+  if isinstance(tree, dict):
+    return {key: _finite(value) for key, value in tree.items()}
+  if isinstance(tree, list | tuple):
+    return [_finite(value) for value in tree]
+  return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _check(path: Path, run: dict) -> None:
+  stage, config = _held(path)
+  old = _flatten(config)
+  if stage != run['stage']:
+    raise UserError(f'{path.parent} holds a {stage} run, not a {run["stage"]} run; choose another --workdir')
+  new = _flatten(run['config'])
+  for name in dict.fromkeys([*new, *old]):
+    free = any(name == item or name.startswith(item + '.') for item in FREE)
+    if not free and old.get(name) != new.get(name):
+      raise UserError(
+        f'{path.parent} holds a {stage} run with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; '
+        'choose another --workdir, or set the field back'
+      )
+
+
+def _held(path: Path) -> tuple[str, dict]:
+  try:
+    held = json.loads(path.read_text())
+    return held['stage'], held['config']
+  except (ValueError, KeyError) as error:
+    raise UserError(f'{path} cannot be read as the description of a run; choose another --workdir') from error
+
+
+def _flatten(tree: dict, prefix: str = '') -> dict:
+  """Nested dicts as one, with dotted names."""
+  flat = {}
+  for name, value in tree.items():
+    flat |= _flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+  return flat

@@ -1,0 +1,173 @@
+"""The stages of a run, each a function of a config and the folder it writes into. Launch scripts and the grid call these."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ahm_jax import checkpoint, parallel, rundir
+from ahm_jax.config import Config, RecipeConfig, recipe
+from ahm_jax.data import dataset as datasets
+from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.source import source
+from ahm_jax.errors import UserError
+from ahm_jax.evaluation import evaluate as scoring
+from ahm_jax.evaluation import metrics
+from ahm_jax.evaluation.agent import learning_metrics
+from ahm_jax.training import classify as classification
+from ahm_jax.training import pretrain as pretraining
+from ahm_jax.training import segment as segmentation
+from ahm_jax.training.loop import fit
+from ahm_jax.training.optimizers import total_steps
+from ahm_jax.training.state import Task, TrainState
+
+EVALUATION = 'evaluation.json'
+PER_IMAGE = 'per_image.csv'
+
+
+def load_data(config: Config, workdir: Path) -> Dataset:
+  """The data set, prepared if need be; what the user should know of it is printed."""
+  data = datasets.load(config.data, workdir)
+  for note in data.notes:
+    print(note)
+  return data
+
+
+def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
+  """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without masks."""
+  rundir.claim(workdir, 'pretrain', config)
+  data = data or load_data(config, workdir)
+  train = data.splits['train']
+  training = recipe(config, 'pretrain')
+  steps = total_steps(training, len(train.ids))
+  task = pretraining.build(config, data.splits['validation'], steps, len(train.ids) / training.batch_size)
+  return _fit(task, config, training, workdir, train, np.arange(len(train.ids)), steps)
+
+
+def segment(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
+  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run that `init_from` names."""
+  pretrained = None
+  if config.init_from:
+    rundir.read(Path(config.init_from), ('pretrain',))
+    pretrained = checkpoint.load_variables(Path(config.init_from), best=False)['params']
+  rundir.claim(workdir, 'segment', config)
+  data = data or load_data(config, workdir)
+  train = data.splits['train']
+  chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
+  training = recipe(config, 'segment')
+  steps = total_steps(training, len(chosen))
+  task = segmentation.build(config, _held_out(data, 'mask'), steps, len(chosen) / training.batch_size, pretrained)
+  return _fit(task, config, training, workdir, train, chosen, steps)
+
+
+def classify(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
+  """Trains a classifier on what the segmentation run that `init_from` names finds in the labelled images."""
+  if config.classify.input != 'image':
+    if not config.init_from:
+      raise UserError(
+        f'config.classify.input={config.classify.input} needs a segmentation: --config.init_from=DIR of a segment run, '
+        'or --config.classify.input=image'
+      )
+    rundir.read(Path(config.init_from), ('segment',))
+  rundir.claim(workdir, 'classify', config)
+  data = data or load_data(config, workdir)
+  if len(data.class_names) < 2:
+    raise UserError('there are no two classes to tell apart; give labels.csv a column label that names at least two')
+  train = data.splits['train']
+  chosen = datasets.labelled_indices(train, config.classify.labels or config.data.labels, config.seed)
+  labelled = _classifier_inputs(config, train.take(chosen[train.labels[chosen] >= 0]))
+  validation = _classifier_inputs(config, _held_out(data, 'label'))
+  training = recipe(config, 'classifier')
+  steps = total_steps(training, len(labelled))
+  task = classification.build(config, validation, len(data.class_names), steps, len(labelled) / training.batch_size)
+  return _fit(task, config, training, workdir, labelled, np.arange(len(labelled)), steps)
+
+
+def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict:
+  """Scores the run in `workdir`, by its own config, on `evaluate.split`; writes evaluation.json and, but for pre-training, per_image.csv there.
+
+  Returns:
+    What evaluation.json holds: the stage, the split, and the scores in the mean.
+  """
+  stage, trained = rundir.read(workdir, tuple(_EVALUATIONS))
+  config = dataclasses.replace(trained, evaluate=config.evaluate)
+  data = data or load_data(config, workdir)
+  if not len(data.splits[config.evaluate.split]):
+    raise UserError(f'the {config.evaluate.split} split holds no image; name another: --config.evaluate.split=...')
+  scores, rows = _EVALUATIONS[stage](config, workdir, data)
+  result = {'stage': stage, 'split': config.evaluate.split, **scores}
+  if rows:
+    metrics.write_per_image(workdir / PER_IMAGE, rows)
+  rundir.write_json(workdir / EVALUATION, result)
+  return result
+
+
+def _held_out(data: Dataset, what: str) -> Split:
+  """The validation images that have a 'mask' or a 'label'."""
+  split = data.splits['validation']
+  known = np.flatnonzero(split.has_mask if what == 'mask' else split.labels >= 0)
+  if not len(known):
+    raise UserError(f'no validation image has a {what}; training needs some to choose its best checkpoint by')
+  return split.take(known)
+
+
+def _fit(task: Task, config: Config, training: RecipeConfig, workdir: Path, split: Split, indices, steps: int) -> TrainState:
+  batches = source(split, config.data, indices, training.batch_size, config.seed)
+  return fit(task, batches, training, workdir, seed=config.seed, total_steps=steps, profile_steps=config.profile.steps)
+
+
+def predict_lesions(config: Config, workdir: Path, images: np.ndarray) -> np.ndarray:
+  """Lesion probabilities, float32 [N, S, S], by the best checkpoint of the segmentation run in `workdir`.
+
+  Args:
+    config: that run's.
+    images: uint8 [N, S, S, C].
+  """
+  best = checkpoint.load_variables(workdir, best=True)
+  unet = segmentation.network(config.model)
+  return segmentation.predict(unet, best['params'], best['batch_stats'], images, config.evaluate.batch_size)
+
+
+def load_pretrained(config: Config, workdir: Path, data: Dataset) -> TrainState:
+  """The last state of the pre-training run in `workdir`, whose config this is."""
+  task = pretraining.build(config, data.splits['validation'], steps=1, steps_per_epoch=1)
+  shapes = jax.eval_shape(task.init, jax.random.key(0))
+  device = jax.sharding.SingleDeviceSharding(parallel.local_devices()[0])
+  with checkpoint.Checkpoints(workdir) as checkpoints:
+    return checkpoints.restore_latest(parallel.abstract(shapes, device))
+
+
+def _classifier_inputs(config: Config, split: Split) -> Split:
+  """The split with what the classifier sees in place of its images."""
+  lesions = np.zeros(split.masks.shape, bool)
+  if config.classify.input != 'image':
+    segmenter = Path(config.init_from)
+    _, segmenter_config = rundir.read(segmenter, ('segment',))
+    lesions = predict_lesions(segmenter_config, segmenter, split.images) >= config.evaluate.threshold
+  return dataclasses.replace(split, images=classification.inputs(split, lesions, config.classify))
+
+
+def _evaluate_pretrain(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
+  nets = pretraining.networks(config.model, config.masking, config.data.channels)
+  split = data.splits[config.evaluate.split]
+  return learning_metrics(nets, load_pretrained(config, workdir, data), split, config.masking), []
+
+
+def _evaluate_segment(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
+  split = data.splits[config.evaluate.split]
+  probabilities = predict_lesions(config, workdir, split.images)
+  rows = scoring.segmentation_rows(probabilities, split, config.evaluate.threshold)
+  return metrics.summarise(rows), rows
+
+
+def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
+  split = _classifier_inputs(config, data.splits[config.evaluate.split])
+  vgg = classification.network(config.model, len(data.class_names))
+  params = checkpoint.load_variables(workdir, best=True)['params']
+  probabilities = classification.predict(vgg, params, split.images, config.evaluate.batch_size)
+  rows = scoring.classification_rows(probabilities, split, data.class_names)
+  return metrics.classification_scores(probabilities, split.labels), rows
+
+
+_EVALUATIONS = {'pretrain': _evaluate_pretrain, 'segment': _evaluate_segment, 'classify': _evaluate_classify}

@@ -1,0 +1,120 @@
+"""Classification: a VGG16 learns the diagnosis from what the segmentation found."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from PIL import Image
+
+from ahm_jax.config import AugmentConfig, ClassifyConfig, Config, ModelConfig, recipe
+from ahm_jax.data.augment import augment_batch, normalise
+from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.evaluation.metrics import classification_scores
+from ahm_jax.inference import in_batches
+from ahm_jax.models.vgg16 import VGG16
+from ahm_jax.parallel import DEVICES
+from ahm_jax.training.optimizers import optimizer
+from ahm_jax.training.state import Task, TrainState
+
+
+def network(model: ModelConfig, classes: int) -> VGG16:
+  dtype = jnp.dtype(model.dtype)
+  return VGG16(num_classes=classes, width=model.vgg_width, hidden=model.vgg_hidden, head='pooled', dtype=dtype)
+
+
+def build(config: Config, validation: Split, classes: int, steps: int, steps_per_epoch: float) -> Task:
+  """The classification task.
+
+  Args:
+    validation: held-out inputs (see `inputs`); the score is their balanced accuracy, over images with a label.
+    classes: number of classes C.
+    steps, steps_per_epoch: length of the whole training, and batches in one pass, for the learning rate schedule.
+  """
+  training = recipe(config, 'classifier')
+  vgg = network(config.model, classes)
+  tx = optimizer(training, steps, steps_per_epoch)
+  held_out = validation.take(np.flatnonzero(validation.labels >= 0))
+
+  def init(key):
+    side = config.data.image_size
+    params = vgg.init(key, jnp.zeros((1, side, side, config.data.channels)), train=False)['params']
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats={}, opt_state=tx.init(params), extra=())
+
+  def evaluate(state):
+    probabilities = predict(vgg, state.params, held_out.images, config.evaluate.batch_size)
+    scores = classification_scores(probabilities, held_out.labels)
+    return {**scores, 'score': scores['balanced_accuracy']}
+
+  return Task(name='classify', init=init, step=make_step(vgg, tx, training.augment), evaluate=evaluate, keep_best=True)
+
+
+@functools.cache
+def make_step(vgg: VGG16, tx: optax.GradientTransformation, augmentation: AugmentConfig):
+  """The pure classification step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
+
+  def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    augment_key, dropout_key = jax.random.split(key)
+    images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augmentation)
+    dropout_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, batch.positions)
+
+    def objective(params):
+      def classify(image, key):
+        return vgg.apply({'params': params}, image[None], train=True, rngs={'dropout': key})[0]
+
+      logits = jax.vmap(classify)(normalise(images), dropout_keys)
+      return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean(), logits
+
+    (loss, logits), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, opt_state = tx.update(lax.pmean(gradients, DEVICES), state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = lax.pmean({'loss': loss, 'train_accuracy': (logits.argmax(-1) == batch.labels).mean()}, DEVICES)
+    return TrainState(state.step + 1, params, state.batch_stats, opt_state, state.extra), metrics
+
+  return step
+
+
+def predict(vgg: VGG16, params, images: np.ndarray, batch_size: int) -> np.ndarray:
+  """Class probabilities, float32 [N, C], of uint8 images [N, S, S, channels]."""
+  return in_batches(functools.partial(_probabilities, vgg, params), images, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(vgg, params, images):
+  return jax.nn.softmax(vgg.apply({'params': params}, normalise(images / 255.0), train=False))
+
+
+def inputs(split: Split, lesions: np.ndarray, config: ClassifyConfig) -> np.ndarray:
+  """What the classifier sees of each image.
+
+  Args:
+    split: N images uint8 [N, S, S, C].
+    lesions: bool [N, S, S], predicted masks; not looked at where config.input is 'image'.
+    config: `input` is 'image', 'crop' (square around the lesion, with a margin, resized to S) or 'masked' (the rest is black).
+
+  Returns:
+    uint8 [N, S, S, C]. An image in which no lesion was found is kept whole.
+  """
+  if config.input == 'image':
+    return split.images
+  change = _masked if config.input == 'masked' else functools.partial(_crop, margin=config.margin)
+  return np.stack(
+    [change(image, lesion) if lesion.any() else image for image, lesion in zip(split.images, lesions, strict=True)]
+  )
+
+
+def _masked(image: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+  return image * lesion[..., None]
+
+
+def _crop(image: np.ndarray, lesion: np.ndarray, margin: float) -> np.ndarray:
+  """The smallest square around the lesion's box plus a margin on each side, moved inside the image where it sticks out."""
+  size = len(image)
+  rows, columns = np.flatnonzero(lesion.any(1)), np.flatnonzero(lesion.any(0))
+  box = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+  side = min(size, round(box * (1 + 2 * margin)))
+  top, left = (int(np.clip((span[0] + span[-1] + 1 - side) // 2, 0, size - side)) for span in (rows, columns))
+  cut = Image.fromarray(np.squeeze(image[top : top + side, left : left + side]))
+  return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR)).reshape(image.shape)

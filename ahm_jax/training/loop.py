@@ -1,0 +1,108 @@
+"""The one training loop: dispatch, log, validate, checkpoint, stop early, resume."""
+
+import math
+from pathlib import Path
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from ahm_jax import parallel
+from ahm_jax.checkpoint import Checkpoints, Progress
+from ahm_jax.config import RecipeConfig
+from ahm_jax.data.source import Source
+from ahm_jax.errors import UserError
+from ahm_jax.profiling import Profiler
+from ahm_jax.training.state import Task, TrainState
+from ahm_jax.writer import Writer
+
+VALIDATIONS = 10  # In a run whose recipe does not say how often.
+
+
+def fit(
+  task: Task, source: Source, recipe: RecipeConfig, workdir: Path, seed: int, total_steps: int, profile_steps: str = ''
+) -> TrainState:
+  """Trains, or goes on with a training that was interrupted, or returns what a finished one led to.
+
+  A run that resumes repeats an uninterrupted one exactly: everything random is a function of `seed` and of the step.
+
+  Args:
+    task: what to train.
+    source: training batches, of recipe.batch_size images.
+    recipe: how often to log and validate, and when to stop early; batch size and optimizer are in `source` and `task`.
+    workdir: the run's directory, made if it is not there; takes `metrics.jsonl`, `checkpoints/`, `profile/`.
+    seed: of the initial state and of every step's randomness.
+    total_steps: length of the training.
+    profile_steps: see `Profiler`.
+
+  Returns:
+    The state, on one device, of the best validation if the task keeps the best, else the last one.
+
+  Raises:
+    UserError: the loss is not finite any more.
+  """
+  workdir = Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  init_key, step_key = jax.random.split(jax.random.key(seed))
+  shapes = jax.eval_shape(task.init, init_key)
+  with Checkpoints(workdir) as checkpoints:
+    progress = checkpoints.progress()
+    if not _over(progress, recipe, total_steps):
+      if progress.step:
+        state = checkpoints.restore_latest(parallel.abstract(shapes, parallel.replicated(source.devices)))
+      else:
+        state = parallel.replicate(task.init(init_key), source.devices)
+      key = parallel.replicate(step_key, source.devices)
+      with (
+        Writer(workdir, task.name, progress.step, total_steps, source.batch_size, recipe.log_every) as writer,
+        Profiler(profile_steps, workdir / 'profile') as profiler,
+      ):
+        _train(task, source, recipe, total_steps, state, key, progress, checkpoints, writer, profiler)
+    target = parallel.abstract(shapes, SingleDeviceSharding(source.devices[0]))
+    return checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target)
+
+
+def _train(
+  task: Task,
+  source: Source,
+  recipe: RecipeConfig,
+  total_steps: int,
+  state: TrainState,
+  key: jax.Array,
+  progress: Progress,
+  checkpoints: Checkpoints,
+  writer: Writer,
+  profiler: Profiler,
+) -> None:
+  """Trains from `progress.step` until the run is over; its last state, and its best, are then in `checkpoints`."""
+  advance = parallel.over_all(task.step, source.devices)
+  eval_every = recipe.eval_every or math.ceil(total_steps / VALIDATIONS)
+  in_flight = None
+  for step, inputs in enumerate(source.inputs(progress.step, total_steps), progress.step + 1):
+    profiler.before(step - 1, state)
+    state, metrics = advance(state, source.resident, inputs, key)
+    if in_flight:
+      _record(writer, *in_flight)
+    in_flight = step, metrics
+    if step % eval_every and step < total_steps:
+      continue
+    scores = task.evaluate(parallel.one_copy(state))
+    _record(writer, *in_flight, scores)
+    in_flight = None
+    progress = progress.after(step, scores['score'])
+    checkpoints.save(state, progress)
+    if _over(progress, recipe, total_steps):
+      return
+
+
+def _over(progress: Progress, recipe: RecipeConfig, total_steps: int) -> bool:
+  out_of_patience = 0 < recipe.patience <= progress.validations_since_best
+  return progress.step >= total_steps or out_of_patience
+
+
+def _record(writer: Writer, step: int, metrics: dict[str, jax.Array], scores: dict[str, float] | None = None) -> None:
+  values = parallel.fetch(metrics)
+  if not math.isfinite(values['loss']):
+    raise UserError(
+      f'the loss is {values["loss"]} at step {step}; lower the learning rate (config.train.learning_rate) in a new --workdir'
+    )
+  writer.add(step, values, scores)

@@ -1,0 +1,144 @@
+"""Pre-training: a strategy hides patches, the U-Net repairs them, the strategy is told how hard that was."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from ahm_jax.config import AugmentConfig, Config, MaskingConfig, ModelConfig, recipe
+from ahm_jax.data.augment import augment_batch, normalise
+from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.evaluation.agent import learning_metrics
+from ahm_jax.masking import a3c, strategies
+from ahm_jax.masking.rollout import rollout
+from ahm_jax.masking.strategies import WORKERS, Strategy
+from ahm_jax.models.agent import Agent
+from ahm_jax.models.unet import UNet
+from ahm_jax.parallel import DEVICES
+from ahm_jax.training.optimizers import optimizer
+from ahm_jax.training.state import Task, TrainState
+
+VALIDATION_IMAGES = 32  # At most so many held-out images are repaired at each validation.
+
+
+class Networks(NamedTuple):
+  unet: UNet
+  strategy: Strategy
+
+
+@functools.cache
+def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Networks:
+  """The U-Net and the masking strategy; the same objects for the same arguments, so that runs share compiled programs."""
+  axes = (WORKERS, DEVICES) if model.sync_batch_norm else (WORKERS,)
+  dtype = jnp.dtype(model.dtype)
+  unet = UNet(out_channels=channels, width=model.unet_width, dtype=dtype, axis_name=axes)
+  agent = Agent(trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, dtype=dtype, axis_name=axes)
+  context = strategies.Context(
+    masking=masking,
+    agent=agent,
+    reconstruct=functools.partial(unet.apply, train=False),
+    reduce_gradients=lambda tree: lax.pmean(tree, DEVICES),
+  )
+  return Networks(unet, strategies.build(context))
+
+
+def build(config: Config, validation: Split, steps: int, steps_per_epoch: float) -> Task:
+  """The pre-training task.
+
+  Args:
+    validation: held-out images; the first VALIDATION_IMAGES of them are repaired at each validation.
+    steps: length of the whole training, which the easing-in and the learning rate schedule run over.
+    steps_per_epoch: batches in one pass over the images.
+  """
+  training = recipe(config, 'pretrain')
+  nets = networks(config.model, config.masking, config.data.channels)
+  tx = optimizer(training, steps, steps_per_epoch)
+  held_out = validation.take(range(min(VALIDATION_IMAGES, len(validation))))
+
+  def init(key):
+    unet_key, strategy_key = jax.random.split(key)
+    side = config.data.image_size
+    sample = jnp.zeros((1, side, side, config.data.channels))
+    variables = nets.unet.init(unet_key, sample, train=False)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=variables['params'],
+      batch_stats=variables['batch_stats'],
+      opt_state=tx.init(variables['params']),
+      extra=nets.strategy.init(strategy_key, sample, variables),
+    )
+
+  def evaluate(state):
+    if not len(held_out):
+      return {'score': 0.0}
+    metrics = learning_metrics(nets, state, held_out, config.masking)
+    return {**metrics, 'score': -metrics['uniform_loss']}
+
+  step = make_step(nets, tx, config.masking, training.augment, steps)
+  return Task(name='pretrain', init=init, step=step, evaluate=evaluate, keep_best=False)
+
+
+@functools.cache
+def make_step(
+  nets: Networks, tx: optax.GradientTransformation, masking: MaskingConfig, augmentation: AugmentConfig, steps: int
+):
+  """The pure pre-training step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
+
+  def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    progress = state.step / steps
+    images, workers_keys = _workers(batch, key, masking, augmentation)
+
+    def propose(observation, round_key):
+      return nets.strategy.propose(state.extra, observation, round_key, progress, True)
+
+    def objective(params):
+      def reconstruct(batch_stats, masked):
+        variables = {'params': params, 'batch_stats': batch_stats}
+        repaired, updates = nets.unet.apply(variables, masked, train=True, mutable=['batch_stats'])
+        return repaired, updates['batch_stats']
+
+      def work(images, key):
+        done, batch_stats = rollout(
+          images,
+          key,
+          propose,
+          reconstruct,
+          state.batch_stats,
+          patch_size=masking.patch_size,
+          fill_value=masking.fill_value,
+          rounds=masking.rounds,
+          reward=masking.reward,
+        )
+        return a3c.reconstruction_loss(done.losses, done.hidden), done, batch_stats
+
+      losses, rollouts, batch_stats = jax.vmap(work, out_axes=(0, 0, None), axis_name=WORKERS)(images, workers_keys)
+      return losses.mean(), (lax.stop_gradient(rollouts), batch_stats)
+
+    (loss, (rollouts, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    variables = {'params': params, 'batch_stats': batch_stats}
+    extra, strategy_metrics = nets.strategy.learn(state.extra, rollouts, variables, progress)
+    metrics = {
+      'loss': loss,
+      'mask_ratio': rollouts.hidden.mean(),
+      'policy_spread': rollouts.probability.std((-2, -1)).mean(),
+      **strategy_metrics,
+    }
+    return TrainState(state.step + 1, params, batch_stats, opt_state, extra), lax.pmean(metrics, DEVICES)
+
+  return step
+
+
+def _workers(batch: Batch, key: jax.Array, masking: MaskingConfig, augmentation: AugmentConfig) -> tuple[jax.Array, Any]:
+  """Augmented, normalised images [workers here, images a worker, H, W, C], and each worker's key."""
+  augment_key, masking_key = jax.random.split(key)
+  images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augmentation)
+  workers = masking.workers // lax.axis_size(DEVICES)
+  images = normalise(images).reshape(workers, -1, *images.shape[1:])
+  first_positions = batch.positions.reshape(workers, -1)[:, 0]
+  return images, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, first_positions)

@@ -1,0 +1,130 @@
+"""Segmentation: the U-Net, from scratch or pre-trained, learns lesion masks from a few labelled images."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from ahm_jax.config import AugmentConfig, Config, ModelConfig, recipe
+from ahm_jax.data.augment import augment_batch, normalise
+from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.errors import UserError
+from ahm_jax.inference import in_batches
+from ahm_jax.models.unet import UNet
+from ahm_jax.parallel import DEVICES
+from ahm_jax.training.optimizers import optimizer
+from ahm_jax.training.state import Task, TrainState
+
+HEAD = 'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
+
+
+def network(model: ModelConfig) -> UNet:
+  axis_name = DEVICES if model.sync_batch_norm else None
+  return UNet(out_channels=1, width=model.unet_width, dtype=jnp.dtype(model.dtype), axis_name=axis_name)
+
+
+def build(config: Config, validation: Split, steps: int, steps_per_epoch: float, pretrained: Any = None) -> Task:
+  """The segmentation task.
+
+  Args:
+    validation: held-out images; the score is their mean Dice at the size the network sees, over images with a mask.
+    steps: length of the whole training, which the learning rate schedule runs over.
+    steps_per_epoch: batches in one pass over the labelled images.
+    pretrained: parameters of a pre-trained U-Net, or None. All but the head are taken over; batch statistics start afresh,
+      since those of masked images are not those of whole ones.
+  """
+  training = recipe(config, 'segment')
+  unet = network(config.model)
+  tx = optimizer(training, steps, steps_per_epoch)
+  held_out = validation.take(np.flatnonzero(validation.has_mask))
+
+  def init(key):
+    side = config.data.image_size
+    variables = unet.init(key, jnp.zeros((1, side, side, config.data.channels)), train=False)
+    params = variables['params'] if pretrained is None else transfer(pretrained, variables['params'])
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      batch_stats=variables['batch_stats'],
+      opt_state=tx.init(params),
+      extra=(),
+    )
+
+  def evaluate(state):
+    probabilities = predict(unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size)
+    predicted = probabilities >= config.evaluate.threshold
+    truth = held_out.masks.astype(bool)
+    overlap = (predicted & truth).sum((1, 2))
+    total = predicted.sum((1, 2)) + truth.sum((1, 2))
+    dice = float(np.mean(2 * overlap[total > 0] / total[total > 0])) if (total > 0).any() else 0.0
+    return {'dice': dice, 'score': dice}
+
+  return Task(name='segment', init=init, step=make_step(unet, tx, training.augment), evaluate=evaluate, keep_best=True)
+
+
+def transfer(pretrained: Any, fresh: Any) -> Any:
+  """The fresh parameters with all but the head replaced by the pre-trained ones.
+
+  Raises:
+    UserError: the two U-Nets differ in width or in input channels.
+  """
+  body = {name: value for name, value in pretrained.items() if name != HEAD}
+  if jax.tree.map(jnp.shape, body) != jax.tree.map(jnp.shape, {name: fresh[name] for name in fresh if name != HEAD}):
+    raise UserError(
+      'config.init_from holds a U-Net of another shape; '
+      'give both runs the same config.model.unet_width and config.data.channels'
+    )
+  return {**fresh, **body}
+
+
+@functools.cache
+def make_step(unet: UNet, tx: optax.GradientTransformation, augmentation: AugmentConfig):
+  """The pure segmentation step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
+
+  def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    images, masks = augment_batch(key, batch.images, batch.masks, batch.positions, augmentation)
+
+    def objective(params):
+      variables = {'params': params, 'batch_stats': state.batch_stats}
+      logits, updates = unet.apply(variables, normalise(images), train=True, mutable=['batch_stats'])
+      cross_entropy, dice = segmentation_losses(logits[..., 0], masks)
+      return cross_entropy + dice, (updates['batch_stats'], {'cross_entropy': cross_entropy, 'dice_loss': dice})
+
+    (loss, (batch_stats, parts)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = lax.pmean({'loss': loss, **parts}, DEVICES)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
+
+  return step
+
+
+def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Cross-entropy and soft Dice loss, under an axis of devices named DEVICES.
+
+  Dice is that of the whole batch, 1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), its counts summed over the devices: a mean of
+  the devices' Dice would be another number. Cross-entropy is this device's mean over pixels.
+
+  Args:
+    logits, masks: [b, H, W]; masks in {0, 1}.
+  """
+  cross_entropy = optax.sigmoid_binary_cross_entropy(logits, masks).mean()
+  probabilities = jax.nn.sigmoid(logits)
+  overlap, total = lax.psum(((probabilities * masks).sum(), probabilities.sum() + masks.sum()), DEVICES)
+  return cross_entropy, 1 - (2 * overlap + 1) / (total + 1)
+
+
+def predict(unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+  """Lesion probabilities, float32 [N, S, S], of uint8 images [N, S, S, C]."""
+  variables = {'params': params, 'batch_stats': batch_stats}
+  return in_batches(functools.partial(_probabilities, unet, variables), images, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(unet, variables, images):
+  return jax.nn.sigmoid(unet.apply(variables, normalise(images / 255.0), train=False)[..., 0])

@@ -1,0 +1,30 @@
+"""The embedded default: dermoscopy phantoms drawn from a seed, a grid that 2 cores finish in a few minutes.
+
+launch/with_env python -m launch.reproduce --config=configs/phantom.py --workdir=runs/phantom
+"""
+
+from ahm_jax import config
+
+
+def get_config():
+  c = config.default()
+  c.data.image_size = 64
+  c.data.phantom.train, c.data.phantom.validation, c.data.phantom.test = 800, 60, 120
+  c.model.unet_width = 8
+  c.model.agent_trunk, c.model.agent_width = 'light', 16
+  c.model.vgg_width, c.model.vgg_hidden = 8, 64
+  c.masking.patch_size = 8
+  c.masking.learning_rate = 1e-3
+
+  c.pretrain.optimizer, c.pretrain.weight_decay = 'adamw', 1e-4
+  c.pretrain.schedule, c.pretrain.warmup, c.pretrain.clip = 'cosine', 0.1, 1.0
+  c.pretrain.learning_rate, c.pretrain.batch_size, c.pretrain.steps, c.pretrain.epochs = 2e-3, 16, 600, None
+  c.segment.optimizer, c.segment.weight_decay, c.segment.schedule, c.segment.warmup = 'adamw', 1e-4, 'cosine', 0.1
+  c.segment.learning_rate, c.segment.batch_size, c.segment.steps, c.segment.epochs = 1e-3, 8, 150, None
+  c.segment.patience = 0
+  c.classifier.optimizer, c.classifier.schedule, c.classifier.warmup = 'adamw', 'cosine', 0.1
+  c.classifier.learning_rate, c.classifier.batch_size, c.classifier.steps, c.classifier.epochs = 5e-4, 16, 100, None
+  c.classifier.patience = 0
+
+  c.grid.labels, c.grid.seeds = (20,), (0, 1)
+  return c

@@ -1,0 +1,85 @@
+"""What the launch scripts share: their two flags, their help, and how they end."""
+
+import pathlib
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ahm_jax import config as config_module
+from ahm_jax.config import Config
+from ahm_jax.errors import UserError
+
+USER_ERROR = 2  # Exit code for wrong input.
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, with its variant where it has one: FILE[:variant].')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder that this run writes into; made if it is not there.')
+
+_HELP = """
+Flags:
+  --config=FILE[:variant]  Config file; those in configs/ say in their first lines what they are for.
+  --workdir=DIR            Folder that this run writes into; made if it is not there. The same command goes on
+                           where an earlier one was interrupted.
+  --config.FIELD=VALUE     Changes a field of the config. Fields most used:
+    data.root, data.image_size, data.labels      the images, the side they are resized to, how many labels to use
+    masking.strategy, masking.mask_ratio, masking.patch_size
+    train.batch_size, train.learning_rate, train.epochs, train.steps
+    init_from                                    the run whose weights this one starts from
+    seed
+  Every field, with its meaning and default: ahm_jax/config.py
+
+Exit codes: 0 done; 2 wrong input, said in one line."""
+
+
+def run(stage: Callable[[Config, pathlib.Path], None]) -> None:
+  """Reads the flags, builds and checks the config, calls `stage(config, workdir)`, and ends the process.
+
+  Wrong input ends it with one line on standard error and exit code 2.
+  """
+
+  def main(_):
+    logging.set_verbosity(logging.WARNING)
+    try:
+      stage(config_module.from_config_dict(_CONFIG.value), pathlib.Path(_WORKDIR.value).expanduser())
+    except UserError as error:
+      _refuse(error)
+
+  app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  if {'-h', '-help', '--help', '--helpshort', '--helpfull'} & set(argv):
+    print(sys.modules['__main__'].__doc__.strip() + '\n' + _HELP)
+    sys.exit(0)
+  try:
+    rest = flags.FLAGS(argv)
+    missing = [flag.name for flag in (_CONFIG, _WORKDIR) if flag.value is None]
+    if not missing:
+      _CONFIG.value.to_dict()  # A file that failed to load says so only here.
+  except (flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError) as error:
+    _refuse(_first_lines(error))
+  if len(rest) > 1:
+    _refuse(f'argument {rest[1]!r} is not a flag; flags start with --, see --help')
+  if missing:
+    _refuse(f'--{missing[0]} is missing; see --help')
+  return rest
+
+
+def _first_lines(error: Exception) -> str:
+  """ml_collections puts its message into the repr of a KeyError, and its suggestion on a second line."""
+  text = str(error.args[0]) if isinstance(error, AttributeError | KeyError) and error.args else str(error)
+  if isinstance(error, OSError):
+    return text.strip().splitlines()[-1].strip()
+  return (
+    text.replace('\\n', '\n')
+    .replace("\\'", "'")
+    .strip('\'"')
+    .replace("'\n", ' is not a field of the config. ')
+    .replace('\n', ' ')
+  )
+
+
+def _refuse(message: object) -> None:
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(USER_ERROR)

@@ -1,0 +1,11 @@
+"""Pre-trains a U-Net on all training images, with or without masks, and the agent that learns where to hide them.
+
+python -m launch.pretrain --config=configs/phantom.py --workdir=runs/ahm
+python -m launch.pretrain --config=configs/phantom.py --config.masking.strategy=uniform --workdir=runs/uniform
+"""
+
+from ahm_jax import stages
+from launch import app
+
+if __name__ == '__main__':
+  app.run(stages.pretrain)

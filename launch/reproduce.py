@@ -1,0 +1,23 @@
+"""The main job: pre-trains, segments, classifies and scores every cell of {init} x {labels} x {seed}, and compares them.
+
+  python -m launch.reproduce --config=configs/phantom.py --workdir=runs/phantom
+
+Writes results.json, report.html and masks.png, and prints the table. Interrupted, the same command goes on where it was. The
+cells are the config's grid.inits, grid.labels and grid.seeds; a grid can be widened later, and finished cells are kept.
+"""
+
+from ahm_jax import grid
+from ahm_jax.evaluation import compare
+from launch import app
+
+
+def main(config, workdir):
+  results = grid.reproduce(config, workdir)
+  print('\n' + compare.table(results['summary']))
+  for init, values in results['agent'].items():
+    print(f'{init}: ' + ', '.join(f'{name.replace("_", " ")} {value:.3f}' for name, value in values.items()))
+  print(f'\n{workdir / "report.html"}')
+
+
+if __name__ == '__main__':
+  app.run(main)

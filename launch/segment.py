@@ -1,0 +1,11 @@
+"""Trains a U-Net to segment lesions with a few labelled images, from scratch or from a pre-training run.
+
+python -m launch.segment --config=configs/phantom.py --config.data.labels=20 --workdir=runs/scratch20
+python -m launch.segment --config=configs/phantom.py --config.data.labels=20 --config.init_from=runs/ahm --workdir=runs/ahm20
+"""
+
+from ahm_jax import stages
+from launch import app
+
+if __name__ == '__main__':
+  app.run(stages.segment)

@@ -1,0 +1,87 @@
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from ahm_jax.evaluation import charts
+
+
+def row(init, labels, dice, interval, gain=None, gain_interval=None):
+  return {
+    'init': init,
+    'labels': labels,
+    'dice': dice,
+    'dice_ci95': interval,
+    'vs_scratch': gain,
+    'vs_scratch_ci95': gain_interval,
+    'vs_uniform': None,
+    'vs_uniform_ci95': None,
+  }
+
+
+SUMMARY = [
+  row('scratch', 20, 0.5, [0.4, 0.6]),
+  row('ahm', 20, 0.6, [0.5, 0.7], 0.1, [0.05, 0.15]),
+  row('scratch', 0, 0.7, None),
+  row('ahm', 0, 0.65, [0.6, 0.7], -0.05, [-0.2, 0.1]),
+]
+STYLES = charts.style_numbers(['scratch', 'ahm'])
+
+
+def texts(svg):
+  return [element.text for element in ElementTree.fromstring(svg).iter('{http://www.w3.org/2000/svg}text')]
+
+
+def test_known_inits_keep_their_style_whatever_else_is_there():
+  few, many = charts.style_numbers(['ahm', 'scratch']), charts.style_numbers(['rival', 'uniform', 'scratch', 'ahm', 'other'])
+  assert all(few[init] == many[init] for init in few)
+  assert len(set(many.values())) == 5
+  assert max(many.values()) < len(charts.PALETTE)
+
+
+def test_dice_chart_names_inits_and_label_counts():
+  svg = charts.dice_chart(SUMMARY, STYLES)
+  assert {'Mean Dice', '20', 'all', 'scratch', 'ahm'} <= set(texts(svg))
+  assert all(f'var(--init-{STYLES[init]})' in svg for init in ('scratch', 'ahm'))
+  assert svg.startswith('<svg role="img" aria-label="Mean Dice')
+
+
+def test_interval_is_drawn_to_scale():
+  """The error bar of ahm at 20 labels runs from 5 to 15 points, and the axis' ticks say where these lie."""
+  svg = charts.gain_chart(SUMMARY, STYLES, 'scratch').replace('\N{MINUS SIGN}', '-')
+  ticks = {}
+  for label, y in re.findall(r'text-anchor: end; fill: var\(--text\)" x="[\d.]+" y="([\d.]+)"[^>]*>([-\d.]+)<', svg):
+    ticks[float(y)] = float(label)
+  low, high = min(ticks), max(ticks)
+  per_point = (ticks[high] - ticks[low]) / (high - low)
+  bars = re.findall(rf'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n" clip-path[^>]*stroke: var\(--init-{STYLES["ahm"]}\)', svg)
+  lengths = sorted(abs(float(b) - float(a)) / abs(per_point) for a, b in bars)
+  assert lengths == pytest.approx([10, 30], rel=1e-3)
+
+
+def test_gain_chart_without_a_baseline_is_empty():
+  assert charts.gain_chart(SUMMARY, STYLES, 'uniform') == ''
+
+
+def test_curve_chart_thins_long_runs_and_names_each_init_once():
+  steps = list(range(5000))
+  curve = [1 + step / 5000 for step in steps]
+  svg = charts.curve_chart(
+    [('ahm', steps, curve), ('ahm', steps, curve), ('scratch', steps, curve)], STYLES, 'Loss', 'Pre-training'
+  )
+  assert texts(svg).count('ahm') == 1 and texts(svg).count('scratch') == 1
+  assert svg.count('\nL ') < 3 * 400
+  assert 'aria-label="Pre-training: Loss over training steps' in svg
+
+
+def test_names_are_escaped():
+  styles = charts.style_numbers(['<b>x</b>'])
+  svg = charts.curve_chart([('<b>x</b>', [1, 2], [0.1, 10.0])], styles, 'Loss', 'Pre-training')
+  assert '<b>' not in svg and '<b>x</b>' in texts(svg)
+
+
+def test_charts_share_no_id_and_touch_no_style_of_the_page():
+  both = charts.dice_chart(SUMMARY, STYLES) + charts.gain_chart(SUMMARY, STYLES, 'scratch')
+  ids = re.findall(r' id="([^"]*)"', both)
+  assert len(ids) == len(set(ids)) > 0
+  assert '<style' not in both and 'font-family' not in both

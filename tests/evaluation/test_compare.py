@@ -1,0 +1,185 @@
+import math
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ahm_jax.errors import UserError
+from ahm_jax.evaluation import compare
+
+
+def grid(dice, **scores):
+  """Cells and per-image Dice from {(init, labels): float [seeds, images]}; `scores`: a number for each cell."""
+  cells, per_image = [], {}
+  for (init, labels), values in dice.items():
+    for seed, row in enumerate(np.atleast_2d(values)):
+      cells.append({'init': init, 'labels': labels, 'seed': seed, **{k: v[init, labels][seed] for k, v in scores.items()}})
+      per_image[init, labels, seed] = {f'image{i}': float(value) for i, value in enumerate(row)}
+  return cells, per_image
+
+
+def by_key(summary):
+  return {(row['init'], row['labels']): row for row in summary}
+
+
+def test_means_and_differences_by_hand():
+  dice = {
+    ('ahm', 20): [[0.8, 0.6, 0.4], [0.7, 0.7, 0.7]],
+    ('scratch', 20): [[0.5, 0.5, 0.5], [0.6, 0.6, 0.3]],
+    ('uniform', 20): [[0.6, 0.6, 0.6], [0.8, 0.5, 0.2]],
+  }
+  summary = by_key(compare.summarise_grid(*grid(dice), samples=200))
+  ahm, scratch = summary['ahm', 20], summary['scratch', 20]
+  assert ahm['dice'] == pytest.approx((0.6 + 0.7) / 2)
+  assert ahm['vs_scratch'] == pytest.approx(0.65 - 0.5)
+  assert ahm['vs_uniform'] == pytest.approx(0.65 - 0.55)
+  assert scratch['vs_uniform'] == pytest.approx(0.5 - 0.55)
+  assert scratch['vs_scratch'] is None and scratch['vs_scratch_ci95'] is None
+  for name in ('dice', 'vs_scratch', 'vs_uniform'):
+    low, high = ahm[f'{name}_ci95']
+    assert low < ahm[name] < high
+  assert (ahm['seeds'], ahm['images'], ahm['interval_covers']) == (2, 3, 'seeds and images')
+
+
+def test_order_is_labels_with_all_last_then_inits_as_given():
+  values = np.linspace(0, 1, 6).reshape(2, 3)
+  dice = {(init, labels): values for init in ('scratch', 'ahm') for labels in (0, 50, 20)}
+  order = [(row['labels'], row['init']) for row in compare.summarise_grid(*grid(dice), samples=100)]
+  assert order == [(20, 'scratch'), (20, 'ahm'), (50, 'scratch'), (50, 'ahm'), (0, 'scratch'), (0, 'ahm')]
+
+
+def test_one_seed_gives_the_images_interval_and_says_so():
+  rng = np.random.default_rng(0)
+  values, other = rng.uniform(0.3, 0.9, (2, 80))
+  row = by_key(compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=20000))['ahm', 20]
+  assert row['interval_covers'] == 'images' and row['seeds'] == 1
+  # The bootstrap's variance of a mean is the population variance over the number of images.
+  for key, sample in (('dice_ci95', values), ('vs_scratch_ci95', values - other)):
+    margin = stats.t.ppf(0.975, 79) * sample.std() / math.sqrt(80)
+    np.testing.assert_allclose(row[key], [sample.mean() - margin, sample.mean() + margin], atol=0.002)
+  assert row['iou'] is None and row['accuracy_ci95'] is None
+
+
+def test_seeds_alone_give_the_t_interval():
+  """Where images do not differ, all the spread is the seeds', and the interval is Student's."""
+  means = np.array([0.61, 0.70, 0.66])
+  row = compare.summarise_grid(*grid({('ahm', 20): np.repeat(means[:, None], 40, 1)}), samples=40000)[0]
+  expected = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
+  np.testing.assert_allclose(row['dice_ci95'], expected, atol=0.003)
+
+
+def test_pairing_cancels_what_both_sides_share():
+  rng = np.random.default_rng(0)
+  shared = rng.uniform(0.2, 0.8, (3, 50))
+  row = by_key(compare.summarise_grid(*grid({('ahm', 20): shared + 0.1, ('scratch', 20): shared})))['ahm', 20]
+  np.testing.assert_allclose([row['vs_scratch'], *row['vs_scratch_ci95']], 0.1, atol=1e-9)
+  assert row['dice_ci95'][1] - row['dice_ci95'][0] > 0.05
+
+
+def test_images_without_dice_are_left_out():
+  values = np.array([[0.5, np.nan, 0.7], [0.6, np.nan, 0.8]])
+  other = np.array([[0.4, np.nan, 0.4], [0.4, 0.0, 0.5]])  # A false alarm on an image without lesion.
+  summary = by_key(compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=500))
+  assert summary['ahm', 20]['dice'] == pytest.approx((0.6 + 0.7) / 2)
+  assert summary['scratch', 20]['dice'] == pytest.approx((0.4 + 0.3) / 2)
+  assert summary['ahm', 20]['vs_scratch'] == pytest.approx(0.65 - 0.35)
+  assert np.isfinite(summary['ahm', 20]['vs_scratch_ci95']).all()
+
+
+def test_no_dice_at_all_is_none():
+  row = compare.summarise_grid(*grid({('ahm', 20): np.full((2, 3), np.nan)}))[0]
+  assert row['dice'] is None and row['dice_ci95'] is None
+  lone = compare.summarise_grid(*grid({('ahm', 20): [[0.5]]}))[0]
+  assert lone['dice'] == 0.5 and lone['dice_ci95'] is None
+
+
+def test_differences_use_the_seeds_that_both_have():
+  dice = {('ahm', 20): [[0.5, 0.6], [0.9, 0.8]], ('scratch', 20): [[0.4, 0.4]]}
+  row = by_key(compare.summarise_grid(*grid(dice), samples=200))['ahm', 20]
+  assert row['dice'] == pytest.approx(0.7)
+  assert row['vs_scratch'] == pytest.approx(0.55 - 0.4)
+
+
+def test_other_scores_have_t_intervals_over_seeds():
+  values = np.full((3, 4), 0.5)
+  accuracy = {('ahm', 20): [0.80, 0.82, 0.90], ('scratch', 20): [0.70, 0.76, 0.79]}
+  auc = {('ahm', 20): [0.8, math.nan, None], ('scratch', 20): [0.7, 0.8, 0.9]}
+  cells, per_image = grid({('ahm', 20): values, ('scratch', 20): values}, accuracy=accuracy, auc=auc)
+  row = by_key(compare.summarise_grid(cells, per_image, samples=100))['ahm', 20]
+  own, other = np.array(accuracy['ahm', 20]), np.array(accuracy['scratch', 20])
+  np.testing.assert_allclose(row['accuracy'], own.mean())
+  low, high = stats.t.interval(0.95, 2, own.mean(), stats.sem(own))
+  np.testing.assert_allclose(row['accuracy_ci95'], [low, min(high, 1)])
+  paired = stats.ttest_rel(own, other).confidence_interval(0.95)
+  np.testing.assert_allclose(row['accuracy_vs_scratch_ci95'], [paired.low, paired.high])
+  np.testing.assert_allclose(row['accuracy_vs_scratch'], (own - other).mean())
+  assert row['auc'] == 0.8 and row['auc_ci95'] is None
+
+
+def test_cells_scored_on_different_images_are_refused():
+  cells, per_image = grid({('ahm', 20): np.full((2, 3), 0.5)})
+  per_image['ahm', 20, 1] = {'image0': 0.5, 'other': 0.5, 'image2': 0.5}
+  with pytest.raises(UserError, match=r'ahm/labels20/seed0 and ahm/labels20/seed1 .* different images'):
+    compare.summarise_grid(cells, per_image)
+
+
+def test_result_repeats_itself():
+  rng = np.random.default_rng(0)
+  cells, per_image = grid({('ahm', 20): rng.uniform(size=(3, 20)), ('scratch', 20): rng.uniform(size=(3, 20))})
+  assert compare.summarise_grid(cells, per_image, 300, 1) == compare.summarise_grid(cells, per_image, 300, 1)
+  assert compare.summarise_grid(cells, per_image, 300, 1) != compare.summarise_grid(cells, per_image, 300, 2)
+
+
+@pytest.mark.parametrize(('seed_spread', 'seeds'), [(0.0, 3), (0.015, 3), (0.04, 3), (0.02, 5)])
+def test_intervals_cover_the_truth(seed_spread, seeds):
+  """400 simulated comparisons where runs and images differ: 95 % intervals must cover the known effect, null or not."""
+  rng = np.random.default_rng(7)
+  covered_effect, covered_null, covered_mean = [], [], []
+  for k in range(400):
+    easy = 0.15 * rng.standard_normal(100)  # How easy an image is, for either init.
+    sides = {}
+    for init, level in (('scratch', 0.5), ('uniform', 0.55), ('ahm', 0.55)):
+      run = seed_spread / math.sqrt(2) * rng.standard_normal((seeds, 1))
+      own_images = 0.05 * rng.standard_normal(100)
+      sides[init, 20] = level + easy + run + own_images + 0.07 * rng.standard_normal((seeds, 100))
+    row = by_key(compare.summarise_grid(*grid(sides), samples=200, seed=k))['ahm', 20]
+    covered_effect.append(row['vs_scratch_ci95'][0] <= 0.05 <= row['vs_scratch_ci95'][1])
+    covered_null.append(row['vs_uniform_ci95'][0] <= 0 <= row['vs_uniform_ci95'][1])
+    covered_mean.append(row['dice_ci95'][0] <= 0.55 <= row['dice_ci95'][1])
+  for covered in (covered_effect, covered_null, covered_mean):
+    assert 0.915 <= np.mean(covered) <= 0.9975
+
+
+def test_eighteen_cells_are_quick():
+  rng = np.random.default_rng(0)
+  dice = {(init, labels): rng.uniform(size=(3, 200)) for init in ('scratch', 'uniform', 'ahm') for labels in (20, 50)}
+  cells, per_image = grid(dice)
+  start = time.perf_counter()
+  compare.summarise_grid(cells, per_image, samples=2000)
+  assert time.perf_counter() - start < 5
+
+
+def test_table_shows_means_intervals_and_marks_the_best():
+  rng = np.random.default_rng(0)
+  base = rng.uniform(0.4, 0.6, (3, 30))
+  dice = {
+    ('scratch', 20): base,
+    ('ahm', 20): base + 0.1,
+    ('scratch', 0): base + 0.2,
+    ('ahm', 0): base + 0.15,
+  }
+  accuracy = {key: [0.7, 0.72, 0.71] for key in dice}
+  summary = compare.summarise_grid(*grid(dice, accuracy=accuracy), samples=200)
+  text = compare.table(summary)
+  lines = text.splitlines()
+  rows = [line for line in lines if 'ahm' in line or 'scratch  ' in line or 'scratch *' in line]
+  assert [line.split()[0] for line in lines if line.split()[0] in ('20', 'all')] == ['20', '20', 'all', 'all']
+  assert [line.split()[:3] for line in rows if '*' in line] == [['20', 'ahm', '*'], ['all', 'scratch', '*']]
+  assert '+0.100 [+0.100, +0.100]' in text and '-0.050 [-0.050, -0.050]' in text and '0.710' in text
+  assert 'IoU' not in text  # No cell knows it.
+  columns = [line.index('[') for line in lines if line.startswith(('    20', '   all'))]
+  assert len(set(columns)) == 1 and len(columns) == 4
+  assert 'seeds and images' in lines[-1]
+  single = compare.summarise_grid(*grid({('ahm', 20): base[:1]}), samples=200)
+  assert 'One seed' in compare.table(single)

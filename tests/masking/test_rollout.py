@@ -1,0 +1,158 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ahm_jax.masking import a3c
+from ahm_jax.masking.patches import draw_bernoulli, patch_mean, to_pixels
+from ahm_jax.masking.rollout import Proposal, hide, rollout
+
+
+def propose_uniform(observation, key):
+  b, height, width, _ = observation.shape
+  logits = jnp.full((b, height // 4, width // 4), 0.4)
+  actions = draw_bernoulli(key, logits)
+  return Proposal(actions, actions, jax.nn.sigmoid(logits))
+
+
+def halve(carry, masked):
+  return masked / 2 + 0.1, carry
+
+
+run = functools.partial(rollout, carry=None, patch_size=4)
+
+
+def test_hide_by_hand():
+  images = jnp.arange(1.0, 9).reshape(1, 2, 4, 1)
+  hidden = jnp.array([[[1.0, 0]]])
+  np.testing.assert_array_equal(hide(images, hidden, 2)[0, ..., 0], [[0, 0, 3, 4], [0, 0, 7, 8]])
+  np.testing.assert_array_equal(hide(images, hidden, 2, -1.5)[0, ..., 0], [[-1.5, -1.5, 3, 4], [-1.5, -1.5, 7, 8]])
+
+
+def test_hide_covers_all_channels_and_leaves_the_rest_untouched():
+  images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+  hidden = jnp.array([[[1.0, 0], [0, 0]], [[0, 1], [1, 1]]])
+  shown = np.asarray(hide(images, hidden, 4, 0.25))
+  covered = np.asarray(to_pixels(hidden, 4)) == 1
+  assert np.all(shown[covered] == 0.25)
+  np.testing.assert_array_equal(shown[~covered], np.asarray(images)[~covered])
+
+
+def hide_brightest_first_row(observation, key):
+  """Hides the left patch of the first row where it is as bright as the right one, and the right patch otherwise."""
+  del key
+  brightness = patch_mean(observation[..., 0], 2)
+  left = (brightness[:, 0, 0] >= brightness[:, 0, 1]).astype(jnp.float32)
+  hidden = jnp.zeros_like(brightness).at[:, 0, 0].set(left).at[:, 0, 1].set(1 - left)
+  return Proposal(1 - hidden, hidden, jnp.full_like(hidden, 0.25))
+
+
+def add(theta):
+  return lambda count, masked: (masked + theta, count + 1)
+
+
+def test_two_rounds_by_hand():
+  """An image of ones; the reconstruction is what is shown plus 1/4, so that a hidden patch is repaired as 1/4."""
+  images = jnp.ones((1, 4, 4, 1))
+  done, count = rollout(images, jax.random.key(0), hide_brightest_first_row, add(0.25), 0, patch_size=2, rounds=2)
+  assert count == 2
+
+  def patches(x):
+    return patch_mean(x[..., 0], 2)[:, 0]
+
+  # Round 1 hides the left patch, round 2 the right one, since the left patch is 1/4 by then.
+  np.testing.assert_array_equal(done.hidden[:, 0], [[[1, 0], [0, 0]], [[0, 1], [0, 0]]])
+  np.testing.assert_array_equal(done.actions, 1 - done.hidden)
+  np.testing.assert_array_equal(done.probability, np.full((2, 1, 2, 2), 0.25))
+  np.testing.assert_array_equal(patches(done.observations), [[[1, 1], [1, 1]], [[0.25, 1], [1, 1]]])
+  np.testing.assert_array_equal(patches(done.last_observation[None]), [[[0.25, 0.25], [1, 1]]])
+  # Round 1: left (0 + 1/4 - 1)^2 = 9/16, elsewhere (1 + 1/4 - 1)^2 = 1/16.
+  # Round 2: left (1/4 + 1/4 - 1)^2 = 1/4, right 9/16, below 1/16: losses are against the true image.
+  expected = np.array([[[9, 1], [1, 1]], [[4, 9], [1, 1]]]) / 16
+  np.testing.assert_allclose(done.losses[:, 0], expected, rtol=1e-6)
+
+
+def test_the_gradient_goes_through_the_losses_of_each_round_and_not_from_round_to_round():
+  images = jnp.ones((1, 4, 4, 1))
+
+  def losses(theta):
+    done, _ = rollout(images, jax.random.key(0), hide_brightest_first_row, add(theta), 0, patch_size=2, rounds=2)
+    return done.losses[:, 0]
+
+  # With t = theta: round 1, hidden: (t - 1)^2 -> 2 (t - 1) = -3/2; visible: t^2 -> 2 t = 1/2.
+  # Round 2, left: shown is the repair s = 1/4, a constant: (s + t - 1)^2 -> 2 (s + t - 1) = -1, not twice that.
+  np.testing.assert_allclose(jax.jacobian(losses)(0.25), [[[-1.5, 0.5], [0.5, 0.5]], [[-1, -1.5], [0.5, 0.5]]], atol=1e-6)
+
+
+def test_nothing_but_the_losses_carries_a_gradient_to_the_reconstructor(images):
+  def outputs(theta):
+    done, _ = run(images[0], jax.random.key(1), propose_uniform, lambda carry, masked: (theta * masked + 0.1, carry), rounds=2)
+    return {name: value.sum() for name, value in done._asdict().items()} | {'weighted': (done.rewards * done.losses**0).sum()}
+
+  gradients = jax.jacobian(outputs)(0.7)
+  assert gradients.pop('losses') != 0
+  assert {name: float(value) for name, value in gradients.items()} == dict.fromkeys(gradients, 0)
+
+
+@pytest.mark.parametrize('rounds', [1, 3])
+def test_shapes_and_relations(images, rounds):
+  done, _ = run(images[0], jax.random.key(2), propose_uniform, halve, rounds=rounds)
+  assert done.observations.shape == (rounds, 3, 16, 16, 2)
+  for name in ('actions', 'hidden', 'probability', 'losses', 'rewards'):
+    assert getattr(done, name).shape == (rounds, 3, 4, 4), name
+  np.testing.assert_array_equal(done.observations[0], images[0])
+  following = [*done.observations[1:], done.last_observation]
+  for t in range(rounds):
+    masked = hide(done.observations[t], done.hidden[t], 4)
+    repaired = halve(None, masked)[0]
+    np.testing.assert_allclose(done.losses[t], patch_mean(((repaired - images[0]) ** 2).mean(-1), 4), rtol=1e-5)
+    np.testing.assert_allclose(done.rewards[t], a3c.rewards(done.losses[t], done.hidden[t]), atol=1e-4)
+    composite = np.where(to_pixels(done.hidden[t], 4)[..., None] == 1, repaired, done.observations[t])
+    np.testing.assert_allclose(following[t], composite, atol=1e-6)
+
+
+def test_the_fill_value_and_the_form_of_reward_are_passed_on(images):
+  seen = []
+
+  def look(carry, masked):
+    seen.append(masked)
+    return masked, carry
+
+  done, _ = run(images[0], jax.random.key(2), propose_uniform, look, fill_value=0.5, reward='rank')
+  np.testing.assert_allclose(done.losses, done.hidden * patch_mean(((images[0] - 0.5) ** 2).mean(-1), 4), rtol=1e-5)
+  np.testing.assert_allclose(done.rewards[0], a3c.rewards(done.losses[0], done.hidden[0], 'rank'), atol=1e-6)
+  assert len(seen) == 1
+
+
+def test_every_round_and_every_worker_draws_afresh_and_a_key_repeats_itself(images):
+  workers = jax.jit(jax.vmap(lambda images, key: run(images, key, propose_uniform, halve, rounds=3)[0]))
+  keys = jax.random.split(jax.random.key(3), 2)
+  same_images = jnp.stack([images[0], images[0]])
+  actions = np.asarray(workers(same_images, keys).actions)  # [K, T, b, g, g]
+  draws = actions.reshape(2 * 3 * 3, 16)
+  assert len(np.unique(draws, axis=0)) == len(draws)
+  np.testing.assert_array_equal(workers(same_images, keys).actions, actions)
+  assert np.any(np.asarray(workers(same_images, jax.random.split(jax.random.key(4), 2)).actions) != actions)
+
+
+@pytest.mark.parametrize('rounds', [1, 2])
+def test_vmapped_workers_equal_workers_run_one_by_one(images, build, rounds):
+  """Holds where the networks are in inference; in training, batch norm's statistics are those of all workers' images."""
+  strategy, _ = build(strategy='ahm')
+  state = strategy.init(jax.random.key(5), images[0], None)
+  keys = jax.random.split(jax.random.key(6), 2)
+
+  def work(images, key):
+    def propose(observation, round_key):
+      return strategy.propose(state, observation, round_key, 0.8, False)
+
+    return run(images, key, propose, halve, rounds=rounds)[0]
+
+  together = jax.jit(jax.vmap(work))(images, keys)
+  for worker in range(2):
+    alone = jax.jit(work)(images[worker], keys[worker])
+    for name, value in alone._asdict().items():
+      np.testing.assert_allclose(getattr(together, name)[worker], value, atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(together.actions[worker], alone.actions)

@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from ahm_jax import parallel
+from ahm_jax.checkpoint import FOLDER, Checkpoints, Progress, load_variables
+from ahm_jax.errors import UserError
+from ahm_jax.training.state import TrainState
+
+
+def state_at(step):
+  params = {'layer': {'kernel': jnp.full((2, 3), float(step))}}
+  statistics = {'norm': {'mean': jnp.full(3, 10.0 * step)}}
+  return TrainState(jnp.array(step, jnp.int32), params, statistics, optax.adam(1e-3).init(params), ())
+
+
+def target(devices):
+  return parallel.abstract(state_at(0), parallel.replicated(devices))
+
+
+def save(workdir, scores):
+  """One checkpoint a step, from step 1 on; returns the last progress."""
+  progress = Progress()
+  with Checkpoints(workdir) as checkpoints:
+    for step, score in enumerate(scores, 1):
+      progress = progress.after(step, score)
+      checkpoints.save(state_at(step), progress)
+  return progress
+
+
+@pytest.mark.parametrize(
+  ('scores', 'best', 'stale'),
+  [([0.1, 0.5, 0.3], 2, 1), ([0.1, 0.5, 0.5], 3, 1), ([0.1, 0.2, 0.3], 3, 0), ([0.2, float('nan'), 0.1], 1, 2)],
+)
+def test_latest_and_best_are_kept(tmp_path, scores, best, stale):
+  progress = save(tmp_path, scores)
+  assert progress.validations_since_best == stale
+  assert sorted(int(path.name) for path in (tmp_path / FOLDER).iterdir()) == sorted({best, 3})
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.progress() == progress
+    restored = checkpoints.restore_latest(target(jax.local_devices()[:1]))
+    assert jax.tree.structure(restored) == jax.tree.structure(state_at(3))
+    assert jax.tree.all(jax.tree.map(np.array_equal, restored, state_at(3)))
+    assert checkpoints.restore_best(target(jax.local_devices()[:1])).step == best
+
+
+def test_a_directory_without_checkpoints_has_no_progress(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.progress() == Progress(step=0)
+
+
+def test_restores_onto_another_number_of_devices(tmp_path):
+  devices = jax.local_devices()
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(parallel.replicate(state_at(1), devices[:2]), Progress().after(1, 0.0))
+    four = checkpoints.restore_latest(target(devices))
+    assert four.params['layer']['kernel'].sharding == parallel.replicated(devices)
+    one = checkpoints.restore_latest(parallel.abstract(state_at(0), SingleDeviceSharding(devices[3])))
+    assert one.params['layer']['kernel'].devices() == {devices[3]}
+    np.testing.assert_array_equal(one.params['layer']['kernel'], state_at(1).params['layer']['kernel'])
+
+
+def test_a_save_in_the_background_is_not_touched_by_donation(tmp_path):
+  advance = jax.jit(lambda tree: jax.tree.map(lambda array: array + 1, tree), donate_argnums=0)
+  state = TrainState(jnp.zeros((), jnp.int32), {'w': jnp.zeros((512, 512))}, {}, (), ())
+  shapes = parallel.abstract(state, SingleDeviceSharding(jax.local_devices()[0]))
+  with Checkpoints(tmp_path) as checkpoints:
+    for step in (1, 2, 3):
+      state = advance(state)
+      checkpoints.save(state, Progress().after(step, 0.0))
+      for _ in range(3):
+        state = advance(state)
+      saved = checkpoints.restore_latest(shapes)
+      assert int(saved.step) == 4 * step - 3
+      np.testing.assert_array_equal(saved.params['w'], np.full((512, 512), 4 * step - 3))
+
+
+def test_variables_of_another_run(tmp_path):
+  save(tmp_path, [0.1, 0.5, 0.3])
+  for best, step in ((True, 2), (False, 3)):
+    variables = load_variables(tmp_path, best)
+    assert set(variables) == {'step', 'params', 'batch_stats'}
+    assert variables['step'] == step
+    assert type(variables['params']['layer']['kernel']) is np.ndarray
+    np.testing.assert_array_equal(variables['params']['layer']['kernel'], np.full((2, 3), step))
+    np.testing.assert_array_equal(variables['batch_stats']['norm']['mean'], np.full(3, 10 * step))
+
+
+def test_no_checkpoint_is_the_users_error(tmp_path):
+  with pytest.raises(UserError, match='nowhere holds no checkpoint'):
+    load_variables(tmp_path / 'nowhere', best=True)
+  assert not (tmp_path / 'nowhere').exists()
+  with Checkpoints(tmp_path):
+    pass
+  with pytest.raises(UserError, match='holds no checkpoint'):
+    load_variables(tmp_path, best=False)

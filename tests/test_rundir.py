@@ -1,0 +1,55 @@
+import dataclasses
+import json
+
+import pytest
+
+from ahm_jax.config import Config, from_config_dict
+from ahm_jax.errors import UserError
+from ahm_jax.rundir import FILE, claim
+
+
+def change(config, **parts):
+  """The config with fields of its parts replaced: change(config, data={'labels': 5})."""
+  for name, fields in parts.items():
+    config = dataclasses.replace(config, **{name: dataclasses.replace(getattr(config, name), **fields)})
+  return config
+
+
+def test_a_new_directory_holds_stage_and_config(tmp_path):
+  claim(tmp_path / 'new' / 'run', 'segment', Config(seed=4))
+  run = json.loads((tmp_path / 'new' / 'run' / FILE).read_text())
+  assert run['stage'] == 'segment'
+  assert from_config_dict(run['config']) == Config(seed=4)
+
+
+def test_the_same_run_may_claim_again_with_what_does_not_matter_changed(tmp_path):
+  claim(tmp_path, 'segment', Config())
+  other = change(
+    Config(),
+    data={'prepared_dir': 'elsewhere', 'resident_share': 0.0},
+    evaluate={'split': 'validation'},
+    profile={'steps': '1:2'},
+    grid={'seeds': (0,)},
+  )
+  claim(tmp_path, 'segment', other)
+  assert json.loads((tmp_path / FILE).read_text())['config']['data']['prepared_dir'] == 'elsewhere'
+
+
+def test_another_stage_is_refused(tmp_path):
+  claim(tmp_path, 'pretrain', Config())
+  with pytest.raises(UserError, match='holds a pretrain run, not a segment run'):
+    claim(tmp_path, 'segment', Config())
+
+
+def test_another_config_is_refused_by_its_first_difference(tmp_path):
+  claim(tmp_path, 'pretrain', Config())
+  other = change(Config(), data={'labels': 5}, masking={'mask_ratio': 0.4})
+  with pytest.raises(UserError, match=r'config\.data\.labels = 0, and this one has 5'):
+    claim(tmp_path, 'pretrain', other)
+  assert json.loads((tmp_path / FILE).read_text())['config']['data']['labels'] == 0
+
+
+def test_a_run_file_that_cannot_be_read_is_refused(tmp_path):
+  (tmp_path / FILE).write_text('{')
+  with pytest.raises(UserError, match='cannot be read'):
+    claim(tmp_path, 'pretrain', Config())
