@@ -60,7 +60,7 @@ def _finite(tree: Any) -> Any:
 
 def _check(path: Path, run: dict) -> None:
   stage, config = _held(path)
-  old = _flatten(config)
+  old = _flatten(json.loads(json.dumps(to_dict(from_config_dict(config)))))  # Fields added since take their defaults.
   if stage != run['stage']:
     raise UserError(f'{path.parent} holds a {stage} run, not a {run["stage"]} run; choose another --workdir')
   new = _flatten(run['config'])

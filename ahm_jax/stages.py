@@ -85,7 +85,9 @@ def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Trai
 
 
 def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict:
-  """Scores the run in `workdir`, by its own config, on `evaluate.split`; writes evaluation.json and, but for pre-training, per_image.csv there.
+  """Scores the run in `workdir`, by its own config, on `evaluate.split`.
+
+  Writes evaluation.json and, but for pre-training, per_image.csv there.
 
   Returns:
     What evaluation.json holds: the stage, the split, and the scores in the mean.

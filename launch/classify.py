@@ -1,6 +1,7 @@
-"""Trains a VGG16 to tell the classes apart on what a segmentation run finds: its crop of the lesion, or the lesion alone.
+r"""Trains a VGG16 to tell the classes apart on what a segmentation run finds: its crop of the lesion, or the lesion alone.
 
-python -m launch.classify --config=configs/phantom.py --config.data.labels=20 --config.init_from=runs/ahm20 --workdir=runs/class20
+python -m launch.classify --config=configs/phantom.py --config.data.labels=20 --config.init_from=runs/ahm20 \
+  --workdir=runs/class20
 """
 
 from ahm_jax import stages
