@@ -268,6 +268,8 @@ def check(config: Config) -> None:
     _one_of('grid.inits', init, ('scratch', *STRATEGIES))
   for count in config.grid.labels:
     _at_least('grid.labels', count, 0)
+  for seed in config.grid.seeds:
+    _at_least('grid.seeds', seed, 0)
   for name in ('inits', 'labels', 'seeds'):
     if not getattr(config.grid, name):
       raise UserError(f'config.grid.{name} is empty; name at least one')
@@ -288,6 +290,7 @@ def _check_data(config: Config) -> None:
       )
   _one_of('data.channels', data.channels, (1, 3))
   _at_least('data.labels', data.labels, 0)
+  _at_least('data.split_seed', data.split_seed, 0)
   fractions = data.split_fractions
   if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
     raise UserError(f'config.data.split_fractions is {fractions}; give three shares (train, validation, test) that sum to 1')

@@ -10,7 +10,23 @@ from ahm_jax.config import Config, from_config_dict, to_dict
 from ahm_jax.errors import UserError
 
 FILE = 'run.json'
-FREE = ('evaluate', 'grid', 'profile', 'data.prepared_dir', 'data.resident_share')  # Fields that no training result depends on.
+# Fields that no training result depends on, and those that a stage's does not.
+FREE = (
+  'evaluate.split',
+  'evaluate.batch_size',
+  'evaluate.bootstrap_samples',
+  'evaluate.report_images',
+  'grid',
+  'profile',
+  'data.prepared_dir',
+  'data.resident_share',
+)
+FREE_BY_STAGE = {
+  'pretrain': ('segment', 'classify', 'classifier', 'data.labels', 'init_from'),
+  'segment': ('pretrain', 'masking', 'classify', 'classifier'),
+  'classify': ('pretrain', 'masking', 'segment'),
+  'reproduce': (),
+}
 
 
 def claim(workdir: Path, stage: str, config: Config) -> None:
@@ -65,7 +81,7 @@ def _check(path: Path, run: dict) -> None:
     raise UserError(f'{path.parent} holds a {stage} run, not a {run["stage"]} run; choose another --workdir')
   new = _flatten(run['config'])
   for name in dict.fromkeys([*new, *old]):
-    free = any(name == item or name.startswith(item + '.') for item in FREE)
+    free = any(name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage]))
     if not free and old.get(name) != new.get(name):
       raise UserError(
         f'{path.parent} holds a {stage} run with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; '

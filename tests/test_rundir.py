@@ -43,10 +43,19 @@ def test_another_stage_is_refused(tmp_path):
 
 def test_another_config_is_refused_by_its_first_difference(tmp_path):
   claim(tmp_path, 'pretrain', Config())
-  other = change(Config(), data={'labels': 5}, masking={'mask_ratio': 0.4})
-  with pytest.raises(UserError, match=r'config\.data\.labels = 0, and this one has 5'):
+  other = change(Config(), data={'image_size': 64}, masking={'mask_ratio': 0.4})
+  with pytest.raises(UserError, match=r'config\.data\.image_size = 224, and this one has 64'):
     claim(tmp_path, 'pretrain', other)
-  assert json.loads((tmp_path / FILE).read_text())['config']['data']['labels'] == 0
+  assert json.loads((tmp_path / FILE).read_text())['config']['data']['image_size'] == 224
+
+
+def test_a_stage_does_not_mind_what_only_other_stages_look_at(tmp_path):
+  other = change(Config(), data={'labels': 5}, segment={'learning_rate': 0.5})
+  claim(tmp_path / 'pretrain', 'pretrain', Config())
+  claim(tmp_path / 'pretrain', 'pretrain', other)
+  claim(tmp_path / 'segment', 'segment', Config())
+  with pytest.raises(UserError, match=r'config\.data\.labels'):
+    claim(tmp_path / 'segment', 'segment', other)
 
 
 def test_a_run_file_that_cannot_be_read_is_refused(tmp_path):

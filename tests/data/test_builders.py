@@ -381,9 +381,12 @@ def test_shows_the_first_problems_and_counts_the_rest(complete):
 
 
 def test_shows_problems_of_several_files(complete):
-  for name in 'abcef':
+  for name in 'acde':
     Image.fromarray(disc(9, 9)).save(complete.root / 'masks' / f'{name}.png')
-  complete.refused('masks/a.png is 9x9', 'masks/b.png', 'masks/c.png', 'and 2 more like these')
+  complete.add('cc', highest=7)
+  with (complete.root / 'labels.csv').open('a') as table:
+    table.write('cc,x,validation,8\n')
+  complete.refused('masks/a.png is 9x9', 'masks/c.png is 9x9', 'masks/cc.png is not binary', 'and 1 more like these')
 
 
 # The phantoms' builder.

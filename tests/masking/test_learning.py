@@ -33,7 +33,7 @@ def planted_error(key, difficulty):
 
 
 def train(strategy, state, key, steps, difficulty=None, delay=0):
-  """The state after `steps`; `progress` is 0 for the first `delay`. `difficulty`: [g, g] of every image; None: its brightness."""
+  """The state after `steps`, `progress` 0 for the first `delay`; `difficulty` [g, g] is every image's, None: its brightness."""
 
   def step(state, i):
     image_key, error_key, rollout_key = jax.random.split(jax.random.fold_in(key, i), 3)

@@ -31,8 +31,16 @@ def play(strategy, masking, state, images, key, progress=0.5, rounds=1):
   return jax.jit(jax.vmap(work, axis_name=strategies.WORKERS))(images, keys)
 
 
+_STATES = {}
+
+
 def start(strategy, images):
-  return jax.jit(strategy.init)(jax.random.key(0), images[0, :1], None)
+  """The fresh state; made once for all strategies whose states have the same structure, since that is slow."""
+  arguments = (jax.random.key(0), images[0, :1], None)
+  structure = jax.tree.structure(jax.eval_shape(strategy.init, *arguments))
+  if structure not in _STATES:
+    _STATES[structure] = jax.jit(strategy.init)(*arguments)
+  return _STATES[structure]
 
 
 class Lesson(NamedTuple):
@@ -86,7 +94,7 @@ def test_every_image_is_hidden_at_the_ratio_in_the_mean(build, images, name, tra
   assert np.all(spread < 1e-6) if name == 'uniform' else np.all(spread > 1e-3)
 
 
-@pytest.mark.parametrize('name', config.STRATEGIES)
+@pytest.mark.parametrize('name', ['uniform', 'ahm'])
 def test_exact_count(build, images, name):
   strategy, masking = build(strategy=name, exact_count=True, mask_ratio=0.6)
   done = play(strategy, masking, start(strategy, images), images, jax.random.key(1))
@@ -164,7 +172,7 @@ def first_gradient(state):
   [
     ('ahm', {}),
     ('ahm', {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}),
-    ('reinforce', {'rounds': 3, 'gamma': 0.5}),
+    ('reinforce', {'rounds': 2, 'gamma': 0.5}),
   ],
 )
 def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, name, fields):
@@ -230,7 +238,7 @@ def test_the_agent_learns_about_the_policy_it_acted_by(lesson, fields):
 
 
 def test_reinforce_leaves_the_value_head_alone(lesson):
-  done = lesson(strategy='reinforce', rounds=3, gamma=0.5)
+  done = lesson(strategy='reinforce', rounds=2, gamma=0.5)
   state, learnt = done.state, done.learnt
   before, after = leaves(state.params), leaves(learnt.params)
   untouched = {name for name in before if np.array_equal(before[name], after[name])}
@@ -238,19 +246,19 @@ def test_reinforce_leaves_the_value_head_alone(lesson):
   assert untouched == {name for name in before if "'value'" in name or "_2'" in name}
 
 
-def test_an_untrained_agent_never_changes(build, images):
-  strategy, masking = build(strategy='untrained')
+def test_an_untrained_agent_never_changes(build, images, lesson):
+  strategy, _ = build(strategy='untrained')
   state = start(strategy, images)
-  learnt, metrics = strategy.learn(state, play(strategy, masking, state, images, jax.random.key(1)), None, 0.5)
+  learnt, metrics = strategy.learn(state, lesson(strategy='ahm').rollouts, None, 0.5)
   assert metrics == {}
   jax.tree.map(np.testing.assert_array_equal, learnt, state)
 
 
-def test_uniform_has_no_state(build, images):
-  strategy, masking = build(strategy='uniform')
+def test_uniform_has_no_state(build, images, lesson):
+  strategy, _ = build(strategy='uniform')
   state = start(strategy, images)
   assert jax.tree.leaves(state) == []
-  assert strategy.learn(state, play(strategy, masking, state, images, jax.random.key(1)), None, 0.5) == (state, {})
+  assert strategy.learn(state, lesson(strategy='ahm').rollouts, None, 0.5) == (state, {})
 
 
 def test_gradients_and_statistics_are_reduced_over_devices(lesson, tiny_agent):

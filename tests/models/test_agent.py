@@ -16,10 +16,6 @@ def abstract_variables(model, *shape):
   return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros(shape))
 
 
-def initialise(model, x):
-  return jax.jit(functools.partial(model.init, train=False))(jax.random.key(1), x)
-
-
 def images(*shape):
   return jax.random.normal(jax.random.key(0), shape)
 
@@ -61,8 +57,12 @@ def test_light_agent_takes_under_5_percent_of_the_unets_operations(width, side, 
 @pytest.mark.parametrize('trunk', TRUNKS)
 def test_first_logits_are_near_zero_but_depend_on_the_image(trunk):
   model, x = Agent(trunk=trunk, width=8, patch_size=8), images(4, 32, 32, 3)
-  variables = initialise(model, x)
-  logits, values = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(variables, x)[0]
+
+  @jax.jit
+  def first_maps(key):
+    return model.apply(model.init(key, x, train=False), x, train=True, mutable=['batch_stats'])[0]
+
+  logits, values = first_maps(jax.random.key(1))
   for result in (logits, values):
     assert np.abs(result).max() < 0.1
     assert result.std() > 1e-4
@@ -70,9 +70,9 @@ def test_first_logits_are_near_zero_but_depend_on_the_image(trunk):
 
 @pytest.mark.parametrize('trunk', TRUNKS)
 @pytest.mark.parametrize('patch_size', [4, 16])
-def test_every_parameter_gets_a_gradient(trunk, patch_size):
+def test_every_parameter_gets_a_gradient(trunk, patch_size, draw_variables):
   model, x = Agent(trunk=trunk, width=4, patch_size=patch_size), images(4, 32, 32, 3)
-  variables = initialise(model, x)
+  variables = draw_variables(model, x)
 
   def loss(params):
     (logits, values), _ = model.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
@@ -85,9 +85,9 @@ def test_every_parameter_gets_a_gradient(trunk, patch_size):
 
 
 @pytest.mark.parametrize('trunk', TRUNKS)
-def test_a_patch_of_the_map_lies_where_it_does_in_the_image(trunk):
+def test_a_patch_of_the_map_lies_where_it_does_in_the_image(trunk, draw_variables):
   model, x = Agent(trunk=trunk, width=4, patch_size=8), images(1, 64, 128, 3)
-  variables = initialise(model, x)
+  variables = draw_variables(model, x)
   changed = x.at[0, 40:48, 96:104].add(3.0)  # Patch (5, 12).
   run = jax.jit(functools.partial(model.apply, train=False))
   for before, after in zip(run(variables, x), run(variables, changed), strict=True):
@@ -99,9 +99,9 @@ def test_a_patch_of_the_map_lies_where_it_does_in_the_image(trunk):
 
 
 @pytest.mark.parametrize('trunk', TRUNKS)
-def test_bfloat16_gives_float32(trunk):
+def test_bfloat16_gives_float32(trunk, draw_variables):
   model, x = Agent(trunk=trunk, width=4, patch_size=8, dtype=jnp.bfloat16), images(2, 32, 32, 3)
-  variables = initialise(model, x)
+  variables = draw_variables(model, x)
   results, updates = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(variables, x)
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, results, updates)))
   model = Agent(trunk=trunk, width=4, patch_size=8)
@@ -111,9 +111,9 @@ def test_bfloat16_gives_float32(trunk):
     assert np.abs(result - exact).mean() < 0.2 * exact.std()
 
 
-def test_statistics_over_an_axis_are_those_of_one_big_batch():
+def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
   x = images(4, 32, 32, 3)
-  variables = initialise(Agent('light', width=4, patch_size=4), x)
+  variables = draw_variables(Agent('light', width=4, patch_size=4), x)
 
   def run(axis_name, x):
     model = Agent('light', width=4, patch_size=4, axis_name=axis_name)

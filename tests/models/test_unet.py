@@ -28,14 +28,6 @@ def abstract_variables(model, *shape):
   return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros(shape))
 
 
-def unet_variables(model, x):
-  """Initial variables with batch statistics and biases that are not the neutral ones."""
-  variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(1), x)
-  leaves, tree = jax.tree.flatten(variables)
-  keys = jax.random.split(jax.random.key(2), len(leaves))
-  return tree.unflatten([leaf + 0.2 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)])
-
-
 def test_parameter_count_is_that_of_the_original():
   assert count(abstract_variables(UNet(), 1, 64, 64, 3)['params']) == 31_037_633
 
@@ -98,10 +90,10 @@ def plain_unet(variables, x):
   return convolve(d1, params['head']['kernel']) + params['head']['bias']
 
 
-def test_equals_a_plain_computation():
+def test_equals_a_plain_computation(draw_variables):
   model = UNet(out_channels=2, width=WIDTH)
   x = normal(0, 2, 32, 48, 3)
-  variables = unet_variables(model, x)
+  variables = draw_variables(model, x)
   np.testing.assert_allclose(
     jax.jit(functools.partial(model.apply, train=False))(variables, x),
     jax.jit(plain_unet)(variables, x),
@@ -110,10 +102,10 @@ def test_equals_a_plain_computation():
   )
 
 
-def test_bfloat16_computes_what_float32_does():
+def test_bfloat16_computes_what_float32_does(draw_variables):
   x = normal(0, 2, 32, 32, 3)
   model = UNet(width=WIDTH, dtype=jnp.bfloat16)
-  variables = unet_variables(model, x)
+  variables = draw_variables(model, x)
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
   result, updates = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(variables, x)
   expected, _ = jax.jit(functools.partial(UNet(width=WIDTH).apply, train=True, mutable=['batch_stats']))(variables, x)
@@ -123,9 +115,9 @@ def test_bfloat16_computes_what_float32_does():
   assert np.abs(result - expected).mean() < 0.05 * expected.std()
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient(draw_variables):
   model, x = UNet(width=WIDTH), normal(0, 2, 32, 32, 3)
-  variables = unet_variables(model, x)
+  variables = draw_variables(model, x)
 
   def loss(params):
     result, _ = model.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
@@ -136,9 +128,9 @@ def test_every_parameter_gets_a_gradient():
   assert not without
 
 
-def test_statistics_over_an_axis_are_those_of_one_big_batch():
+def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
   x, target = normal(0, 4, 32, 32, 3), normal(1, 4, 32, 32, 1)
-  variables = unet_variables(UNet(width=WIDTH), x)
+  variables = draw_variables(UNet(width=WIDTH), x)
 
   def run(model, params, x, target):
     result, updates = model.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])

@@ -22,10 +22,6 @@ def abstract_params(model, *shape):
   return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros(shape))['params']
 
 
-def initialise(model, x):
-  return jax.jit(functools.partial(model.init, train=False))(jax.random.key(1), x)
-
-
 def images(*shape):
   return jax.random.normal(jax.random.key(0), shape)
 
@@ -55,10 +51,9 @@ def test_shapes(head, side, channels, inputs):
 
 
 @pytest.mark.parametrize('head', ['classic', 'pooled'])
-def test_equals_a_plain_computation(head):
+def test_equals_a_plain_computation(head, draw_variables):
   model, x = VGG16(5, width=4, hidden=8, head=head), images(2, 64, 32, 3)
-  variables = initialise(model, x)
-  params = jax.tree.map(lambda leaf: leaf + 0.05, variables['params'])
+  params = draw_variables(model, x)['params']
 
   def plain(x):
     stage, index = 1, 1
@@ -93,9 +88,9 @@ def test_initial_weights_keep_the_scale_of_activations():
   assert 0.2 < jnp.sqrt((result**2).mean()) < 5  # Thirteen layers of LeCun's scale would make it 0.01.
 
 
-def test_dropout_in_training_only_and_by_its_key():
+def test_dropout_in_training_only_and_by_its_key(draw_variables):
   model, x = VGG16(5, width=4, hidden=64, head='pooled'), images(1, 32, 32, 3)
-  variables = initialise(model, x)
+  variables = draw_variables(model, x)
 
   @functools.partial(jax.jit, static_argnums=1)
   def run(seed, train):
@@ -106,10 +101,10 @@ def test_dropout_in_training_only_and_by_its_key():
   assert np.array_equal(run(0, False), run(1, False))
 
 
-def test_bfloat16_computes_what_float32_does():
+def test_bfloat16_computes_what_float32_does(draw_variables):
   x = images(4, 32, 32, 3)
   model = VGG16(5, width=4, hidden=8, head='pooled', dtype=jnp.bfloat16)
-  variables = initialise(model, x)
+  variables = draw_variables(model, x)
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
   result = jax.jit(functools.partial(model.apply, train=False))(variables, x)
   expected = jax.jit(functools.partial(VGG16(5, width=4, hidden=8, head='pooled').apply, train=False))(variables, x)
