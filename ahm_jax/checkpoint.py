@@ -43,9 +43,11 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: Path):
+    # A run killed while it deletes leaves a checkpoint without metrics: that one is to go.
+    best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
       best_fn=_score,
-      preservation_policy=AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=_score, n=1)]),
+      preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
       cleanup_tmp_directories=True,
     )
     self._manager = ocp.CheckpointManager(_directory(workdir), options=options)

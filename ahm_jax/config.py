@@ -200,7 +200,7 @@ def from_config_dict(tree) -> Config:
     UserError: a field is unknown, of a wrong type, or out of its range.
   """
   plain = tree.to_dict() if isinstance(tree, ml_collections.ConfigDict) else tree
-  config = _build(Config, plain, '')
+  config = _build(Config(), plain, '')
   check(config)
   return config
 
@@ -210,18 +210,24 @@ def to_dict(config: Config) -> dict:
   return dataclasses.asdict(config)
 
 
-def _build(cls, values: dict, prefix: str):
-  hints = typing.get_type_hints(cls)
+def _build(default, values: dict, prefix: str):
+  """`default`, a dataclass, with the fields in `values` put in its place; so the recipes keep their own defaults."""
+  hints = typing.get_type_hints(type(default))
   unknown = sorted(set(values) - set(hints))
   if unknown:
     near = difflib.get_close_matches(unknown[0], hints, n=1, cutoff=0)
     raise UserError(f'config has no field {prefix}{unknown[0]}; did you mean {prefix}{near[0]}?')
-  return cls(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
+  built = {}
+  for name, value in values.items():
+    current = getattr(default, name)
+    if dataclasses.is_dataclass(current):
+      built[name] = _build(current, value, f'{prefix}{name}.')
+    else:
+      built[name] = _convert(hints[name], value, prefix + name)
+  return dataclasses.replace(default, **built)
 
 
 def _convert(hint, value, name: str):
-  if dataclasses.is_dataclass(hint):
-    return _build(hint, value, name + '.')
   if isinstance(hint, types.UnionType):
     return None if value is None else _convert(typing.get_args(hint)[0], value, name)
   if typing.get_origin(hint) is tuple:
@@ -249,9 +255,9 @@ def check(config: Config) -> None:
   Raises:
     UserError: names the first field that is out of range, its value, and what it may be.
   """
+  _check_masking(config)
   _check_data(config)
   _check_model(config)
-  _check_masking(config)
   if config.train.steps is not None and config.train.epochs is not None:
     raise UserError('config.train.steps and config.train.epochs are both set; set one of them')
   for stage in ('pretrain', 'segment', 'classifier'):

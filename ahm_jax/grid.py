@@ -48,10 +48,11 @@ def reproduce(config: Config, workdir: Path) -> dict:
 
   Writes results.json and report.html into `workdir`, and returns what results.json holds.
   """
-  rundir.claim(workdir, 'reproduce', config)
+  rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
   for labels in config.grid.labels:
     labelled_indices(data.splits['train'], labels, seed=0)  # Too many asked for: said before hours of pre-training.
+  rundir.claim(workdir, 'reproduce', config)
   cells = [
     Cell(workdir, init, labels, seed)
     for seed in config.grid.seeds
@@ -59,9 +60,7 @@ def reproduce(config: Config, workdir: Path) -> dict:
     for init in config.grid.inits
   ]
   for number, cell in enumerate(cells, 1):
-    print(
-      f'Cell {number} of {len(cells)}: {cell.init}, {compare.label_count(cell.labels)} labels, seed {cell.seed}', flush=True
-    )
+    print(f'[{number}/{len(cells)}] {cell.init}, {compare.label_count(cell.labels)} labels, seed {cell.seed}', flush=True)
     _run(cell, config, data)
   return _collect(cells, config, workdir, data)
 
@@ -81,8 +80,9 @@ def _run(cell: Cell, config: Config, data: Dataset) -> None:
 
 def _finish(stage, config: Config, workdir: Path, data: Dataset) -> None:
   """Runs and evaluates a stage, unless that was done before."""
-  rundir.claim(workdir, stage.__name__, config)
-  if (workdir / stages.EVALUATION).exists():
+  rundir.check(workdir, stage.__name__, config)
+  evaluation = workdir / stages.EVALUATION
+  if evaluation.exists() and json.loads(evaluation.read_text())['split'] == config.evaluate.split:
     return
   stage(config, workdir, data)
   stages.evaluate(config, workdir, data)

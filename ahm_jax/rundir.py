@@ -29,19 +29,25 @@ FREE_BY_STAGE = {
 }
 
 
-def claim(workdir: Path, stage: str, config: Config) -> None:
-  """Makes `workdir` the directory of this run, or makes sure that it already is.
+def check(workdir: Path, stage: str, config: Config) -> None:
+  """Makes sure that `workdir` holds no run but this one; writes nothing.
 
   Raises:
     UserError: it holds a run of another stage, or one whose config differs in a field that the result depends on.
   """
-  workdir = Path(workdir)
-  run = json.loads(json.dumps({'stage': stage, 'config': to_dict(config)}))
-  path = workdir / FILE
+  path = Path(workdir) / FILE
   if path.exists():
-    _check(path, run)
-  workdir.mkdir(parents=True, exist_ok=True)
-  write_json(path, run)
+    _compare(path, json.loads(json.dumps({'stage': stage, 'config': to_dict(config)})))
+
+
+def claim(workdir: Path, stage: str, config: Config) -> None:
+  """Makes `workdir` the directory of this run, or makes sure that it already is; raises as `check` does.
+
+  To be called when nothing can be refused any more: what is refused must leave the directory free for the mended command.
+  """
+  check(workdir, stage, config)
+  Path(workdir).mkdir(parents=True, exist_ok=True)
+  write_json(Path(workdir) / FILE, {'stage': stage, 'config': to_dict(config)})
 
 
 def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
@@ -74,7 +80,7 @@ def _finite(tree: Any) -> Any:
   return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _check(path: Path, run: dict) -> None:
+def _compare(path: Path, run: dict) -> None:
   stage, config = _held(path)
   old = _flatten(json.loads(json.dumps(to_dict(from_config_dict(config)))))  # Fields added since take their defaults.
   if stage != run['stage']:

@@ -36,7 +36,8 @@ def load_data(config: Config, workdir: Path) -> Dataset:
 
 def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
   """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without masks."""
-  rundir.claim(workdir, 'pretrain', config)
+  pretraining.check_workers(config.masking.workers, len(parallel.local_devices()))
+  rundir.check(workdir, 'pretrain', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']
   training = recipe(config, 'pretrain')
@@ -49,9 +50,10 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Train
   """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run that `init_from` names."""
   pretrained = None
   if config.init_from:
-    rundir.read(Path(config.init_from), ('pretrain',))
+    _, origin = rundir.read(Path(config.init_from), ('pretrain',))
+    _check_same_unet(config, origin)
     pretrained = checkpoint.load_variables(Path(config.init_from), best=False)['params']
-  rundir.claim(workdir, 'segment', config)
+  rundir.check(workdir, 'segment', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']
   chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
@@ -70,7 +72,7 @@ def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Trai
         'or --config.classify.input=image'
       )
     rundir.read(Path(config.init_from), ('segment',))
-  rundir.claim(workdir, 'classify', config)
+  rundir.check(workdir, 'classify', config)
   data = data or load_data(config, workdir)
   if len(data.class_names) < 2:
     raise UserError('there are no two classes to tell apart; give labels.csv a column label that names at least two')
@@ -105,6 +107,15 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   return result
 
 
+def _check_same_unet(config: Config, origin: Config) -> None:
+  for name, own, other in (
+    ('model.unet_width', config.model.unet_width, origin.model.unet_width),
+    ('data.channels', config.data.channels, origin.data.channels),
+  ):
+    if own != other:
+      raise UserError(f'config.{name} is {own}, but the run in config.init_from={config.init_from} has {other}; give both the same')
+
+
 def _held_out(data: Dataset, what: str) -> Split:
   """The validation images that have a 'mask' or a 'label'."""
   split = data.splits['validation']
@@ -116,6 +127,7 @@ def _held_out(data: Dataset, what: str) -> Split:
 
 def _fit(task: Task, config: Config, training: RecipeConfig, workdir: Path, split: Split, indices, steps: int) -> TrainState:
   batches = source(split, config.data, indices, training.batch_size, config.seed)
+  rundir.claim(workdir, task.name, config)
   return fit(task, batches, training, workdir, seed=config.seed, total_steps=steps, profile_steps=config.profile.steps)
 
 

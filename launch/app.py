@@ -12,6 +12,7 @@ from ahm_jax.config import Config
 from ahm_jax.errors import UserError
 
 USER_ERROR = 2  # Exit code for wrong input.
+INTERRUPTED = 130  # Exit code after Ctrl-C, as shells give it.
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, with its variant where it has one: FILE[:variant].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder that this run writes into; made if it is not there.')
@@ -29,13 +30,13 @@ Flags:
     seed
   Every field, with its meaning and default: ahm_jax/config.py
 
-Exit codes: 0 done; 2 wrong input, said in one line."""
+Exit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C."""
 
 
 def run(stage: Callable[[Config, pathlib.Path], None]) -> None:
   """Reads the flags, builds and checks the config, calls `stage(config, workdir)`, and ends the process.
 
-  Wrong input ends it with one line on standard error and exit code 2.
+  Wrong input ends it with one line on standard error and exit code 2; so does Ctrl-C, with 130.
   """
 
   def main(_):
@@ -44,6 +45,9 @@ def run(stage: Callable[[Config, pathlib.Path], None]) -> None:
       stage(config_module.from_config_dict(_CONFIG.value), pathlib.Path(_WORKDIR.value).expanduser())
     except UserError as error:
       _refuse(error)
+    except KeyboardInterrupt:
+      print('\ninterrupted; the same command goes on where it was', file=sys.stderr)
+      sys.exit(INTERRUPTED)
 
   app.run(main, flags_parser=_parse)
 
@@ -57,8 +61,8 @@ def _parse(argv: list[str]) -> list[str]:
     missing = [flag.name for flag in (_CONFIG, _WORKDIR) if flag.value is None]
     if not missing:
       _CONFIG.value.to_dict()  # A file that failed to load says so only here.
-  except (flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError) as error:
-    _refuse(_first_lines(error))
+  except (UserError, flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError) as error:
+    _refuse(_one_line(error))
   if len(rest) > 1:
     _refuse(f'argument {rest[1]!r} is not a flag; flags start with --, see --help')
   if missing:
@@ -66,11 +70,14 @@ def _parse(argv: list[str]) -> list[str]:
   return rest
 
 
-def _first_lines(error: Exception) -> str:
-  """ml_collections puts its message into the repr of a KeyError, and its suggestion on a second line."""
+def _one_line(error: Exception) -> str:
+  """ml_collections puts its message into the repr of a KeyError, its suggestion on a second line, or a whole traceback."""
   text = str(error.args[0]) if isinstance(error, AttributeError | KeyError) and error.args else str(error)
-  if isinstance(error, OSError):
-    return text.strip().splitlines()[-1].strip()
+  if isinstance(error, OSError) or 'Traceback' in text:
+    line = text.strip().splitlines()[-1].strip()
+    if line.endswith('takes 0 positional arguments but 1 was given'):
+      return 'the file given by --config has no variants; leave out the colon and what follows it'
+    return line
   return (
     text.replace('\\n', '\n')
     .replace("\\'", "'")

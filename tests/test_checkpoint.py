@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,16 @@ def test_latest_and_best_are_kept(tmp_path, scores, best, stale):
     assert jax.tree.structure(restored) == jax.tree.structure(state_at(3))
     assert jax.tree.all(jax.tree.map(np.array_equal, restored, state_at(3)))
     assert checkpoints.restore_best(target(jax.local_devices()[:1])).step == best
+
+
+def test_a_checkpoint_that_a_killed_run_had_half_deleted_goes(tmp_path):
+  save(tmp_path, [0.5, 0.3])
+  half_deleted = tmp_path / FOLDER / '2'
+  shutil.rmtree(half_deleted / 'metrics')
+  (half_deleted / '_CHECKPOINT_METADATA').unlink()
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state_at(3), Progress(3, 0.1, 0.5, 2))
+  assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ['1', '3']
 
 
 def test_a_directory_without_checkpoints_has_no_progress(tmp_path):

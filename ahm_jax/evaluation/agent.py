@@ -80,24 +80,24 @@ def _measure(strategy: Strategy, unet, masking: MaskingConfig):
     return patch_mean(((repaired - images) ** 2).mean(-1), masking.patch_size)
 
   @jax.jit
-  def measure(strategy_state, variables, images):
-    """Per image: the policy [b, g, g]; losses and hidden patches [b, draws, g, g] under it, and under uniform masks."""
+  def draw(strategy_state, variables, images, key):
+    """Of one draw: the policy, then losses and hidden patches under it, and under a uniform mask; all [b, g, g]."""
     images = normalise(images / 255.0)
-    grid = (len(images), images.shape[1] // masking.patch_size, images.shape[2] // masking.patch_size)
+    policy_key, uniform_key = jax.random.split(key)
+    chosen = strategy.propose(strategy_state, images, policy_key, jnp.ones(()), False)
+    uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, chosen.hidden.shape).astype(jnp.float32)
+    return (
+      chosen.probability,
+      losses(variables, images, chosen.hidden),
+      chosen.hidden,
+      losses(variables, images, uniform),
+      uniform,
+    )
 
-    def draw(key):
-      policy_key, uniform_key = jax.random.split(key)
-      chosen = strategy.propose(strategy_state, images, policy_key, jnp.ones(()), False)
-      uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, grid).astype(jnp.float32)
-      return (
-        chosen.probability,
-        losses(variables, images, chosen.hidden),
-        chosen.hidden,
-        losses(variables, images, uniform),
-        uniform,
-      )
-
-    probability, *maps = jax.lax.map(draw, jax.random.split(jax.random.key(0), _DRAWS))
-    return probability.mean(0), *(jnp.moveaxis(x, 0, 1) for x in maps)
+  def measure(strategy_state, variables, images):
+    """Per image, the policy [b, g, g], then the other maps of `draw`, [b, draws, g, g]."""
+    draws = [draw(strategy_state, variables, images, key) for key in jax.random.split(jax.random.key(0), _DRAWS)]
+    policies, *maps = zip(*draws, strict=True)
+    return np.asarray(policies[0]), *(np.stack(items, 1) for items in maps)
 
   return measure

@@ -53,9 +53,9 @@ def rewards(losses: jax.Array, hidden: jax.Array, form: str = 'log') -> jax.Arra
   elif form == 'relative':
     reward = losses / ((hidden * losses).sum() / count + _EPSILON) - 1
   elif form == 'rank':
-    order = jnp.argsort(jnp.where(hidden > 0, losses, jnp.inf).ravel())
-    rank = jnp.zeros(order.shape).at[order].set(jnp.arange(order.size, dtype=jnp.float32)).reshape(losses.shape)
-    reward = 2 * rank / jnp.maximum(count - 1, 1) - 1
+    ordered = jnp.sort(jnp.where(hidden > 0, losses, jnp.inf).ravel())
+    below, up_to = (jnp.searchsorted(ordered, losses, side=side) for side in ('left', 'right'))
+    reward = (below + up_to - count) / jnp.maximum(count - 1, 1)  # Twice the mean rank of ties, from 0, is below + up_to - 1.
   else:
     raise ValueError(f'unknown form of reward: {form!r}')
   return hidden * reward

@@ -16,6 +16,7 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import bound_logits, budget_shift, draw_bernoulli, draw_exact
 from ahm_jax.masking.rollout import Proposal
+from ahm_jax.models.layers import init_variables
 
 WORKERS = 'workers'  # Name of the vmapped axis of workers.
 
@@ -26,7 +27,7 @@ class Context(NamedTuple):
   masking: MaskingConfig
   agent: Any  # Flax module: images -> (logits, values), each [b, g, g].
   reconstruct: Callable[[Any, jax.Array], jax.Array]  # (U-Net variables, masked images) -> reconstruction, without training.
-  reduce_gradients: Callable[[Any], Any]  # Mean over devices.
+  mean_over_devices: Callable[[Any], Any]  # Of a pytree.
 
 
 class Strategy(NamedTuple):
@@ -55,10 +56,15 @@ def build(context: Context) -> Strategy:
 
 
 def draw(key: jax.Array, logits: jax.Array, masking: MaskingConfig) -> Proposal:
-  """Draws actions from logits [b, g, g] that are already shifted to the budget, and says what they hide."""
+  """Draws actions from logits [b, g, g] that are already shifted to the budget, and says what they hide.
+
+  With an exact count, the probability (and the log-probability that learning uses) is that of independent draws: near the true
+  one, not equal to it.
+  """
   if masking.exact_count:
     patches = logits.shape[-2] * logits.shape[-1]
-    actions = draw_exact(key, logits, round(_action_ratio(masking) * patches))
+    hidden_count = round(masking.mask_ratio * patches)
+    actions = draw_exact(key, logits, hidden_count if masking.action_means == 'mask' else patches - hidden_count)
   else:
     actions = draw_bernoulli(key, logits)
   probability = jax.nn.sigmoid(logits)
@@ -119,7 +125,7 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
 
   def init(key, images, variables):
     del variables
-    agent_variables = agent.init(key, images, train=False)
+    agent_variables = init_variables(agent, key, images.shape)
     params = agent_variables['params']
     return AgentState(params, agent_variables['batch_stats'], optimizer.init(params))
 
@@ -128,17 +134,18 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     return draw(key, policy_logits(raw, progress, masking), masking)
 
   def worker_losses(params, batch_stats, rollout, progress):
-    """Of one worker, rounds folded into the batch for the agent: it sees each observation on its own."""
-    rounds, b = rollout.actions.shape[:2]
-    observations = rollout.observations.reshape(rounds * b, *rollout.observations.shape[2:])
-    (raw, values), batch_stats = forward(params, batch_stats, observations, True)
-    values = values.reshape(rollout.actions.shape) if critic else jnp.zeros_like(rollout.actions)
+    """Of one worker. The agent sees a round at a time, as in acting: batch norm makes the policy depend on the batch."""
+    by_round = jax.vmap(forward, in_axes=(None, None, 0, None))
+    (raw, values), round_stats = by_round(params, batch_stats, rollout.observations, True)
+    new_stats = jax.tree.map(lambda x: x.mean(0), round_stats)
+    if not critic:
+      values = jnp.zeros_like(values)
     last_value = jnp.zeros_like(values[0])
     if critic and masking.bootstrap:
       (_, last_value), _ = forward(params, batch_stats, rollout.last_observation, True)
     returns = a3c.discounted_returns(rollout.rewards, lax.stop_gradient(last_value), masking.gamma)
-    logits = policy_logits(raw, progress, masking).reshape(rollout.actions.shape)
-    return a3c.losses(logits, values, rollout.actions, returns), batch_stats
+    logits = policy_logits(raw, progress, masking)
+    return a3c.losses(logits, values, rollout.actions, returns), new_stats
 
   def learn(state, rollouts, variables, progress):
     del variables
@@ -151,10 +158,12 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
       return total, (terms, batch_stats)
 
     gradients, (terms, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(context.reduce_gradients(gradients), state.opt_state, state.params)
+    updates, opt_state = optimizer.update(context.mean_over_devices(gradients), state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {'policy_loss': terms.policy, 'value_loss': terms.value, 'entropy': terms.entropy}
-    return AgentState(params, context.reduce_gradients(batch_stats), opt_state), metrics
+    metrics = {'policy_loss': terms.policy, 'entropy': terms.entropy}
+    if critic:
+      metrics['value_loss'] = terms.value
+    return AgentState(params, context.mean_over_devices(batch_stats), opt_state), metrics
 
   def stay(state, rollouts, variables, progress):
     del rollouts, variables, progress

@@ -62,7 +62,7 @@ class Agent(nn.Module):
     else:
       x = LightTrunk(halvings, self.width, **common, name='trunk')(x, train)
       head_width = min(4, self.patch_size // 4) * self.width
-    logits = Head(head_width, **common, name='policy')(x, train)
+    logits = Head(head_width, bias=False, **common, name='policy')(x, train)  # The budget would take a bias out again.
     values = Head(head_width, **common, name='value')(x, train)
     return logits, values
 
@@ -87,6 +87,7 @@ class Head(nn.Module):
   """Three `ConvNorm` and a 1x1 convolution to one number a patch: [B, g, g, C] -> float32 [B, g, g]."""
 
   features: int
+  bias: bool = True
   dtype: jnp.dtype = jnp.float32
   axis_name: str | Sequence[str] | None = None
 
@@ -94,4 +95,4 @@ class Head(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for name in ('first', 'second', 'third'):
       x = ConvNorm(self.features, dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
-    return nn.Conv(1, (1, 1), kernel_init=near_zero, dtype=jnp.float32, name='output')(x)[..., 0]
+    return nn.Conv(1, (1, 1), use_bias=self.bias, kernel_init=near_zero, dtype=jnp.float32, name='output')(x)[..., 0]

@@ -14,6 +14,7 @@ from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Batch, Split
 from ahm_jax.evaluation.metrics import classification_scores
 from ahm_jax.inference import in_batches
+from ahm_jax.models.layers import init_variables
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.parallel import DEVICES
 from ahm_jax.training.optimizers import optimizer
@@ -40,7 +41,7 @@ def build(config: Config, validation: Split, classes: int, steps: int, steps_per
 
   def init(key):
     side = config.data.image_size
-    params = vgg.init(key, jnp.zeros((1, side, side, config.data.channels)), train=False)['params']
+    params = init_variables(vgg, key, (1, side, side, config.data.channels))['params']
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats={}, opt_state=tx.init(params), extra=())
 
   def evaluate(state):
@@ -116,5 +117,6 @@ def _crop(image: np.ndarray, lesion: np.ndarray, margin: float) -> np.ndarray:
   box = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
   side = min(size, round(box * (1 + 2 * margin)))
   top, left = (int(np.clip((span[0] + span[-1] + 1 - side) // 2, 0, size - side)) for span in (rows, columns))
-  cut = Image.fromarray(np.squeeze(image[top : top + side, left : left + side]))
-  return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR)).reshape(image.shape)
+  cut = image[top : top + side, left : left + side]
+  picture = Image.fromarray(cut[..., 0] if cut.shape[-1] == 1 else cut)
+  return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).reshape(image.shape)

@@ -11,11 +11,13 @@ from jax import lax
 from ahm_jax.config import AugmentConfig, Config, MaskingConfig, ModelConfig, recipe
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.masking import a3c, strategies
 from ahm_jax.masking.rollout import rollout
 from ahm_jax.masking.strategies import WORKERS, Strategy
 from ahm_jax.models.agent import Agent
+from ahm_jax.models.layers import init_variables
 from ahm_jax.models.unet import UNet
 from ahm_jax.parallel import DEVICES
 from ahm_jax.training.optimizers import optimizer
@@ -40,9 +42,21 @@ def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Netwo
     masking=masking,
     agent=agent,
     reconstruct=functools.partial(unet.apply, train=False),
-    reduce_gradients=lambda tree: lax.pmean(tree, DEVICES),
+    mean_over_devices=lambda tree: lax.pmean(tree, DEVICES),
   )
   return Networks(unet, strategies.build(context))
+
+
+def check_workers(workers: int, devices: int) -> None:
+  """Makes sure that every device has the same number of workers.
+
+  Raises:
+    UserError: it cannot.
+  """
+  if workers % devices:
+    raise UserError(
+      f'config.masking.workers is {workers}, which {devices} devices cannot share evenly; make it a multiple of {devices}'
+    )
 
 
 def build(config: Config, validation: Split, steps: int, steps_per_epoch: float) -> Task:
@@ -62,7 +76,7 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float)
     unet_key, strategy_key = jax.random.split(key)
     side = config.data.image_size
     sample = jnp.zeros((1, side, side, config.data.channels))
-    variables = nets.unet.init(unet_key, sample, train=False)
+    variables = init_variables(nets.unet, unet_key, sample.shape)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=variables['params'],

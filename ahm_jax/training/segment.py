@@ -14,6 +14,7 @@ from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Batch, Split
 from ahm_jax.errors import UserError
 from ahm_jax.inference import in_batches
+from ahm_jax.models.layers import init_variables
 from ahm_jax.models.unet import UNet
 from ahm_jax.parallel import DEVICES
 from ahm_jax.training.optimizers import optimizer
@@ -44,7 +45,7 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float,
 
   def init(key):
     side = config.data.image_size
-    variables = unet.init(key, jnp.zeros((1, side, side, config.data.channels)), train=False)
+    variables = init_variables(unet, key, (1, side, side, config.data.channels))
     params = variables['params'] if pretrained is None else transfer(pretrained, variables['params'])
     return TrainState(
       step=jnp.zeros((), jnp.int32),

@@ -14,6 +14,13 @@ from ahm_jax.data.augment import augment, augment_batch, normalise
 NOTHING = {'flip': False, 'scale': 0.0, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.0}
 
 
+@pytest.fixture(autouse=True, scope='module')
+def compile_fast():
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 def only(**fields):
   return AugmentConfig(**{**NOTHING, **fields})
 

@@ -45,7 +45,7 @@ def build():
   def build(axis_name=strategies.WORKERS, **fields):
     masking = MaskingConfig(**{'patch_size': 4, 'mask_ratio': 0.6, 'workers': 2, **fields})
     context = strategies.Context(
-      masking=masking, agent=TinyAgent(axis_name=axis_name), reconstruct=None, reduce_gradients=lambda tree: tree
+      masking=masking, agent=TinyAgent(axis_name=axis_name), reconstruct=None, mean_over_devices=lambda tree: tree
     )
     return strategies.build(context), masking
 

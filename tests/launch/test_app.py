@@ -1,0 +1,85 @@
+"""Help, flags and config files; what is refused before any data is looked at."""
+
+import signal
+import time
+
+import pytest
+
+STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reproduce')
+
+
+def test_a_wrong_command_is_refused_with_one_line_and_exit_code_2(commands, tmp_path):
+  done = commands.run('pretrain', '--config=configs/phantom.py', f'--workdir={tmp_path / "run"}', '--config.data.image_size=100')
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr == (
+    'error: config.data.image_size is 100, not a multiple of 16 (the U-Net halves it four times); the nearest is 96\n'
+  )
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('stage', STAGES)
+def test_help_says_what_the_command_does_and_takes(commands, stage):
+  done = commands.fork(stage, '--help')
+  assert (done.returncode, done.stderr) == (0, '')
+  first, *rest = done.stdout.splitlines()
+  assert first.endswith('.') or first.endswith(':') or len(first) > 60
+  assert f'\n  python -m launch.{stage} --config=' in done.stdout
+  assert any('--workdir=DIR' in line for line in rest) and 'Exit codes: 0 done; 2 wrong input' in done.stdout
+  assert max(map(len, rest)) <= 130
+
+
+PRETRAIN = ('pretrain', '--config=configs/phantom.py')
+REFUSED = [
+  (('pretrain',), '--config is missing'),
+  (('pretrain', '--config=configs/nowhere.py'), 'configs/nowhere.py'),
+  (('pretrain', '--config=configs/folder.py:gpu'), "configs/folder.py has no variant 'gpu'"),
+  (('pretrain', '--config=configs/phantom.py:cpu'), 'has no variants'),
+  (('pretrain', '--config=configs/folder.py'), '--config.data.root=DIR'),
+  (('pretrain', '--config=configs/folder.py:cpu', '--config.data.root=/nowhere'), 'there is no folder images/'),
+  ((*PRETRAIN, '--config.masking.mask_ration=0.5'), 'Did you mean "mask_ratio"?'),
+  ((*PRETRAIN, '--config.maskin.mask_ratio=0.5'), 'Did you mean "masking"?'),
+  ((*PRETRAIN, '--config.train.steps=many'), 'steps'),
+  ((*PRETRAIN, '--conifg.seed=1'), 'conifg'),
+  ((*PRETRAIN, 'seed=1'), "argument 'seed=1' is not a flag"),
+  ((*PRETRAIN, '--config.masking.strategy=reinforced'), 'did you mean reinforce?'),
+  ((*PRETRAIN, '--config.masking.patch_size=5'), 'config.masking.patch_size is 5'),
+  (
+    (*PRETRAIN, '--config.masking.patch_size=32', '--config.data.image_size=48'),
+    'config.data.image_size is 48, not a multiple of 32 (config.masking.patch_size); the nearest is 64',
+  ),
+  ((*PRETRAIN, '--config.masking.mask_ratio=0'), 'config.masking.mask_ratio is 0'),
+  ((*PRETRAIN, '--config.masking.mask_ratio=1'), 'config.masking.mask_ratio is 1'),
+  ((*PRETRAIN, '--config.train.steps=0'), 'steps is 0; it must be at least 1'),
+  ((*PRETRAIN, '--config.train.steps=3', '--config.train.epochs=1'), 'config.train.steps and config.train.epochs are both set'),
+  (('reproduce', '--config=configs/phantom.py', '--config.grid.inits=("scratch","imagenet")'), "config.grid.inits is 'imagenet'"),
+  (('classify', '--config=configs/phantom.py'), '--config.init_from=DIR of a segment run, or --config.classify.input=image'),
+]
+
+
+@pytest.mark.parametrize(('command', 'message'), REFUSED, ids=[' '.join(command) for command, _ in REFUSED])
+def test_a_command_is_refused_before_anything_is_written(commands, command, message, tmp_path):
+  done = commands.fork(*command, f'--workdir={tmp_path / "run"}')
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+  assert message in done.stderr
+  assert not (tmp_path / 'run' / 'run.json').exists()
+
+
+def test_a_missing_workdir_is_refused(commands):
+  done = commands.fork(*PRETRAIN)
+  assert (done.returncode, done.stderr) == (2, 'error: --workdir is missing; see --help\n')
+
+
+def test_ctrl_c_ends_a_run_in_one_line(commands, config_file, tmp_path):
+  process = commands.start('pretrain', f'--config={config_file}', f'--workdir={tmp_path}', '--config.train.steps=100000')
+  metrics = tmp_path / 'metrics.jsonl'
+  deadline = time.monotonic() + 200
+  while time.monotonic() < deadline and process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+    time.sleep(0.1)
+  process.send_signal(signal.SIGINT)
+  _, err = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert err.endswith('\ninterrupted; the same command goes on where it was\n')
+  assert 'Traceback' not in err and len(err.splitlines()) <= 4

@@ -1,0 +1,123 @@
+"""The smallest data, configs and driver that the three tasks can be tested with."""
+
+import contextlib
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from ahm_jax import parallel
+from ahm_jax.config import AugmentConfig, Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig, RecipeConfig
+from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.training import pretrain
+
+SIZE, PATCH, IMAGES, STEPS = 16, 4, 8, 40
+STILL = AugmentConfig(flip=False, scale=0, brightness=0, contrast=0, hue=0)
+
+
+@contextlib.contextmanager
+def compiling_fast():
+  """Compiling is most of the time of these tests."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture(scope='module')
+def compile_fast():
+  with compiling_fast():
+    yield
+
+
+@pytest.fixture(scope='session')
+def make_config():
+  """make_config(augment=False, model={...}, **masking fields): a config of all three tasks."""
+
+  def make(augment=False, model=(), **masking):
+    augmentation = AugmentConfig() if augment else STILL
+    recipe = RecipeConfig(batch_size=IMAGES, learning_rate=3e-3, steps=STEPS, augment=augmentation)
+    return Config(
+      data=DataConfig(image_size=SIZE),
+      model=ModelConfig(**{'unet_width': 4, 'agent_width': 4, 'agent_trunk': 'light', 'vgg_width': 4, 'vgg_hidden': 16} | {**dict(model)}),
+      masking=MaskingConfig(**{'patch_size': PATCH, 'ease_in': 0.0, 'learning_rate': 1e-3, 'strategy': 'uniform'} | masking),
+      pretrain=recipe,
+      segment=recipe,
+      classifier=recipe,
+      evaluate=EvaluateConfig(batch_size=IMAGES),
+    )
+
+  return make
+
+
+@pytest.fixture(scope='session')
+def split():
+  """8 dark, noisy images; each has a bright square lesion, larger from image to image, and none in the first two.
+
+  The label is 1 where the red channel is raised.
+  """
+  generator = np.random.default_rng(0)
+  images = generator.integers(0, 80, (IMAGES, SIZE, SIZE, 3), np.uint8)
+  masks = np.zeros((IMAGES, SIZE, SIZE), np.uint8)
+  for i in range(2, IMAGES):
+    masks[i, 2 : 2 + 2 * i - 1, 1 : 1 + 2 * i - 1] = 1
+  images[masks > 0] += 120
+  labels = np.arange(IMAGES, dtype=np.int32) % 2
+  images[labels == 1, :, :, 0] += 50
+  names = tuple(f'image{i}' for i in range(IMAGES))
+  return Split(names, images, masks, labels, np.ones(IMAGES, bool), names, (b'',) * IMAGES)
+
+
+@pytest.fixture(scope='session')
+def start():
+  """start(task) -> its state at the beginning, as NumPy arrays."""
+
+  def begin(task):
+    with compiling_fast():
+      return jax.tree.map(np.asarray, task.init(jax.random.key(0)))
+
+  return begin
+
+
+@pytest.fixture(scope='session')
+def drive():
+  """drive(task, state, split, devices=1, steps=1, seed=0) -> the state after so many steps of all images, a list of metrics."""
+
+  def run(task, state, split, devices=1, steps=1, seed=0):
+    over = tuple(jax.local_devices()[:devices])
+    with compiling_fast():
+      advance = parallel.over_all(task.step, over)
+      positions = np.arange(len(split), dtype=np.int32)
+      arrays = split.images, split.masks, split.labels, positions
+      batch = Batch(*(parallel.over_devices(array, over) for array in arrays))
+      key = parallel.replicate(jax.random.key(seed), over)
+      state, history = parallel.replicate(state, over), []
+      for _ in range(steps):
+        state, metrics = advance(state, None, batch, key)
+        history.append(jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(metrics)))
+      return jax.tree.map(np.array, parallel.one_copy(state)), history
+
+  return run
+
+
+@pytest.fixture(scope='session')
+def pretrained(make_config, split, start, drive):
+  """A U-Net after 40 steps under uniform masks: its start, its end, and the metrics between."""
+  config = make_config(augment=True, workers=4)
+  task = pretrain.build(config, split, STEPS, 1)
+  first = start(task)
+  last, history = drive(task, first, split, steps=STEPS)
+  return SimpleNamespace(config=config, task=task, first=first, last=last, history=history)
+
+
+@pytest.fixture(scope='session')
+def assert_close():
+  """assert_close(one, other): pytrees that are equal to a share of 1e-4, or to 1e-5 of their largest element."""
+
+  def compare(one, other):
+    one, other = np.asarray(one), np.asarray(other)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * max(np.abs(other).max(initial=0), 1e-3))
+
+  return lambda one, other: jax.tree.map(compare, one, other)

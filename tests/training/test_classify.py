@@ -1,0 +1,131 @@
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from ahm_jax.config import ClassifyConfig
+from ahm_jax.training import classify
+
+STEPS = 40
+
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
+
+@pytest.fixture(scope='module')
+def task(make_config, split):
+  return classify.build(make_config(augment=True), split, 2, STEPS, 1)
+
+
+@pytest.fixture(scope='module')
+def first(task, start):
+  return start(task)
+
+
+def test_four_devices_equal_one_dropout_included(task, first, split, drive, assert_close):
+  (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
+  assert_close(history, other_history)
+  assert_close(one.opt_state, four.opt_state)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, four.params)
+
+
+def test_the_seed_decides_what_is_dropped(make_config, first, split, drive):
+  task = classify.build(make_config(), split, 2, STEPS, 1)  # No augmentation: dropout alone is random.
+  loss = [float(drive(task, first, split, seed=seed)[1][0]['loss']) for seed in (0, 0, 1)]
+  assert loss[0] == loss[1] != loss[2]
+
+
+def test_it_learns_to_tell_red_from_dark(make_config, task, first, split, drive):
+  state, history = drive(task, first, split, steps=STEPS)
+  losses = [metrics['loss'] for metrics in history]
+  assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+  assert task.evaluate(state) == {'accuracy': 1, 'balanced_accuracy': 1, 'auc': 1, 'score': 1}
+  vgg = classify.network(make_config().model, 2)
+  whole, in_threes = (classify.predict(vgg, state.params, split.images, size) for size in (8, 3))
+  np.testing.assert_allclose(whole.sum(1), np.ones(8), rtol=1e-5)
+  np.testing.assert_allclose(in_threes, whole, atol=1e-5)
+
+
+def test_images_of_unknown_label_do_not_count(make_config, first, split, monkeypatch):
+  """Right, wrong, unknown, right: a recall of 1 and of a half."""
+  held_out = dataclasses.replace(split.take(range(4)), labels=np.array([0, 1, -1, 1], np.int32))
+  task = classify.build(make_config(), held_out, 2, STEPS, 1)
+  planted = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+  monkeypatch.setattr(classify, 'predict', lambda vgg, params, images, size: planted[: len(images)])
+  scores = task.evaluate(first)
+  assert scores['score'] == scores['balanced_accuracy'] == 0.75
+  assert scores['accuracy'] == pytest.approx(2 / 3)
+
+
+def inputs(image, lesion, **fields):
+  image = np.asarray(image, np.uint8)
+  size = len(image)
+  split = classify.Split(('a',), image[None], np.zeros((1, size, size), np.uint8), np.zeros(1), np.ones(1, bool), ('a',), (b'',))
+  (changed,) = classify.inputs(split, np.asarray(lesion, bool)[None], ClassifyConfig(**fields))
+  assert changed.dtype == np.uint8
+  assert changed.shape == image.shape
+  return changed
+
+
+def gradient_image(size=8, channels=3):
+  """Each pixel's value is 10 * row + column, and each channel's 0, 80 or 160 more."""
+  rows, columns = np.indices((size, size))
+  return (10 * rows + columns)[..., None] + 80 * np.arange(channels)
+
+
+def lesion(size, rows, columns):
+  mask = np.zeros((size, size), bool)
+  mask[slice(*rows), slice(*columns)] = True
+  return mask
+
+
+def test_image_is_the_image():
+  image = gradient_image()
+  np.testing.assert_array_equal(inputs(image, lesion(8, (2, 4), (2, 4)), input='image'), image)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_masked_leaves_the_lesion_alone(channels):
+  image, mask = gradient_image(channels=channels) + 1, lesion(8, (2, 4), (3, 6))
+  changed = inputs(image, mask, input='masked')
+  np.testing.assert_array_equal(changed[2:4, 3:6], image[2:4, 3:6])
+  assert (changed > 0).sum() == 6 * channels
+
+
+@pytest.mark.parametrize(
+  ('rows', 'columns', 'margin', 'corner', 'side'),
+  [
+    ((2, 6), (2, 6), 0.0, (2, 2), 4),  # The box itself.
+    ((3, 5), (2, 6), 0.0, (2, 2), 4),  # Square, about the middle of a wide box.
+    ((3, 5), (3, 5), 0.5, (2, 2), 4),  # Half a box more on each side.
+    ((0, 4), (4, 8), 0.0, (0, 4), 4),  # In a corner.
+    ((0, 1), (2, 6), 0.0, (0, 2), 4),  # It would begin at row -2: moved inside.
+    ((7, 8), (4, 8), 0.0, (4, 4), 4),  # It would end below the last row.
+    ((6, 8), (6, 8), 0.5, (4, 4), 4),  # The margin sticks out at both edges.
+    ((0, 8), (3, 5), 0.3, (0, 0), 8),  # No larger than the image.
+  ],
+)
+@pytest.mark.parametrize('channels', [1, 3])
+def test_crop(rows, columns, margin, corner, side, channels):
+  """Means over pixels are kept by the resizing where it enlarges a linear ramp; its corners are its extremes."""
+  image = gradient_image(channels=channels)
+  changed = inputs(image, lesion(8, rows, columns), input='crop', margin=margin)
+  top, left = corner
+  cut = image[top : top + side, left : left + side]
+  assert changed[0, 0].tolist() == cut[0, 0].tolist()
+  assert changed[-1, -1].tolist() == cut[-1, -1].tolist()
+  np.testing.assert_allclose(changed.mean((0, 1)), cut.mean((0, 1)), atol=0.5)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_lesion_of_one_pixel(channels):
+  image = gradient_image(channels=channels)
+  changed = inputs(image, lesion(8, (3, 4), (5, 6)), input='crop', margin=0.1)
+  np.testing.assert_array_equal(changed, np.broadcast_to(image[3, 5], image.shape))
+
+
+@pytest.mark.parametrize('kind', ['crop', 'masked'])
+def test_an_image_without_lesion_is_kept_whole(kind):
+  image = gradient_image()
+  np.testing.assert_array_equal(inputs(image, np.zeros((8, 8)), input=kind), image)

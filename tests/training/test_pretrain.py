@@ -1,0 +1,188 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ahm_jax import parallel, stages
+from ahm_jax.errors import UserError
+from ahm_jax.masking.rollout import Rollout
+from ahm_jax.parallel import DEVICES
+from ahm_jax.training import pretrain
+
+PATCH, STEPS = 4, 40
+
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
+
+def build(config, split):
+  return pretrain.build(config, split, STEPS, 1)
+
+
+def moments(state):
+  """Adam's first moments: after one step, a tenth of the gradient. The U-Net's, and the agent's if there is one."""
+  return state.opt_state[0].mu, state.extra and state.extra.opt_state[0].mu
+
+
+@pytest.fixture(scope='module')
+def ahm(make_config, split, start, drive):
+  """One step under ahm, on one device: the task, its state before and after, and the metrics."""
+  task = build(make_config(augment=True, strategy='ahm', workers=4), split)
+  first = start(task)
+  return task, first, *drive(task, first, split)
+
+
+def assert_devices_agree(one, four, assert_close):
+  """Adam divides gradients by their size; those that are nothing but rounding may send a parameter either way."""
+  (state, history), (other, other_history) = one, four
+  assert_close(history, other_history)
+  assert_close(moments(state), moments(other))
+  assert_close((state.batch_stats, state.step), (other.batch_stats, other.step))
+  gradients, _ = moments(state)
+
+  def compare(a, b, gradient):
+    clear = np.abs(gradient) > 1e-7
+    np.testing.assert_allclose(a[clear], b[clear], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(a, b, atol=6.1e-3)
+
+  jax.tree.map(compare, state.params, other.params, gradients)
+
+
+def test_four_devices_equal_one_under_uniform(pretrained, split, drive, assert_close):
+  one, four = (drive(pretrained.task, pretrained.first, split, devices) for devices in (1, 4))
+  assert_devices_agree(one, four, assert_close)
+
+
+def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
+  task, first, *one = ahm
+  four = drive(task, first, split, devices=4)
+  assert_devices_agree(one, four, assert_close)
+  assert_close(one[0].extra.batch_stats, four[0].extra.batch_stats)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one[0].extra.params, four[0].extra.params)
+
+
+def test_a_seed_decides_the_masks(pretrained, split, drive):
+  def ratio(seed):
+    _, (metrics,) = drive(pretrained.task, pretrained.first, split, seed=seed)
+    return metrics['mask_ratio']
+
+  assert ratio(0) == ratio(0)
+  assert len({float(ratio(seed)) for seed in range(4)}) >= 3
+
+
+def test_the_loss_falls(pretrained):
+  losses = [metrics['loss'] for metrics in pretrained.history]
+  assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+  assert int(pretrained.last.step) == STEPS
+
+
+def test_every_parameter_of_unet_and_agent_has_a_gradient(ahm):
+  _, _, last, _ = ahm
+  gradients = moments(last)
+  assert gradients[1]
+  silent = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not leaf.any()]
+  assert not silent
+
+
+def test_the_agent_learns_under_ahm(ahm):
+  _, first, last, (metrics,) = ahm
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal((a != b).any(), True), first.extra.params, last.extra.params)
+  assert abs(metrics['mask_ratio'] - 0.6) < 0.15
+  assert {'policy_loss', 'value_loss', 'entropy'} < set(metrics)
+
+
+def test_untrained_keeps_its_agent_and_options_reach_the_masks(make_config, split, start, drive):
+  """Of 16 patches, a ratio of 0.75 hides exactly 12, although the actions say which 4 to keep. One worker."""
+  fields = {'strategy': 'untrained', 'workers': 1, 'action_means': 'keep', 'exact_count': True, 'mask_ratio': 0.75}
+  task = build(make_config(**fields), split)
+  first = start(task)
+  last, history = drive(task, first, split, steps=3)
+  jax.tree.map(np.testing.assert_array_equal, first.extra, last.extra)
+  assert jax.tree.leaves(first.extra)
+  assert [float(metrics['mask_ratio']) for metrics in history] == [0.75] * 3
+  assert not np.array_equal(first.params['head']['kernel'], last.params['head']['kernel'])
+
+
+@pytest.fixture(scope='module')
+def watched(make_config, split, start, drive):
+  """One step of two workers and two rounds with bootstrap; what the strategy learnt from is among the metrics."""
+  config = make_config(strategy='ahm', workers=2, rounds=2, bootstrap=True)
+  task = build(config, split)
+  nets = pretrain.networks(config.model, config.masking, 3)
+
+  def learn(state, rollouts, variables, progress):
+    state, metrics = nets.strategy.learn(state, rollouts, variables, progress)
+    return state, {**metrics, **rollouts._asdict()}
+
+  watching = nets._replace(strategy=nets.strategy._replace(learn=learn))
+  tx = pretrain.optimizer(config.pretrain, STEPS, 1)
+  task = task._replace(step=pretrain.make_step(watching, tx, config.masking, config.pretrain.augment, STEPS))
+  first = start(task)
+  last, (metrics,) = drive(task, first, split)
+  return nets, first, last, metrics
+
+
+def test_the_unet_learns_from_the_hidden_patches_alone(watched, split, assert_close):
+  """The step's gradient is that of the loss written out here, which knows of no agent."""
+  nets, first, last, metrics = watched
+  unet = nets.unet.clone(axis_name=None)
+  assert metrics['hidden'].shape == (2, 2, 4, 4, 4)  # Workers, rounds, images, patches.
+  truth = ((split.images / np.float32(255)) - 0.5) / 0.25
+
+  def loss(params):
+    batch_stats, squares, counts = first.batch_stats, np.zeros(2), np.zeros(2)
+    for turn in range(2):
+      pixels = metrics['hidden'][:, turn].repeat(PATCH, -1).repeat(PATCH, -2)[..., None]
+      masked = (metrics['observations'][:, turn] * (1 - pixels)).reshape(truth.shape)
+      variables = {'params': params, 'batch_stats': batch_stats}
+      repaired, updates = unet.apply(variables, masked, train=True, mutable=['batch_stats'])
+      batch_stats = updates['batch_stats']
+      squares += (((repaired - truth) ** 2).reshape(pixels.shape[:-1] + (3,)) * pixels).sum((1, 2, 3, 4)) / (3 * PATCH**2)
+      counts += metrics['hidden'][:, turn].sum((1, 2, 3))
+    return (squares / counts).mean(), batch_stats
+
+  (value, batch_stats), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(first.params)
+  assert_close(metrics['loss'], value)
+  assert_close(last.batch_stats, batch_stats)
+  assert_close(moments(last)[0], jax.tree.map(lambda x: 0.1 * x, gradients))
+
+
+def test_each_worker_draws_masks_of_its_own_in_each_round(watched):
+  _, _, _, metrics = watched
+  masks = metrics['hidden'].reshape(4, -1)
+  assert len({mask.tobytes() for mask in masks}) == 4
+  assert abs(metrics['mask_ratio'] - masks.mean()) < 1e-6
+  np.testing.assert_allclose(metrics['probability'].mean((-2, -1)), 0.6, atol=1e-3)
+
+
+def test_the_agent_learns_from_nothing_but_its_rollouts(watched, assert_close):
+  """Its change is what `learn` makes of recorded rollouts, which no gradient of the U-Net passes through."""
+  nets, first, last, metrics = watched
+  rollouts = Rollout(*(metrics[name] for name in Rollout._fields))
+  learn = jax.jit(
+    jax.vmap(lambda _: nets.strategy.learn(first.extra, rollouts, None, jnp.zeros(())), axis_name=DEVICES, axis_size=1)
+  )
+  extra, terms = jax.tree.map(lambda x: x[0], learn(jnp.zeros(1)))
+  assert_close(last.extra.opt_state, extra.opt_state)
+  assert_close(last.extra.batch_stats, extra.batch_stats)
+  assert_close({name: metrics[name] for name in terms}, terms)
+
+
+def test_validation_repairs_held_out_images(pretrained, make_config, split):
+  before, after = (pretrained.task.evaluate(state) for state in (pretrained.first, pretrained.last))
+  assert after['score'] == -after['uniform_loss'] > before['score']
+  assert after['difficulty_rank_correlation'] == 0
+  assert after['border_lift'] == pytest.approx(1)
+
+
+def test_training_needs_no_held_out_images(pretrained, split):
+  task = build(pretrained.config, split.take([]))
+  assert task.evaluate(pretrained.last) == {'score': 0.0}
+
+
+def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_written(make_config, tmp_path, monkeypatch):
+  monkeypatch.setattr(parallel, 'local_devices', lambda: tuple(jax.local_devices()))
+  config = make_config(workers=2)
+  with pytest.raises(UserError, match=r'config\.masking\.workers is 2, which 4 devices'):
+    stages.pretrain(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+  pretrain.check_workers(8, 4)
