@@ -8,16 +8,18 @@ import jax
 import jax.numpy as jnp
 
 
+def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict:
+  """Fresh variables of a network for inputs of `shape` [B, H, W, C]."""
+  if isinstance(key, jax.core.Tracer):  # Under eval_shape, where compiler options are refused.
+    return module.init(key, jnp.zeros(shape), train=False)
+  return dict(_compiled_init(module, shape)(key))
+
+
 @functools.cache
 def _compiled_init(module: nn.Module, shape: tuple[int, ...]):
   # The random draws run once; optimising their code would take many times as long as running it.
   options = {'xla_backend_optimization_level': 0}
   return jax.jit(lambda key: module.init(key, jnp.zeros(shape), train=False), compiler_options=options)
-
-
-def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict:
-  """Fresh variables of a network for inputs of `shape` [B, H, W, C]."""
-  return dict(_compiled_init(module, shape)(key))
 
 
 he_normal = nn.initializers.he_normal()  # Keeps the scale of activations through convolution and ReLU.
