@@ -50,6 +50,7 @@ def reproduce(config: Config, workdir: Path) -> dict:
   """
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
+  stages.check_splits(config, data)
   for labels in config.grid.labels:
     labelled_indices(data.splits['train'], labels, seed=0)  # Too many asked for: said before hours of pre-training.
   rundir.claim(workdir, 'reproduce', config)
@@ -130,10 +131,11 @@ def _scores(cell: Cell) -> dict:
 
 
 def _agent(init: str, cells: list[Cell]) -> dict:
-  """The learning metrics of a strategy's agents, their mean over seeds."""
+  """The learning metrics of a strategy's agents, their mean over seeds; None where no seed has one."""
   directories = sorted({cell.pretrain_dir for cell in cells if cell.init == init})
   found = [json.loads((directory / stages.EVALUATION).read_text()) for directory in directories]
-  return {name: float(np.mean([item[name] for item in found])) for name in AGENT_METRICS}
+  known = {name: [item[name] for item in found if item[name] is not None] for name in AGENT_METRICS}
+  return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
 def _examples(cells: list[Cell], config: Config, data: Dataset) -> list[report.Example]:

@@ -97,8 +97,10 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   stage, trained = rundir.read(workdir, tuple(_EVALUATIONS))
   config = dataclasses.replace(trained, evaluate=config.evaluate)
   data = data or load_data(config, workdir)
-  if not len(data.splits[config.evaluate.split]):
-    raise UserError(f'the {config.evaluate.split} split holds no image; name another: --config.evaluate.split=...')
+  if not len(_known(data.splits[config.evaluate.split], _SCORED_BY[stage])):
+    raise UserError(
+      f'the {config.evaluate.split} split holds no {_SCORED_BY[stage]}; name another: --config.evaluate.split=...'
+    )
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
   result = {'stage': stage, 'split': config.evaluate.split, **scores}
   if rows:
@@ -113,13 +115,31 @@ def _check_same_unet(config: Config, origin: Config) -> None:
     ('data.channels', config.data.channels, origin.data.channels),
   ):
     if own != other:
-      raise UserError(f'config.{name} is {own}, but the run in config.init_from={config.init_from} has {other}; give both the same')
+      raise UserError(
+        f'config.{name} is {own}, but the run in config.init_from={config.init_from} has {other}; give both the same'
+      )
+
+
+def check_splits(config: Config, data: Dataset) -> None:
+  """Says before a grid's hours of training what would stop it afterwards.
+
+  Raises:
+    UserError: the validation split, or the one to be scored, holds no image with a mask.
+  """
+  _held_out(data, 'mask')
+  if not len(_known(data.splits[config.evaluate.split], 'mask')):
+    raise UserError(f'the {config.evaluate.split} split holds no mask; name another: --config.evaluate.split=...')
+
+
+def _known(split: Split, what: str) -> np.ndarray:
+  """Indices of the images of a split that have a 'mask' or a 'label'; of all for 'image'."""
+  return np.flatnonzero({'mask': split.has_mask, 'label': split.labels >= 0, 'image': np.ones(len(split), bool)}[what])
 
 
 def _held_out(data: Dataset, what: str) -> Split:
   """The validation images that have a 'mask' or a 'label'."""
   split = data.splits['validation']
-  known = np.flatnonzero(split.has_mask if what == 'mask' else split.labels >= 0)
+  known = _known(split, what)
   if not len(known):
     raise UserError(f'no validation image has a {what}; training needs some to choose its best checkpoint by')
   return split.take(known)
@@ -184,4 +204,5 @@ def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[di
   return metrics.classification_scores(probabilities, split.labels), rows
 
 
+_SCORED_BY = {'pretrain': 'image', 'segment': 'mask', 'classify': 'label'}
 _EVALUATIONS = {'pretrain': _evaluate_pretrain, 'segment': _evaluate_segment, 'classify': _evaluate_classify}

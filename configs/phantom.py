@@ -20,13 +20,14 @@ def get_config():
 
   c.pretrain.optimizer, c.pretrain.weight_decay = 'adamw', 1e-4
   c.pretrain.schedule, c.pretrain.warmup, c.pretrain.clip = 'cosine', 0.1, 1.0
-  c.pretrain.learning_rate, c.pretrain.batch_size, c.pretrain.steps, c.pretrain.epochs = 2e-3, 16, 600, None
+  c.pretrain.learning_rate, c.pretrain.batch_size, c.pretrain.steps, c.pretrain.epochs = 2e-3, 16, 250, None
   c.segment.optimizer, c.segment.weight_decay, c.segment.schedule, c.segment.warmup = 'adamw', 1e-4, 'cosine', 0.1
   c.segment.learning_rate, c.segment.batch_size, c.segment.steps, c.segment.epochs = 1e-3, 8, 150, None
   c.segment.patience = 0
+  c.pretrain.eval_every, c.segment.eval_every, c.classifier.eval_every = 125, 30, 20
   c.classifier.optimizer, c.classifier.schedule, c.classifier.warmup = 'adamw', 'cosine', 0.1
-  c.classifier.learning_rate, c.classifier.batch_size, c.classifier.steps, c.classifier.epochs = 5e-4, 16, 100, None
+  c.classifier.learning_rate, c.classifier.batch_size, c.classifier.steps, c.classifier.epochs = 5e-4, 16, 80, None
   c.classifier.patience = 0
 
-  c.grid.labels, c.grid.seeds = (20,), (0, 1)
+  c.grid.labels, c.grid.seeds = (20,), (0, 1, 2)
   return c

@@ -15,7 +15,8 @@ def main(config, workdir):
   results = grid.reproduce(config, workdir)
   print('\n' + compare.table(results['summary']))
   for init, values in results['agent'].items():
-    print(f'{init}: ' + ', '.join(f'{name.replace("_", " ")} {value:.3f}' for name, value in values.items()))
+    known = {name: value for name, value in values.items() if value is not None}
+    print(f'{init}: ' + ', '.join(f'{name.replace("_", " ")} {value:.3f}' for name, value in known.items()))
   print(f'\n{workdir / "report.html"}')
 
 

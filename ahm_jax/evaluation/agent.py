@@ -38,7 +38,7 @@ def learning_metrics(nets, state, split: Split, masking: MaskingConfig, batch_si
   measure = _measure(nets.strategy, nets.unet, masking)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   probability, hard, hidden, uniform_loss, uniform_hidden = in_batches(
-    functools.partial(measure, state.extra, variables), split.images, batch_size
+    functools.partial(measure, state.extra, variables), (split.images, np.arange(len(split))), batch_size
   )
   seen = uniform_hidden.sum(1)
   with np.errstate(invalid='ignore'):
@@ -94,9 +94,11 @@ def _measure(strategy: Strategy, unet, masking: MaskingConfig):
       uniform,
     )
 
-  def measure(strategy_state, variables, images):
+  def measure(strategy_state, variables, batch):
     """Per image, the policy [b, g, g], then the other maps of `draw`, [b, draws, g, g]."""
-    draws = [draw(strategy_state, variables, images, key) for key in jax.random.split(jax.random.key(0), _DRAWS)]
+    images, indices = batch
+    keys = jax.random.split(jax.random.key(indices[0]), _DRAWS)
+    draws = [draw(strategy_state, variables, images, key) for key in keys]
     policies, *maps = zip(*draws, strict=True)
     return np.asarray(policies[0]), *(np.stack(items, 1) for items in maps)
 

@@ -19,7 +19,6 @@ def get_config():
   c = smoke.get_config()
   c.data.name, c.data.root, c.data.prepared_dir = 'folder', {root!r}, {prepared!r}
   c.data.labels = 6
-  c.masking.patch_size = 16
   c.pretrain.steps, c.pretrain.log_every, c.pretrain.eval_every = 6, 2, 3
   c.segment.steps, c.segment.log_every, c.segment.eval_every = 4, 2, 2
   c.classifier.steps, c.classifier.log_every, c.classifier.eval_every = 2, 1, 1

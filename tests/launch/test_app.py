@@ -9,7 +9,9 @@ STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reprod
 
 
 def test_a_wrong_command_is_refused_with_one_line_and_exit_code_2(commands, tmp_path):
-  done = commands.run('pretrain', '--config=configs/phantom.py', f'--workdir={tmp_path / "run"}', '--config.data.image_size=100')
+  done = commands.run(
+    'pretrain', '--config=configs/phantom.py', f'--workdir={tmp_path / "run"}', '--config.data.image_size=100'
+  )
   assert done.returncode == 2
   assert done.stdout == ''
   assert done.stderr == (
@@ -22,11 +24,9 @@ def test_a_wrong_command_is_refused_with_one_line_and_exit_code_2(commands, tmp_
 def test_help_says_what_the_command_does_and_takes(commands, stage):
   done = commands.fork(stage, '--help')
   assert (done.returncode, done.stderr) == (0, '')
-  first, *rest = done.stdout.splitlines()
-  assert first.endswith('.') or first.endswith(':') or len(first) > 60
   assert f'\n  python -m launch.{stage} --config=' in done.stdout
-  assert any('--workdir=DIR' in line for line in rest) and 'Exit codes: 0 done; 2 wrong input' in done.stdout
-  assert max(map(len, rest)) <= 130
+  assert '\n  --workdir=DIR ' in done.stdout and 'Exit codes: 0 done; 2 wrong input' in done.stdout
+  assert max(map(len, done.stdout.splitlines())) <= 130
 
 
 PRETRAIN = ('pretrain', '--config=configs/phantom.py')
@@ -37,8 +37,8 @@ REFUSED = [
   (('pretrain', '--config=configs/phantom.py:cpu'), 'has no variants'),
   (('pretrain', '--config=configs/folder.py'), '--config.data.root=DIR'),
   (('pretrain', '--config=configs/folder.py:cpu', '--config.data.root=/nowhere'), 'there is no folder images/'),
-  ((*PRETRAIN, '--config.masking.mask_ration=0.5'), 'Did you mean "mask_ratio"?'),
-  ((*PRETRAIN, '--config.maskin.mask_ratio=0.5'), 'Did you mean "masking"?'),
+  ((*PRETRAIN, '--config.masking.mask_ration=0.5'), 'Did you mean "mask_ratio"'),
+  ((*PRETRAIN, '--config.maskin.mask_ratio=0.5'), 'Did you mean "masking"'),
   ((*PRETRAIN, '--config.train.steps=many'), 'steps'),
   ((*PRETRAIN, '--conifg.seed=1'), 'conifg'),
   ((*PRETRAIN, 'seed=1'), "argument 'seed=1' is not a flag"),
@@ -52,7 +52,10 @@ REFUSED = [
   ((*PRETRAIN, '--config.masking.mask_ratio=1'), 'config.masking.mask_ratio is 1'),
   ((*PRETRAIN, '--config.train.steps=0'), 'steps is 0; it must be at least 1'),
   ((*PRETRAIN, '--config.train.steps=3', '--config.train.epochs=1'), 'config.train.steps and config.train.epochs are both set'),
-  (('reproduce', '--config=configs/phantom.py', '--config.grid.inits=("scratch","imagenet")'), "config.grid.inits is 'imagenet'"),
+  (
+    ('reproduce', '--config=configs/phantom.py', '--config.grid.inits=("scratch","imagenet")'),
+    "config.grid.inits is 'imagenet'",
+  ),
   (('classify', '--config=configs/phantom.py'), '--config.init_from=DIR of a segment run, or --config.classify.input=image'),
 ]
 
@@ -73,7 +76,7 @@ def test_a_missing_workdir_is_refused(commands):
 
 
 def test_ctrl_c_ends_a_run_in_one_line(commands, config_file, tmp_path):
-  process = commands.start('pretrain', f'--config={config_file}', f'--workdir={tmp_path}', '--config.train.steps=100000')
+  process = commands.start('segment', f'--config={config_file}', f'--workdir={tmp_path}', '--config.train.steps=100000')
   metrics = tmp_path / 'metrics.jsonl'
   deadline = time.monotonic() + 200
   while time.monotonic() < deadline and process.poll() is None and not (metrics.exists() and metrics.stat().st_size):

@@ -34,14 +34,14 @@ def compile_fast():
 
 @pytest.fixture(scope='session')
 def make_config():
-  """make_config(augment=False, model={...}, **masking fields): a config of all three tasks."""
+  """make_config(augment=False, learning_rate=3e-3, **masking fields): a config of all three tasks."""
 
-  def make(augment=False, model=(), **masking):
+  def make(augment=False, learning_rate=3e-3, **masking):
     augmentation = AugmentConfig() if augment else STILL
-    recipe = RecipeConfig(batch_size=IMAGES, learning_rate=3e-3, steps=STEPS, augment=augmentation)
+    recipe = RecipeConfig(batch_size=IMAGES, learning_rate=learning_rate, steps=STEPS, augment=augmentation)
     return Config(
       data=DataConfig(image_size=SIZE),
-      model=ModelConfig(**{'unet_width': 4, 'agent_width': 4, 'agent_trunk': 'light', 'vgg_width': 4, 'vgg_hidden': 16} | {**dict(model)}),
+      model=ModelConfig(unet_width=4, agent_width=4, agent_trunk='light', vgg_width=4, vgg_hidden=32),
       masking=MaskingConfig(**{'patch_size': PATCH, 'ease_in': 0.0, 'learning_rate': 1e-3, 'strategy': 'uniform'} | masking),
       pretrain=recipe,
       segment=recipe,

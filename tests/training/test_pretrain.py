@@ -136,7 +136,7 @@ def test_the_unet_learns_from_the_hidden_patches_alone(watched, split, assert_cl
       variables = {'params': params, 'batch_stats': batch_stats}
       repaired, updates = unet.apply(variables, masked, train=True, mutable=['batch_stats'])
       batch_stats = updates['batch_stats']
-      squares += (((repaired - truth) ** 2).reshape(pixels.shape[:-1] + (3,)) * pixels).sum((1, 2, 3, 4)) / (3 * PATCH**2)
+      squares += (((repaired - truth) ** 2).reshape((*pixels.shape[:-1], 3)) * pixels).sum((1, 2, 3, 4)) / (3 * PATCH**2)
       counts += metrics['hidden'][:, turn].sum((1, 2, 3))
     return (squares / counts).mean(), batch_stats
 

@@ -1,0 +1,100 @@
+"""On a strategy that hides as it is told, and a U-Net whose error at every patch is known."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ahm_jax.config import MaskingConfig
+from ahm_jax.data.dataset import Split
+from ahm_jax.evaluation.agent import border_lift, learning_metrics
+from ahm_jax.masking import strategies
+from ahm_jax.masking.patches import to_pixels
+from ahm_jax.masking.rollout import Proposal
+
+PATCH, GRID, COUNT = 4, 4, 20
+MASKING = MaskingConfig(strategy='uniform', patch_size=PATCH, mask_ratio=0.5)
+# Mean squared error of each patch: 1 to 16, in an order of its own.
+DIFFICULTY = (1.0 + np.random.default_rng(3).permutation(GRID * GRID)).reshape(GRID, GRID).astype(np.float32)
+
+
+class PlantedError:
+  """A U-Net that repairs mid-grey images, which are 0 when normalised, up to a known error."""
+
+  def apply(self, variables, images, train):
+    assert not train
+    return jnp.broadcast_to(to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)[..., None], images.shape)
+
+
+def hides(probability, chosen):
+  """A strategy of this policy [g, g], which always hides the patches `chosen`."""
+
+  def propose(state, images, key, progress, train):
+    assert not train
+
+    def maps(grid):
+      return jnp.broadcast_to(jnp.asarray(grid, jnp.float32), (len(images), GRID, GRID))
+
+    return Proposal(maps(chosen), maps(chosen), maps(probability))
+
+  return strategies.Strategy(None, propose, None)
+
+
+def measure(strategy, split):
+  nets = SimpleNamespace(unet=PlantedError(), strategy=strategy)
+  state = SimpleNamespace(params=jnp.float32(0.01), batch_stats={}, extra=())
+  return learning_metrics(nets, state, split, MASKING, batch_size=8)
+
+
+@pytest.fixture
+def split():
+  """Mid-grey images; the lesion covers the top row's first patch, and half of the second and third. The last has no mask."""
+  masks = np.zeros((COUNT, 16, 16), np.uint8)
+  masks[:, :4, :4] = 1
+  masks[:, :2, 4:12] = 1
+  names, has_mask = tuple(map(str, range(COUNT))), np.arange(COUNT) < COUNT - 1
+  masks[~has_mask] = 0
+  images = np.full((COUNT, 16, 16, 3), 127.5)
+  return Split(names, images, masks, np.zeros(COUNT, np.int32), has_mask, names, (b'',) * COUNT)
+
+
+def test_a_policy_that_knows_the_difficulty(split):
+  """It hides the 8 hardest of 16: their mean error is 12.5, that of all is 8.5, which 8 draws of 20 images come close to."""
+  probability = DIFFICULTY / 17
+  result = measure(hides(probability, DIFFICULTY > 8), split)
+  assert result['difficulty_rank_correlation'] == pytest.approx(1)
+  assert result['mask_ratio'] == 0.5
+  assert result['loss'] == pytest.approx(0.125, rel=1e-5)
+  assert result['uniform_loss'] == pytest.approx(0.085, rel=0.05)
+  assert result['hardness_ratio'] == pytest.approx(result['loss'] / result['uniform_loss'])
+  border, outside = probability[0, 1:3], np.append(probability[0, 3], probability[1:])
+  assert result['border_lift'] == pytest.approx(border.mean() / outside.mean(), rel=1e-5)
+
+
+def test_a_policy_that_seeks_what_is_easy(split):
+  result = measure(hides(1 / DIFFICULTY, DIFFICULTY <= 4), split)
+  assert result['difficulty_rank_correlation'] == pytest.approx(-1)
+  assert result['loss'] == pytest.approx(0.025, rel=1e-5)
+  assert result['mask_ratio'] == 0.25
+  assert result['hardness_ratio'] == pytest.approx(2.5 / 8.5, rel=0.05)
+
+
+def test_uniform_masks_rank_nothing(split):
+  context = strategies.Context(MASKING, None, None, None)
+  result = measure(strategies.build(context), split)
+  assert result['difficulty_rank_correlation'] == 0
+  assert result['hardness_ratio'] == pytest.approx(1, abs=0.05)
+  assert result['border_lift'] == pytest.approx(1)
+  assert result['mask_ratio'] == pytest.approx(0.5, abs=0.03)
+
+
+def test_border_lift_by_hand():
+  """One border patch of 0.8; two without lesion, of 0.2 and 0.6; one that is all lesion does not count."""
+  masks = np.zeros((1, 8, 8), np.uint8)
+  masks[0, :4, :4], masks[0, 0, 4] = 1, 1
+  probability = np.array([[[0.1, 0.8], [0.2, 0.6]]])
+  assert border_lift(probability, masks, 4) == pytest.approx(2)
+  assert np.isnan(border_lift(probability, np.zeros_like(masks), 4))
+  assert np.isnan(border_lift(probability, np.ones_like(masks), 4))
+  assert np.isnan(border_lift(probability[:0], masks[:0], 4))

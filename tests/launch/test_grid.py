@@ -1,0 +1,150 @@
+"""`reproduce`: its results.json, and what happens when it is stopped, started again, and widened."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+CELL = {'init', 'labels', 'seed', 'dice', 'iou', 'hd95', 'accuracy', 'balanced_accuracy', 'auc'}
+ROW = {'init', 'labels', 'dice', 'dice_ci95', 'vs_scratch', 'vs_scratch_ci95', 'vs_uniform', 'vs_uniform_ci95'}
+AGENT = {'difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio'}
+
+
+def read(path):
+  return json.loads(path.read_text())
+
+
+@pytest.fixture(scope='module')
+def grid(commands, config_file, tmp_path_factory):
+  """A finished run of the grid: its directory and what it printed."""
+  workdir = tmp_path_factory.mktemp('grid')
+  return workdir, commands.succeed('reproduce', f'--config={config_file}', f'--workdir={workdir}')
+
+
+def test_results_have_the_documented_form(grid):
+  workdir, _ = grid
+  results = read(workdir / 'results.json')
+  assert set(results) == {'dataset', 'split', 'config', 'cells', 'summary', 'agent'}
+  assert (results['dataset'], results['split']) == ('lesions', 'test')
+  assert results['config']['data']['labels'] == 6
+  assert [(cell['init'], cell['labels'], cell['seed']) for cell in results['cells']] == [
+    ('scratch', 6, 0),
+    ('uniform', 6, 0),
+    ('ahm', 6, 0),
+  ]
+  assert all(set(cell) >= CELL for cell in results['cells'])
+  assert [(row['init'], row['labels']) for row in results['summary']] == [('scratch', 6), ('uniform', 6), ('ahm', 6)]
+  assert all(set(row) >= ROW for row in results['summary'])
+  assert set(results['agent']) == {'uniform', 'ahm'}
+  assert all(set(values) == AGENT for values in results['agent'].values())
+
+
+def test_results_are_those_of_the_runs(grid):
+  workdir, _ = grid
+  results = read(workdir / 'results.json')
+  for cell, row in zip(results['cells'], results['summary'], strict=True):
+    place = f'{cell["init"]}/labels6/seed0'
+    segmented, classified = (read(workdir / stage / place / 'evaluation.json') for stage in ('segment', 'classify'))
+    assert (cell['dice'], cell['hd95'], cell['auc']) == (segmented['dice'], segmented['hd95'], classified['auc'])
+    assert row['dice'] == pytest.approx(segmented['dice'])
+    assert row['dice_ci95'][0] <= row['dice'] <= row['dice_ci95'][1]
+  scratch, uniform, ahm = results['summary']
+  assert scratch['vs_scratch'] is None and uniform['vs_uniform'] is None
+  assert ahm['vs_scratch'] == pytest.approx(ahm['dice'] - scratch['dice'], abs=1e-6)
+  assert ahm['vs_uniform'] == pytest.approx(ahm['dice'] - uniform['dice'], abs=1e-6)
+  agent = read(workdir / 'pretrain/ahm/seed0/evaluation.json')
+  assert results['agent']['ahm'] == {name: agent[name] for name in AGENT}
+
+
+def test_every_init_learns_from_the_same_images_and_its_own_pretraining(grid):
+  workdir, _ = grid
+  for init in ('uniform', 'ahm'):
+    assert read(workdir / f'pretrain/{init}/seed0/run.json')['config']['masking']['strategy'] == init
+    start = read(workdir / f'segment/{init}/labels6/seed0/run.json')['config']['init_from']
+    assert start == str(workdir / f'pretrain/{init}/seed0')
+  assert read(workdir / 'segment/scratch/labels6/seed0/run.json')['config']['init_from'] == ''
+
+
+def test_the_terminal_shows_cells_the_table_and_where_the_report_is(grid):
+  workdir, done = grid
+  lines = done.stdout.splitlines()
+  assert '[1/3] scratch, 6 labels, seed 0' in lines and '[3/3] ahm, 6 labels, seed 0' in lines
+  assert lines[-1] == str(workdir / 'report.html')
+  assert (workdir / 'report.html').read_text().lstrip().lower().startswith('<!doctype html>')
+  assert (workdir / 'masks.png').stat().st_size > 1000
+  dice = {row['init']: f'{row["dice"]:.3f}' for row in read(workdir / 'results.json')['summary']}
+  table = '\n'.join(lines)
+  assert all(init in table and dice[init] in table for init in dice)
+  stages = ('pretrain: ', 'segment: ', 'classify: ')
+  assert all(line.startswith(stages) for line in done.stderr.splitlines()), done.stderr
+
+
+def test_an_agent_metric_without_a_value_is_null(commands, config_file, grid):
+  """Where no patch is without lesion, there is no border lift."""
+  workdir, _ = grid
+  before = (workdir / 'results.json').read_text()
+  path = workdir / 'pretrain/ahm/seed0/evaluation.json'
+  agent = read(path)
+  path.write_text(json.dumps(agent | {'border_lift': None}))
+  done = commands.fork('reproduce', f'--config={config_file}', f'--workdir={workdir}')
+  assert done.returncode == 0, done.stderr
+  assert read(workdir / 'results.json')['agent']['ahm'] == {name: agent[name] for name in AGENT} | {'border_lift': None}
+  assert 'border lift' not in next(line for line in done.stdout.splitlines() if line.startswith('ahm: '))
+  path.write_text(json.dumps(agent))
+  (workdir / 'results.json').write_text(before)
+
+
+def evaluations(workdir):
+  return {path: path.stat().st_mtime_ns for path in workdir.glob('*/**/evaluation.json')}
+
+
+def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_file, grid, tmp_path):
+  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}')
+  process = commands.start(*command, start_new_session=True)
+  deadline = time.monotonic() + 200
+  checkpoints = tmp_path / 'pretrain/uniform/seed0/checkpoints'
+  while time.monotonic() < deadline and process.poll() is None and not any(checkpoints.glob('[0-9]*')):
+    time.sleep(0.02)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+  finished = evaluations(tmp_path)
+  assert tmp_path / 'segment/scratch/labels6/seed0/evaluation.json' in finished
+  assert not (tmp_path / 'results.json').exists()
+
+  commands.succeed(*command)
+  assert read(tmp_path / 'results.json') == read(grid[0] / 'results.json')
+  assert finished.items() <= evaluations(tmp_path).items()
+
+  finished = evaluations(tmp_path)
+  assert len(finished) == 8  # Of three inits: two pre-trainings, three segmentations, three classifications.
+  commands.succeed(*command, '--config.grid.seeds=(0,1)', '--config.grid.inits=("scratch",)')
+  assert finished.items() <= evaluations(tmp_path).items()
+  cells = read(tmp_path / 'results.json')['cells']
+  assert [(cell['init'], cell['seed']) for cell in cells] == [('scratch', 0), ('scratch', 1)]
+  assert cells[0] == read(grid[0] / 'results.json')['cells'][0]
+
+
+def test_another_split_is_scored_without_training_again(commands, config_file, grid):
+  workdir, _ = grid
+  trained = {path: path.read_text() for path in workdir.glob('*/**/metrics.jsonl')}
+  before = (workdir / 'results.json').read_text()
+  flags = ('--config.evaluate.split=validation', '--config.grid.inits=("scratch",)')
+  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={workdir}', *flags)
+  results = read(workdir / 'results.json')
+  assert results['split'] == 'validation' and results['cells'][0]['images'] == 4
+  assert read(workdir / 'segment/scratch/labels6/seed0/evaluation.json')['split'] == 'validation'
+  assert {path: path.read_text() for path in trained} == trained
+  (workdir / 'results.json').write_text(before)
+
+
+def test_too_many_labels_are_refused_before_any_training(commands, config_file, tmp_path):
+  done = commands.fork('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', '--config.grid.labels=(6,60)')
+  assert done.returncode == 2
+  assert done.stderr == (
+    'error: 60 labelled training images are asked for, but only 10 of 12 have a mask; lower config.data.labels '
+    '(or config.grid.labels)\n'
+  )
+  assert list(tmp_path.iterdir()) == []
