@@ -8,7 +8,7 @@ import numpy as np
 
 from ahm_jax import rundir, stages, writer
 from ahm_jax.config import Config, to_dict
-from ahm_jax.data.dataset import Dataset, labelled_indices
+from ahm_jax.data.dataset import Dataset
 from ahm_jax.evaluation import compare, metrics, report
 from ahm_jax.evaluation.examples import make_examples
 from ahm_jax.training import pretrain as pretraining
@@ -51,8 +51,6 @@ def reproduce(config: Config, workdir: Path) -> dict:
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
   stages.check_splits(config, data)
-  for labels in config.grid.labels:
-    labelled_indices(data.splits['train'], labels, seed=0)  # Too many asked for: said before hours of pre-training.
   rundir.claim(workdir, 'reproduce', config)
   cells = [
     Cell(workdir, init, labels, seed)

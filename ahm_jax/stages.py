@@ -52,10 +52,13 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Train
   if config.init_from:
     _, origin = rundir.read(Path(config.init_from), ('pretrain',))
     _check_same_unet(config, origin)
-    pretrained = checkpoint.load_variables(Path(config.init_from), best=False)['params']
+    learnt = checkpoint.load_variables(Path(config.init_from), best=False)
+    pretrained = learnt['params']
   rundir.check(workdir, 'segment', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']
+  if config.init_from and learnt['step'] < (whole := total_steps(recipe(origin, 'pretrain'), len(train))):
+    print(f'{config.init_from} is not finished: step {learnt["step"]} of {whole} is taken')
   chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
   training = recipe(config, 'segment')
   steps = total_steps(training, len(chosen))
@@ -121,14 +124,19 @@ def _check_same_unet(config: Config, origin: Config) -> None:
 
 
 def check_splits(config: Config, data: Dataset) -> None:
-  """Says before a grid's hours of training what would stop it afterwards.
+  """Says before a grid's hours of training what would stop it later.
 
   Raises:
-    UserError: the validation split, or the one to be scored, holds no image with a mask.
+    UserError: more labels are asked for than there are; or the validation split, or the one to be scored, holds no image with a
+      mask, or none with a label where the grid classifies.
   """
-  _held_out(data, 'mask')
-  if not len(_known(data.splits[config.evaluate.split], 'mask')):
-    raise UserError(f'the {config.evaluate.split} split holds no mask; name another: --config.evaluate.split=...')
+  classifies = config.grid.classify and len(data.class_names) > 1
+  for labels in (*config.grid.labels, config.classify.labels * classifies):
+    datasets.labelled_indices(data.splits['train'], labels, seed=0)
+  for what in ('mask', 'label') if classifies else ('mask',):
+    _held_out(data, what)
+    if not len(_known(data.splits[config.evaluate.split], what)):
+      raise UserError(f'the {config.evaluate.split} split holds no {what}; name another: --config.evaluate.split=...')
 
 
 def _known(split: Split, what: str) -> np.ndarray:

@@ -26,13 +26,14 @@ class Writer:
     stop: steps of the whole run.
     batch_size: images per step.
     log_every: steps between lines.
+    shown: the validation metric that the bar shows.
   """
 
-  def __init__(self, workdir: Path, name: str, start: int, stop: int, batch_size: int, log_every: int):
+  def __init__(self, workdir: Path, name: str, start: int, stop: int, batch_size: int, log_every: int, shown: str = 'score'):
     self._file = open_at(Path(workdir) / FILE, start)
     self._log_every = log_every
     self._since_line: list[dict[str, float]] = []
-    self._bar = Bar(name, start, stop, batch_size)
+    self._bar = Bar(name, start, stop, batch_size, shown)
 
   def __enter__(self):
     return self
@@ -69,9 +70,14 @@ def open_at(path: Path, step: int) -> io.TextIOWrapper:
 
 
 class Bar:
-  """Images done, images/s, loss, last score and time left; on a terminal a bar, else a line now and then."""
+  """Images done, images/s, loss, last validation and time left; on a terminal a bar, else a line now and then.
 
-  def __init__(self, name: str, start: int, stop: int, batch_size: int):
+  The rate is the mean since the first step was done, so that it does not count the compilation.
+  """
+
+  def __init__(self, name: str, start: int, stop: int, batch_size: int, validation: str = 'score'):
+    self._validation = validation
+    self._first = True
     self._terminal = sys.stderr.isatty()
     self._spoken = time.monotonic()
     self._shown: dict[str, float] = {}
@@ -81,6 +87,7 @@ class Bar:
       total=stop,
       unit='images',
       unit_scale=batch_size,
+      smoothing=0,
       mininterval=0.1 if self._terminal else QUIET_SECONDS,
       dynamic_ncols=self._terminal,
       file=sys.stderr if self._terminal else io.StringIO(),
@@ -89,9 +96,13 @@ class Bar:
   def advance(self, loss: float, validation: dict[str, float] | None) -> None:
     self._shown['loss'] = loss
     if validation is not None:
-      self._shown['score'] = validation['score']
+      self._shown[self._validation] = validation.get(self._validation, validation['score'])
     self._bar.set_postfix(self._shown, refresh=False)
     self._bar.update()
+    if self._first:
+      self._first = False
+      self._bar.initial = self._bar.n
+      self._bar.start_t = self._bar.last_print_t = time.time()
     if not self._terminal and time.monotonic() - self._spoken > QUIET_SECONDS:
       self._say()
 

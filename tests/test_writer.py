@@ -1,6 +1,8 @@
 import io
 import json
+import re
 import sys
+import time
 
 from ahm_jax.writer import FILE, Bar, Writer
 
@@ -62,6 +64,16 @@ def test_without_a_terminal_the_bar_is_one_line(capsys):
   assert err.count('\n') == 1 and '\r' not in err
   for part in ('toy', '8/8', 'images/s', 'loss=0.25', 'score=0.75'):
     assert part in err
+
+
+def test_the_rate_does_not_count_the_first_step_which_compiles(capsys):
+  bar = Bar('toy', 0, 3, batch_size=4)
+  time.sleep(0.5)
+  bar.advance(0.5, None)
+  bar.advance(0.5, None)
+  bar.close()
+  rate = float(re.search(r'([\d.]+)images/s', capsys.readouterr().err)[1])
+  assert rate > 8 / 0.5
 
 
 def test_on_a_terminal_the_bar_is_drawn_in_place(monkeypatch):

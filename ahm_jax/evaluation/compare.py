@@ -219,27 +219,37 @@ def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, int]]:
 
 
 def table(summary: Sequence[Mapping]) -> str:
-  """A table of `summarise_grid`'s result for the terminal: one line an init, the highest Dice of each label count starred."""
-  columns = [
-    ('Dice [95 % CI]', lambda row: _interval_text(row['dice'], row['dice_ci95'])),
-    *((f'vs {b} [95 % CI]', lambda row, b=b: _interval_text(row[f'vs_{b}'], row[f'vs_{b}_ci95'], '+')) for b in BASELINES),
-    *(
-      (title, lambda row, name=name, digits=digits: _number(row.get(name), digits))
-      for title, name, digits in (
-        ('IoU', 'iou', 3),
-        ('HD95 px', 'hd95', 1),
-        ('accuracy', 'accuracy', 3),
-        ('bal. acc.', 'balanced_accuracy', 3),
-        ('AUC', 'auc', 3),
-      )
-    ),
+  """`summarise_grid`'s result for a terminal of 100 columns: Dice and its differences, then the means of the other scores.
+
+  One line an init; the highest Dice of each label count is starred. Scores that no cell has are left out.
+  """
+  dice = [('Dice', lambda row: _interval_text(row['dice'], row['dice_ci95']))]
+  for baseline in BASELINES:
+    name = f'vs_{baseline}'
+    dice.append((f'vs {baseline}', lambda row, name=name: _interval_text(row[name], row[f'{name}_ci95'], '+')))
+  others = [
+    (title, lambda row, name=name, digits=digits: _number(row.get(name), digits))
+    for title, name, digits in (
+      ('IoU', 'iou', 3),
+      ('HD95 px', 'hd95', 1),
+      ('accuracy', 'accuracy', 3),
+      ('balanced accuracy', 'balanced_accuracy', 3),
+      ('AUC', 'auc', 3),
+    )
   ]
+  return '\n'.join([*_block(summary, dice), _footnote(summary), '', *_block(summary, others)])
+
+
+def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
+  """Lines of one table: `columns` are pairs of a title and a function from a row to its text."""
   best = best_rows(summary)
   lines = [['labels', 'init', *(title for title, _ in columns)]]
   for row in summary:
     star = ' *' if (row['init'], row['labels']) in best else ''
     lines.append([label_count(row['labels']), row['init'] + star, *(show(row) for _, show in columns)])
   kept = [k for k in range(len(lines[0])) if k < 2 or any(line[k] != '-' for line in lines[1:])]
+  if len(kept) == 2:
+    return []
   widths = {k: max(len(line[k]) for line in lines) for k in kept}
   text = ['  '.join(line[k].ljust(widths[k]) if k == 1 else line[k].rjust(widths[k]) for k in kept) for line in lines]
   rule = '-' * len(text[0])
@@ -248,13 +258,13 @@ def table(summary: Sequence[Mapping]) -> str:
     if before is None or before['labels'] != row['labels']:
       body.append(rule)
     body.append(line)
-  return '\n'.join(line.rstrip() for line in [text[0], *body, rule, _footnote(summary)])
+  return [line.rstrip() for line in [text[0], *body, rule]]
 
 
 def _footnote(summary: Sequence[Mapping]) -> str:
   single = any(row['interval_covers'] == 'images' for row in summary)
-  note = '* highest mean Dice of its label count. Dice: mean over images, then over seeds.'
-  return note + (' One seed: intervals cover the choice of images only.' if single else ' Intervals cover seeds and images.')
+  note = '* highest. Mean over images, then over seeds, with 95 % intervals'
+  return note + (' that cover images only (one seed).' if single else ' over seeds and images.')
 
 
 def _interval_text(value: float | None, interval: Interval, sign: str = '') -> str:

@@ -49,7 +49,14 @@ def build(config: Config, validation: Split, classes: int, steps: int, steps_per
     scores = classification_scores(probabilities, held_out.labels)
     return {**scores, 'score': scores['balanced_accuracy']}
 
-  return Task(name='classify', init=init, step=make_step(vgg, tx, training.augment), evaluate=evaluate, keep_best=True)
+  return Task(
+    name='classify',
+    init=init,
+    step=make_step(vgg, tx, training.augment),
+    evaluate=evaluate,
+    keep_best=True,
+    shown='balanced_accuracy',
+  )
 
 
 @functools.cache

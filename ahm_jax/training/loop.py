@@ -53,7 +53,7 @@ def fit(
         state = parallel.replicate(task.init(init_key), source.devices)
       key = parallel.replicate(step_key, source.devices)
       with (
-        Writer(workdir, task.name, progress.step, total_steps, source.batch_size, recipe.log_every) as writer,
+        Writer(workdir, task.name, progress.step, total_steps, source.batch_size, recipe.log_every, task.shown) as writer,
         Profiler(profile_steps, workdir / 'profile') as profiler,
       ):
         _train(task, source, recipe, total_steps, state, key, progress, checkpoints, writer, profiler)

@@ -92,7 +92,7 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float)
     return {**metrics, 'score': -metrics['uniform_loss']}
 
   step = make_step(nets, tx, config.masking, training.augment, steps)
-  return Task(name='pretrain', init=init, step=step, evaluate=evaluate, keep_best=False)
+  return Task(name='pretrain', init=init, step=step, evaluate=evaluate, keep_best=False, shown='uniform_loss')
 
 
 @functools.cache

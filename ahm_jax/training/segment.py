@@ -64,7 +64,9 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float,
     dice = float(np.mean(2 * overlap[total > 0] / total[total > 0])) if (total > 0).any() else 0.0
     return {'dice': dice, 'score': dice}
 
-  return Task(name='segment', init=init, step=make_step(unet, tx, training.augment), evaluate=evaluate, keep_best=True)
+  return Task(
+    name='segment', init=init, step=make_step(unet, tx, training.augment), evaluate=evaluate, keep_best=True, shown='dice'
+  )
 
 
 def transfer(pretrained: Any, fresh: Any) -> Any:

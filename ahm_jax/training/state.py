@@ -31,3 +31,4 @@ class Task(NamedTuple):
   evaluate: Callable[[TrainState], dict[str, float]]
   """Over the validation split, from a state on one device. Has the key 'score'; larger is better."""
   keep_best: bool  # Whether a run ends with the state of the best validation, or with the last.
+  shown: str = 'score'  # Which validation metric the progress bar shows.
