@@ -90,7 +90,7 @@ class RecipeConfig:
 
   batch_size: int = 12  # Images per step, over all devices.
   learning_rate: float = 2e-4
-  steps: int | None = None  # Length of training; give steps or epochs.
+  steps: int | None = None  # Length of training in steps; where it is not set, in passes over the images:
   epochs: float | None = None
   optimizer: str = 'adam'  # 'adam' or 'adamw'.
   weight_decay: float = 0.0  # AdamW's.
@@ -232,7 +232,10 @@ def _convert(hint, value, name: str):
     return None if value is None else _convert(typing.get_args(hint)[0], value, name)
   if typing.get_origin(hint) is tuple:
     items = value if isinstance(value, list | tuple) else (value,)
-    return tuple(_convert(typing.get_args(hint)[0], item, name) for item in items)
+    kind = typing.get_args(hint)[0]
+    if kind is str and len(items) == 1:  # A flag's --config.grid.inits=scratch,ahm comes as one text.
+      items = str(items[0]).split(',')
+    return tuple(_convert(kind, item, name) for item in items)
   accepted = (int, float) if hint is float else hint
   if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
     raise UserError(f'config.{name} must be of type {hint.__name__}, not {value!r}')
@@ -328,18 +331,12 @@ def _check_masking(config: Config) -> None:
     _at_least(f'masking.{name}', getattr(masking, name), 0)
   if masking.logit_bound <= 0:
     raise UserError(f'config.masking.logit_bound is {masking.logit_bound}; it must be above 0')
-  batch = recipe(config, 'pretrain').batch_size
-  if batch % masking.workers:
-    raise UserError(
-      f"config.masking.workers is {masking.workers}, which does not divide pre-training's batch_size of {batch}; "
-      'every worker has the same number of images'
-    )
 
 
 def _check_recipe(item: RecipeConfig, stage: str) -> None:
   _at_least(f'{stage}.batch_size', item.batch_size, 1)
-  if (item.steps is None) == (item.epochs is None):
-    raise UserError(f'config.{stage}: set one of steps and epochs, not {"both" if item.steps is not None else "none"}')
+  if item.steps is None and item.epochs is None:
+    raise UserError(f'config.{stage}.steps and config.{stage}.epochs are both unset; set one of them')
   _at_least(f'{stage}.steps', 1 if item.steps is None else item.steps, 1)
   if item.epochs is not None and item.epochs <= 0:
     raise UserError(f'config.{stage}.epochs is {item.epochs}; it must be above 0')

@@ -48,6 +48,8 @@ def reproduce(config: Config, workdir: Path) -> dict:
 
   Writes results.json and report.html into `workdir`, and returns what results.json holds.
   """
+  if set(config.grid.inits) - {SCRATCH}:
+    stages.check_workers(config)
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
   stages.check_splits(config, data)

@@ -34,9 +34,15 @@ def load_data(config: Config, workdir: Path) -> Dataset:
   return data
 
 
+def check_workers(config: Config) -> None:
+  """Makes sure that pre-training's batch can be shared out; raises a UserError that says what to change."""
+  batch_size = recipe(config, 'pretrain').batch_size
+  pretraining.check_workers(config.masking.workers, batch_size, len(parallel.local_devices()))
+
+
 def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
   """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without masks."""
-  pretraining.check_workers(config.masking.workers, len(parallel.local_devices()))
+  check_workers(config)
   rundir.check(workdir, 'pretrain', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']

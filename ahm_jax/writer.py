@@ -76,6 +76,7 @@ class Bar:
   """
 
   def __init__(self, name: str, start: int, stop: int, batch_size: int, validation: str = 'score'):
+    self._batch_size = batch_size
     self._validation = validation
     self._first = True
     self._terminal = sys.stderr.isatty()
@@ -83,10 +84,9 @@ class Bar:
     self._shown: dict[str, float] = {}
     self._bar = tqdm.tqdm(
       desc=name,
-      initial=start,
-      total=stop,
+      initial=start * batch_size,
+      total=stop * batch_size,
       unit='images',
-      unit_scale=batch_size,
       smoothing=0,
       mininterval=0.1 if self._terminal else QUIET_SECONDS,
       dynamic_ncols=self._terminal,
@@ -95,10 +95,10 @@ class Bar:
 
   def advance(self, loss: float, validation: dict[str, float] | None) -> None:
     self._shown['loss'] = loss
-    if validation is not None:
-      self._shown[self._validation] = validation.get(self._validation, validation['score'])
+    if validation and self._validation in validation:
+      self._shown[self._validation] = validation[self._validation]
     self._bar.set_postfix(self._shown, refresh=False)
-    self._bar.update()
+    self._bar.update(self._batch_size)
     if self._first:
       self._first = False
       self._bar.initial = self._bar.n

@@ -47,12 +47,17 @@ def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Netwo
   return Networks(unet, strategies.build(context))
 
 
-def check_workers(workers: int, devices: int) -> None:
-  """Makes sure that every device has the same number of workers.
+def check_workers(workers: int, batch_size: int, devices: int) -> None:
+  """Makes sure that workers have the same number of images, and devices the same number of workers.
 
   Raises:
-    UserError: it cannot.
+    UserError: they cannot.
   """
+  if batch_size % workers:
+    raise UserError(
+      f'config.masking.workers is {workers}, which does not divide the batch_size of {batch_size}; '
+      'every worker has the same number of images'
+    )
   if workers % devices:
     raise UserError(
       f'config.masking.workers is {workers}, which {devices} devices cannot share evenly; make it a multiple of {devices}'

@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ahm_jax import parallel, stages
+from ahm_jax.config import TrainConfig
 from ahm_jax.errors import UserError
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.parallel import DEVICES
@@ -185,4 +188,11 @@ def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_wr
   with pytest.raises(UserError, match=r'config\.masking\.workers is 2, which 4 devices'):
     stages.pretrain(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
-  pretrain.check_workers(8, 4)
+  pretrain.check_workers(8, 16, 4)
+
+
+def test_workers_that_cannot_share_the_batch_are_refused(make_config, tmp_path):
+  config = dataclasses.replace(make_config(workers=4), train=TrainConfig(batch_size=6))
+  with pytest.raises(UserError, match=r'config\.masking\.workers is 4, which does not divide the batch_size of 6'):
+    stages.pretrain(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
