@@ -157,12 +157,12 @@ class Config:
   pretrain: RecipeConfig = field(default_factory=lambda: RecipeConfig(batch_size=12, learning_rate=2e-4, epochs=100))
   segment: RecipeConfig = field(
     default_factory=lambda: RecipeConfig(
-      batch_size=4, learning_rate=3e-4, epochs=100, schedule='staircase', clip=1.0, patience=10
+      batch_size=4, learning_rate=3e-4, epochs=100, schedule='staircase', clip=1.0, patience=4
     )
   )
   classify: ClassifyConfig = field(default_factory=ClassifyConfig)
   classifier: RecipeConfig = field(
-    default_factory=lambda: RecipeConfig(batch_size=16, learning_rate=1e-4, epochs=50, patience=10)
+    default_factory=lambda: RecipeConfig(batch_size=16, learning_rate=1e-4, epochs=50, patience=4)
   )
   evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
   grid: GridConfig = field(default_factory=GridConfig)
