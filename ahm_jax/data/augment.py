@@ -54,6 +54,11 @@ def normalise(x: jax.Array) -> jax.Array:
   return (x - 0.5) / 0.25
 
 
+def denormalise(x: jax.Array) -> jax.Array:
+  """The inverse of `normalise`."""
+  return x * 0.25 + 0.5
+
+
 def _pose(key: jax.Array, size: int, config: AugmentConfig) -> tuple[jax.Array, list[jax.Array]]:
   """A random square in one of 8 poses: whether to transpose, then each pixel's row and column of origin, [size, size]."""
   scale_key, corner_key, pose_key = jax.random.split(key, 3)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ahm_jax.config import MaskingConfig
-from ahm_jax.data.augment import normalise
+from ahm_jax.data.augment import denormalise, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.evaluate import at_own_size
 from ahm_jax.evaluation.metrics import segmentation_scores
@@ -46,7 +46,7 @@ def _show(strategy, unet, masking: MaskingConfig):
     masked = hide(normalise(images / 255.0), proposal.hidden, masking.patch_size, masking.fill_value)
     repaired = unet.apply(variables, masked, train=False)
     pixels = to_pixels(proposal.hidden, masking.patch_size)[..., None]
-    as_bytes = jnp.clip((repaired * 0.25 + 0.5) * 255 + 0.5, 0, 255).astype(jnp.uint8)
+    as_bytes = jnp.clip(denormalise(repaired) * 255 + 0.5, 0, 255).astype(jnp.uint8)
     return proposal.probability, proposal.hidden, jnp.where(pixels > 0, as_bytes, images)
 
   return show

@@ -9,7 +9,7 @@ import scipy.ndimage
 
 from ahm_jax.config import AugmentConfig
 from ahm_jax.data import augment as module
-from ahm_jax.data.augment import augment, augment_batch, normalise
+from ahm_jax.data.augment import augment, augment_batch, denormalise, normalise
 
 NOTHING = {'flip': False, 'scale': 0.0, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.0}
 
@@ -181,3 +181,9 @@ def test_every_position_has_its_own_draw_wherever_it_is_computed(batch):
 
 def test_normalise():
   np.testing.assert_array_equal(normalise(jnp.array([0.0, 0.5, 1.0])), [-2, 0, 2])
+
+
+def test_denormalise_takes_normalise_back():
+  x = np.linspace(0, 1, 11, dtype=np.float32)
+  np.testing.assert_allclose(denormalise(normalise(x)), x, atol=1e-6)
+  np.testing.assert_allclose(denormalise(np.array([-2.0, 0.0, 2.0])), [0, 0.5, 1])
