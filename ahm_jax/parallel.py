@@ -88,7 +88,7 @@ def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
   Returns:
     advance(state, resident, inputs, key) -> state, metrics. `inputs` are Picks, which each device gathers from its resident
     images, or a Batch of arrays [D, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and `state` is
-    given up. The step's key is fold_in(key, state.step). Metrics are [D]; `fetch` reads them.
+    given up. The step's key is fold_in(key, state.step). Metrics are [D]; `fetch` reads them. advance.lower gives the program.
   """
 
   def run(state, resident, inputs, key):
@@ -110,6 +110,7 @@ def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
     # Host devices share one pool of threads, and several steps in flight can each wait for a thread that another one holds.
     return compiled(jax.block_until_ready(state), *rest)
 
+  one_at_a_time.lower = compiled.lower
   return one_at_a_time
 
 

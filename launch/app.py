@@ -1,8 +1,9 @@
 """What the launch scripts share: their two flags, their help, and how they end."""
 
+import functools
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -39,27 +40,36 @@ def run(stage: Callable[[Config, pathlib.Path], None]) -> None:
   Wrong input ends it with one line on standard error and exit code 2; so does Ctrl-C, with 130.
   """
 
-  def main(_):
+  def main():
+    stage(config_module.from_config_dict(_CONFIG.value), pathlib.Path(_WORKDIR.value).expanduser())
+
+  run_tool(main, required=('config', 'workdir'), help_text=_HELP)
+
+
+def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str = '') -> None:
+  """As `run`, for a script with flags of its own, of which it names those that must be given."""
+
+  def guarded(_):
     logging.set_verbosity(logging.WARNING)
     try:
-      stage(config_module.from_config_dict(_CONFIG.value), pathlib.Path(_WORKDIR.value).expanduser())
+      main()
     except UserError as error:
       _refuse(error)
     except KeyboardInterrupt:
       print('\ninterrupted; the same command goes on where it was', file=sys.stderr)
       sys.exit(INTERRUPTED)
 
-  app.run(main, flags_parser=_parse)
+  app.run(guarded, flags_parser=functools.partial(_parse, required=required, help_text=help_text))
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], required: Sequence[str], help_text: str) -> list[str]:
   if {'-h', '-help', '--help', '--helpshort', '--helpfull'} & set(argv):
-    print(sys.modules['__main__'].__doc__.strip() + '\n' + _HELP)
+    print(sys.modules['__main__'].__doc__.strip() + '\n' + help_text)
     sys.exit(0)
   try:
     rest = flags.FLAGS(argv)
-    missing = [flag.name for flag in (_CONFIG, _WORKDIR) if flag.value is None]
-    if not missing:
+    missing = [name for name in required if flags.FLAGS[name].value is None]
+    if not missing and 'config' in required:
       _CONFIG.value.to_dict()  # A file that failed to load says so only here.
   except (UserError, flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError) as error:
     _refuse(_one_line(error))

@@ -109,15 +109,20 @@ def _over_labels(summary, styles, key: str, title: str, alt: str, scale: float =
 
 
 def curve_chart(
-  curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], styles: Mapping[str, int], title: str, stage: str
+  curves: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+  styles: Mapping[str, int],
+  title: str,
+  stage: str,
+  over: str = 'training steps',
 ) -> str:
-  """Training curves.
+  """Training curves, or others.
 
   Args:
     curves: (init, steps, values) of each run; runs of an init share a colour.
     styles: see `style_numbers`.
     title: what the values are.
     stage: where they come from, for those who hear the page.
+    over: what the horizontal axis counts.
   """
   every = np.concatenate([np.asarray(values, float) for _, _, values in curves])
   with matplotlib.rc_context(_STYLE):
@@ -136,11 +141,11 @@ def curve_chart(
       axes.yaxis.set_major_formatter('{x:g}')
       axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel('step')
+    axes.set_xlabel(over)
     axes.grid(axis='y')
     axes.set_axisbelow(True)
     figure.legend(loc='outside lower center', ncols=min(len(named), 4))
-    return _to_svg(figure, f'{stage}: {title} over training steps, one line a run')
+    return _to_svg(figure, f'{stage}: {title} over {over}, one line a run')
 
 
 def _init_colour(number: int) -> str:

@@ -65,12 +65,8 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
   summary = results['summary']
   inits = [row['init'] for row in summary] + list(results['agent'])
   styles = charts.style_numbers(list(dict.fromkeys(inits + [_run_parts(name)[1] for name in curves])))
-  loader = jinja2.FileSystemLoader(Path(__file__).parent)
-  environment = jinja2.Environment(
-    loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-  )
-  environment.filters |= {'number': _number, 'signed': _signed, 'interval': _interval, 'labels': label_count}
-  page = environment.get_template(_TEMPLATE).render(
+  page = _render(
+    _TEMPLATE,
     results=results,
     palette=charts.PALETTE,
     styles=styles,
@@ -91,6 +87,20 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
   )
   Path(path).write_text(page, encoding='utf-8')
+
+
+def charts_page(title: str, note: str, svgs: Sequence[str]) -> str:
+  """A page of charts in the report's style."""
+  return _render('charts_template.html', title=title, note=note, charts=[Markup(svg) for svg in svgs], palette=charts.PALETTE)
+
+
+def _render(template: str, **values) -> str:
+  loader = jinja2.FileSystemLoader(Path(__file__).parent)
+  environment = jinja2.Environment(
+    loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+  )
+  environment.filters |= {'number': _number, 'signed': _signed, 'interval': _interval, 'labels': label_count}
+  return environment.get_template(template).render(**values)
 
 
 def conclusions(summary: Sequence[Mapping]) -> list[str]:

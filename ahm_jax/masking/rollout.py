@@ -75,9 +75,10 @@ def rollout(
     return (repaired, carry), (observation, *proposal, losses, paid)
 
   keys = jax.random.split(key, rounds)
-  if rounds == 1:  # Not a loop of one turn: on CPU, XLA's convolutions are ten times slower inside a loop.
+  if rounds == 1:
     (last_observation, carry), only = one_round((images, carry), keys[0])
     steps = jax.tree.map(lambda x: x[None], only)
   else:
-    (last_observation, carry), steps = lax.scan(one_round, (images, carry), keys)
+    # Unrolled: on CPU, XLA's convolutions are ten times slower inside a loop, one of a single turn too.
+    (last_observation, carry), steps = lax.scan(one_round, (images, carry), keys, unroll=True)
   return Rollout(*steps, last_observation), carry

@@ -125,9 +125,10 @@ def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array,
 def predict(unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
   """Lesion probabilities, float32 [N, S, S], of uint8 images [N, S, S, C]."""
   variables = {'params': params, 'batch_stats': batch_stats}
-  return in_batches(functools.partial(_probabilities, unet, variables), images, batch_size)
+  return in_batches(functools.partial(probabilities, unet, variables), images, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _probabilities(unet, variables, images):
+def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
+  """Lesion probabilities, float32 [B, S, S], of one batch of uint8 images [B, S, S, C]."""
   return jax.nn.sigmoid(unet.apply(variables, normalise(images / 255.0), train=False)[..., 0])

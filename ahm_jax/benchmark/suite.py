@@ -1,0 +1,84 @@
+"""All workloads one after another, and what they make together: benchmark.json's contents, and a table."""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+
+import jax
+
+from ahm_jax.benchmark import growth, starting, workloads
+from ahm_jax.benchmark.trainings import SIZES
+from ahm_jax.benchmark.workloads import Bench, Result
+
+WORKLOADS: dict[str, Callable[[Bench], Result]] = {
+  'unet_train': workloads.unet_train,
+  'unet_infer': workloads.unet_infer,
+  'pretrain': workloads.pretrain,
+  'vgg16': workloads.vgg16,
+  'public_loop': workloads.public_loop,
+  'input': workloads.inputs,
+  'start': starting.start,
+  'growth': growth.growth,
+}
+RATIOS = (
+  'unet_train_vs_torch',
+  'unet_infer_vs_torch',
+  'ahm_light_vs_uniform_time',
+  'ahm_vgg16_vs_uniform_time',
+  'streamed_vs_resident',
+  'ahm_vs_public_loop',
+)
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
+
+
+def measure(names: Sequence[str], say: Callable[[str], None]) -> dict:
+  """Runs the workloads named, of WORKLOADS, and says each figure as soon as it is there.
+
+  Returns:
+    {'versions', 'device', 'figures', 'ratios', 'ratio_ranges'}. A figure has 'workload', 'name', 'unit', 'median', 'low',
+    'high' and 'samples'. 'ratios' has all of RATIOS, medians over rounds, and None for what was not measured; 'ratio_ranges'
+    has the lowest and highest of those that were.
+  """
+  device = jax.local_devices()[0]
+  bench = Bench(device.platform, SIZES.get(device.platform, SIZES['gpu']))
+  figures, ratios = [], {}
+  for name in names:
+    say(f'{name}: {_first_line(WORKLOADS[name])}')
+    result = WORKLOADS[name](bench)
+    for item in result.figures:
+      say(_row(item.name, item.median, item.low, item.high, item.unit))
+    for key, values in result.ratios.items():
+      say(_row(key, statistics.median(values), min(values), max(values), 'ratio'))
+    figures += result.figures
+    ratios |= result.ratios
+  return {
+    'versions': {'python': platform.python_version(), **_versions()},
+    'device': {'platform': device.platform, 'kind': device.device_kind, 'count': jax.local_device_count(), 'cores': _cores()},
+    'figures': [item._asdict() for item in figures],
+    'ratios': dict.fromkeys(RATIOS) | {key: statistics.median(values) for key, values in ratios.items()},
+    'ratio_ranges': {key: [min(values), max(values)] for key, values in ratios.items()},
+  }
+
+
+def _first_line(function: Callable) -> str:
+  return function.__doc__.splitlines()[0]
+
+
+def _row(name: str, median: float, low: float, high: float, unit: str) -> str:
+  return f'  {name:44} {median:12.4g}   {low:10.4g} to {high:<10.4g} {unit}'
+
+
+def _versions() -> dict[str, str]:
+  found = {}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0))

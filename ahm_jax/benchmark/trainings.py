@@ -1,0 +1,167 @@
+"""Our tasks on random images, a step at a time."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ahm_jax import config as config_module
+from ahm_jax import parallel
+from ahm_jax.config import Config
+from ahm_jax.data.dataset import Split
+from ahm_jax.data.source import Source, source
+from ahm_jax.training import classify, pretrain, segment
+from ahm_jax.training.state import Task
+
+CLASSES = 3
+_FAR = 10**9  # More steps than any benchmark takes.
+
+
+class Sizes(NamedTuple):
+  """What is measured on one kind of device."""
+
+  unet_width: int
+  unet_side: int
+  unet_batches: tuple[int, ...]
+  dtypes: tuple[str, ...]
+  pretrain_width: int
+  pretrain_side: int
+  pretrain_patch: int
+  pretrain_batch: int
+  vgg_width: int
+  vgg_side: int
+  vgg_batch: int
+  growth_batches: tuple[int, ...]
+  growth_sides: tuple[int, ...]
+
+
+SIZES = {
+  'cpu': Sizes(
+    unet_width=64,
+    unet_side=128,
+    unet_batches=(4,),
+    dtypes=('float32',),
+    pretrain_width=16,
+    pretrain_side=64,
+    pretrain_patch=8,
+    pretrain_batch=16,
+    vgg_width=64,
+    vgg_side=128,
+    vgg_batch=4,
+    growth_batches=(1, 4, 16, 64),
+    growth_sides=(64, 128, 256, 512),
+  ),
+  'gpu': Sizes(
+    unet_width=64,
+    unet_side=224,
+    unet_batches=(4, 12, 64),
+    dtypes=('float32', 'bfloat16'),
+    pretrain_width=64,
+    pretrain_side=224,
+    pretrain_patch=16,
+    pretrain_batch=48,
+    vgg_width=64,
+    vgg_side=224,
+    vgg_batch=64,
+    growth_batches=(1, 4, 16, 64),
+    growth_sides=(64, 128, 256, 512),
+  ),
+}
+
+
+def random_split(count: int, side: int, seed: int = 0) -> Split:
+  """`count` images of noise with masks and labels of noise."""
+  rng = np.random.default_rng(seed)
+  return Split(
+    ids=tuple(map(str, range(count))),
+    images=rng.integers(0, 256, (count, side, side, 3), np.uint8),
+    masks=rng.integers(0, 2, (count, side, side), np.uint8),
+    labels=rng.integers(0, CLASSES, count).astype(np.int32),
+    has_mask=np.ones(count, bool),
+    groups=tuple(map(str, range(count))),
+    full_masks=(b'',) * count,
+  )
+
+
+def configured(width: int, side: int, batch: int, augmented: bool, **fields: Any) -> Config:
+  """The defaults at a size; `fields` are dotted names with __ for the dot, such as masking__workers=4.
+
+  Without augmentation a step is the network's alone.
+  """
+  tree = config_module.default()
+  tree.model.unet_width = tree.model.agent_width = tree.model.vgg_width = width
+  tree.data.image_size = side
+  tree.train.batch_size = batch
+  if not augmented:
+    for stage in ('pretrain', 'segment', 'classifier'):
+      tree[stage].augment.update(flip=False, scale=0.0, brightness=0.0, contrast=0.0, hue=0.0)
+  for name, value in fields.items():
+    *parents, last = name.split('__')
+    node = tree
+    for parent in parents:
+      node = node[parent]
+    node[last] = value
+  return config_module.from_config_dict(tree)
+
+
+class Training:
+  """A task in training; a call is one step, and returns when it is done.
+
+  Args:
+    task: what is trained.
+    batches: what it is trained on.
+  """
+
+  def __init__(self, task: Task, batches: Source):
+    init_key, step_key = jax.random.split(jax.random.key(0))
+    self._source = batches
+    self._advance = parallel.over_all(task.step, batches.devices)
+    self._key = parallel.replicate(step_key, batches.devices)
+    self._state = parallel.replicate(task.init(init_key), batches.devices)
+    self._inputs = iter(batches.inputs(0, _FAR))
+
+  def __call__(self) -> None:
+    self.step(next(self._inputs))
+
+  def next_inputs(self) -> Any:
+    return next(self._inputs)
+
+  def step(self, inputs: Any) -> None:
+    self._state, _ = self._advance(self._state, self._source.resident, inputs, self._key)
+    jax.block_until_ready(self._state)
+
+  def lowered(self) -> jax.stages.Lowered:
+    """The step as it is before XLA changes it."""
+    return self._advance.lower(self._state, self._source.resident, next(self._inputs), self._key)
+
+
+def pretraining(config: Config, split: Split, resident: bool = True) -> Training:
+  steps = config_module.recipe(config, 'pretrain').steps or _FAR
+  task = pretrain.build(config, split, steps, steps_per_epoch=1)
+  return Training(task, _source(config, split, resident))
+
+
+def segmentation(config: Config, split: Split) -> Training:
+  return Training(segment.build(config, split, _FAR, steps_per_epoch=1), _source(config, split, resident=True))
+
+
+def classification(config: Config, split: Split) -> Training:
+  return Training(classify.build(config, split, CLASSES, _FAR, steps_per_epoch=1), _source(config, split, resident=True))
+
+
+def _source(config: Config, split: Split, resident: bool) -> Source:
+  share = config.data.resident_share if resident else 0.0
+  data = dataclasses.replace(config.data, resident_share=share)
+  return source(split, data, np.arange(len(split)), config.train.batch_size, seed=0)
+
+
+def times(step: Callable[[], None], count: int) -> Callable[[], None]:
+  """`count` steps as one."""
+
+  def repeated():
+    for _ in range(count):
+      step()
+
+  return repeated

@@ -1,0 +1,49 @@
+"""Measures how fast this machine runs ahm_jax, beside PyTorch where the `bench` extra is installed; prints and writes it.
+
+  python -m launch.benchmark --out=benchmark.json
+  python -m launch.benchmark --out=benchmark.json --only=unet_train,pretrain
+
+Sides that are compared take turns in one run, and a ratio is the median over rounds of the ratio within a round: on a machine
+that others use too, trust the ratios before the times. The default set takes at most ten minutes on 2 cores.
+
+Flags:
+  --out=FILE          JSON: versions, device, figures with median, lowest and highest, and ratios. The charts of `growth`
+                      go into a page beside it, FILE.growth.html.
+  --only=NAME,...     Workloads to run: unet_train, unet_infer, pretrain, vgg16, public_loop, input, start, growth.
+
+Exit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C."""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from launch import app
+
+_OUT = flags.DEFINE_string('out', None, 'JSON file to write.')
+_ONLY = flags.DEFINE_list('only', [], 'Workloads to run; all where empty.')
+
+
+def main():
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch is to have its share of the memory.
+  from ahm_jax import rundir
+  from ahm_jax.benchmark import growth, suite
+  from ahm_jax.benchmark.timing import Figure
+  from ahm_jax.errors import UserError
+
+  unknown = [name for name in _ONLY.value if name not in suite.WORKLOADS]
+  if unknown:
+    raise UserError(f'--only names {unknown[0]!r}; the workloads are {", ".join(suite.WORKLOADS)}')
+  out = Path(_OUT.value).expanduser()
+  if not out.parent.is_dir():
+    raise UserError(f'--out={out} cannot be written: there is no folder {out.parent}')
+  results = suite.measure(_ONLY.value or list(suite.WORKLOADS), say=lambda line: print(line, flush=True))
+  rundir.write_json(out, results)
+  if any(item['workload'] == 'growth' for item in results['figures']):
+    page = growth.growth_page([Figure(**item) for item in results['figures']], results['device']['kind'])
+    out.with_name(out.name + '.growth.html').write_text(page, encoding='utf-8')
+  print(f'\n{out}')
+
+
+if __name__ == '__main__':
+  app.run_tool(main, required=('out',))

@@ -1,0 +1,108 @@
+"""The workloads at sizes at which they take seconds; what they measure is not looked at, only that it is there."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from ahm_jax.benchmark import growth, suite, trainings, workloads
+from ahm_jax.benchmark.timing import Figure
+from ahm_jax.benchmark.trainings import Sizes
+from ahm_jax.benchmark.workloads import Bench, Result
+
+TINY = Sizes(
+  unet_width=2,
+  unet_side=16,
+  unet_batches=(1, 2),
+  dtypes=('float32',),
+  pretrain_width=2,
+  pretrain_side=32,
+  pretrain_patch=8,
+  pretrain_batch=4,
+  vgg_width=2,
+  vgg_side=32,
+  vgg_batch=2,
+  growth_batches=(1, 2),
+  growth_sides=(32, 64),
+)
+BENCH = Bench('cpu', TINY, seconds=0.0)
+
+
+def check(result: Result, workload: str, names: set[str]):
+  assert {item.name for item in result.figures} >= names
+  for item in result.figures:
+    assert item.workload == workload and item.samples >= 3
+    assert 0 <= item.low <= item.median <= item.high < math.inf
+  for values in result.ratios.values():
+    assert all(0 < value < math.inf for value in values)
+
+
+def test_a_training_step_is_counted_and_timed():
+  result = workloads.unet_train(BENCH)
+  check(result, 'unet_train', {'ours float32, batch 1', 'ours float32, batch 2'})
+  assert {item.unit for item in result.figures} == {'images/s', 'TFLOP/s'}
+
+
+def test_counted_operations_are_three_times_the_forward_ones():
+  """Of convolutions and matrices; norms and losses come on top, which at width 16 are little."""
+  sizes = TINY._replace(unet_width=16, unet_side=32)
+  side = workloads._our_unet_training(sizes, 2, 'float32')
+  config = trainings.configured(16, 32, 2, augmented=False)
+  unet = workloads.segment.network(config.model)
+  shape = jax.ShapeDtypeStruct((2, 32, 32, 3), np.uint8)
+  variables = jax.eval_shape(lambda: workloads.init_variables(unet, jax.random.key(0), (1, 32, 32, 3)))
+  forward = workloads.segment.probabilities.lower(unet, variables, shape).cost_analysis()['flops']
+  assert workloads.operations_of(side) == pytest.approx(3 * forward, rel=0.1)
+  assert workloads.operations_of(lambda: None) is None
+
+
+def test_streamed_input_is_set_against_resident():
+  result = workloads.inputs(BENCH)
+  check(result, 'input', {'resident', 'streamed', 'resident, waiting', 'streamed, waiting'})
+  assert list(result.ratios) == ['streamed_vs_resident']
+  assert all(item.high <= 100 for item in result.figures if item.unit == '% of step')
+
+
+def test_growth_has_time_and_memory_for_every_value_and_a_page(monkeypatch):
+  monkeypatch.setattr(growth, 'AXES', ('batch',))
+  result = growth.growth(BENCH)
+  assert [(item.name, item.unit) for item in result.figures] == [
+    (f'batch={batch}', unit) for batch in TINY.growth_batches for unit in ('ms', 'MiB')
+  ]
+  small, large = (item.median for item in result.figures if item.unit == 'MiB')
+  assert 0 < small < large
+  page = growth.growth_page(result.figures, '<cpu>')
+  assert page.count('<svg') == 2 and '&lt;cpu&gt;' in page and '<cpu>' not in page
+
+
+def test_growth_changes_one_thing_at_a_time(monkeypatch):
+  monkeypatch.setattr(growth.trainings, 'pretraining', lambda config, split: config)
+  seen = {}
+  for axis, value, build in growth._points(TINY):
+    config = build()
+    shape = config.train.batch_size, config.data.image_size, config.masking.workers, config.masking.rounds
+    seen[axis, value] = shape
+  assert seen['batch', 2] == (2, 32, 1, 1)
+  assert seen['side', 64] == (1, 64, 1, 1)
+  assert seen['workers', 1] == (8, 32, 1, 1) and seen['workers', 8] == (8, 32, 8, 1)
+  assert seen['rounds', 4] == (1, 32, 1, 4)
+
+
+def test_what_is_written_has_every_documented_key(monkeypatch):
+  fake = Result([Figure('pretrain', 'uniform', 'ms', 2.0, 1.0, 3.0, 3)], {'ahm_light_vs_uniform_time': [1.0, 3.0, 2.0]})
+
+  def pretrain(bench):
+    """A fake."""
+    return fake
+
+  monkeypatch.setitem(suite.WORKLOADS, 'pretrain', pretrain)
+  said = []
+  results = suite.measure(['pretrain'], said.append)
+  assert list(results) == ['versions', 'device', 'figures', 'ratios', 'ratio_ranges']
+  assert list(results['ratios']) == list(suite.RATIOS)
+  assert results['ratios']['ahm_light_vs_uniform_time'] == 2.0 and results['ratios']['unet_train_vs_torch'] is None
+  assert results['ratio_ranges'] == {'ahm_light_vs_uniform_time': [1.0, 3.0]}
+  assert results['figures'] == [fake.figures[0]._asdict()]
+  assert results['versions']['jax'] == jax.__version__ and results['device']['platform'] == 'cpu'
+  assert said[0] == 'pretrain: A fake.' and len(said) == 3
