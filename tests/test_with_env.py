@@ -134,6 +134,11 @@ def test_installs_once_under_the_constraints_and_keeps_pip_quiet(checkout):
   assert len(checkout.installs()) == 1
 
 
+def test_big_arrays_go_into_huge_pages_unless_the_user_tunes_malloc(checkout):
+  assert 'GLIBC_TUNABLES=glibc.malloc.hugetlb=1\n' in checkout.run('env').stdout
+  assert 'GLIBC_TUNABLES=glibc.malloc.check=1\n' in checkout.run('env', GLIBC_TUNABLES='glibc.malloc.check=1').stdout
+
+
 @pytest.mark.skipif(Path('/proc/driver/nvidia/version').exists(), reason='this machine has an NVIDIA driver')
 def test_installs_cuda_only_where_there_is_a_driver_and_then_keeps_it(checkout):
   checkout.run('env')
