@@ -1,11 +1,20 @@
-"""The only profiler: traces some steps of a run, for TensorBoard or Perfetto."""
+"""The only profiler: traces some whole steps of a run, for XProf, TensorBoard or Perfetto."""
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from ahm_jax.errors import UserError
+
+
+class Capture(NamedTuple):
+  """A trace that was taken."""
+
+  directory: Path
+  steps: int
+  seconds: float  # From the first step's start to the last one's end.
 
 
 class Profiler:
@@ -20,34 +29,43 @@ class Profiler:
   """
 
   def __init__(self, steps: str, directory: Path):
-    self._first, self._end = _parse(steps)
+    self._first, self._end = parse(steps)
     self._directory = directory
-    self._tracing = False
+    self._started: float | None = None
+    self._from = 0
 
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
-    self._stop()
+    if self._started is not None:
+      self._stop()
 
   def before(self, step: int, state: Any) -> None:
     """To be called before every step, with the arrays that the steps so far lead to."""
-    inside = self._first <= step < self._end
-    if inside and not self._tracing:
+    if self._started is None and self._first <= step < self._end:
       jax.block_until_ready(state)
-      jax.profiler.start_trace(self._directory)
-      self._tracing = True
-    if self._tracing and not inside:
-      jax.block_until_ready(state)
-      self._stop()
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0  # It would slow the host down, and fill the trace.
+      jax.profiler.start_trace(self._directory, profiler_options=options)
+      self._started, self._from = time.perf_counter(), step
+
+  def after(self, step: int, state: Any) -> Capture | None:
+    """To be called after every step, with the arrays it leads to; the capture, when its last step was traced."""
+    if self._started is None or step + 1 < self._end:
+      return None
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - self._started
+    self._stop()
+    return Capture(self._directory, step + 1 - self._from, seconds)
 
   def _stop(self):
-    if self._tracing:
-      jax.profiler.stop_trace()
-      self._tracing = False
+    self._started = None
+    jax.profiler.stop_trace()
 
 
-def _parse(steps: str) -> tuple[int, int]:
+def parse(steps: str) -> tuple[int, int]:
+  """(a, b) of 'a:b', (0, 0) of ''; raises a UserError for anything else."""
   if not steps:
     return 0, 0
   first, colon, end = steps.partition(':')

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from ahm_jax import checkpoint, parallel, rundir
 from ahm_jax.config import Config, RecipeConfig, recipe
 from ahm_jax.data import dataset as datasets
 from ahm_jax.data.dataset import Dataset, Split
-from ahm_jax.data.source import source
+from ahm_jax.data.source import Source, source
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import evaluate as scoring
 from ahm_jax.evaluation import metrics
@@ -40,8 +41,36 @@ def check_workers(config: Config) -> None:
   pretraining.check_workers(config.masking.workers, batch_size, len(parallel.local_devices()))
 
 
+class Plan(NamedTuple):
+  """A stage that is ready to be trained."""
+
+  task: Task
+  recipe: RecipeConfig
+  split: Split
+  indices: np.ndarray  # Of the images of the split that are trained on.
+  steps: int
+
+  def source(self, config: Config) -> Source:
+    """Its batches."""
+    return source(self.split, config.data, self.indices, self.recipe.batch_size, config.seed)
+
+
 def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
   """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without masks."""
+  return _fit(plan_pretrain(config, workdir, data), config, workdir)
+
+
+def segment(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
+  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run that `init_from` names."""
+  return _fit(plan_segment(config, workdir, data), config, workdir)
+
+
+def classify(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
+  """Trains a classifier on what the segmentation run that `init_from` names finds in the labelled images."""
+  return _fit(plan_classify(config, workdir, data), config, workdir)
+
+
+def plan_pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   check_workers(config)
   rundir.check(workdir, 'pretrain', config)
   data = data or load_data(config, workdir)
@@ -49,11 +78,10 @@ def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> Trai
   training = recipe(config, 'pretrain')
   steps = total_steps(training, len(train.ids))
   task = pretraining.build(config, data.splits['validation'], steps, len(train.ids) / training.batch_size)
-  return _fit(task, config, training, workdir, train, np.arange(len(train.ids)), steps)
+  return Plan(task, training, train, np.arange(len(train.ids)), steps)
 
 
-def segment(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run that `init_from` names."""
+def plan_segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   pretrained = None
   if config.init_from:
     _, origin = rundir.read(Path(config.init_from), ('pretrain',))
@@ -69,11 +97,10 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Train
   training = recipe(config, 'segment')
   steps = total_steps(training, len(chosen))
   task = segmentation.build(config, _held_out(data, 'mask'), steps, len(chosen) / training.batch_size, pretrained)
-  return _fit(task, config, training, workdir, train, chosen, steps)
+  return Plan(task, training, train, chosen, steps)
 
 
-def classify(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a classifier on what the segmentation run that `init_from` names finds in the labelled images."""
+def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   if config.classify.input != 'image':
     if not config.init_from:
       raise UserError(
@@ -92,7 +119,7 @@ def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Trai
   training = recipe(config, 'classifier')
   steps = total_steps(training, len(labelled))
   task = classification.build(config, validation, len(data.class_names), steps, len(labelled) / training.batch_size)
-  return _fit(task, config, training, workdir, labelled, np.arange(len(labelled)), steps)
+  return Plan(task, training, labelled, np.arange(len(labelled)), steps)
 
 
 def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict:
@@ -159,10 +186,12 @@ def _held_out(data: Dataset, what: str) -> Split:
   return split.take(known)
 
 
-def _fit(task: Task, config: Config, training: RecipeConfig, workdir: Path, split: Split, indices, steps: int) -> TrainState:
-  batches = source(split, config.data, indices, training.batch_size, config.seed)
-  rundir.claim(workdir, task.name, config)
-  return fit(task, batches, training, workdir, seed=config.seed, total_steps=steps, profile_steps=config.profile.steps)
+def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
+  batches = plan.source(config)
+  rundir.claim(workdir, plan.task.name, config)
+  return fit(
+    plan.task, batches, plan.recipe, workdir, seed=config.seed, total_steps=plan.steps, profile_steps=config.profile.steps
+  )
 
 
 def predict_lesions(config: Config, workdir: Path, images: np.ndarray) -> np.ndarray:

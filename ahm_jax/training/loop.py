@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from ahm_jax import parallel
+from ahm_jax import parallel, trace
 from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import RecipeConfig
 from ahm_jax.data.source import Source
@@ -80,6 +80,9 @@ def _train(
   for step, inputs in enumerate(source.inputs(progress.step, total_steps), progress.step + 1):
     profiler.before(step - 1, state)
     state, metrics = advance(state, source.resident, inputs, key)
+    if capture := profiler.after(step - 1, state):
+      lowered = advance.lower(state, source.resident, inputs, key)
+      print(trace.table(trace.summarise(capture, lowered, source.batch_size)), flush=True)
     if in_flight:
       _record(writer, *in_flight)
     in_flight = step, metrics

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reproduce')
+STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reproduce', 'profile')
 
 
 def test_a_wrong_command_is_refused_with_one_line_and_exit_code_2(commands, tmp_path):
@@ -27,6 +27,20 @@ def test_help_says_what_the_command_does_and_takes(commands, stage):
   assert f'\n  python -m launch.{stage} --config=' in done.stdout
   assert '\n  --workdir=DIR ' in done.stdout and 'Exit codes: 0 done; 2 wrong input' in done.stdout
   assert max(map(len, done.stdout.splitlines())) <= 130
+
+
+def test_benchmark_has_flags_of_its_own(commands, tmp_path):
+  done = commands.fork('benchmark', '--help')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert '\n  python -m launch.benchmark --out=' in done.stdout and '--only=NAME' in done.stdout
+  for flags, message in (
+    ((), '--out is missing'),
+    ((f'--out={tmp_path / "no" / "b.json"}',), 'there is no folder'),
+    ((f'--out={tmp_path / "b.json"}', '--only=unet_train,unets'), "--only names 'unets'; the workloads are unet_train,"),
+  ):
+    done = commands.fork('benchmark', *flags)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
+  assert not list(tmp_path.iterdir())
 
 
 PRETRAIN = ('pretrain', '--config=configs/phantom.py')

@@ -215,8 +215,10 @@ def test_a_loss_that_is_not_finite_is_the_users_error(tmp_path):
     run(tmp_path, scored()._replace(step=broken))
 
 
-def test_profile_writes_a_trace(tmp_path):
+def test_profile_writes_a_trace_and_says_where_a_step_goes(tmp_path, capsys):
   run(tmp_path, profile_steps='2:4')
+  said = capsys.readouterr().out
+  assert 'where a step goes' in said and ' convolution ' in said
   assert [path for path in (tmp_path / 'profile').rglob('*') if path.is_file() and path.stat().st_size]
 
 
