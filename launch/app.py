@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ahm_jax import compilation
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
@@ -51,6 +52,7 @@ def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str =
 
   def guarded(_):
     logging.set_verbosity(logging.WARNING)
+    compilation.keep_programs()
     try:
       main()
     except UserError as error:
