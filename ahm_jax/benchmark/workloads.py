@@ -151,10 +151,22 @@ def _against_torch(bench: Bench, workload: str, ours: Callable, theirs: str) -> 
       if operations.get(name):
         rates = [operations[name] / 1e12 / x for x in seconds]
         figures.append(figure(workload, f'{name}, batch {batch}', 'TFLOP/s', rates))
+        if bench.platform == 'gpu':
+          shares = [100 * rate / matrix_rate() for rate in rates]
+          figures.append(figure(workload, f'{name}, batch {batch}, MFU', '% of matrix rate', shares))
     # The last batch is the largest; a ratio without a batch in its name is that one's.
     key = f'{workload}_vs_torch' if batch == bench.sizes.unet_batches[-1] else f'{workload}_vs_torch_batch{batch}'
     found |= _best_against_torch(key, taken)
   return Result(figures, found)
+
+
+@functools.cache
+def matrix_rate(side: int = 8192) -> float:
+  """What the device does at its best, in TFLOP/s: the product of two bfloat16 matrices of `side` x `side`, median of ROUNDS."""
+  left, right = jax.random.normal(jax.random.key(0), (2, side, side), jnp.bfloat16)
+  product = jax.jit(jnp.matmul)
+  seconds = alternate({'product': lambda: jax.block_until_ready(product(left, right))}, float('inf'))['product']
+  return 2 * side**3 / statistics.median(seconds) / 1e12
 
 
 def operations_of(side: Callable[[], None]) -> float | None:

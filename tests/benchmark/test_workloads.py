@@ -57,6 +57,18 @@ def test_counted_operations_are_three_times_the_forward_ones():
   assert workloads.operations_of(lambda: None) is None
 
 
+def test_the_share_of_the_matrix_rate_is_given_on_a_gpu(monkeypatch):
+  monkeypatch.setattr(workloads, 'has_torch', lambda: False)
+  monkeypatch.setattr(workloads, 'matrix_rate', lambda: 0.5)
+  result = workloads.unet_train(BENCH._replace(platform='gpu', sizes=TINY._replace(unet_batches=(1,))))
+  rate, share = (next(item for item in result.figures if item.unit == unit) for unit in ('TFLOP/s', '% of matrix rate'))
+  assert share.name.endswith('MFU') and share.median == pytest.approx(100 * rate.median / 0.5)
+
+
+def test_the_matrix_rate_is_a_number_of_operations_a_second():
+  assert 0 < workloads.matrix_rate(side=64) < 1e3
+
+
 def test_streamed_input_is_set_against_resident():
   result = workloads.inputs(BENCH)
   check(result, 'input', {'resident', 'streamed', 'resident, waiting', 'streamed, waiting'})
