@@ -2,7 +2,9 @@
 
   launch/with_env python -m launch.reproduce --config=configs/isic_cpu.py --config.data.root=DIR --workdir=runs/isic_cpu
 
-DIR is laid out as configs/folder.py says.
+DIR is laid out as configs/folder.py says. Expect Dice of 0.74 to 0.76 with 20 labels and 0.77 to 0.78 with 50, whatever the
+pre-training (3 seeds, 211 test images; the intervals are in BUILD_NOTES.md), and an agent with a difficulty rank correlation of
+0.50, a hardness ratio of 1.74 and a border lift of 1.30. About two and a quarter hours on 2 cores.
 """
 
 from ahm_jax import config
