@@ -1,6 +1,10 @@
 """The only Orbax: a run's checkpoints, of which the latest and the best are kept."""
 
+import contextlib
 import math
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +64,8 @@ class Checkpoints:
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves in the background; the next step may take `state` over at once."""
-    self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=progress._asdict())
+    with _ctrl_c_waits():  # Interrupted half-way, Orbax would leave a thread behind that complains when Python ends.
+      self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=progress._asdict())
 
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
@@ -83,6 +88,22 @@ class Checkpoints:
   def _restore(self, step: int, target: TrainState) -> TrainState:
     self._manager.wait_until_finished()
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+  """Ctrl-C is heard when the block is done."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  heard = []
+  handler = signal.signal(signal.SIGINT, lambda *arguments: heard.append(arguments))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, handler)
+  if heard:
+    signal.raise_signal(signal.SIGINT)
 
 
 def _directory(workdir: Path) -> Path:

@@ -1,4 +1,5 @@
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -109,3 +110,23 @@ def test_no_checkpoint_is_the_users_error(tmp_path):
     pass
   with pytest.raises(UserError, match='holds no checkpoint'):
     load_variables(tmp_path, best=False)
+
+
+def test_ctrl_c_during_a_save_is_heard_when_it_is_done(tmp_path, monkeypatch):
+  handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with Checkpoints(tmp_path) as checkpoints:
+      whole_save = checkpoints._manager.save
+
+      def interrupted_save(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return whole_save(*arguments, **options)
+
+      monkeypatch.setattr(checkpoints._manager, 'save', interrupted_save)
+      with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(state_at(1), Progress().after(1, 0.5))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  finally:
+    signal.signal(signal.SIGINT, handler)
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.progress() == Progress(1, 0.5, 0.5, 0)

@@ -68,7 +68,6 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
   page = _render(
     _TEMPLATE,
     results=results,
-    palette=charts.PALETTE,
     styles=styles,
     conclusions=conclusions(summary),
     best=best_rows(summary),
@@ -81,8 +80,6 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
     curves=_curve_charts(curves, styles),
     examples=[_example_view(example) for example in examples],
     colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
-    truth_colour='#{:02x}{:02x}{:02x}'.format(*pictures.TRUTH_COLOUR),
-    prediction_colour='#{:02x}{:02x}{:02x}'.format(*pictures.PREDICTION_COLOUR),
     cell_columns=list(dict.fromkeys(key for cell in results['cells'] for key in cell)),
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
   )
@@ -91,7 +88,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
 
 def charts_page(title: str, note: str, svgs: Sequence[str]) -> str:
   """A page of charts in the report's style."""
-  return _render('charts_template.html', title=title, note=note, charts=[Markup(svg) for svg in svgs], palette=charts.PALETTE)
+  return _render('charts_template.html', title=title, note=note, charts=[Markup(svg) for svg in svgs])
 
 
 def _render(template: str, **values) -> str:
@@ -100,7 +97,12 @@ def _render(template: str, **values) -> str:
     loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
   )
   environment.filters |= {'number': _number, 'signed': _signed, 'interval': _interval, 'labels': label_count}
-  return environment.get_template(template).render(**values)
+  style = {
+    'palette': charts.PALETTE,
+    'truth_colour': '#{:02x}{:02x}{:02x}'.format(*pictures.TRUTH_COLOUR),
+    'prediction_colour': '#{:02x}{:02x}{:02x}'.format(*pictures.PREDICTION_COLOUR),
+  }
+  return environment.get_template(template).render(**style, **values)
 
 
 def conclusions(summary: Sequence[Mapping]) -> list[str]:
