@@ -9,35 +9,30 @@ is, give its own command --config.profile.steps=a:b.
 
   --stage=NAME             pretrain (the default), segment or classify."""
 
-import jax
 from absl import flags
 
-from ahm_jax import parallel, profiling, stages, trace
+from ahm_jax import profiling, stages, trace
 from ahm_jax.profiling import Profiler
+from ahm_jax.training.stepper import Stepper
 from launch import app
 
-_STAGE = flags.DEFINE_enum('stage', 'pretrain', ['pretrain', 'segment', 'classify'], 'Which training to profile.')
+_PLANS = {'pretrain': stages.plan_pretrain, 'segment': stages.plan_segment, 'classify': stages.plan_classify}
+_STAGE = flags.DEFINE_enum('stage', 'pretrain', list(_PLANS), 'Which training to profile.')
 STEPS = '5:15'  # Where the config names none.
 
 
 def main(config, workdir):
   steps = config.profile.steps or STEPS
   _, end = profiling.parse(steps)
-  plan = {'pretrain': stages.plan_pretrain, 'segment': stages.plan_segment, 'classify': stages.plan_classify}[_STAGE.value](
-    config, workdir
-  )
+  plan = _PLANS[_STAGE.value](config, workdir)
   source = plan.source(config)
-  advance = parallel.over_all(plan.task.step, source.devices)
-  init_key, step_key = jax.random.split(jax.random.key(config.seed))
-  key = parallel.replicate(step_key, source.devices)
-  state = parallel.replicate(plan.task.init(init_key), source.devices)
+  stepper = Stepper(plan.task, source, config.seed)
   with Profiler(steps, workdir / 'profile') as profiler:
-    for step, inputs in enumerate(source.inputs(0, end)):
-      profiler.before(step, state)
-      state, _ = advance(state, source.resident, inputs, key)
-      capture = profiler.after(step, state)
-  lowered = advance.lower(state, source.resident, inputs, key)
-  print(trace.table(trace.summarise(capture, lowered, source.batch_size)))
+    for step in range(end):
+      profiler.before(step, stepper.state)
+      stepper.step(stepper.next_inputs())
+      capture = profiler.after(step, stepper.state)
+  print(trace.table(trace.summarise(capture, stepper.lowered(), source.batch_size)))
   print(f'\n{capture.directory}')
 
 

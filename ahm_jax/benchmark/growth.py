@@ -7,6 +7,7 @@ from ahm_jax.benchmark.timing import Figure, alternate, figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result, pretraining_config
 from ahm_jax.evaluation import charts, report
+from ahm_jax.training.stepper import Stepper
 
 AXES = ('batch', 'side', 'workers', 'rounds')
 WORKERS = ROUNDS = (1, 2, 4, 8)
@@ -30,12 +31,11 @@ def growth(bench: Bench) -> Result:
   return Result(figures, {})
 
 
-def _points(sizes: Sizes) -> list[tuple[str, int, Callable[[], trainings.Training]]]:
+def _points(sizes: Sizes) -> list[tuple[str, int, Callable[[], Stepper]]]:
   smallest = {'batch': sizes.growth_batches[0], 'side': sizes.growth_sides[0], 'workers': 1, 'rounds': 1}
   ranges = {'batch': sizes.growth_batches, 'side': sizes.growth_sides, 'workers': WORKERS, 'rounds': ROUNDS}
 
   def build(batch, side, workers, rounds):
-    batch = max(batch, workers)
     fields = {'data__image_size': side, 'masking__workers': workers, 'masking__rounds': rounds}
     split = trainings.random_split(2 * batch, side)
     return trainings.pretraining(pretraining_config(sizes, batch, **fields), split)

@@ -1,22 +1,18 @@
 """Our tasks on random images, a step at a time."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ahm_jax import config as config_module
-from ahm_jax import parallel
 from ahm_jax.config import Config
 from ahm_jax.data.dataset import Split
 from ahm_jax.data.source import Source, source
 from ahm_jax.training import classify, pretrain, segment
-from ahm_jax.training.state import Task
+from ahm_jax.training.stepper import FAR, Stepper
 
 CLASSES = 3
-_FAR = 10**9  # More steps than any benchmark takes.
 
 
 class Sizes(NamedTuple):
@@ -97,71 +93,23 @@ def configured(width: int, side: int, batch: int, augmented: bool, **fields: Any
   if not augmented:
     for stage in ('pretrain', 'segment', 'classifier'):
       tree[stage].augment.update(flip=False, scale=0.0, brightness=0.0, contrast=0.0, hue=0.0)
-  for name, value in fields.items():
-    *parents, last = name.split('__')
-    node = tree
-    for parent in parents:
-      node = node[parent]
-    node[last] = value
+  tree.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
   return config_module.from_config_dict(tree)
 
 
-class Training:
-  """A task in training; a call is one step, and returns when it is done.
-
-  Args:
-    task: what is trained.
-    batches: what it is trained on.
-  """
-
-  def __init__(self, task: Task, batches: Source):
-    init_key, step_key = jax.random.split(jax.random.key(0))
-    self._source = batches
-    self._advance = parallel.over_all(task.step, batches.devices)
-    self._key = parallel.replicate(step_key, batches.devices)
-    self._state = parallel.replicate(task.init(init_key), batches.devices)
-    self._inputs = iter(batches.inputs(0, _FAR))
-
-  def __call__(self) -> None:
-    self.step(next(self._inputs))
-
-  def next_inputs(self) -> Any:
-    return next(self._inputs)
-
-  def step(self, inputs: Any) -> None:
-    self._state, _ = self._advance(self._state, self._source.resident, inputs, self._key)
-    jax.block_until_ready(self._state)
-
-  def lowered(self) -> jax.stages.Lowered:
-    """The step as it is before XLA changes it."""
-    return self._advance.lower(self._state, self._source.resident, next(self._inputs), self._key)
+def pretraining(config: Config, split: Split, resident: bool = True) -> Stepper:
+  return Stepper(pretrain.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident))
 
 
-def pretraining(config: Config, split: Split, resident: bool = True) -> Training:
-  steps = config_module.recipe(config, 'pretrain').steps or _FAR
-  task = pretrain.build(config, split, steps, steps_per_epoch=1)
-  return Training(task, _source(config, split, resident))
+def segmentation(config: Config, split: Split) -> Stepper:
+  return Stepper(segment.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident=True))
 
 
-def segmentation(config: Config, split: Split) -> Training:
-  return Training(segment.build(config, split, _FAR, steps_per_epoch=1), _source(config, split, resident=True))
-
-
-def classification(config: Config, split: Split) -> Training:
-  return Training(classify.build(config, split, CLASSES, _FAR, steps_per_epoch=1), _source(config, split, resident=True))
+def classification(config: Config, split: Split) -> Stepper:
+  return Stepper(classify.build(config, split, CLASSES, FAR, steps_per_epoch=1), _source(config, split, resident=True))
 
 
 def _source(config: Config, split: Split, resident: bool) -> Source:
   share = config.data.resident_share if resident else 0.0
   data = dataclasses.replace(config.data, resident_share=share)
   return source(split, data, np.arange(len(split)), config.train.batch_size, seed=0)
-
-
-def times(step: Callable[[], None], count: int) -> Callable[[], None]:
-  """`count` steps as one."""
-
-  def repeated():
-    for _ in range(count):
-      step()
-
-  return repeated

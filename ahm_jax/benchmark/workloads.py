@@ -13,10 +13,11 @@ import numpy as np
 
 from ahm_jax.benchmark import trainings
 from ahm_jax.benchmark.timing import Figure, alternate, figure, ratios
-from ahm_jax.benchmark.trainings import Sizes, Training, configured, random_split
+from ahm_jax.benchmark.trainings import Sizes, configured, random_split
 from ahm_jax.config import Config
 from ahm_jax.models.layers import init_variables
 from ahm_jax.training import segment
+from ahm_jax.training.stepper import Stepper
 
 SECONDS = 30.0  # Of timing, for each group of sides that take turns; warming up comes on top.
 DEVICE_STEPS = 10  # Of a side that is too short, or too uneven, to be timed alone.
@@ -120,13 +121,14 @@ def inputs(bench: Bench) -> Result:
   return Result(figures, {'streamed_vs_resident': ratios(taken['resident'], taken['streamed'])})
 
 
-def _steps_with_waits(training: Training, waits: list[float]) -> None:
+def _steps_with_waits(training: Stepper, waits: list[float]) -> None:
   waited = 0.0
   for _ in range(DEVICE_STEPS):
     started = time.perf_counter()
     batch = training.next_inputs()
     waited += time.perf_counter() - started
     training.step(batch)
+    jax.block_until_ready(training.state)
   waits.append(waited)
 
 
@@ -171,7 +173,7 @@ def matrix_rate(side: int = 8192) -> float:
 
 def operations_of(side: Callable[[], None]) -> float | None:
   """Floating point operations of a training step as counted in its program before XLA changes it; None for other sides."""
-  return side.lowered().cost_analysis().get('flops') if isinstance(side, Training) else None
+  return side.lowered().cost_analysis().get('flops') if isinstance(side, Stepper) else None
 
 
 def _torch_sides(bench: Bench, function: str, width: int, side: int, batch: int) -> dict[str, Callable[[], None]]:
@@ -197,7 +199,7 @@ def _rate(workload: str, name: str, seconds: list[float], images: int) -> Figure
   return figure(workload, name, 'images/s', [images / x for x in seconds])
 
 
-def _our_unet_training(sizes: Sizes, batch: int, dtype: str) -> Training:
+def _our_unet_training(sizes: Sizes, batch: int, dtype: str) -> Stepper:
   config = configured(sizes.unet_width, sizes.unet_side, batch, augmented=False, model__dtype=dtype)
   return trainings.segmentation(config, random_split(2 * batch, sizes.unet_side))
 
@@ -210,6 +212,6 @@ def _our_unet_inference(sizes: Sizes, batch: int, dtype: str) -> Callable[[], No
   return lambda: jax.block_until_ready(segment.probabilities(unet, variables, images))
 
 
-def _our_vgg16(sizes: Sizes, dtype: str) -> Training:
+def _our_vgg16(sizes: Sizes, dtype: str) -> Stepper:
   config = configured(sizes.vgg_width, sizes.vgg_side, sizes.vgg_batch, augmented=False, model__dtype=dtype)
   return trainings.classification(config, random_split(2 * sizes.vgg_batch, sizes.vgg_side))

@@ -67,6 +67,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
   styles = charts.style_numbers(list(dict.fromkeys(inits + [_run_parts(name)[1] for name in curves])))
   page = _render(
     _TEMPLATE,
+    title=f'{results["dataset"]}: what masked pre-training gained',
     results=results,
     styles=styles,
     conclusions=conclusions(summary),

@@ -13,7 +13,7 @@ from ahm_jax.benchmark.workloads import Bench, Result
 
 TINY = Sizes(
   unet_width=2,
-  unet_side=16,
+  unet_side=32,
   unet_batches=(1, 2),
   dtypes=('float32',),
   pretrain_width=2,
