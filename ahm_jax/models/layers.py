@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ahm_jax.models.convolution import convolve
+
 
 def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict:
   """Fresh variables of a network for inputs of `shape` [B, H, W, C]."""
@@ -40,7 +42,14 @@ class ConvNorm(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     x = nn.Conv(
-      self.features, (3, 3), self.strides, use_bias=False, kernel_init=he_normal, dtype=self.dtype, name='convolution'
+      self.features,
+      (3, 3),
+      self.strides,
+      use_bias=False,
+      kernel_init=he_normal,
+      dtype=self.dtype,
+      conv_general_dilated=convolve,
+      name='convolution',
     )(x)
     x = nn.BatchNorm(
       use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name, name='norm'
