@@ -14,8 +14,8 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 CLASS_NAMES = ('nevus', 'melanoma', 'seborrheic_keratosis')
 CLASS_SHARES = (0.5, 0.3, 0.2)
@@ -93,7 +93,7 @@ def draw_layers(rng: np.random.Generator, size: int) -> Layers:
 @functools.lru_cache(maxsize=64)
 def _interpolation(size: int, grid: int) -> np.ndarray:
   """Matrix float32 [size, grid] that carries `grid` values to `size` pixels by cubic splines."""
-  spread = ndimage.zoom(np.eye(grid, dtype=np.float32), (size / grid, 1), order=3, mode='mirror', grid_mode=False)
+  spread = scipy.ndimage.zoom(np.eye(grid, dtype=np.float32), (size / grid, 1), order=3, mode='mirror', grid_mode=False)
   return np.ascontiguousarray(spread, np.float32)
 
 
@@ -395,7 +395,7 @@ def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     picture *= 1 - _step(distance, edge, edge + 0.02)
   blur = rng.uniform(0.0, 0.006) * size
   if blur > 0.3:
-    picture = ndimage.gaussian_filter(picture, (0, blur, blur), truncate=2.5)
+    picture = scipy.ndimage.gaussian_filter(picture, (0, blur, blur), truncate=2.5)
   return picture + np.float32(rng.uniform(0.003, 0.014)) * rng.standard_normal((size, size), np.float32)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage, stats
-from sklearn import metrics as sklearn_metrics
+import scipy
 
 OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
 _TEXT_COLUMNS = ('image', 'label', 'predicted')
@@ -74,9 +73,9 @@ def hausdorff95(prediction: np.ndarray, truth: np.ndarray) -> float:
     return math.nan
   if not prediction.any() or not truth.any():
     return math.hypot(*truth.shape)
-  box = ndimage.find_objects((prediction | truth).astype(np.uint8))[0]
-  borders = [mask[box] & ~ndimage.binary_erosion(mask[box]) for mask in (prediction, truth)]
-  directed = [ndimage.distance_transform_edt(~borders[1 - i])[borders[i]] for i in (0, 1)]
+  box = scipy.ndimage.find_objects((prediction | truth).astype(np.uint8))[0]
+  borders = [mask[box] & ~scipy.ndimage.binary_erosion(mask[box]) for mask in (prediction, truth)]
+  directed = [scipy.ndimage.distance_transform_edt(~borders[1 - i])[borders[i]] for i in (0, 1)]
   return float(max(np.percentile(distances, 95) for distances in directed))
 
 
@@ -124,9 +123,11 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict
   probabilities, labels = probabilities[known], labels[known]
   if not len(labels):
     return {'accuracy': math.nan, 'balanced_accuracy': math.nan, 'auc': math.nan}
+  from sklearn.metrics import recall_score  # Here, since it takes a second, and every command reads this file.
+
   predicted = probabilities.argmax(axis=1)
   present = np.unique(labels)
-  recall = sklearn_metrics.recall_score(labels, predicted, labels=present, average='macro', zero_division=0)
+  recall = recall_score(labels, predicted, labels=present, average='macro', zero_division=0)
   return {
     'accuracy': float(np.mean(predicted == labels)),
     'balanced_accuracy': float(recall),
@@ -137,8 +138,10 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict
 def _auc(probabilities: np.ndarray, labels: np.ndarray, present: np.ndarray) -> float:
   if len(present) < 2:
     return math.nan
+  from sklearn.metrics import roc_auc_score
+
   positives = [1] if probabilities.shape[1] == 2 else present
-  return float(np.mean([sklearn_metrics.roc_auc_score(labels == k, probabilities[:, k]) for k in positives]))
+  return float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in positives]))
 
 
 def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
@@ -159,7 +162,7 @@ def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
     known = np.isfinite(first) & np.isfinite(second)
     first, second = first[known], second[known]
     if first.size and np.ptp(first) > 0 and np.ptp(second) > 0:
-      correlations.append(stats.spearmanr(first, second).statistic)
+      correlations.append(scipy.stats.spearmanr(first, second).statistic)
   return float(np.mean(correlations)) if correlations else math.nan, len(a) - len(correlations)
 
 
