@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from ahm_jax import processes
 from ahm_jax.errors import UserError
 from ahm_jax.training.state import TrainState
 
@@ -42,6 +43,8 @@ def _score(progress: dict[str, float]) -> float:
 class Checkpoints:
   """The checkpoints of one run. A context manager: leaving it waits for the last save to be on disk.
 
+  Several processes that train together all make the same calls, and one checkpoint results.
+
   Args:
     workdir: the run's directory.
   """
@@ -59,18 +62,23 @@ class Checkpoints:
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
-    self._manager.close()
+  def __exit__(self, kind, error, trace):
+    if not processes.is_loss(error):  # Closing would wait for the process that is lost.
+      self._manager.close()
 
   def save(self, state: TrainState, progress: Progress) -> None:
-    """Saves in the background; the next step may take `state` over at once."""
+    """Saves in the background; the next step may take `state` over at once.
+
+    Args:
+      state: replicated over the devices of all processes (`parallel.of_all`).
+    """
     with _ctrl_c_waits():  # Interrupted half-way, Orbax would leave a thread behind that complains when Python ends.
       self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=progress._asdict())
 
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
     step = self._manager.latest_step()
-    return Progress() if step is None else Progress(**self._manager.metrics(step))
+    return processes.from_first(Progress() if step is None else Progress(**self._manager.metrics(step)))
 
   def restore_latest(self, target: TrainState) -> TrainState:
     """The latest state.
@@ -85,8 +93,9 @@ class Checkpoints:
     """The state with the highest score, of equal ones the latest. `target` as for `restore_latest`."""
     return self._restore(self._manager.best_step(), target)
 
-  def _restore(self, step: int, target: TrainState) -> TrainState:
+  def _restore(self, step: int | None, target: TrainState) -> TrainState:
     self._manager.wait_until_finished()
+    step = processes.from_first(0 if step is None else step)  # A shared file system may show others an older list.
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
 
 
@@ -104,6 +113,12 @@ def _ctrl_c_waits() -> Iterator[None]:
     signal.signal(signal.SIGINT, handler)
   if heard:
     signal.raise_signal(signal.SIGINT)
+
+
+def latest_step(workdir: Path) -> int:
+  """That of the latest checkpoint in a run's directory, 0 where there is none; for a message, since it loads nothing."""
+  steps = [int(path.name) for path in _directory(workdir).glob('*') if path.name.isdecimal()]
+  return max(steps, default=0)
 
 
 def _directory(workdir: Path) -> Path:

@@ -1,4 +1,8 @@
-"""The only pmap: a task's pure step over all local devices, state replicated without a leading axis, batch split."""
+"""The only pmap: a task's pure step over all devices, state replicated without a leading axis, batch split.
+
+Where several processes train together, `devices` are the D devices of all of them, and each process holds what its own d devices
+need.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,27 +21,32 @@ DEVICES = 'devices'  # Name of the axis that a step reduces over.
 
 
 class Picks(NamedTuple):
-  """Which of the resident images each of the D devices takes, b of them."""
+  """Which of the resident images each of the d devices of this process takes, b of them."""
 
-  indices: np.ndarray  # int32 [D, b]
-  positions: np.ndarray  # int32 [D, b], in the global batch
+  indices: np.ndarray  # int32 [d, b]
+  positions: np.ndarray  # int32 [d, b], in the global batch
 
 
 class Resident(NamedTuple):
-  """A whole split, once on every device."""
+  """A whole split, once on every device of this process."""
 
   images: jax.Array  # uint8 [N, S, S, C]
   masks: jax.Array  # uint8 [N, S, S]
   labels: jax.Array  # int32 [N]
 
 
-def local_devices() -> tuple[jax.Device, ...]:
-  """What a run trains on."""
-  return tuple(jax.local_devices())
+def all_devices() -> tuple[jax.Device, ...]:
+  """What a run trains on: the devices of process 0, then those of process 1, and so on."""
+  return tuple(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
 
 
-def over_devices(array: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
-  """[B, ...] as [D, B / D, ...].
+def own(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
+  """Those of this process."""
+  return tuple(device for device in devices if device.process_index == jax.process_index())
+
+
+def own_rows(array: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
+  """[B, ...], of the global batch, as [d, B / D, ...]: the rows that this process's devices take.
 
   Raises:
     UserError: D does not divide B.
@@ -46,7 +55,7 @@ def over_devices(array: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray
     raise UserError(
       f'batch_size is {len(array)}, which {len(devices)} devices cannot share evenly; make it a multiple of {len(devices)}'
     )
-  return array.reshape(len(devices), -1, *array.shape[1:])
+  return array.reshape(len(devices), -1, *array.shape[1:])[[device.process_index == jax.process_index() for device in devices]]
 
 
 def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
@@ -55,8 +64,19 @@ def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-  """Puts a whole copy of every array on every device; nothing is sent where it is there already."""
-  return jax.device_put(tree, replicated(devices))
+  """Puts a whole copy of every array on every device of this process; nothing is sent where it is there already."""
+  return jax.device_put(tree, replicated(own(devices)))
+
+
+def of_all(tree: Any, devices: Sequence[jax.Device]) -> Any:
+  """Arrays that every process has replicated, as arrays replicated over the devices of all; nothing is copied or sent."""
+  sharding = replicated(devices)
+
+  def join(array):
+    copies = [shard.data for shard in array.addressable_shards]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, copies)
+
+  return tree if len(own(devices)) == len(devices) else jax.tree.map(join, tree)
 
 
 def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -87,8 +107,8 @@ def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
 
   Returns:
     advance(state, resident, inputs, key) -> state, metrics. `inputs` are Picks, which each device gathers from its resident
-    images, or a Batch of arrays [D, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and `state` is
-    given up. The step's key is fold_in(key, state.step). Metrics are [D]; `fetch` reads them. advance.lower gives the program.
+    images, or a Batch of arrays [d, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and `state` is
+    given up. The step's key is fold_in(key, state.step). Metrics are [d]; `fetch` reads them. advance.lower gives the program.
   """
 
   def run(state, resident, inputs, key):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ahm_jax import checkpoint, parallel, rundir
+from ahm_jax import checkpoint, parallel, processes, rundir
 from ahm_jax.config import Config, RecipeConfig, recipe
 from ahm_jax.data import dataset as datasets
 from ahm_jax.data.dataset import Dataset, Split
@@ -29,7 +29,8 @@ PER_IMAGE = 'per_image.csv'
 
 def load_data(config: Config, workdir: Path) -> Dataset:
   """The data set, prepared if need be; what the user should know of it is printed."""
-  data = datasets.load(config.data, workdir)
+  with processes.first_alone():
+    data = datasets.load(config.data, workdir)
   for note in data.notes:
     print(note)
   return data
@@ -38,7 +39,7 @@ def load_data(config: Config, workdir: Path) -> Dataset:
 def check_workers(config: Config) -> None:
   """Makes sure that pre-training's batch can be shared out; raises a UserError that says what to change."""
   batch_size = recipe(config, 'pretrain').batch_size
-  pretraining.check_workers(config.masking.workers, batch_size, len(parallel.local_devices()))
+  pretraining.check_workers(config.masking.workers, batch_size, len(parallel.all_devices()))
 
 
 class Plan(NamedTuple):
@@ -188,7 +189,9 @@ def _held_out(data: Dataset, what: str) -> Split:
 
 def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
   batches = plan.source(config)
-  rundir.claim(workdir, plan.task.name, config)
+  with processes.first_alone():
+    claim = rundir.claim if processes.is_first() else rundir.check
+    claim(workdir, plan.task.name, config)
   return fit(
     plan.task, batches, plan.recipe, workdir, seed=config.seed, total_steps=plan.steps, profile_steps=config.profile.steps
   )
@@ -210,7 +213,7 @@ def load_pretrained(config: Config, workdir: Path, data: Dataset) -> TrainState:
   """The last state of the pre-training run in `workdir`, whose config this is."""
   task = pretraining.build(config, data.splits['validation'], steps=1, steps_per_epoch=1)
   shapes = jax.eval_shape(task.init, jax.random.key(0))
-  device = jax.sharding.SingleDeviceSharding(parallel.local_devices()[0])
+  device = jax.sharding.SingleDeviceSharding(parallel.all_devices()[0])
   with checkpoint.Checkpoints(workdir) as checkpoints:
     return checkpoints.restore_latest(parallel.abstract(shapes, device))
 

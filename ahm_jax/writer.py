@@ -56,6 +56,22 @@ class Writer:
     self._since_line.clear()
 
 
+class Silent:
+  """Stands for a Writer in the processes that tell nothing."""
+
+  def __init__(self, *_):
+    pass
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def add(self, *_):
+    pass
+
+
 def open_at(path: Path, step: int) -> io.TextIOWrapper:
   """Opens a metrics file to append to, with whatever follows the line of `step` cut off (a half-written line too)."""
   path.touch()

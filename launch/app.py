@@ -1,23 +1,28 @@
-"""What the launch scripts share: their two flags, their help, and how they end."""
+"""What the launch scripts share: their flags, their help, and how they end."""
 
 import functools
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ahm_jax import compilation
+from ahm_jax import checkpoint, compilation, processes
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
 
 USER_ERROR = 2  # Exit code for wrong input.
+FAILED = 1  # Exit code for a fault of the program.
 INTERRUPTED = 130  # Exit code after Ctrl-C, as shells give it.
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, with its variant where it has one: FILE[:variant].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder that this run writes into; made if it is not there.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, or auto, where several processes train.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'How many processes train together.')
+_PROCESS = flags.DEFINE_integer('process', None, 'Which of them this is, from 0.')
 
 _HELP = """
 Flags:
@@ -31,20 +36,49 @@ Flags:
     init_from                                    the run whose weights this one starts from
     seed
   Every field, with its meaning and default: ahm_jax/config.py
+"""
 
-Exit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C."""
+_SEVERAL = f"""
+To train in several processes, on one machine or more, start the same command in each with these:
+  --coordinator=HOST:PORT  Where process 0 can be reached, on a free port; all wait {processes.JOINING} s for each other.
+  --processes=N            How many there are; batch_size is shared out evenly among the devices of all.
+  --process=I              Which one this is, 0 to N - 1. Process 0 prints and logs.
+  --coordinator=auto       In place of the three in a SLURM step, under Open MPI or mpi4py, or in a Kubernetes job
+                           (with jax[k8s]).
+"""
+
+_CODES = '\nExit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C{}.'
+_LOST = f'; {processes.LOST} another process was lost,\n  the same command goes on'
+
+_ALONE = (
+  'only launch.pretrain, launch.segment and launch.classify run in several processes; leave out --coordinator. To share a grid '
+  'among machines, start launch.reproduce on each with the same --workdir and its own --config.grid.seeds, and at the end once '
+  'with all of them'
+)
 
 
-def run(stage: Callable[[Config, pathlib.Path], None]) -> None:
+def run(stage: Callable[[Config, pathlib.Path], None], several: bool = False) -> None:
   """Reads the flags, builds and checks the config, calls `stage(config, workdir)`, and ends the process.
 
-  Wrong input ends it with one line on standard error and exit code 2; so does Ctrl-C, with 130.
+  Wrong input ends it with one line on standard error and exit code 2; so does Ctrl-C, with 130, and the loss of another
+  process, with 75.
+
+  Args:
+    several: whether several processes may run the stage together.
   """
 
   def main():
-    stage(config_module.from_config_dict(_CONFIG.value), pathlib.Path(_WORKDIR.value).expanduser())
+    config = config_module.from_config_dict(_CONFIG.value)
+    workdir = pathlib.Path(_WORKDIR.value).expanduser()
+    processes.check(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if _COORDINATOR.value is not None:
+      if not several:
+        raise UserError(_ALONE)
+      processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, functools.partial(_lost, workdir))
+    stage(config, workdir)
 
-  run_tool(main, required=('config', 'workdir'), help_text=_HELP)
+  help_text = _HELP + (_SEVERAL if several else '') + _CODES.format(_LOST if several else '')
+  run_tool(main, required=('config', 'workdir'), help_text=help_text)
 
 
 def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str = '') -> None:
@@ -53,15 +87,38 @@ def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str =
   def guarded(_):
     logging.set_verbosity(logging.WARNING)
     compilation.keep_programs()
-    try:
-      main()
-    except UserError as error:
-      _refuse(error)
-    except KeyboardInterrupt:
-      print('\ninterrupted; the same command goes on where it was', file=sys.stderr)
-      sys.exit(INTERRUPTED)
+    processes.leave(_outcome(main))
 
   app.run(guarded, flags_parser=functools.partial(_parse, required=required, help_text=help_text))
+
+
+def _outcome(main: Callable[[], None]) -> int:
+  """Calls `main`, says what stopped it, and returns the exit code; what nobody foresaw is raised where nobody waits for it."""
+  try:
+    main()
+    return 0
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return USER_ERROR
+  except KeyboardInterrupt:
+    print('\ninterrupted; the same command goes on where it was', file=sys.stderr)
+    return INTERRUPTED
+  except Exception as error:
+    if processes.is_loss(error):
+      print(_lost(pathlib.Path(_WORKDIR.value).expanduser()), file=sys.stderr)
+      return processes.LOST
+    if not processes.has_others():
+      raise
+    traceback.print_exc()
+    return FAILED
+
+
+def _lost(workdir: pathlib.Path) -> str:
+  step = checkpoint.latest_step(workdir)
+  return (
+    f'another process was lost, so this one ends; the last checkpoint is that of step {step}; '
+    'the same command goes on from there, with other --processes too'
+  )
 
 
 def _parse(argv: list[str], required: Sequence[str], help_text: str) -> list[str]:

@@ -10,4 +10,4 @@ from ahm_jax import stages
 from launch import app
 
 if __name__ == '__main__':
-  app.run(stages.pretrain)
+  app.run(stages.pretrain, several=True)

@@ -35,7 +35,7 @@ def run(count, steps=3, streamed=False):
   history = []
   for number in range(steps):
     chosen = (np.arange(8, dtype=np.int32) * 5 + number) % 12
-    picks = Picks(*(parallel.over_devices(array, devices) for array in (chosen, np.arange(8, dtype=np.int32))))
+    picks = Picks(*(parallel.own_rows(array, devices) for array in (chosen, np.arange(8, dtype=np.int32))))
     batch = Batch(*(array[picks.indices] for array in RESIDENT), picks.positions)
     state, metrics = advance(state, resident, batch if streamed else picks, key)
     history.append(parallel.fetch(metrics))
@@ -68,7 +68,7 @@ def test_state_stays_replicated_and_is_donated_and_nothing_resident_is_copied():
   devices = tuple(jax.local_devices())
   advance = parallel.over_all(step, devices)
   resident, key = parallel.replicate(RESIDENT, devices), parallel.replicate(jax.random.key(1), devices)
-  picks = Picks(*(parallel.over_devices(np.arange(8, dtype=np.int32), devices) for _ in range(2)))
+  picks = Picks(*(parallel.own_rows(np.arange(8, dtype=np.int32), devices) for _ in range(2)))
   before = fresh(devices)
   with jax.transfer_guard_device_to_device('disallow'):
     after, _ = advance(before, resident, picks, key)
@@ -94,4 +94,4 @@ def test_one_copy_moves_nothing():
 
 def test_a_batch_that_devices_cannot_share_is_the_users_error():
   with pytest.raises(UserError, match='batch_size is 6, which 4 devices'):
-    parallel.over_devices(np.zeros(6), jax.local_devices())
+    parallel.own_rows(np.zeros(6), jax.local_devices())

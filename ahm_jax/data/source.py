@@ -9,7 +9,7 @@ import grain
 import jax
 import numpy as np
 
-from ahm_jax import parallel
+from ahm_jax import parallel, processes
 from ahm_jax.config import DataConfig
 from ahm_jax.data.dataset import Batch, Split, batch_indices
 from ahm_jax.parallel import Picks, Resident
@@ -30,7 +30,7 @@ class Source:
   resident: Resident | None  # None: streamed.
 
   def inputs(self, start: int, stop: int) -> Iterator[Picks | Batch]:
-    """What steps start, start + 1, ..., stop - 1 take, each with leading axes [devices, batch_size / devices]."""
+    """What steps start, start + 1, ..., stop - 1 take, each with leading axes [devices of this process, images a device]."""
     if self.resident is not None:
       return map(self._picks, range(start, stop))
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
@@ -39,7 +39,7 @@ class Source:
   def _picks(self, step: int) -> Picks:
     order = self.indices[batch_indices(self.seed, int(step), len(self.indices), self.batch_size)]
     positions = np.arange(self.batch_size, dtype=np.int32)
-    return Picks(*(parallel.over_devices(array, self.devices) for array in (order.astype(np.int32), positions)))
+    return Picks(*(parallel.own_rows(array, self.devices) for array in (order.astype(np.int32), positions)))
 
   def _batch(self, step: int) -> Batch:
     picks = self._picks(step)
@@ -63,15 +63,16 @@ def source(
     indices: which images of the split to train on.
     batch_size: images per step, over all devices.
     seed: of the order.
-    devices: what the run trains on; all local devices where None.
+    devices: what the run trains on; all devices of all processes where None.
 
   Raises:
     UserError: the devices do not divide batch_size.
   """
-  devices = parallel.local_devices() if devices is None else tuple(devices)
-  parallel.over_devices(np.empty(batch_size), devices)
+  devices = parallel.all_devices() if devices is None else tuple(devices)
+  parallel.own_rows(np.empty(batch_size), devices)
   size = split.images.nbytes + split.masks.nbytes + split.labels.nbytes
-  resident = _resident(split, devices) if size <= config.resident_share * _memory(devices) else None
+  fits = processes.all_of(size <= config.resident_share * _memory(parallel.own(devices)))
+  resident = _resident(split, devices) if fits else None
   return Source(split, np.asarray(indices), batch_size, seed, devices, resident)
 
 

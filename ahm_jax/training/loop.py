@@ -1,19 +1,19 @@
 """The one training loop: dispatch, log, validate, checkpoint, stop early, resume."""
 
 import math
+import tempfile
 from pathlib import Path
 
 import jax
-from jax.sharding import SingleDeviceSharding
 
-from ahm_jax import parallel, trace
+from ahm_jax import parallel, processes, trace
 from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import RecipeConfig
 from ahm_jax.data.source import Source
 from ahm_jax.errors import UserError
 from ahm_jax.profiling import Profiler
 from ahm_jax.training.state import Task, TrainState
-from ahm_jax.writer import Writer
+from ahm_jax.writer import Silent, Writer
 
 VALIDATIONS = 10  # In a run whose recipe does not say how often.
 
@@ -23,7 +23,8 @@ def fit(
 ) -> TrainState:
   """Trains, or goes on with a training that was interrupted, or returns what a finished one led to.
 
-  A run that resumes repeats an uninterrupted one exactly: everything random is a function of `seed` and of the step.
+  A run that resumes repeats an uninterrupted one exactly: everything random is a function of `seed` and of the step. Several
+  processes call this together, with a `source` over the devices of all; process 0 alone writes what the run tells.
 
   Args:
     task: what to train.
@@ -43,22 +44,21 @@ def fit(
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   init_key, step_key = jax.random.split(jax.random.key(seed))
-  shapes = jax.eval_shape(task.init, init_key)
+  target = parallel.abstract(jax.eval_shape(task.init, init_key), parallel.replicated(source.devices))
   with Checkpoints(workdir) as checkpoints:
     progress = checkpoints.progress()
     if not _over(progress, recipe, total_steps):
-      if progress.step:
-        state = checkpoints.restore_latest(parallel.abstract(shapes, parallel.replicated(source.devices)))
-      else:
-        state = parallel.replicate(task.init(init_key), source.devices)
+      fresh = not progress.step
+      state = parallel.replicate(task.init(init_key), source.devices) if fresh else checkpoints.restore_latest(target)
       key = parallel.replicate(step_key, source.devices)
+      open_writer = Writer if processes.is_first() else Silent
       with (
-        Writer(workdir, task.name, progress.step, total_steps, source.batch_size, recipe.log_every, task.shown) as writer,
-        Profiler(profile_steps, workdir / 'profile') as profiler,
+        open_writer(workdir, task.name, progress.step, total_steps, source.batch_size, recipe.log_every, task.shown) as writer,
+        tempfile.TemporaryDirectory() as scratch,
+        Profiler(profile_steps, workdir / 'profile' if processes.is_first() else Path(scratch)) as profiler,
       ):
         _train(task, source, recipe, total_steps, state, key, progress, checkpoints, writer, profiler)
-    target = parallel.abstract(shapes, SingleDeviceSharding(source.devices[0]))
-    return checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target)
+    return parallel.one_copy(checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target))
 
 
 def _train(
@@ -88,11 +88,11 @@ def _train(
     in_flight = step, metrics
     if step % eval_every and step < total_steps:
       continue
-    scores = task.evaluate(parallel.one_copy(state))
+    scores = processes.from_first(task.evaluate(parallel.one_copy(state)))
     _record(writer, *in_flight, scores)
     in_flight = None
     progress = progress.after(step, scores['score'])
-    checkpoints.save(state, progress)
+    checkpoints.save(parallel.of_all(state, source.devices), progress)
     if _over(progress, recipe, total_steps):
       return
 

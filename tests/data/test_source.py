@@ -67,6 +67,8 @@ def test_residence_is_decided_by_the_smallest_devices_memory(split, monkeypatch)
   size = split.images.nbytes + split.masks.nbytes + split.labels.nbytes
 
   class Device:
+    process_index = 0
+
     def __init__(self, limit):
       self.limit = limit
 

@@ -91,7 +91,7 @@ def drive():
       advance = parallel.over_all(task.step, over)
       positions = np.arange(len(split), dtype=np.int32)
       arrays = split.images, split.masks, split.labels, positions
-      batch = Batch(*(parallel.over_devices(array, over) for array in arrays))
+      batch = Batch(*(parallel.own_rows(array, over) for array in arrays))
       key = parallel.replicate(jax.random.key(seed), over)
       state, history = parallel.replicate(state, over), []
       for _ in range(steps):
