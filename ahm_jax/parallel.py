@@ -1,7 +1,6 @@
 """The only pmap: a task's pure step over all devices, state replicated without a leading axis, batch split.
 
-Where several processes train together, `devices` are the D devices of all of them, and each process holds what its own d devices
-need.
+Where several processes train together, `devices` are the D devices of all of them, and each process holds what its own d need.
 """
 
 import functools

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -27,6 +28,7 @@ JOINING = 300  # Seconds that the processes of a run wait for each other when th
 HEARTBEAT = 30  # Seconds without a sign of life after which a process counts as lost.
 LEAVING = 15  # Seconds that a process that ends waits for the others to end too.
 LOST = 75  # Exit code where another process was lost: that of sysexits.h for 'try again'.
+INTERRUPTED = 130  # Exit code after Ctrl-C, as shells give it.
 
 _on_abort: Callable[[], int]  # Says why JAX calls abort(), and returns the exit code.
 
@@ -36,7 +38,7 @@ def _aborted(_):  # As a C handler, since Python's own would run only after abor
   os._exit(_on_abort())
 
 
-def join(coordinator: str, count: int | None, index: int | None, lost: Callable[[], str], seconds: int = JOINING) -> None:
+def join(coordinator: str, count: int | None, index: int | None, last_words: Callable[[int], str]) -> None:
   """Makes this process one of those that train together; to be called before JAX computes anything.
 
   Standard output is that of process 0 from now on, and lines on standard error name the process where it is another.
@@ -46,24 +48,25 @@ def join(coordinator: str, count: int | None, index: int | None, lost: Callable[
       Open MPI or mpi4py, or in a Kubernetes job.
     count: how many processes there are; None with AUTO.
     index: which of them this is, from 0; None with AUTO.
-    lost: the line to print when another process was lost.
-    seconds: that the processes wait for each other.
+    last_words: the line to print, given the exit code: LOST or INTERRUPTED.
 
   Raises:
-    UserError: the three make no sense, or processes have different numbers of devices.
+    UserError: the three make no sense, or processes have different numbers of devices. Where the port is taken, or processes do
+      not find each other within JOINING seconds, the process ends with a line and exit code 2, without an exception.
   """
   check(coordinator, count, index)
-  who = 'the other processes' if coordinator == AUTO else f'process 0 at {coordinator}'
-  _abort_means(f'error: {who} did not answer within {seconds} s; start all processes, each with its own --process', 2)
+  nobody = f'error: the processes have not found each other within {JOINING} s; start all of them, each with its own --process'
+  _abort_means(lambda: nobody, 2)
   ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
   jax.config.update('jax_enable_preemption_service', False)  # It would keep SIGTERM from ending the process.
-  options = {'initialization_timeout': seconds, 'heartbeat_timeout_seconds': HEARTBEAT, 'shutdown_timeout_seconds': LEAVING}
-  if coordinator == AUTO:
-    _find(options)
-  else:
-    jax.distributed.initialize(coordinator, count, index, cluster_detection_method='deactivate', **options)
-  _abort_means(lost, LOST)
+  try:
+    _initialize(coordinator, count, index)
+  except jax.errors.JaxRuntimeError as error:
+    print(f'error: --coordinator={coordinator} cannot be used ({error}); choose another port', file=sys.stderr)
+    _exit(2)  # Python's cleaning up would crash in JAX's half-made service.
+  _abort_means(lambda: last_words(LOST), LOST)
   _speak()
+  _hear_ctrl_c(last_words)
   _check_devices()
 
 
@@ -86,11 +89,14 @@ def check(coordinator: str | None, count: int | None, index: int | None) -> None
     raise UserError(f'--process={index} is none of --processes={count}; they are numbered from 0 to N - 1')
 
 
-def _find(options: dict[str, int]) -> None:
-  """Joins by JAX's own detection, in which mpi4py has to be asked for."""
+def _initialize(coordinator: str, count: int | None, index: int | None) -> None:
+  options = {'initialization_timeout': JOINING, 'heartbeat_timeout_seconds': HEARTBEAT, 'shutdown_timeout_seconds': LEAVING}
+  if coordinator != AUTO:
+    jax.distributed.initialize(coordinator, count, index, cluster_detection_method='deactivate', **options)
+    return
   try:
     jax.distributed.initialize(**options)
-  except ValueError as error:
+  except ValueError as error:  # JAX has found nothing; mpi4py it looks for only where that is named.
     if not importlib.util.find_spec('mpi4py'):
       raise UserError(
         '--coordinator=auto finds no SLURM step, Open MPI or Kubernetes job here; '
@@ -105,6 +111,21 @@ def _speak() -> None:
   else:
     sys.stderr = _Named(sys.stderr, f'process {jax.process_index()}: ')
   os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Gloo, which is C++, tells every connection there.
+
+
+def _hear_ctrl_c(last_words: Callable[[int], str]) -> None:
+  """Ends the process at Ctrl-C, also where it waits in a collective, in which Python would not hear it."""
+  heard, signalled = os.pipe()
+  os.set_blocking(signalled, False)
+  signal.set_wakeup_fd(signalled)
+  signal.signal(signal.SIGINT, lambda *_: None)
+
+  def wait():
+    os.read(heard, 1)
+    print(last_words(INTERRUPTED), file=sys.stderr)
+    _exit(INTERRUPTED)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def _check_devices() -> None:
@@ -123,7 +144,7 @@ class _Named:
 
   def write(self, text: str) -> int:
     for line in text.splitlines(keepends=True):
-      self._stream.write((self._name if self._at_start else '') + line)
+      self._stream.write((self._name if self._at_start and line.strip() else '') + line)
       self._at_start = line.endswith('\n')
     return len(text)
 
@@ -188,24 +209,29 @@ def is_loss(error: BaseException | None) -> bool:
 
 
 def leave(code: int) -> None:
-  """Ends the process, without waiting for what a lost process would have had to do."""
+  """Ends the process, when the others end too, or at once if one of them was lost."""
   if not has_others():
     sys.exit(code)
-  _abort_means('', code)
   if code != LOST:
+    _abort_means(None, code)
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       jax.distributed.shutdown()
-  elif is_first():
-    time.sleep(1)  # The others are to see the loss for themselves, before that of process 0.
+  _exit(code)
+
+
+def _exit(code: int) -> None:
+  """Ends the process without Python's cleaning up, which would wait for what a lost process should have done."""
   sys.stdout.flush()
   sys.stderr.flush()
+  if code in (LOST, INTERRUPTED) and is_first():
+    time.sleep(1)  # The others are to notice what happened before they lose process 0 too.
   os._exit(code)
 
 
-def _abort_means(line: str | Callable[[], str], code: int) -> None:
+def _abort_means(line: Callable[[], str] | None, code: int) -> None:
   def say() -> int:
-    if text := line() if callable(line) else line:
-      print(text, file=sys.stderr, flush=True)
+    if line is not None:
+      print(line(), file=sys.stderr, flush=True)
     return code
 
   global _on_abort

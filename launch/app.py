@@ -16,7 +16,6 @@ from ahm_jax.errors import UserError
 
 USER_ERROR = 2  # Exit code for wrong input.
 FAILED = 1  # Exit code for a fault of the program.
-INTERRUPTED = 130  # Exit code after Ctrl-C, as shells give it.
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, with its variant where it has one: FILE[:variant].')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder that this run writes into; made if it is not there.')
@@ -74,7 +73,7 @@ def run(stage: Callable[[Config, pathlib.Path], None], several: bool = False) ->
     if _COORDINATOR.value is not None:
       if not several:
         raise UserError(_ALONE)
-      processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, functools.partial(_lost, workdir))
+      processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _last_words)
     stage(config, workdir)
 
   help_text = _HELP + (_SEVERAL if several else '') + _CODES.format(_LOST if several else '')
@@ -101,11 +100,11 @@ def _outcome(main: Callable[[], None]) -> int:
     print(f'error: {error}', file=sys.stderr)
     return USER_ERROR
   except KeyboardInterrupt:
-    print('\ninterrupted; the same command goes on where it was', file=sys.stderr)
-    return INTERRUPTED
+    print(_last_words(processes.INTERRUPTED), file=sys.stderr)
+    return processes.INTERRUPTED
   except Exception as error:
     if processes.is_loss(error):
-      print(_lost(pathlib.Path(_WORKDIR.value).expanduser()), file=sys.stderr)
+      print(_last_words(processes.LOST), file=sys.stderr)
       return processes.LOST
     if not processes.has_others():
       raise
@@ -113,8 +112,10 @@ def _outcome(main: Callable[[], None]) -> int:
     return FAILED
 
 
-def _lost(workdir: pathlib.Path) -> str:
-  step = checkpoint.latest_step(workdir)
+def _last_words(code: int) -> str:
+  if code == processes.INTERRUPTED:
+    return '\ninterrupted; the same command goes on where it was'
+  step = checkpoint.latest_step(pathlib.Path(_WORKDIR.value).expanduser())
   return (
     f'another process was lost, so this one ends; the last checkpoint is that of step {step}; '
     'the same command goes on from there, with other --processes too'
