@@ -51,12 +51,14 @@ def join(coordinator: str, count: int | None, index: int | None, last_words: Cal
     last_words: the line to print, given the exit code: LOST or INTERRUPTED.
 
   Raises:
-    UserError: the three make no sense, or processes have different numbers of devices. Where the port is taken, or processes do
-      not find each other within JOINING seconds, the process ends with a line and exit code 2, without an exception.
+    UserError: the three make no sense, or processes have different numbers of devices.
+
+  Where the port is taken, the process ends with a line and exit code 2; where the processes do not find each other within JOINING
+  seconds, with LOST, since they may yet.
   """
   check(coordinator, count, index)
   nobody = f'error: the processes have not found each other within {JOINING} s; start all of them, each with its own --process'
-  _abort_means(lambda: nobody, 2)
+  _abort_means(lambda: nobody, LOST)
   ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
   jax.config.update('jax_enable_preemption_service', False)  # It would keep SIGTERM from ending the process.
   try:

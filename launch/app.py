@@ -47,7 +47,7 @@ To train in several processes, on one machine or more, start the same command in
 """
 
 _CODES = '\nExit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C{}.'
-_LOST = f'; {processes.LOST} another process was lost,\n  the same command goes on'
+_LOST = f'; {processes.LOST} another process was lost or\n  did not come, the same command goes on'
 
 _ALONE = (
   'only launch.pretrain, launch.segment and launch.classify run in several processes; leave out --coordinator. To share a grid '

@@ -25,6 +25,7 @@ def test_help_says_what_the_command_does_and_takes(commands, stage):
   done = commands.fork(stage, '--help')
   assert (done.returncode, done.stderr) == (0, '')
   assert f'\n  python -m launch.{stage} --config=' in done.stdout
+  assert ('\n  --coordinator=HOST:PORT ' in done.stdout) == (stage in ('pretrain', 'segment', 'classify'))
   assert '\n  --workdir=DIR ' in done.stdout and 'Exit codes: 0 done; 2 wrong input' in done.stdout
   assert max(map(len, done.stdout.splitlines())) <= 130
 
@@ -70,6 +71,19 @@ REFUSED = [
     ('reproduce', '--config=configs/phantom.py', '--config.grid.inits=("scratch","imagenet")'),
     "config.grid.inits is 'imagenet'",
   ),
+  ((*PRETRAIN, '--processes=2'), '--processes and --process need --coordinator=HOST:PORT'),
+  ((*PRETRAIN, '--coordinator=node1', '--processes=2', '--process=0'), '--coordinator=node1 is no address; give HOST:PORT'),
+  ((*PRETRAIN, '--coordinator=node1:70000', '--processes=2', '--process=0'), '--coordinator=node1:70000 is no address'),
+  ((*PRETRAIN, '--coordinator=node1:7000', '--processes=2'), 'needs --processes=N and --process=I, of 0 to N - 1'),
+  ((*PRETRAIN, '--coordinator=node1:7000', '--processes=2', '--process=2'), '--process=2 is none of --processes=2'),
+  ((*PRETRAIN, '--coordinator=node1:7000', '--processes=2', '--process=two'), 'process'),
+  ((*PRETRAIN, '--coordinator=auto', '--process=0'), '--coordinator=auto finds --processes and --process by itself'),
+  ((*PRETRAIN, '--coordinator=auto'), '--coordinator=auto finds no SLURM step, Open MPI or Kubernetes job here'),
+  (
+    ('reproduce', '--config=configs/phantom.py', '--coordinator=auto'),
+    'start launch.reproduce on each with the same --workdir',
+  ),
+  (('evaluate', '--config=configs/phantom.py', '--coordinator=auto'), 'leave out --coordinator'),
   (('classify', '--config=configs/phantom.py'), '--config.init_from=DIR of a segment run, or --config.classify.input=image'),
 ]
 
