@@ -53,8 +53,8 @@ def join(coordinator: str, count: int | None, index: int | None, last_words: Cal
   Raises:
     UserError: the three make no sense, or processes have different numbers of devices.
 
-  Where the port is taken, the process ends with a line and exit code 2; where the processes do not find each other within JOINING
-  seconds, with LOST, since they may yet.
+  Where the port is taken, the process ends with a line and exit code 2; where the processes do not find each other within
+  JOINING seconds, with LOST, since they may yet.
   """
   check(coordinator, count, index)
   nobody = f'error: the processes have not found each other within {JOINING} s; start all of them, each with its own --process'
@@ -207,7 +207,7 @@ def is_loss(error: BaseException | None) -> bool:
   """Whether JAX raised `error` because another process was lost."""
   if not isinstance(error, jax.errors.JaxRuntimeError) or not has_others():
     return False
-  return any(sign in str(error) for sign in ('Gloo', 'NCCL', 'UNAVAILABLE', 'CoordinationService', 'heartbeat'))
+  return any(sign in str(error) for sign in ('Gloo', 'remote process', 'UNAVAILABLE', 'CoordinationService'))
 
 
 def leave(code: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
 
 def write_json(path: Path, tree: Any) -> None:
   """Writes strict JSON in one move; numbers that are not finite become null."""
-  scratch = path.with_name(path.name + '.tmp')
+  scratch = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')  # Others may be writing the same file.
   scratch.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + '\n')
   os.replace(scratch, path)
 

@@ -104,7 +104,7 @@ def _outcome(main: Callable[[], None]) -> int:
     return processes.INTERRUPTED
   except Exception as error:
     if processes.is_loss(error):
-      print(_last_words(processes.LOST), file=sys.stderr)
+      print(f'{_last_words(processes.LOST)} ({_one_line(error)})', file=sys.stderr)
       return processes.LOST
     if not processes.has_others():
       raise

@@ -1,0 +1,47 @@
+"""A stage in two processes, as a user starts it."""
+
+import json
+import socket
+
+import numpy as np
+
+
+def start(commands, config_file, workdir, *flags):
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  together = (f'--config={config_file}', f'--workdir={workdir}', f'--coordinator=127.0.0.1:{port}', '--processes=2', *flags)
+  return [commands.start('segment', *together, f'--process={index}') for index in range(2)]
+
+
+def finish(pair):
+  try:
+    said = [process.communicate(timeout=200) for process in pair]
+  finally:
+    for process in pair:
+      process.kill()
+  return [(process.returncode, *texts) for process, texts in zip(pair, said, strict=True)]
+
+
+def metrics(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_two_processes_segment_as_one(commands, config_file, tmp_path):
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  first, second = finish(start(commands, config_file, two))
+  assert first[0] == second[0] == 0, first[2] + second[2]
+  assert first[1].startswith('images that serve pre-training only: 2 ') and 'segment: 100%' in first[2]
+  assert second[1:] == ('', '')
+  commands.succeed('segment', f'--config={config_file}', f'--workdir={one}')
+  assert json.loads((one / 'run.json').read_text()) == json.loads((two / 'run.json').read_text())
+  for line, other in zip(metrics(one), metrics(two), strict=True):
+    assert line.keys() == other.keys()
+    np.testing.assert_allclose(list(line.values()), list(other.values()), rtol=1e-3)
+
+
+def test_what_is_refused_is_refused_in_all(commands, config_file, tmp_path):
+  ended = finish(start(commands, config_file, tmp_path, '--config.train.batch_size=5'))
+  for (code, out, err), name in zip(ended, ('', 'process 1: '), strict=True):
+    assert (code, err) == (2, f'{name}error: batch_size is 5, which 2 devices cannot share evenly; make it a multiple of 2\n')
+  assert not (tmp_path / 'run.json').exists()
