@@ -116,10 +116,8 @@ def _last_words(code: int) -> str:
   if code == processes.INTERRUPTED:
     return '\ninterrupted; the same command goes on where it was'
   step = checkpoint.latest_step(pathlib.Path(_WORKDIR.value).expanduser())
-  return (
-    f'another process was lost, so this one ends; the last checkpoint is that of step {step}; '
-    'the same command goes on from there, with other --processes too'
-  )
+  saved = f'the last checkpoint is that of step {step}' if step else 'there was no checkpoint yet'
+  return f'another process was lost, so this one ends; {saved}; the same command goes on from there, with other --processes too'
 
 
 def _parse(argv: list[str], required: Sequence[str], help_text: str) -> list[str]:

@@ -39,7 +39,7 @@ def forks():
 class Pair:
   """Two processes at work on `workdir`."""
 
-  def __init__(self, workdir, *options, devices=2):
+  def __init__(self, workdir, *options, devices=(2, 2), slurm=False):
     workdir.mkdir(exist_ok=True)
     self.home = workdir.with_name(workdir.name + '-said')
     self.home.mkdir(exist_ok=True)
@@ -47,13 +47,17 @@ class Pair:
       probe.bind(('127.0.0.1', 0))
       port = probe.getsockname()[1]
     command = ['toy', f'--config={ROOT}/configs/smoke.py', f'--workdir={workdir}', *options]
-    command += [f'--coordinator=127.0.0.1:{port}', '--processes=2']
-    self.processes = [
-      FORKS.Process(target=toy_process.work, args=([*command, f'--process={index}'], devices, self.home, index))
-      for index in range(2)
-    ]
-    for process in self.processes:
-      process.start()
+    self.processes = []
+    for index in range(2):
+      if slurm:
+        step = {'SLURM_JOB_ID': 7, 'SLURM_STEP_NODELIST': '127.0.0.1', 'SLURM_NTASKS': 2, 'SLURM_STEP_NUM_NODES': 1}
+        step |= {'SLURM_PROCID': index, 'SLURM_LOCALID': index, 'JAX_COORDINATOR_PORT': port}
+        variables, together = {name: str(value) for name, value in step.items()}, ['--coordinator=auto']
+      else:
+        variables, together = {}, [f'--coordinator=127.0.0.1:{port}', '--processes=2', f'--process={index}']
+      task = ([*command, *together], devices[index], self.home, index, variables)
+      self.processes.append(FORKS.Process(target=toy_process.work, args=task))
+      self.processes[-1].start()
 
   def finish(self):
     """(exit code, standard output, standard error) of each."""
@@ -65,7 +69,7 @@ class Pair:
     return [(process.exitcode, *texts) for process, texts in zip(self.processes, said, strict=True)]
 
 
-def break_off(workdir, victims, number, devices=2):
+def break_off(workdir, victims, number, devices=(2, 2)):
   """Starts a pair, sends some a signal after a checkpoint, and says how both ended, and how many seconds it took."""
   pair = Pair(workdir, '--share=0', '--pause=0.3', devices=devices)
   deadline = time.monotonic() + 100
@@ -84,7 +88,7 @@ def broken_off(tmp_path_factory):
   with ThreadPoolExecutor() as pool:
     found = {
       'first': pool.submit(break_off, home / 'first', [0], signal.SIGKILL),
-      'second': pool.submit(break_off, home / 'second', [1], signal.SIGKILL, devices=1),
+      'second': pool.submit(break_off, home / 'second', [1], signal.SIGKILL, devices=(1, 1)),
       'waiting': pool.submit(break_off, home / 'waiting', [1], signal.SIGKILL),
       'ctrl-c': pool.submit(break_off, home / 'ctrl-c', [0, 1], signal.SIGINT),
       'fault': pool.submit(lambda: Pair(home / 'fault', '--fails=1').finish()),
@@ -153,24 +157,38 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, na
   assert_equals(train(home / name, devices=devices).params, home / name, alone)
 
 
-def test_ctrl_c_ends_both_at_once_and_the_run_goes_on_in_two(broken_off, alone):
+def test_ctrl_c_ends_both_at_once(broken_off, alone):
   home, results = broken_off
   (first, second), seconds = results['ctrl-c']
   assert first[0] == second[0] == processes.INTERRUPTED, first[2] + second[2]
-  assert seconds < HEARTBEAT / 2
+  assert seconds < HEARTBEAT
   assert first[2].endswith('\ninterrupted; the same command goes on where it was\n')
   assert second[2] == '\nprocess 1: interrupted; the same command goes on where it was\n'
-  workdir = home / 'ctrl-c'
-  assert latest_step(workdir) < toy.STEPS
-  first, second = Pair(workdir, '--share=0').finish()
+  assert latest_step(home / 'ctrl-c') < toy.STEPS
+  assert_equals(train(home / 'ctrl-c').params, home / 'ctrl-c', alone)
+
+
+def test_a_run_of_one_process_goes_on_in_two_that_slurm_started(tmp_path, alone):
+  workdir = tmp_path / 'run'
+  with pytest.raises(toy.Interruption):
+    train(workdir, at=12)
+  first, second = Pair(workdir, '--share=0', slurm=True).finish()
   assert first[0] == second[0] == 0, first[2] + second[2]
   assert_equals(np.load(workdir / 'process1.npz'), workdir, alone)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(tmp_path):
+  for (code, _, err), name in zip(Pair(tmp_path / 'run', devices=(2, 1)).finish(), ('', 'process 1: '), strict=True):
+    assert (code, err) == (
+      2,
+      f'{name}error: the processes have 2, 1 devices; give each the same number (CUDA_VISIBLE_DEVICES chooses)\n',
+    )
 
 
 def test_a_fault_of_one_process_ends_both(broken_off):
   first, second = broken_off[1]['fault']
   assert second[0] == 1 and 'process 1: RuntimeError: a fault in one process\n' in second[2]
-  assert first[0] == processes.LOST
+  assert first[0] == processes.LOST and 'there was no checkpoint yet' in first[2].splitlines()[-1]
 
 
 @pytest.mark.parametrize('devices', [1, 2])

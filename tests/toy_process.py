@@ -53,8 +53,9 @@ def stage(_, workdir):
   np.savez(workdir / f'process{index}.npz', **state.params)
 
 
-def work(argv, devices, home, name):
+def work(argv, devices, home, name, variables):
   """Runs the command on so many host devices, its standard output and error in NAME.out and NAME.err below `home`."""
+  os.environ.update(variables)
   for number, kind in ((1, 'out'), (2, 'err')):
     os.dup2(os.open(home / f'{name}.{kind}', os.O_WRONLY | os.O_CREAT), number)
   sys.argv = argv

@@ -42,6 +42,6 @@ def test_two_processes_segment_as_one(commands, config_file, tmp_path):
 
 def test_what_is_refused_is_refused_in_all(commands, config_file, tmp_path):
   ended = finish(start(commands, config_file, tmp_path, '--config.train.batch_size=5'))
-  for (code, out, err), name in zip(ended, ('', 'process 1: '), strict=True):
+  for (code, _, err), name in zip(ended, ('', 'process 1: '), strict=True):
     assert (code, err) == (2, f'{name}error: batch_size is 5, which 2 devices cannot share evenly; make it a multiple of 2\n')
   assert not (tmp_path / 'run.json').exists()
