@@ -63,7 +63,7 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind, error, trace):
-    if not processes.is_loss(error):  # Closing would wait for the process that is lost.
+    if error is None or not processes.has_others():  # Closing waits for the others, who know nothing of the error.
       self._manager.close()
 
   def save(self, state: TrainState, progress: Progress) -> None:

@@ -203,7 +203,7 @@ def first_alone() -> Iterator[None]:
 # How a process ends.
 
 
-def is_loss(error: BaseException | None) -> bool:
+def is_loss(error: Exception) -> bool:
   """Whether JAX raised `error` because another process was lost."""
   if not isinstance(error, jax.errors.JaxRuntimeError) or not has_others():
     return False

@@ -28,7 +28,7 @@ FALLING = toy.scored({5: 0.4, 10: 0.3, 15: 0.2, 20: 0.1})  # By these alone, a r
 
 flags.DEFINE_float('share', 1.0, 'As config.data.resident_share.')
 flags.DEFINE_float('pause', 0.0, 'Seconds before every step.')
-flags.DEFINE_integer('fails', None, 'Which process is to fail.')
+flags.DEFINE_integer('fails', None, 'Which process is to fail, at step 7.')
 
 
 class Watched(Source):
@@ -38,6 +38,8 @@ class Watched(Source):
     for step, inputs in enumerate(super().inputs(start, stop), start):
       if step == start:
         self.rows.write_text(json.dumps(inputs.positions.tolist()))
+      if flags.FLAGS.fails == jax.process_index() and step == 7:
+        raise RuntimeError('a fault in one process')
       time.sleep(flags.FLAGS.pause)
       yield inputs
 
@@ -45,8 +47,6 @@ class Watched(Source):
 def stage(_, workdir):
   index = jax.process_index()
   print(f'process {index} speaks')
-  if flags.FLAGS.fails == index:
-    raise RuntimeError('a fault in one process')
   item = Watched(*vars(source(toy.toy_split(), DataConfig(resident_share=flags.FLAGS.share), np.arange(25), 8, 0)).values())
   vars(item)['rows'] = workdir / f'rows{index}.json'
   state = fit(FALLING if index else RISING, item, RECIPE, workdir, 0, toy.STEPS)

@@ -183,7 +183,7 @@ def test_training_needs_no_held_out_images(pretrained, split):
 
 
 def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_written(make_config, tmp_path, monkeypatch):
-  monkeypatch.setattr(parallel, 'local_devices', lambda: tuple(jax.local_devices()))
+  monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()))
   config = make_config(workers=2)
   with pytest.raises(UserError, match=r'config\.masking\.workers is 2, which 4 devices'):
     stages.pretrain(config, tmp_path / 'run')
