@@ -139,7 +139,7 @@ LOST = 'another process was lost, so this one ends; the last checkpoint is that 
   ('name', 'victim', 'why', 'devices'),
   [
     ('first', 0, 'Terminating process because', 2),  # The coordinator: JAX calls abort().
-    ('second', 1, 'Connection closed by peer', 1),  # A collective fails.
+    ('second', 1, 'by peer', 1),  # A collective fails: the connection is closed or reset by peer.
     ('waiting', 1, 'heartbeats', 4),  # One fails and the other waits, until JAX notices and calls abort().
   ],
 )
