@@ -9,7 +9,9 @@ that others use too, trust the ratios before the times.
 Flags:
   --out=FILE          JSON: versions, device, figures with median, lowest and highest, and ratios. The charts of `growth`
                       go into a page beside it, FILE.growth.html.
-  --only=NAME,...     Workloads to run: unet_train, unet_infer, pretrain, vgg16, public_loop, input, start, growth.
+  --only=NAME,...     Workloads to run: unet_train, unet_infer, pretrain, vgg16, public_loop, input, start, growth, scaling.
+
+JAX_NUM_CPU_DEVICES=4 divides a CPU into devices, for scaling.
 
 Exit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C."""
 

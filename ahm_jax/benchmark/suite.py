@@ -21,6 +21,7 @@ WORKLOADS: dict[str, Callable[[Bench], Result]] = {
   'input': workloads.inputs,
   'start': starting.start,
   'growth': growth.growth,
+  'scaling': workloads.scaling,
 }
 RATIOS = (
   'unet_train_vs_torch',

@@ -1,8 +1,10 @@
 """Our tasks on random images, a step at a time."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ahm_jax import config as config_module
@@ -31,6 +33,7 @@ class Sizes(NamedTuple):
   vgg_batch: int
   growth_batches: tuple[int, ...]
   growth_sides: tuple[int, ...]
+  scaling_batch: int  # Images a device.
 
 
 SIZES = {
@@ -48,6 +51,7 @@ SIZES = {
     vgg_batch=4,
     growth_batches=(1, 4, 16, 64),
     growth_sides=(64, 128, 256, 512),
+    scaling_batch=8,
   ),
   'gpu': Sizes(
     unet_width=64,
@@ -63,6 +67,7 @@ SIZES = {
     vgg_batch=64,
     growth_batches=(1, 4, 16, 64),
     growth_sides=(64, 128, 256, 512),
+    scaling_batch=16,
   ),
 }
 
@@ -97,8 +102,9 @@ def configured(width: int, side: int, batch: int, augmented: bool, **fields: Any
   return config_module.from_config_dict(tree)
 
 
-def pretraining(config: Config, split: Split, resident: bool = True) -> Stepper:
-  return Stepper(pretrain.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident))
+def pretraining(config: Config, split: Split, resident: bool = True, devices: Sequence[jax.Device] | None = None) -> Stepper:
+  """On `devices`; on all where None."""
+  return Stepper(pretrain.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident, devices))
 
 
 def segmentation(config: Config, split: Split) -> Stepper:
@@ -109,7 +115,7 @@ def classification(config: Config, split: Split) -> Stepper:
   return Stepper(classify.build(config, split, CLASSES, FAR, steps_per_epoch=1), _source(config, split, resident=True))
 
 
-def _source(config: Config, split: Split, resident: bool) -> Source:
+def _source(config: Config, split: Split, resident: bool, devices: Sequence[jax.Device] | None = None) -> Source:
   share = config.data.resident_share if resident else 0.0
   data = dataclasses.replace(config.data, resident_share=share)
-  return source(split, data, np.arange(len(split)), config.train.batch_size, seed=0)
+  return source(split, data, np.arange(len(split)), config.train.batch_size, seed=0, devices=devices)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ahm_jax import parallel
 from ahm_jax.benchmark import trainings
 from ahm_jax.benchmark.timing import Figure, alternate, figure, ratios
 from ahm_jax.benchmark.trainings import Sizes, configured, random_split
@@ -132,6 +133,24 @@ def _steps_with_waits(training: Stepper, waits: list[float]) -> None:
   waits.append(waited)
 
 
+def scaling(bench: Bench) -> Result:
+  """Weak scaling: images/s of AHM steps over 1, 2, 4, ... of the local devices, as many images on each."""
+  devices = parallel.all_devices()
+  sides, batches = {}, {}
+  for count in (2**i for i in range(len(devices).bit_length())):
+    batch = count * bench.sizes.scaling_batch
+    config = pretraining_config(bench.sizes, batch, masking__workers=count)
+    split = random_split(2 * batch, bench.sizes.pretrain_side)
+    name = f'{count} devices' if count > 1 else '1 device'
+    sides[name], batches[name] = trainings.pretraining(config, split, devices=devices[:count]), batch
+  taken = alternate(sides, bench.seconds)
+  figures = [_rate('scaling', name, seconds, batches[name]) for name, seconds in taken.items()]
+  for name, seconds in taken.items():
+    shares = [100 * share for share in ratios(taken['1 device'], seconds)]
+    figures.append(figure('scaling', f'{name}, share of linear', '%', shares))
+  return Result(figures, {})
+
+
 def pretraining_config(sizes: Sizes, batch: int | None = None, augmented: bool = False, **fields) -> Config:
   """AHM with the light trunk and four workers at a benchmark's size; `fields` as `configured` takes them."""
   common = {'masking__patch_size': sizes.pretrain_patch, 'masking__workers': 4, 'model__agent_trunk': 'light'}
@@ -172,7 +191,10 @@ def matrix_rate(side: int = 8192) -> float:
 
 
 def operations_of(side: Callable[[], None]) -> float | None:
-  """Floating point operations of a training step as counted in its program before XLA changes it; None for other sides."""
+  """Floating point operations of a training step as counted in its program before XLA changes it; None for other sides.
+
+  On CPU, wide convolutions count as what is done there, 16 products for a tile in place of 36; see `models.convolution`.
+  """
   return side.lowered().cost_analysis().get('flops') if isinstance(side, Stepper) else None
 
 

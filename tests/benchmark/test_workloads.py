@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from ahm_jax import parallel
 from ahm_jax.benchmark import growth, suite, trainings, workloads
 from ahm_jax.benchmark.timing import Figure
 from ahm_jax.benchmark.trainings import Sizes
@@ -25,6 +26,7 @@ TINY = Sizes(
   vgg_batch=2,
   growth_batches=(1, 2),
   growth_sides=(32, 64),
+  scaling_batch=2,
 )
 BENCH = Bench('cpu', TINY, seconds=0.0)
 
@@ -42,6 +44,15 @@ def test_a_training_step_is_counted_and_timed():
   result = workloads.unet_train(BENCH)
   check(result, 'unet_train', {'ours float32, batch 1', 'ours float32, batch 2'})
   assert {item.unit for item in result.figures} == {'images/s', 'TFLOP/s'}
+
+
+def test_weak_scaling_over_the_devices_there_are(monkeypatch):
+  check(workloads.scaling(BENCH), 'scaling', {'1 device'})
+  monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:3]))
+  result = workloads.scaling(BENCH)
+  check(result, 'scaling', {'1 device', '2 devices', '2 devices, share of linear'})
+  assert not any(item.name.startswith('4') for item in result.figures)
+  assert [item.median for item in result.figures if item.name == '1 device, share of linear'] == [100]
 
 
 def test_counted_operations_are_three_times_the_forward_ones():
