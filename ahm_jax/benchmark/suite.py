@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 
@@ -56,7 +57,7 @@ def measure(names: Sequence[str], say: Callable[[str], None]) -> dict:
     ratios |= result.ratios
   return {
     'versions': {'python': platform.python_version(), **_versions()},
-    'device': {'platform': device.platform, 'kind': device.device_kind, 'count': jax.local_device_count(), 'cores': _cores()},
+    'device': {'platform': device.platform, 'kind': _kind(device), 'count': jax.local_device_count(), 'cores': _cores()},
     'figures': [item._asdict() for item in figures],
     'ratios': dict.fromkeys(RATIOS) | {key: statistics.median(values) for key, values in ratios.items()},
     'ratio_ranges': {key: [min(values), max(values)] for key, values in ratios.items()},
@@ -79,6 +80,15 @@ def _versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       continue
   return found
+
+
+def _kind(device: jax.Device) -> str:
+  """The card's name, or the processor's where Linux tells it."""
+  processors = Path('/proc/cpuinfo')
+  if device.platform == 'cpu' and processors.exists():
+    lines = processors.read_text().splitlines()
+    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), device.device_kind)
+  return device.device_kind
 
 
 def _cores() -> int:

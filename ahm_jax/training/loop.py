@@ -44,12 +44,13 @@ def fit(
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   init_key, step_key = jax.random.split(jax.random.key(seed))
-  target = parallel.abstract(jax.eval_shape(task.init, init_key), parallel.replicated(source.devices))
   with Checkpoints(workdir) as checkpoints:
     progress = checkpoints.progress()
+    fresh = not progress.step
+    state = task.init(init_key) if fresh else jax.eval_shape(task.init, init_key)
+    target = parallel.abstract(state, parallel.replicated(source.devices))
     if not _over(progress, recipe, total_steps):
-      fresh = not progress.step
-      state = parallel.replicate(task.init(init_key), source.devices) if fresh else checkpoints.restore_latest(target)
+      state = parallel.replicate(state, source.devices) if fresh else checkpoints.restore_latest(target)
       key = parallel.replicate(step_key, source.devices)
       open_writer = Writer if processes.is_first() else Silent
       with (
