@@ -16,6 +16,7 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import bound_logits, budget_shift, draw_bernoulli, draw_exact
 from ahm_jax.masking.rollout import Proposal
+from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.layers import init_variables
 
 WORKERS = 'workers'  # Name of the vmapped axis of workers.
@@ -25,7 +26,7 @@ class Context(NamedTuple):
   """What a strategy may use besides its own state."""
 
   masking: MaskingConfig
-  agent: Any  # Flax module: images -> (logits, values), each [b, g, g].
+  agent: Any  # Flax module: images -> (logits, values), each [b, g, g]. In training it sees all workers' images as one batch.
   reconstruct: Callable[[Any, jax.Array], jax.Array]  # (U-Net variables, masked images) -> reconstruction, without training.
   mean_over_devices: Callable[[Any], Any]  # Of a pytree.
 
@@ -115,13 +116,7 @@ def _untrained(context: Context) -> Strategy:
 def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
   masking, agent = context.masking, context.agent
   optimizer = optax.adam(masking.learning_rate)
-
-  def forward(params, batch_stats, images, train):
-    variables = {'params': params, 'batch_stats': batch_stats}
-    if not train:
-      return agent.apply(variables, images, train=False), batch_stats
-    (logits, values), updates = agent.apply(variables, images, train=True, mutable=['batch_stats'])
-    return (logits, values), updates['batch_stats']
+  forward = as_one_batch(agent)
 
   def init(key, images, variables):
     del variables
@@ -130,19 +125,22 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     return AgentState(params, agent_variables['batch_stats'], optimizer.init(params))
 
   def propose(state, images, key, progress, train):
-    (raw, _), _ = forward(state.params, state.batch_stats, images, train)
+    if train:
+      (raw, _), _ = forward(state.params, state.batch_stats, images)
+    else:
+      raw, _ = agent.apply({'params': state.params, 'batch_stats': state.batch_stats}, images, train=False)
     return draw(key, policy_logits(raw, progress, masking), masking)
 
   def worker_losses(params, batch_stats, rollout, progress):
     """Of one worker. The agent sees a round at a time, as in acting: batch norm makes the policy depend on the batch."""
-    by_round = jax.vmap(forward, in_axes=(None, None, 0, None))
-    (raw, values), round_stats = by_round(params, batch_stats, rollout.observations, True)
-    new_stats = jax.tree.map(lambda x: x.mean(0), round_stats)
+    by_round = [forward(params, batch_stats, observations) for observations in rollout.observations]
+    (raw, values), new_stats = jax.tree.map(lambda *rounds: jnp.stack(rounds), *by_round)
+    new_stats = jax.tree.map(lambda x: x.mean(0), new_stats)
     if not critic:
       values = jnp.zeros_like(values)
     last_value = jnp.zeros_like(values[0])
     if critic and masking.bootstrap:
-      (_, last_value), _ = forward(params, batch_stats, rollout.last_observation, True)
+      (_, last_value), _ = forward(params, batch_stats, rollout.last_observation)
     returns = a3c.discounted_returns(rollout.rewards, lax.stop_gradient(last_value), masking.gamma)
     logits = policy_logits(raw, progress, masking)
     return a3c.losses(logits, values, rollout.actions, returns), new_stats

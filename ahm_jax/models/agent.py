@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ahm_jax.errors import UserError
+from ahm_jax.models.convolution import per_pixel
 from ahm_jax.models.layers import ConvNorm, max_pool
 from ahm_jax.models.vgg16 import VGG16Trunk
 
@@ -95,4 +96,5 @@ class Head(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for name in ('first', 'second', 'third'):
       x = ConvNorm(self.features, dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
-    return nn.Conv(1, (1, 1), use_bias=self.bias, kernel_init=near_zero, dtype=jnp.float32, name='output')(x)[..., 0]
+    output = {'kernel_init': near_zero, 'dtype': jnp.float32, 'conv_general_dilated': per_pixel, 'name': 'output'}
+    return nn.Conv(1, (1, 1), use_bias=self.bias, **output)(x)[..., 0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ahm_jax.models.convolution import convolve
 
@@ -25,6 +26,29 @@ def _compiled_init(module: nn.Module, shape: tuple[int, ...]):
 
 
 he_normal = nn.initializers.he_normal()  # Keeps the scale of activations through convolution and ReLU.
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+  """[..., C] + [C], in the dtype of `x`.
+
+  Added in the bias's float32, for the sake of its gradient, which sums over all pixels: recent GPUs would sum it in bfloat16.
+  """
+  return (x + bias).astype(x.dtype)
+
+
+class Conv(nn.Module):
+  """3x3 convolution with a bias: [B, H, W, C] -> [B, H, W, features]; parameters as those of `flax.linen.Conv`."""
+
+  features: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    kernel = self.param('kernel', he_normal, (3, 3, x.shape[-1], self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    x = lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    return add_bias(x, bias)
 
 
 class ConvNorm(nn.Module):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ahm_jax.errors import UserError
-from ahm_jax.models.layers import ConvNorm, he_normal, max_pool
+from ahm_jax.models.convolution import per_pixel
+from ahm_jax.models.layers import ConvNorm, add_bias, he_normal, max_pool
 
 LEVELS = 5  # Resolutions: the input's, and four halvings.
 
@@ -49,31 +50,33 @@ class UNet(nn.Module):
     if x.shape[1] % factor or x.shape[2] % factor:
       raise UserError(f'the U-Net cannot take images of {x.shape[1]}x{x.shape[2]} pixels; make both multiples of {factor}')
 
-    def convolve_twice(x, level, name):
+    def convolve_twice(level, name, *inputs):
       features = self.width * 2 ** (level - 1)
-      return TwoConvs(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(x, train)
+      return TwoConvs(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(train, *inputs)
 
     skips = []
     for level in range(1, LEVELS):
-      x = convolve_twice(x, level, 'encoder')
+      x = convolve_twice(level, 'encoder', x)
       skips.append(x)
       x = max_pool(x)
-    x = convolve_twice(x, LEVELS, 'encoder')
+    x = convolve_twice(LEVELS, 'encoder', x)
     for level in range(LEVELS - 1, 0, -1):
       x = UpConvolution(self.width * 2 ** (level - 1), dtype=self.dtype, name=f'up{level}')(x)
-      x = convolve_twice(jnp.concatenate([skips.pop(), x], axis=-1), level, 'decoder')
-    return nn.Conv(self.out_channels, (1, 1), dtype=jnp.float32, name='head')(x)
+      x = convolve_twice(level, 'decoder', skips.pop(), x)
+    head = nn.Conv(self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head')
+    return head(x)
 
 
 class TwoConvs(nn.Module):
-  """Two `ConvNorm` in a row: [B, H, W, C] -> [B, H, W, features]."""
+  """Two `ConvNorm` in a row, of inputs whose channels are joined: [B, H, W, C], ... -> [B, H, W, features]."""
 
   features: int
   dtype: jnp.dtype = jnp.float32
   axis_name: str | Sequence[str] | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, train: bool, *inputs: jax.Array) -> jax.Array:
+    x = jnp.concatenate(inputs, axis=-1)
     for name in ('first', 'second'):
       x = ConvNorm(self.features, dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
     return x
@@ -95,4 +98,4 @@ class UpConvolution(nn.Module):
     blocks = nn.DenseGeneral((2, 2, self.features), use_bias=False, kernel_init=he_normal, dtype=self.dtype, name='blocks')(x)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     pixels = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, self.features)
-    return pixels + bias.astype(self.dtype)
+    return add_bias(pixels, bias)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ahm_jax.models.layers import he_normal, max_pool
+from ahm_jax.models.layers import Conv, he_normal, max_pool
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # Of each stage: its channels, in widths, and its convolutions.
 DROPOUT = 0.5  # After each hidden layer of the classifier, as in the paper.
@@ -67,5 +67,5 @@ class VGG16Trunk(nn.Module):
         x = max_pool(x)
       for index in range(1, convolutions + 1):
         name = f'conv{stage}_{index}'
-        x = nn.relu(nn.Conv(widths * self.width, (3, 3), kernel_init=he_normal, dtype=self.dtype, name=name)(x))
+        x = nn.relu(Conv(widths * self.width, dtype=self.dtype, name=name)(x))
     return x

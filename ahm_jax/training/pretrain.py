@@ -16,6 +16,7 @@ from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.masking import a3c, strategies
 from ahm_jax.masking.rollout import rollout
 from ahm_jax.masking.strategies import WORKERS, Strategy
+from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.agent import Agent
 from ahm_jax.models.layers import init_variables
 from ahm_jax.models.unet import UNet
@@ -34,11 +35,10 @@ class Networks(NamedTuple):
 @functools.cache
 def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Networks:
   """The U-Net and the masking strategy; the same objects for the same arguments, so that runs share compiled programs."""
-  axes = (WORKERS, DEVICES) if model.sync_batch_norm else (WORKERS,)
-  dtype = jnp.dtype(model.dtype)
-  # All workers' images are one batch to the U-Net, see `_repair`.
-  unet = UNet(out_channels=channels, width=model.unet_width, dtype=dtype, axis_name=DEVICES if model.sync_batch_norm else None)
-  agent = Agent(trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, dtype=dtype, axis_name=axes)
+  # All workers' images are one batch to both networks, see `as_one_batch`.
+  common = {'dtype': jnp.dtype(model.dtype), 'axis_name': DEVICES if model.sync_batch_norm else None}
+  unet = UNet(out_channels=channels, width=model.unet_width, **common)
+  agent = Agent(trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, **common)
   context = strategies.Context(
     masking=masking,
     agent=agent,
@@ -106,7 +106,7 @@ def make_step(
   nets: Networks, tx: optax.GradientTransformation, masking: MaskingConfig, augmentation: AugmentConfig, steps: int
 ):
   """The pure pre-training step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
-  repair = _repair(nets.unet)
+  repair = as_one_batch(nets.unet)
 
   def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
     progress = state.step / steps
@@ -151,28 +151,6 @@ def make_step(
     return TrainState(state.step + 1, params, batch_stats, opt_state, extra), lax.pmean(metrics, DEVICES)
 
   return step
-
-
-def _repair(unet: UNet):
-  """(params, batch_stats, masked images of one worker) -> their repair, new batch_stats; under a vmap of workers only.
-
-  There all workers' images go through the U-Net as one batch, and batch statistics are those of them all.
-  """
-
-  def repair(params, batch_stats, masked):
-    variables = {'params': params, 'batch_stats': batch_stats}
-    repaired, updates = unet.apply(variables, masked, train=True, mutable=['batch_stats'])
-    return repaired, updates['batch_stats']
-
-  by_worker = jax.custom_batching.custom_vmap(repair)
-
-  @by_worker.def_vmap
-  def together(workers, in_batched, params, batch_stats, masked):
-    del in_batched
-    repaired, new_stats = repair(params, batch_stats, masked.reshape(-1, *masked.shape[2:]))
-    return (repaired.reshape(workers, -1, *repaired.shape[1:]), new_stats), (True, jax.tree.map(lambda _: False, new_stats))
-
-  return by_worker
 
 
 def _workers(batch: Batch, key: jax.Array, masking: MaskingConfig, augmentation: AugmentConfig) -> tuple[jax.Array, Any]:

@@ -1,7 +1,5 @@
 """A small agent and the rollouts it learns from, for the tests of this folder."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,13 +17,12 @@ class TinyAgent(nn.Module):
 
   patch_size: int = 4
   width: int = 4
-  axis_name: Any = None
 
   @nn.compact
   def __call__(self, x, train: bool):
     def block(x, kernel, stride=1):
       x = nn.Conv(self.width, (kernel, kernel), (stride, stride), use_bias=False)(x)
-      return nn.relu(nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x))
+      return nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
 
     trunk = block(x, self.patch_size, self.patch_size)
     logits = nn.Conv(1, (1, 1), use_bias=False, name='policy')(block(trunk, 3))
@@ -40,13 +37,11 @@ def tiny_agent():
 
 @pytest.fixture(scope='session')
 def build():
-  """build(axis_name='workers', **masking fields) -> (strategy, its masking config), with patches of 4 pixels."""
+  """build(**masking fields) -> (strategy, its masking config), with patches of 4 pixels."""
 
-  def build(axis_name=strategies.WORKERS, **fields):
+  def build(**fields):
     masking = MaskingConfig(**{'patch_size': 4, 'mask_ratio': 0.6, 'workers': 2, **fields})
-    context = strategies.Context(
-      masking=masking, agent=TinyAgent(axis_name=axis_name), reconstruct=None, mean_over_devices=lambda tree: tree
-    )
+    context = strategies.Context(masking=masking, agent=TinyAgent(), reconstruct=None, mean_over_devices=lambda tree: tree)
     return strategies.build(context), masking
 
   return build

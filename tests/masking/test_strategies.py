@@ -270,7 +270,7 @@ def test_gradients_and_statistics_are_reduced_over_devices(lesson, tiny_agent):
     reduced.append(jax.tree.structure(tree))
     return jax.tree.map(lambda x: 3 * x, tree)
 
-  context = strategies.Context(done.masking, tiny_agent(axis_name=strategies.WORKERS), None, triple)
+  context = strategies.Context(done.masking, tiny_agent(), None, triple)
   tripled, _ = jax.jit(strategies.build(context).learn)(done.state, done.rollouts, None, 0.5)
   assert reduced == [jax.tree.structure(done.state.params), jax.tree.structure(done.state.batch_stats)]
   pairs = ((first_gradient(tripled), first_gradient(done.learnt)), (tripled.batch_stats, done.learnt.batch_stats))

@@ -1,0 +1,77 @@
+"""What the steps ask of a GPU, read from their programs before XLA changes them; nothing is compiled."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ahm_jax import parallel
+from ahm_jax.data.dataset import Batch
+from ahm_jax.training import classify, pretrain, segment
+
+OPERATION = re.compile(r'stablehlo\.(convolution|dot_general)\b.*: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>')
+SUM = re.compile(r'stablehlo\.reduce.*applies stablehlo\.add .*: \(tensor<[\dx]*x(\w+)>')
+
+BUILD = {
+  'segment': lambda config, split: segment.build(config, split, 10, 1),
+  'pretrain': lambda config, split: pretrain.build(config, split, 10, 1),
+  'classify': lambda config, split: classify.build(config, split, 2, 10, 1),
+}
+
+
+@pytest.fixture(scope='module')
+def program(make_config, split):
+  """program(stage, platform, agent_trunk) -> the text of its step in bfloat16 on one device, and the state's shapes."""
+
+  def lower(stage, platform, agent_trunk='light'):
+    config = make_config(strategy='ahm', workers=2)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype='bfloat16', agent_trunk=agent_trunk))
+    task = BUILD[stage](config, split)
+    advance = parallel.over_all(task.step, tuple(jax.local_devices()[:1]))
+    positions = jnp.arange(len(split))
+    batch = jax.tree.map(lambda x: x[None], Batch(split.images, split.masks, split.labels, positions))
+    arguments = (jax.eval_shape(task.init, jax.random.key(0)), None, batch, jax.random.key(0))
+    if platform == 'cpu':
+      return advance.lower(*arguments).as_text(), arguments[0]
+    return jax.jit(advance).trace(*arguments).lower(lowering_platforms=(platform,)).as_text(), arguments[0]
+
+  return lower
+
+
+@pytest.mark.parametrize(
+  ('stage', 'trunk', 'layers', 'maps'),
+  [
+    ('segment', 'light', 18 + 4, 1),
+    ('pretrain', 'light', 18 + 4 + 2 + 6, 3 + 1 + 1),
+    ('pretrain', 'vgg16', 18 + 4 + 7 + 6, 3 + 1 + 1),
+    ('classify', 'light', 13 + 2, 2),
+  ],
+)
+def test_what_is_wide_is_bfloat16(program, stage, trunk, layers, maps):
+  """The last layers, of `maps` outputs, are float32, as products; the others have forward pass and gradients in bfloat16."""
+  text, _ = program(stage, 'cuda', trunk)
+  operations = [found.groups() for line in text.splitlines() if (found := OPERATION.search(line))]
+  assert len(operations) >= 3 * layers - 2
+  for kind, *types in operations:
+    if any(not item.endswith('bf16') for item in types):
+      assert kind == 'dot_general', types
+      assert all(item.endswith('f32') for item in types)
+      assert min(int(item.split('x')[-2]) for item in types) <= maps, types
+  assert 'feature_group_count = 2' not in text
+
+
+@pytest.mark.parametrize(('stage', 'trunk'), [('segment', 'light'), ('pretrain', 'vgg16')])
+def test_sums_over_pixels_are_float32(program, stage, trunk):
+  """Those in bfloat16 would be computed so by GPUs that can: the gradients of biases, of batch normalisation, the losses."""
+  text, _ = program(stage, 'cuda', trunk)
+  dtypes = {found[1] for line in text.splitlines() if (found := SUM.search(line))}
+  assert 'f32' in dtypes
+  assert 'bf16' not in dtypes
+
+
+@pytest.mark.parametrize('stage', BUILD)
+def test_every_array_of_the_state_is_given_up_for_the_new_one(program, stage):
+  text, state = program(stage, 'cpu')
+  assert text.count('tf.aliasing_output') == len(jax.tree.leaves(state))
