@@ -57,6 +57,7 @@ class AugmentConfig:
 class ModelConfig:
   unet_width: int = 64  # Channels of the U-Net's first level; each level down doubles them.
   dtype: str = 'float32'  # What convolutions compute in: 'float32' or 'bfloat16'. Parameters, losses, statistics stay float32.
+  recompute: bool = False  # The U-Net computes its blocks again for the gradient: less memory, a third more operations.
   sync_batch_norm: bool = True  # Batch statistics over all devices (and workers), not over each device's share.
   agent_trunk: str = 'vgg16'  # 'vgg16': conv1_1..conv3_3 (the paper). 'light': a few strided convolutions.
   agent_width: int = 64  # Channels of the trunk's first level; heads have four times as many.

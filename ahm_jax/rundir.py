@@ -19,6 +19,7 @@ FREE = (
   'evaluate.report_images',
   'grid',
   'profile',
+  'model.recompute',
   'data.prepared_dir',
   'data.resident_share',
 )

@@ -28,6 +28,7 @@ def test_the_same_run_may_claim_again_with_what_does_not_matter_changed(tmp_path
     Config(),
     data={'prepared_dir': 'elsewhere', 'resident_share': 0.0},
     evaluate={'split': 'validation'},
+    model={'recompute': True},
     profile={'steps': '1:2'},
     grid={'seeds': (0,)},
   )

@@ -24,12 +24,14 @@ class UNet(nn.Module):
     width: channels of the first level; each level down doubles them.
     dtype: what convolutions compute in. Parameters, batch statistics and the output are float32.
     axis_name: mapped axis, or axes, over which batch statistics are taken together.
+    recompute: keep only the inputs of the blocks for the gradient, and compute what is inside them once more.
   """
 
   out_channels: int = 1
   width: int = 64
   dtype: jnp.dtype = jnp.float32
   axis_name: str | Sequence[str] | None = None
+  recompute: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -50,9 +52,11 @@ class UNet(nn.Module):
     if x.shape[1] % factor or x.shape[2] % factor:
       raise UserError(f'the U-Net cannot take images of {x.shape[1]}x{x.shape[2]} pixels; make both multiples of {factor}')
 
+    block = nn.remat(TwoConvs, static_argnums=(1,)) if self.recompute else TwoConvs
+
     def convolve_twice(level, name, *inputs):
       features = self.width * 2 ** (level - 1)
-      return TwoConvs(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(train, *inputs)
+      return block(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(train, *inputs)
 
     skips = []
     for level in range(1, LEVELS):

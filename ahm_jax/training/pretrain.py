@@ -37,7 +37,7 @@ def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Netwo
   """The U-Net and the masking strategy; the same objects for the same arguments, so that runs share compiled programs."""
   # All workers' images are one batch to both networks, see `as_one_batch`.
   common = {'dtype': jnp.dtype(model.dtype), 'axis_name': DEVICES if model.sync_batch_norm else None}
-  unet = UNet(out_channels=channels, width=model.unet_width, **common)
+  unet = UNet(out_channels=channels, width=model.unet_width, recompute=model.recompute, **common)
   agent = Agent(trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, **common)
   context = strategies.Context(
     masking=masking,

@@ -25,7 +25,13 @@ HEAD = 'head'  # The U-Net's last layer: it has other outputs in pre-training, a
 
 def network(model: ModelConfig) -> UNet:
   axis_name = DEVICES if model.sync_batch_norm else None
-  return UNet(out_channels=1, width=model.unet_width, dtype=jnp.dtype(model.dtype), axis_name=axis_name)
+  return UNet(
+    out_channels=1,
+    width=model.unet_width,
+    dtype=jnp.dtype(model.dtype),
+    axis_name=axis_name,
+    recompute=model.recompute,
+  )
 
 
 def build(config: Config, validation: Split, steps: int, steps_per_epoch: float, pretrained: Any = None) -> Task:

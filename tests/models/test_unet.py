@@ -152,6 +152,31 @@ def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-3), divided_gradients, gradients)
 
 
+def test_recomputing_changes_what_is_kept_and_nothing_else(draw_variables):
+  x = normal(0, 2, 32, 32, 3)
+  plain, recomputing = UNet(width=WIDTH), UNet(width=WIDTH, recompute=True)
+  variables = draw_variables(plain, x)
+  structure = jax.eval_shape(functools.partial(recomputing.init, train=False), jax.random.key(0), x)
+  assert jax.tree.map(jnp.shape, structure) == jax.tree.map(jnp.shape, variables)
+
+  def loss(model, variables, x):
+    result, updates = model.apply(variables, x, train=True, mutable=['batch_stats'])
+    return jnp.sin(result).sum(), updates
+
+  def kept(model):
+    """Bytes that the forward pass hands to the backward pass."""
+    residuals = jax.eval_shape(lambda *inputs: jax.vjp(functools.partial(loss, model), *inputs, has_aux=True)[1], variables, x)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+
+  with jax.enable_x64(True):
+    doubles = jax.tree.map(lambda x: x.astype(jnp.float64), (variables, x))
+    expected, result = (
+      jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(*doubles) for model in (plain, recomputing)
+    )
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), result, expected)
+  assert kept(recomputing) < 0.5 * kept(plain)
+
+
 def test_up_convolution_is_the_transposed_convolution():
   model, x = UpConvolution(features=5), normal(0, 2, 3, 4, 6)
   params = {'blocks': {'kernel': normal(1, 6, 2, 2, 5)}, 'bias': normal(2, 5)}

@@ -63,6 +63,15 @@ def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one[0].extra.params, four[0].extra.params)
 
 
+def test_a_step_is_the_same_where_the_unet_recomputes(pretrained, split, drive, assert_close):
+  model = dataclasses.replace(pretrained.config.model, recompute=True)
+  recomputing = build(dataclasses.replace(pretrained.config, model=model), split)
+  assert recomputing.step is not pretrained.task.step
+  (one, history), (other, other_history) = (drive(task, pretrained.first, split) for task in (pretrained.task, recomputing))
+  assert_close(history, other_history)
+  assert_close((moments(one), one.batch_stats), (moments(other), other.batch_stats))
+
+
 def test_a_seed_decides_the_masks(pretrained, split, drive):
   def ratio(seed):
     _, (metrics,) = drive(pretrained.task, pretrained.first, split, seed=seed)
