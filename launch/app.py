@@ -85,6 +85,7 @@ def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str =
 
   def guarded(_):
     logging.set_verbosity(logging.WARNING)
+    compilation.set_gpu_flags()
     compilation.keep_programs()
     processes.leave(_outcome(main))
 
