@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from ahm_jax.models.convolution import convolve
+from ahm_jax.models.convolution import convolve, convolve3x3
 
 
 def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict:
@@ -47,8 +46,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', he_normal, (3, 3, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    x = lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    return add_bias(x, bias)
+    return add_bias(convolve3x3(x, kernel), bias)
 
 
 class ConvNorm(nn.Module):
