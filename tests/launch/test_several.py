@@ -37,7 +37,8 @@ def test_two_processes_segment_as_one(commands, config_file, tmp_path):
   assert json.loads((one / 'run.json').read_text()) == json.loads((two / 'run.json').read_text())
   for line, other in zip(metrics(one), metrics(two), strict=True):
     assert line.keys() == other.keys()
-    np.testing.assert_allclose(list(line.values()), list(other.values()), rtol=1e-3)
+    for name in line:  # A score counts pixels above a threshold, which rounding may take over it.
+      np.testing.assert_allclose(line[name], other[name], rtol=2e-2 if name.startswith('validation/') else 1e-3)
 
 
 def test_what_is_refused_is_refused_in_all(commands, config_file, tmp_path):
