@@ -3,8 +3,8 @@
   python -m launch.benchmark --out=benchmark.json
   python -m launch.benchmark --out=benchmark.json --only=unet_train,pretrain
 
-Sides that are compared take turns in one run, and a ratio is the median over rounds of the ratio within a round: on a machine
-that others use too, trust the ratios before the times.
+Sides that are compared take turns in one run, two calls a turn, of which the second is timed. A ratio is the median over rounds
+of the ratio within a round: on a machine that others use too, trust the ratios before the times.
 
 Flags:
   --out=FILE          JSON: versions, device, figures with median, lowest and highest, and ratios. The charts of `growth`

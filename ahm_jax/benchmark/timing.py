@@ -28,6 +28,9 @@ def figure(workload: str, name: str, unit: str, samples: list[float]) -> Figure:
 def alternate(sides: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
   """Runs every side once to warm it up, then all of them in turn, round after round.
 
+  A turn is two calls, of which the second is timed: the first finds caches and memory as another side left them, which a run of
+  its own would not. A side that is alone has one call a turn.
+
   Args:
     sides: functions that return when their work is done.
     seconds: no new round begins after that long, once there were FEWEST_ROUNDS; there are at most ROUNDS.
@@ -43,6 +46,8 @@ def alternate(sides: Mapping[str, Callable[[], object]], seconds: float) -> dict
     if number >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:
       break
     for name, side in sides.items():
+      if len(sides) > 1:
+        side()
       begun = time.perf_counter()
       side()
       taken[name].append(time.perf_counter() - begun)

@@ -117,7 +117,8 @@ def inputs(bench: Bench) -> Result:
   taken = alternate(sides, bench.seconds)
   figures = [_rate('input', name, seconds, DEVICE_STEPS * sizes.pretrain_batch) for name, seconds in taken.items()]
   for name, seconds in taken.items():
-    shares = [100 * wait / whole for wait, whole in zip(waits[name][1:], seconds, strict=True)]  # The first warmed up.
+    timed = waits[name][2::2]  # After the call that warmed up, every second one; see `alternate`.
+    shares = [100 * wait / whole for wait, whole in zip(timed, seconds, strict=True)]
     figures.append(figure('input', f'{name}, waiting', '% of step', shares))
   return Result(figures, {'streamed_vs_resident': ratios(taken['resident'], taken['streamed'])})
 

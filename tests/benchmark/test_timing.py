@@ -20,11 +20,23 @@ class Clock:
     return work
 
 
-def test_sides_take_turns_after_a_warm_up_that_is_not_counted(monkeypatch):
+def test_sides_take_turns_of_two_calls_after_a_warm_up(monkeypatch):
   clock = Clock(monkeypatch)
-  taken = alternate({'a': clock.side('a', 1.0), 'b': clock.side('b', 2.0)}, seconds=11.0)
-  assert clock.order == ['a', 'b'] * 5
+  taken = alternate({'a': clock.side('a', 1.0), 'b': clock.side('b', 2.0)}, seconds=22.0)
+  assert clock.order == ['a', 'b'] + ['a', 'a', 'b', 'b'] * 4
   assert taken == {'a': [1.0] * 4, 'b': [2.0] * 4}
+
+
+def test_of_a_turn_the_second_call_is_timed(monkeypatch):
+  clock = Clock(monkeypatch)
+
+  def slow_at_first():
+    clock.now += 1.0 if clock.order[-1] == 'a' else 5.0
+    clock.order.append('a')
+
+  clock.order.append('start')
+  taken = alternate({'a': slow_at_first, 'b': clock.side('b', 2.0)}, seconds=0.0)
+  assert taken['a'] == [1.0] * timing.FEWEST_ROUNDS
 
 
 @pytest.mark.parametrize(('seconds', 'rounds'), [(0.0, timing.FEWEST_ROUNDS), (1e9, timing.ROUNDS)])
