@@ -114,7 +114,7 @@ def inputs(bench: Bench) -> Result:
     training = trainings.pretraining(config, split, resident)
     waits[name] = []
     sides[name] = functools.partial(_steps_with_waits, training, waits[name])
-  taken = alternate(sides, bench.seconds)
+  taken = alternate(sides, 2 * bench.seconds)
   figures = [_rate('input', name, seconds, DEVICE_STEPS * sizes.pretrain_batch) for name, seconds in taken.items()]
   for name, seconds in taken.items():
     timed = waits[name][2::2]  # After the call that warmed up, every second one; see `alternate`.
