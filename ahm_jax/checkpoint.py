@@ -1,10 +1,6 @@
 """The only Orbax: a run's checkpoints, of which the latest and the best are kept."""
 
-import contextlib
 import math
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from ahm_jax import processes
+from ahm_jax import interruption, processes
 from ahm_jax.errors import UserError
 from ahm_jax.training.state import TrainState
 
@@ -72,7 +68,7 @@ class Checkpoints:
     Args:
       state: replicated over the devices of all processes (`parallel.of_all`).
     """
-    with _ctrl_c_waits():  # Interrupted half-way, Orbax would leave a thread behind that complains when Python ends.
+    with interruption.waits():  # Interrupted half-way, Orbax would leave a thread behind that complains when Python ends.
       self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=progress._asdict())
 
   def progress(self) -> Progress:
@@ -97,22 +93,6 @@ class Checkpoints:
     self._manager.wait_until_finished()
     step = processes.from_first(0 if step is None else step)  # A shared file system may show others an older list.
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
-
-
-@contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-  """Ctrl-C is heard when the block is done."""
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  heard = []
-  handler = signal.signal(signal.SIGINT, lambda *arguments: heard.append(arguments))
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGINT, handler)
-  if heard:
-    signal.raise_signal(signal.SIGINT)
 
 
 def latest_step(workdir: Path) -> int:

@@ -2,11 +2,12 @@
 
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from ahm_jax import parallel, processes, trace
+from ahm_jax import interruption, parallel, processes, trace
 from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import RecipeConfig
 from ahm_jax.data.source import Source
@@ -57,8 +58,9 @@ def fit(
         open_writer(workdir, task.name, progress.step, total_steps, source.batch_size, recipe.log_every, task.shown) as writer,
         tempfile.TemporaryDirectory() as scratch,
         Profiler(profile_steps, workdir / 'profile' if processes.is_first() else Path(scratch)) as profiler,
+        interruption.not_lost() as check_ctrl_c,
       ):
-        _train(task, source, recipe, total_steps, state, key, progress, checkpoints, writer, profiler)
+        _train(task, source, recipe, total_steps, state, key, progress, checkpoints, writer, profiler, check_ctrl_c)
     return parallel.one_copy(checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target))
 
 
@@ -73,12 +75,14 @@ def _train(
   checkpoints: Checkpoints,
   writer: Writer,
   profiler: Profiler,
+  check_ctrl_c: Callable[[], None],
 ) -> None:
   """Trains from `progress.step` until the run is over; its last state, and its best, are then in `checkpoints`."""
   advance = parallel.over_all(task.step, source.devices)
   eval_every = recipe.eval_every or math.ceil(total_steps / VALIDATIONS)
   in_flight = None
   for step, inputs in enumerate(source.inputs(progress.step, total_steps), progress.step + 1):
+    check_ctrl_c()
     profiler.before(step - 1, state)
     state, metrics = advance(state, source.resident, inputs, key)
     if capture := profiler.after(step - 1, state):

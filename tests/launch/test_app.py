@@ -122,6 +122,7 @@ def test_ctrl_c_ends_a_run_in_one_line(commands, config_file, tmp_path, ctrl_c_i
     _, err = process.communicate(timeout=60)
   finally:
     process.kill()
+    process.communicate()
   assert process.returncode == 130
   assert err.endswith('\ninterrupted; the same command goes on where it was\n')
   assert 'Traceback' not in err and len(err.splitlines()) <= 4

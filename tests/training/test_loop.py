@@ -1,5 +1,6 @@
 """The loop on a toy: one convolution learns the brighter pixels of noise. Run as a script, it trains until it kills itself."""
 
+import contextlib
 import functools
 import json
 import math
@@ -124,6 +125,24 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, uninterrupted):
   state, metrics = uninterrupted
   assert_identical(run(tmp_path), state)
   assert (tmp_path / FILE).read_bytes() == metrics
+
+
+def swallowed_ctrl_c():
+  """As it falls into a callback of Python's own."""
+  with contextlib.suppress(KeyboardInterrupt):
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_ctrl_c_that_python_swallowed_is_heard_at_the_next_step(tmp_path, uninterrupted):
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      run(tmp_path, at=7, interrupt=swallowed_ctrl_c)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  finally:
+    signal.signal(signal.SIGINT, before)
+  assert lines(tmp_path)[-1]['step'] < 8
+  assert_identical(run(tmp_path), uninterrupted[0])
 
 
 def test_metrics_have_a_line_every_log_every_steps_and_at_every_validation(uninterrupted):
