@@ -3,7 +3,10 @@
 import json
 import socket
 
+import jax
 import numpy as np
+
+from ahm_jax.checkpoint import load_variables
 
 
 def start(commands, config_file, workdir, *flags):
@@ -39,6 +42,9 @@ def test_two_processes_segment_as_one(commands, config_file, tmp_path):
     assert line.keys() == other.keys()
     for name in line:  # A score counts pixels above a threshold, which rounding may take over it.
       np.testing.assert_allclose(line[name], other[name], rtol=2e-2 if name.startswith('validation/') else 1e-3)
+  statistics = [jax.tree.leaves(load_variables(workdir, best=False)['batch_stats']) for workdir in (one, two)]
+  for ours, theirs in zip(*statistics, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
 
 
 def test_what_is_refused_is_refused_in_all(commands, config_file, tmp_path):
