@@ -15,7 +15,7 @@ from ml_collections.config_dict import placeholder
 
 from ahm_jax.errors import UserError
 
-STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm')
+STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm', 'blockwise', 'saliency', 'anatomask', 'hpm', 'adamae')
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,17 @@ class MaskingConfig:
   entropy_weight: float = 0.1  # beta.
   value_weight: float = 0.5  # Weight of the critic's loss.
   reward: str = 'log'  # Of a hidden patch. 'log': whitened log loss. 'relative': loss / mean - 1. 'rank': rank in [-1, 1].
+  # 'progress': whitened log of a teacher's loss / the loss, what was learnt of late; costs another pass of the U-Net.
+  polarity: str = 'hard'  # 'hard': hide what the reward (or the saliency) is high for. 'easy': what it is low for.
   logit_bound: float = 3.0  # Logits z are centred per image and bounded as c * tanh(z / c).
-  ease_in: float = 1.0  # Logits are multiplied by a factor growing from 0 to 1 over this share of the steps.
+  temperature: float = 1.0  # Bounded logits are divided by it.
+  budget: str = 'image'  # Where mask_ratio holds in the mean: 'image', 'tile' (so nothing is hidden whole), 'none' (nowhere).
+  tile: int = 2  # Side of a tile in patches.
+  ease_in: float = 1.0  # Share of the steps over which masks go from uniform to the strategy's own.
+  ease: str = 'logits'  # What grows meanwhile: 'logits', a factor from 0 to 1, or 'share', from 0 to hard_share.
+  hard_share: float | None = None  # Share of hidden patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
+  ema_decay: tuple[float, ...] = (0.999, 0.9999)  # Of teachers, at the start and from a quarter of the steps on.
+  saliency: str = 'gradient'  # What 'saliency' hides: 'gradient', patches with edges, or 'entropy', with many grey levels.
   learning_rate: float = 2e-4  # Of the agent (Adam).
 
 
@@ -298,6 +307,9 @@ def _check_data(config: Config) -> None:
       raise UserError(
         f'config.data.image_size is {data.image_size}, not a multiple of {divisor} ({why}); the nearest is {near}'
       )
+  grid = data.image_size // config.masking.patch_size
+  if config.masking.budget == 'tile' and grid % config.masking.tile:
+    raise UserError(f'config.masking.tile is {config.masking.tile}, which does not divide the grid of {grid} x {grid} patches')
   _one_of('data.channels', data.channels, (1, 3))
   _at_least('data.labels', data.labels, 0)
   _at_least('data.split_seed', data.split_seed, 0)
@@ -323,15 +335,27 @@ def _check_masking(config: Config) -> None:
   _in_range('masking.mask_ratio', masking.mask_ratio, 0, 1, open_ends=True)
   _one_of('masking.patch_size', masking.patch_size, (4, 8, 16, 32))
   _one_of('masking.action_means', masking.action_means, ('mask', 'keep'))
-  _one_of('masking.reward', masking.reward, ('log', 'relative', 'rank'))
+  _one_of('masking.reward', masking.reward, ('log', 'relative', 'rank', 'progress'))
+  _one_of('masking.polarity', masking.polarity, ('hard', 'easy'))
+  _one_of('masking.budget', masking.budget, ('image', 'tile', 'none'))
+  _one_of('masking.ease', masking.ease, ('logits', 'share'))
+  _one_of('masking.saliency', masking.saliency, ('gradient', 'entropy'))
   _at_least('masking.workers', masking.workers, 1)
   _at_least('masking.rounds', masking.rounds, 1)
   _in_range('masking.gamma', masking.gamma, 0, 1)
   _in_range('masking.ease_in', masking.ease_in, 0, 1)
   for name in ('entropy_weight', 'value_weight', 'learning_rate'):
     _at_least(f'masking.{name}', getattr(masking, name), 0)
-  if masking.logit_bound <= 0:
-    raise UserError(f'config.masking.logit_bound is {masking.logit_bound}; it must be above 0')
+  for name in ('logit_bound', 'temperature'):
+    if getattr(masking, name) <= 0:
+      raise UserError(f'config.masking.{name} is {getattr(masking, name)}; it must be above 0')
+  if masking.hard_share is not None:
+    _in_range('masking.hard_share', masking.hard_share, 0, 1)
+  if len(masking.ema_decay) != 2 or not all(0 <= decay < 1 for decay in masking.ema_decay):
+    raise UserError(f'config.masking.ema_decay is {masking.ema_decay}; give two numbers in [0, 1), first and last')
+  _at_least('masking.tile', masking.tile, 1)
+  if masking.budget != 'image' and masking.exact_count:
+    raise UserError(f'config.masking.exact_count is for masking.budget=image; it is {masking.budget}')
 
 
 def _check_recipe(item: RecipeConfig, stage: str) -> None:

@@ -13,7 +13,7 @@ from ahm_jax.evaluation.metrics import spearman_within_images
 from ahm_jax.inference import in_batches
 from ahm_jax.masking.patches import patch_mean
 from ahm_jax.masking.rollout import hide
-from ahm_jax.masking.strategies import Strategy
+from ahm_jax.masking.strategy import Strategy
 
 _DRAWS = 8  # Masks drawn per image; a patch is in none of them with chance (1 - mask_ratio)^8, and is then left out.
 
@@ -95,11 +95,11 @@ def _measure(strategy: Strategy, unet, masking: MaskingConfig):
     )
 
   def measure(strategy_state, variables, batch):
-    """Per image, the policy [b, g, g], then the other maps of `draw`, [b, draws, g, g]."""
+    """Per image, the policy [b, g, g], the mean over draws, then the other maps of `draw`, [b, draws, g, g]."""
     images, indices = batch
     keys = jax.random.split(jax.random.key(indices[0]), _DRAWS)
     draws = [draw(strategy_state, variables, images, key) for key in keys]
     policies, *maps = zip(*draws, strict=True)
-    return np.asarray(policies[0]), *(np.stack(items, 1) for items in maps)
+    return np.mean(policies, axis=0), *(np.stack(items, 1) for items in maps)
 
   return measure

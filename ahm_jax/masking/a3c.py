@@ -28,25 +28,29 @@ def reconstruction_loss(losses: jax.Array, hidden: jax.Array) -> jax.Array:
   return (hidden * losses).sum() / jnp.maximum(hidden.sum(), 1)
 
 
-def rewards(losses: jax.Array, hidden: jax.Array, form: str = 'log') -> jax.Array:
+def rewards(losses: jax.Array, hidden: jax.Array, form: str = 'log', reference: jax.Array | None = None) -> jax.Array:
   """What each patch is paid: how hard it was to repair, among the hidden patches of this worker's images.
 
   A visible patch gets 0, the reward of an average hidden one. Forms:
     'log': (log(l) - mean) / std over hidden patches; its scale does not drift as the U-Net learns.
     'relative': l / mean - 1 over hidden patches.
     'rank': rank of l among hidden patches, from -1 (easiest) to 1 (hardest).
+    'progress': as 'log', of log(reference) - log(l): what was learnt since the reference, and not what is hard for good.
 
   Args:
     losses: [b, g, g], at least 0.
     hidden: [b, g, g] in {0, 1}.
+    reference: [b, g, g], the losses of an older U-Net on the same masks; only 'progress' looks at them.
 
   Returns:
     [b, g, g]; constant to the gradient.
   """
   losses = lax.stop_gradient(losses)
   count = jnp.maximum(hidden.sum(), 1)
-  if form == 'log':
+  if form in ('log', 'progress'):
     scores = jnp.log(losses + _EPSILON)
+    if form == 'progress':
+      scores = jnp.log(lax.stop_gradient(reference) + _EPSILON) - scores
     centred = scores - (hidden * scores).sum() / count
     scale = jnp.sqrt((hidden * centred**2).sum() / count)
     reward = centred / (scale + _EPSILON)

@@ -25,8 +25,8 @@ def bound_logits(logits: jax.Array, bound: float) -> jax.Array:
   return bound * jnp.tanh(centred / bound)
 
 
-def budget_shift(logits: jax.Array, ratio: float) -> jax.Array:
-  """The shift b of every image for which mean(sigmoid(logits + b)) equals `ratio`.
+def budget_shift(logits: jax.Array, ratio: float, tile: int | None = None) -> jax.Array:
+  """The shift b for which mean(sigmoid(logits + b)) equals `ratio` in every image, or in every tile of it.
 
   Found by bisection: the mean grows with b; it lies below the ratio where the largest logit is shifted to logit(ratio), and
   above it where the smallest is. The result is a constant to the gradient; log-probabilities must use the shifted logits.
@@ -34,10 +34,15 @@ def budget_shift(logits: jax.Array, ratio: float) -> jax.Array:
   Args:
     logits: [..., g, g], finite; exact to about 1e-5 of the mean for logits in [-50, 50].
     ratio: in (0, 1).
+    tile: side in patches of the squares that each keep to the ratio, a divisor of g; None: the image as a whole.
 
   Returns:
-    [..., 1, 1]
+    [..., 1, 1], or with tiles [..., g, g].
   """
+  if tile is not None:
+    *batch, rows, columns = logits.shape
+    tiles = logits.reshape(*batch, rows // tile, tile, columns // tile, tile).swapaxes(-3, -2)
+    return to_pixels(budget_shift(tiles, ratio)[..., 0, 0], tile)
   logits = lax.stop_gradient(logits)
   target = jnp.log(ratio) - jnp.log1p(-ratio)
   low = target - logits.max((-2, -1), keepdims=True)

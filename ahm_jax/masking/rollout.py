@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import patch_mean, to_pixels
 
 
@@ -27,7 +26,6 @@ class Rollout(NamedTuple):
   hidden: jax.Array  # [T, b, g, g]
   probability: jax.Array  # [T, b, g, g], of being hidden
   losses: jax.Array  # [T, b, g, g], mean squared error of every patch
-  rewards: jax.Array  # [T, b, g, g]
   last_observation: jax.Array  # [b, H, W, C]
 
 
@@ -47,9 +45,8 @@ def rollout(
   patch_size: int,
   fill_value: float = 0.0,
   rounds: int = 1,
-  reward: str = 'log',
 ) -> tuple[Rollout, Any]:
-  """Hides, repairs and pays, `rounds` times.
+  """Hides and repairs, `rounds` times.
 
   In the first round the agent sees the image; in each later one, the image with the patches hidden last replaced by their
   repair, so that it can go back to where the repair was poor. The U-Net always repairs towards the true image.
@@ -71,8 +68,7 @@ def rollout(
     losses = patch_mean(((reconstruction - images) ** 2).mean(-1), patch_size)
     pixels = to_pixels(proposal.hidden, patch_size)[..., None]
     repaired = lax.stop_gradient(jnp.where(pixels > 0, reconstruction, observation))
-    paid = a3c.rewards(losses, proposal.hidden, reward)
-    return (repaired, carry), (observation, *proposal, losses, paid)
+    return (repaired, carry), (observation, *proposal, losses)
 
   keys = jax.random.split(key, rounds)
   if rounds == 1:

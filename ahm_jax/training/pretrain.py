@@ -15,7 +15,7 @@ from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.masking import a3c, strategies
 from ahm_jax.masking.rollout import rollout
-from ahm_jax.masking.strategies import WORKERS, Strategy
+from ahm_jax.masking.strategy import WORKERS, Context, Strategy
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.agent import Agent
 from ahm_jax.models.layers import init_variables
@@ -39,7 +39,7 @@ def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Netwo
   common = {'dtype': jnp.dtype(model.dtype), 'axis_name': DEVICES if model.sync_batch_norm else None}
   unet = UNet(out_channels=channels, width=model.unet_width, recompute=model.recompute, **common)
   agent = Agent(trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, **common)
-  context = strategies.Context(
+  context = Context(
     masking=masking,
     agent=agent,
     reconstruct=functools.partial(unet.apply, train=False),
@@ -129,7 +129,6 @@ def make_step(
           patch_size=masking.patch_size,
           fill_value=masking.fill_value,
           rounds=masking.rounds,
-          reward=masking.reward,
         )
         return a3c.reconstruction_loss(done.losses, done.hidden), done, batch_stats
 

@@ -12,6 +12,7 @@ from ahm_jax.evaluation.agent import border_lift, learning_metrics
 from ahm_jax.masking import strategies
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import Proposal
+from ahm_jax.masking.strategy import Context, Strategy
 
 PATCH, GRID, COUNT = 4, 4, 20
 MASKING = MaskingConfig(strategy='uniform', patch_size=PATCH, mask_ratio=0.5)
@@ -38,7 +39,7 @@ def hides(probability, chosen):
 
     return Proposal(maps(chosen), maps(chosen), maps(probability))
 
-  return strategies.Strategy(None, propose, None)
+  return Strategy(None, propose, None)
 
 
 def measure(strategy, split):
@@ -81,7 +82,7 @@ def test_a_policy_that_seeks_what_is_easy(split):
 
 
 def test_uniform_masks_rank_nothing(split):
-  context = strategies.Context(MASKING, None, None, None)
+  context = Context(MASKING, None, None, None)
   result = measure(strategies.build(context), split)
   assert result['difficulty_rank_correlation'] == 0
   assert result['hardness_ratio'] == pytest.approx(1, abs=0.05)

@@ -10,6 +10,7 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.examples import make_examples
 from ahm_jax.masking import strategies
+from ahm_jax.masking.strategy import Context
 
 MASKING = MaskingConfig(strategy='uniform', patch_size=4, mask_ratio=0.5)
 
@@ -38,7 +39,7 @@ def test_examples(channels):
   split = Split(names, images, np.zeros((2, 16, 16), np.uint8), np.zeros(2), np.ones(2, bool), names, tuple(map(png, truths)))
   probabilities = np.zeros((2, 16, 16), np.float32)
   probabilities[0, :8, :8] = 1
-  nets = SimpleNamespace(unet=Brighten(), strategy=strategies.build(strategies.Context(MASKING, None, None, None)))
+  nets = SimpleNamespace(unet=Brighten(), strategy=strategies.build(Context(MASKING, None, None, None)))
   state = SimpleNamespace(params=jnp.float32(1), batch_stats={}, extra=())
 
   wide, healthy = make_examples(nets, state, MASKING, probabilities, split, 0.5)

@@ -1,12 +1,18 @@
-"""A small agent and the rollouts it learns from, for the tests of this folder."""
+"""A small agent, the rollouts it learns from, and one lesson of any strategy, for the tests of this folder."""
+
+import functools
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import strategies
+from ahm_jax.masking.rollout import Rollout, rollout
+from ahm_jax.masking.strategy import WORKERS, Context, Strategy
 
 
 class TinyAgent(nn.Module):
@@ -35,14 +41,26 @@ def tiny_agent():
   return TinyAgent
 
 
+UNET = {'params': jnp.float32(0.5), 'batch_stats': jnp.float32(0.0)}  # Stands for a U-Net's variables.
+
+
+def reconstruct(variables, masked):
+  """Stands for a U-Net in inference."""
+  return variables['params'] * jnp.roll(masked, 3, axis=2) + variables['batch_stats']
+
+
+@pytest.fixture(scope='session')
+def unet():
+  return UNET
+
+
 @pytest.fixture(scope='session')
 def build():
   """build(**masking fields) -> (strategy, its masking config), with patches of 4 pixels."""
 
   def build(**fields):
     masking = MaskingConfig(**{'patch_size': 4, 'mask_ratio': 0.6, 'workers': 2, **fields})
-    context = strategies.Context(masking=masking, agent=TinyAgent(), reconstruct=None, mean_over_devices=lambda tree: tree)
-    return strategies.build(context), masking
+    return strategies.build(Context(masking, TinyAgent(), reconstruct, lambda tree: tree)), masking
 
   return build
 
@@ -51,3 +69,73 @@ def build():
 def images():
   """Normalised images of 2 workers: [K, b, H, W, C] = [2, 3, 16, 16, 2], a grid of 4 x 4 patches."""
   return jax.random.normal(jax.random.key(7), (2, 3, 16, 16, 2), jnp.float32)
+
+
+@pytest.fixture(scope='session')
+def play():
+  """play(strategy, masking, state, images, key, progress=0.5) -> rollouts of all workers, [K, T, b, ...], as in a step."""
+
+  def repair(carry, masked):
+    return jnp.tanh(masked + jnp.roll(masked, 3, axis=2)), carry
+
+  def play(strategy, masking, state, images, key, progress=0.5):
+    def work(images, key):
+      def propose(observation, round_key):
+        return strategy.propose(state, observation, round_key, progress, True)
+
+      return rollout(images, key, propose, repair, None, patch_size=masking.patch_size, rounds=masking.rounds)[0]
+
+    keys = jax.random.split(key, images.shape[0])
+    return jax.jit(jax.vmap(work, axis_name=WORKERS))(images, keys)
+
+  return play
+
+
+@pytest.fixture(scope='session')
+def start(images):
+  """start(strategy) -> its fresh state; made once for all whose states have the same structure, since that is slow."""
+  states = {}
+
+  def start(strategy):
+    arguments = (jax.random.key(0), images[0, :1], UNET)
+    structure = jax.tree.structure(jax.eval_shape(strategy.init, *arguments))
+    if structure not in states:
+      states[structure] = jax.jit(strategy.init)(*arguments)
+    return states[structure]
+
+  return start
+
+
+class Lesson(NamedTuple):
+  """One round of acting and learning from a fresh state."""
+
+  strategy: Strategy
+  masking: MaskingConfig
+  state: Any
+  rollouts: Rollout  # [K, T, b, ...]
+  learnt: Any
+  metrics: dict
+
+
+@pytest.fixture(scope='session')
+def lesson(build, images, play, start):
+  """lesson(**masking fields) -> Lesson at progress 0.5, made once for each choice of fields."""
+
+  @functools.cache
+  def lesson(**fields):
+    strategy, masking = build(**fields)
+    state = start(strategy)
+    rollouts = play(strategy, masking, state, images, jax.random.key(1))
+    return Lesson(strategy, masking, state, rollouts, *jax.jit(strategy.learn)(state, rollouts, UNET, 0.5))
+
+  return lesson
+
+
+@pytest.fixture(scope='session')
+def leaves():
+  """leaves(tree) -> its arrays by path."""
+
+  def leaves(tree):
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+  return leaves

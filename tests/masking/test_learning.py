@@ -14,8 +14,9 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c, strategies
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import rollout
+from ahm_jax.masking.strategy import WORKERS, Context
 
-WORKERS, SHARE, GRID, PATCH = 2, 4, 8, 4  # Images a worker, patches along a side, pixels along the side of a patch.
+ACTORS, SHARE, GRID, PATCH = 2, 4, 8, 4  # Images a worker, patches along a side, pixels along the side of a patch.
 
 
 def brightness_and_images(key, count):
@@ -38,7 +39,7 @@ def train(strategy, state, key, steps, difficulty=None, delay=0):
   def step(state, i):
     image_key, error_key, rollout_key = jax.random.split(jax.random.fold_in(key, i), 3)
     progress = jnp.clip((i - delay) / (steps - delay), 0, 1)
-    brightness, images = brightness_and_images(image_key, WORKERS * SHARE)
+    brightness, images = brightness_and_images(image_key, ACTORS * SHARE)
     planted = brightness if difficulty is None else jnp.broadcast_to(difficulty, brightness.shape)
     errors = planted_error(error_key, planted)
 
@@ -48,8 +49,8 @@ def train(strategy, state, key, steps, difficulty=None, delay=0):
 
       return rollout(images, key, propose, lambda carry, masked: (images + errors, carry), None, patch_size=PATCH)[0]
 
-    by_worker = [x.reshape(WORKERS, SHARE, *x.shape[1:]) for x in (images, errors)]
-    done = jax.vmap(work, axis_name=strategies.WORKERS)(*by_worker, jax.random.split(rollout_key, WORKERS))
+    by_worker = [x.reshape(ACTORS, SHARE, *x.shape[1:]) for x in (images, errors)]
+    done = jax.vmap(work, axis_name=WORKERS)(*by_worker, jax.random.split(rollout_key, ACTORS))
     return strategy.learn(state, done, None, progress)[0], None
 
   return jax.lax.scan(step, state, jnp.arange(steps))[0]
@@ -98,7 +99,7 @@ def hidden_only_losses(logits, values, actions, returns):
 def final_correlations(learning_losses, monkeypatch, seeds=4):
   monkeypatch.setattr(a3c, 'losses', learning_losses)
   masking = MaskingConfig(patch_size=PATCH, mask_ratio=0.6, learning_rate=0.02, strategy='ahm')
-  strategy = strategies.build(strategies.Context(masking, TableAgent(), None, lambda tree: tree))
+  strategy = strategies.build(Context(masking, TableAgent(), None, lambda tree: tree))
 
   def run(seed):
     map_key, init_key, train_key = jax.random.split(jax.random.key(seed), 3)

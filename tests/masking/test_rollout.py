@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import draw_bernoulli, patch_mean, to_pixels
 from ahm_jax.masking.rollout import Proposal, hide, rollout
 
@@ -89,7 +88,7 @@ def test_the_gradient_goes_through_the_losses_of_each_round_and_not_from_round_t
 def test_nothing_but_the_losses_carries_a_gradient_to_the_reconstructor(images):
   def outputs(theta):
     done, _ = run(images[0], jax.random.key(1), propose_uniform, lambda carry, masked: (theta * masked + 0.1, carry), rounds=2)
-    return {name: value.sum() for name, value in done._asdict().items()} | {'weighted': (done.rewards * done.losses**0).sum()}
+    return {name: value.sum() for name, value in done._asdict().items()}
 
   gradients = jax.jacobian(outputs)(0.7)
   assert gradients.pop('losses') != 0
@@ -100,7 +99,7 @@ def test_nothing_but_the_losses_carries_a_gradient_to_the_reconstructor(images):
 def test_shapes_and_relations(images, rounds):
   done, _ = run(images[0], jax.random.key(2), propose_uniform, halve, rounds=rounds)
   assert done.observations.shape == (rounds, 3, 16, 16, 2)
-  for name in ('actions', 'hidden', 'probability', 'losses', 'rewards'):
+  for name in ('actions', 'hidden', 'probability', 'losses'):
     assert getattr(done, name).shape == (rounds, 3, 4, 4), name
   np.testing.assert_array_equal(done.observations[0], images[0])
   following = [*done.observations[1:], done.last_observation]
@@ -108,21 +107,19 @@ def test_shapes_and_relations(images, rounds):
     masked = hide(done.observations[t], done.hidden[t], 4)
     repaired = halve(None, masked)[0]
     np.testing.assert_allclose(done.losses[t], patch_mean(((repaired - images[0]) ** 2).mean(-1), 4), rtol=1e-5)
-    np.testing.assert_allclose(done.rewards[t], a3c.rewards(done.losses[t], done.hidden[t]), atol=1e-4)
     composite = np.where(to_pixels(done.hidden[t], 4)[..., None] == 1, repaired, done.observations[t])
     np.testing.assert_allclose(following[t], composite, atol=1e-6)
 
 
-def test_the_fill_value_and_the_form_of_reward_are_passed_on(images):
+def test_the_fill_value_is_passed_on(images):
   seen = []
 
   def look(carry, masked):
     seen.append(masked)
     return masked, carry
 
-  done, _ = run(images[0], jax.random.key(2), propose_uniform, look, fill_value=0.5, reward='rank')
+  done, _ = run(images[0], jax.random.key(2), propose_uniform, look, fill_value=0.5)
   np.testing.assert_allclose(done.losses, done.hidden * patch_mean(((images[0] - 0.5) ** 2).mean(-1), 4), rtol=1e-5)
-  np.testing.assert_allclose(done.rewards[0], a3c.rewards(done.losses[0], done.hidden[0], 'rank'), atol=1e-6)
   assert len(seen) == 1
 
 

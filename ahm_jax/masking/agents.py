@@ -1,0 +1,140 @@
+"""Agents that place the mask: adaptive hard masking, without a critic, and untrained."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from ahm_jax.config import MaskingConfig
+from ahm_jax.masking import a3c
+from ahm_jax.masking.patches import bound_logits, budget_shift, patch_mean
+from ahm_jax.masking.rollout import Rollout, hide
+from ahm_jax.masking.strategy import WORKERS, Context, Strategy, action_ratio, draw, growing_share, moving_average, stay
+from ahm_jax.masking.workers import as_one_batch
+from ahm_jax.models.layers import init_variables
+
+
+class AgentState(NamedTuple):
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  teacher: Any = ()  # U-Net variables, a moving average; only where the reward is learning progress.
+
+
+def ahm(context: Context) -> Strategy:
+  """Adaptive hard masking: an actor-critic agent, paid where repair is hard."""
+  return _agent_strategy(context, learns=True, critic=True)
+
+
+def reinforce(context: Context) -> Strategy:
+  """Williams, 1992: returns without a critic; whitened rewards have mean 0, which serves as the baseline."""
+  return _agent_strategy(context, learns=True, critic=False)
+
+
+def untrained(context: Context) -> Strategy:
+  """An agent that never learns: what the public reproduction of the paper really ran."""
+  return _agent_strategy(context, learns=False, critic=False)
+
+
+def policy_logits(raw: jax.Array, progress: jax.Array, masking: MaskingConfig) -> jax.Array:
+  """From the policy head's map to the logits of the actions: bounded, eased in, within the budget; all [b, g, g].
+
+  p = (1 - s) r + s sigmoid(e z / temperature + shift), with r the expected share of actions 1, z the bounded logits, the shift
+  that makes the mean of p equal r where `budget` says, and of e and s the one that `ease` names growing over the training.
+  """
+  ease = 1.0 if masking.ease_in == 0 or masking.ease == 'share' else jnp.clip(progress / masking.ease_in, 0, 1)
+  ratio = action_ratio(masking)
+  if masking.budget == 'none':
+    bounded = masking.logit_bound * jnp.tanh(raw / masking.logit_bound)
+    logits = ease * bounded / masking.temperature + jnp.log(ratio / (1 - ratio))
+  else:
+    logits = ease * bound_logits(raw, masking.logit_bound) / masking.temperature
+    logits = logits + budget_shift(logits, ratio, masking.tile if masking.budget == 'tile' else None)
+  if masking.ease == 'logits' and masking.hard_share is None:
+    return logits
+  share = growing_share(progress, masking, 1.0) if masking.ease == 'share' else masking.hard_share
+  mixed = (1 - share) * ratio + share * jax.nn.sigmoid(logits)
+  return jnp.log(mixed) - jnp.log1p(-mixed)
+
+
+def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
+  masking, agent = context.masking, context.agent
+  optimizer = optax.adam(masking.learning_rate)
+  forward = as_one_batch(agent)
+  has_teacher = learns and masking.reward == 'progress'
+
+  def init(key, images, variables):
+    agent_variables = init_variables(agent, key, images.shape)
+    params = agent_variables['params']
+    # A copy, since the step gives up its buffers and would give up these twice.
+    teacher = jax.tree.map(jnp.copy, variables) if has_teacher else ()
+    return AgentState(params, agent_variables['batch_stats'], optimizer.init(params), teacher)
+
+  def propose(state, images, key, progress, train):
+    if train:
+      (raw, _), _ = forward(state.params, state.batch_stats, images)
+    else:
+      raw, _ = agent.apply({'params': state.params, 'batch_stats': state.batch_stats}, images, train=False)
+    return draw(key, policy_logits(raw, progress, masking), masking)
+
+  def worker_losses(params, batch_stats, rollout, rewards, progress):
+    """Of one worker. The agent sees a round at a time, as in acting: batch norm makes the policy depend on the batch."""
+    by_round = [forward(params, batch_stats, observations) for observations in rollout.observations]
+    (raw, values), new_stats = jax.tree.map(lambda *rounds: jnp.stack(rounds), *by_round)
+    new_stats = jax.tree.map(lambda x: x.mean(0), new_stats)
+    if not critic:
+      values = jnp.zeros_like(values)
+    last_value = jnp.zeros_like(values[0])
+    if critic and masking.bootstrap:
+      (_, last_value), _ = forward(params, batch_stats, rollout.last_observation)
+    returns = a3c.discounted_returns(rewards, lax.stop_gradient(last_value), masking.gamma)
+    logits = policy_logits(raw, progress, masking)
+    return a3c.losses(logits, values, rollout.actions, returns), new_stats
+
+  def learn(state, rollouts, variables, progress):
+    rewards = _rewards(rollouts, state.teacher, context)
+
+    def objective(params):
+      by_worker = jax.vmap(worker_losses, in_axes=(None, None, 0, 0, None), out_axes=(0, None), axis_name=WORKERS)
+      terms, batch_stats = by_worker(params, state.batch_stats, rollouts, rewards, progress)
+      terms = jax.tree.map(jnp.mean, terms)
+      total = terms.policy - masking.entropy_weight * terms.entropy + masking.value_weight * terms.value
+      return total, (terms, batch_stats)
+
+    gradients, (terms, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(context.mean_over_devices(gradients), state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {'policy_loss': terms.policy, 'entropy': terms.entropy}
+    if critic:
+      metrics['value_loss'] = terms.value
+    teacher = moving_average(state.teacher, variables, progress, masking) if has_teacher else ()
+    return AgentState(params, context.mean_over_devices(batch_stats), opt_state, teacher), metrics
+
+  return Strategy(init, propose, learn if learns else stay)
+
+
+def _rewards(rollouts: Rollout, teacher: Any, context: Context) -> jax.Array:
+  """What every patch is paid, [K, T, b, g, g], each round of each worker by itself."""
+  masking = context.masking
+  reference = _teacher_losses(rollouts, teacher, context) if masking.reward == 'progress' else rollouts.losses
+
+  def of_a_round(losses, hidden, reference):
+    return a3c.rewards(losses, hidden, masking.reward, reference)
+
+  paid = jax.vmap(jax.vmap(of_a_round))(rollouts.losses, rollouts.hidden, reference)
+  return paid if masking.polarity == 'hard' else -paid
+
+
+def _teacher_losses(rollouts: Rollout, teacher: Any, context: Context) -> jax.Array:
+  """Patch losses [K, T, b, g, g] of the teacher on what the U-Net was given."""
+  masking, observations = context.masking, rollouts.observations
+  images = jnp.broadcast_to(observations[:, :1], observations.shape)
+
+  def flat(x):
+    return x.reshape(-1, *x.shape[3:])
+
+  masked = hide(flat(observations), flat(rollouts.hidden), masking.patch_size, masking.fill_value)
+  squares = (context.reconstruct(teacher, masked) - flat(images)) ** 2
+  return patch_mean(squares.mean(-1), masking.patch_size).reshape(rollouts.losses.shape)

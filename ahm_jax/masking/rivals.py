@@ -1,0 +1,173 @@
+"""Learnt masks of others, on the same U-Net: AnatoMask, hard patches mining, AdaMAE.
+
+Each is the paper's way of placing a mask. The papers' networks are transformers or sparse convolutions with heads of their own;
+here the U-Net repairs for all of them, and where a network looks at the image, it is our agent's trunk and policy head.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ahm_jax.masking.patches import budget_shift, draw_exact, patch_mean
+from ahm_jax.masking.rollout import hide
+from ahm_jax.masking.strategy import (
+  WORKERS,
+  Context,
+  Strategy,
+  grid_shape,
+  growing_share,
+  hardest_first,
+  hidden_count,
+  moving_average,
+  proposal,
+)
+from ahm_jax.masking.workers import as_one_batch
+from ahm_jax.models.layers import init_variables
+
+HARD_SHARE = 0.5  # Of the hidden patches, at the end of training, for AnatoMask and HPM.
+
+
+def anatomask(context: Context) -> Strategy:
+  """AnatoMask (Li et al., arXiv 2407.06468): what a teacher repairs worst is hidden from the student.
+
+  The teacher, a moving average of the U-Net, repairs a uniform mask of the same ratio. Of the patches hidden from it, those of
+  highest loss are hidden from the student, as a share of the mask that grows from 0 to 0.5. The rest is uniform.
+  """
+  masking = context.masking
+
+  def init(key, images, variables):
+    del key, images
+    return jax.tree.map(jnp.copy, variables)
+
+  def propose(state, images, key, progress, train):
+    del train
+    first_key, second_key = jax.random.split(key)
+    tried = jax.random.bernoulli(first_key, masking.mask_ratio, grid_shape(images, masking)).astype(jnp.float32)
+    repaired = context.reconstruct(state, hide(images, tried, masking.patch_size, masking.fill_value))
+    losses = patch_mean(((repaired - images) ** 2).mean(-1), masking.patch_size)
+    share = growing_share(progress, masking, HARD_SHARE)
+    return hardest_first(second_key, losses * tried, share, masking)
+
+  def learn(state, rollouts, variables, progress):
+    del rollouts
+    return moving_average(state, variables, progress, masking), {}
+
+  return Strategy(init, propose, learn)
+
+
+class PredictorState(NamedTuple):
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  teacher: Any = ()  # 'params' and 'batch_stats', moving averages; HPM only.
+
+
+def hpm(context: Context) -> Strategy:
+  """Hard patches mining (Wang et al., arXiv 2304.05919): what a teacher predicts to be hard is hidden.
+
+  A predictor learns to rank the patches of an image by their loss, from pairs of hidden ones. Its moving average looks at the
+  whole image, and those it ranks highest are hidden, as a share of the mask that grows from 0 to 0.5. The rest is uniform.
+  In the paper the predictor is a second decoder on the encoder's features; here it is a network of its own.
+  """
+  masking, agent = context.masking, context.agent
+  optimizer = optax.adam(masking.learning_rate)
+
+  def init(key, images, variables):
+    del variables
+    state = _fresh_predictor(agent, optimizer, key, images)
+    return state._replace(teacher=jax.tree.map(jnp.copy, {'params': state.params, 'batch_stats': state.batch_stats}))
+
+  def propose(state, images, key, progress, train):
+    del train
+    predicted, _ = agent.apply(state.teacher, images, train=False)
+    return hardest_first(key, predicted, growing_share(progress, masking, HARD_SHARE), masking)
+
+  def learn(state, rollouts, variables, progress):
+    del variables
+    state, loss = _improved(context, optimizer, state, rollouts, ranking_loss)
+    current = {'params': state.params, 'batch_stats': state.batch_stats}
+    return state._replace(teacher=moving_average(state.teacher, current, progress, masking)), {'ranking_loss': loss}
+
+  return Strategy(init, propose, learn)
+
+
+def ranking_loss(predicted: jax.Array, losses: jax.Array, hidden: jax.Array) -> jax.Array:
+  """Mean of -log sigmoid(predicted_i - predicted_j) over all pairs of hidden patches of an image with losses_i > losses_j.
+
+  Args:
+    predicted, losses, hidden: [b, g, g].
+
+  Returns:
+    A scalar; 0 where there is no such pair.
+  """
+  predicted, losses, hidden = (x.reshape(x.shape[0], -1) for x in (predicted, losses, hidden))
+  pairs = (losses[:, :, None] > losses[:, None]) * hidden[:, :, None] * hidden[:, None]
+  terms = jax.nn.softplus(predicted[:, None] - predicted[:, :, None])
+  return (pairs * terms).sum() / jnp.maximum(pairs.sum(), 1)
+
+
+def adamae(context: Context) -> Strategy:
+  """AdaMAE (Bandara et al., arXiv 2211.09120): what is hard to repair is kept visible, by REINFORCE over a softmax.
+
+  The visible patches, an exact number of them, are drawn from a categorical distribution without replacement. It learns by
+  -mean over hidden patches of log P * loss, so that patches with a high loss are shown more often. There is no
+  critic, no easing in, and `probability` is near the true chance of being hidden, not equal to it.
+  """
+  masking, agent = context.masking, context.agent
+  optimizer = optax.adam(masking.learning_rate)
+  forward = as_one_batch(agent)
+
+  def init(key, images, variables):
+    del variables
+    return _fresh_predictor(agent, optimizer, key, images)
+
+  def propose(state, images, key, progress, train):
+    del progress
+    if train:
+      (logits, _), _ = forward(state.params, state.batch_stats, images)
+    else:
+      logits, _ = agent.apply({'params': state.params, 'batch_stats': state.batch_stats}, images, train=False)
+    patches = logits.shape[-2] * logits.shape[-1]
+    visible = draw_exact(key, logits, patches - hidden_count(masking, patches))
+    probability = jax.nn.sigmoid(-logits + budget_shift(-logits, masking.mask_ratio))
+    return proposal(1 - visible, probability, masking)
+
+  def learn(state, rollouts, variables, progress):
+    del variables, progress
+    state, loss = _improved(context, optimizer, state, rollouts, sampling_loss)
+    return state, {'sampling_loss': loss}
+
+  return Strategy(init, propose, learn)
+
+
+def sampling_loss(logits: jax.Array, losses: jax.Array, hidden: jax.Array) -> jax.Array:
+  """-mean over hidden patches of log softmax(logits) * losses, over the patches of each image; all [b, g, g], a scalar."""
+  log_probability = jax.nn.log_softmax(logits.reshape(logits.shape[0], -1)).reshape(logits.shape)
+  return -(hidden * log_probability * losses).sum() / jnp.maximum(hidden.sum(), 1)
+
+
+def _fresh_predictor(agent, optimizer, key, images) -> PredictorState:
+  variables = init_variables(agent, key, images.shape)
+  return PredictorState(variables['params'], variables['batch_stats'], optimizer.init(variables['params']))
+
+
+def _improved(context: Context, optimizer, state: PredictorState, rollouts, loss_of) -> tuple[PredictorState, jax.Array]:
+  """One step of Adam on the mean over workers and rounds of `loss_of`(logits, losses, hidden), and that mean."""
+  forward = as_one_batch(context.agent)
+
+  def worker_loss(params, rollout):
+    by_round = [forward(params, state.batch_stats, observations) for observations in rollout.observations]
+    terms = [loss_of(maps[0], *of_round) for (maps, _), *of_round in zip(by_round, rollout.losses, rollout.hidden, strict=True)]
+    statistics = jax.tree.map(lambda *rounds: sum(rounds) / len(rounds), *(stats for _, stats in by_round))
+    return sum(terms) / len(terms), statistics
+
+  def objective(params):
+    losses, batch_stats = jax.vmap(worker_loss, in_axes=(None, 0), out_axes=(0, None), axis_name=WORKERS)(params, rollouts)
+    return losses.mean(), batch_stats
+
+  (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+  updates, opt_state = optimizer.update(context.mean_over_devices(gradients), state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return state._replace(params=params, batch_stats=context.mean_over_devices(batch_stats), opt_state=opt_state), loss

@@ -1,0 +1,253 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.special import expit
+
+from ahm_jax import config
+from ahm_jax.masking import a3c, strategies
+from ahm_jax.masking.agents import policy_logits
+from ahm_jax.masking.patches import bound_logits
+from ahm_jax.masking.rollout import Rollout
+from ahm_jax.masking.strategy import Context, draw
+
+
+def two_by_two(fields, progress=1.0):
+  """p of the logits 0, 4, -4, 0, at a ratio of 1/2, where an image's symmetric logits need no shift."""
+  masking = config.MaskingConfig(**{'mask_ratio': 0.5, 'logit_bound': 3.0, 'ease_in': 0.0} | fields)
+  return np.asarray(expit(policy_logits(jnp.array([[[0.0, 4], [-4, 0]]]), progress, masking)))[0]
+
+
+def test_temperature_by_hand():
+  expected = expit(3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 2.5)
+  np.testing.assert_allclose(two_by_two({'temperature': 2.5}), expected, atol=1e-6)
+
+
+def test_a_hard_share_mixes_the_policy_with_uniform_masks():
+  p = expit(3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]))
+  np.testing.assert_allclose(two_by_two({'hard_share': 0.3}), 0.7 * 0.5 + 0.3 * p, atol=1e-6)
+  # Easing in by share: at a quarter of the way it is a quarter of 0.8.
+  easing = {'ease': 'share', 'ease_in': 1.0, 'hard_share': 0.8}
+  np.testing.assert_allclose(two_by_two(easing, 0.25), 0.8 * 0.5 + 0.2 * p, atol=1e-6)
+  np.testing.assert_allclose(two_by_two({'ease': 'share', 'ease_in': 0.5}, 0.9), p, atol=1e-5)
+
+
+def test_without_a_budget_logits_are_bounded_and_start_at_the_ratio():
+  masking = config.MaskingConfig(mask_ratio=0.7, logit_bound=3.0, ease_in=0.0, budget='none')
+  raw = jnp.array([[[0.0, 1], [50, 7]]])
+  expected = np.log(0.7 / 0.3) + 3 * np.tanh(np.array([[[0, 1], [50, 7]]]) / 3)
+  np.testing.assert_allclose(policy_logits(raw, 1.0, masking), expected, atol=1e-5)
+
+
+def test_a_budget_by_tiles_holds_in_every_tile_and_keeps_the_differences_within():
+  masking = config.MaskingConfig(mask_ratio=0.6, budget='tile', tile=3, ease_in=0.0)
+  raw = 2 * jax.random.normal(jax.random.key(0), (4, 6, 6))
+  logits = np.asarray(policy_logits(raw, 1.0, masking))
+  tiles = logits.reshape(4, 2, 3, 2, 3).swapaxes(2, 3)
+  np.testing.assert_allclose(expit(tiles).mean((-2, -1)), np.full((4, 2, 2), 0.6), atol=1e-5)
+  bounded = np.asarray(bound_logits(raw, 3.0)).reshape(4, 2, 3, 2, 3).swapaxes(2, 3)
+  np.testing.assert_allclose(np.ptp(tiles - bounded, (-2, -1)), np.zeros((4, 2, 2)), atol=1e-5)
+
+
+def test_the_teacher_of_learning_progress_is_a_moving_average_of_the_u_net(build, lesson):
+  done = lesson(strategy='ahm', reward='progress')
+  variables = {'params': jnp.float32(1.5), 'batch_stats': jnp.float32(3.0)}
+  strategy, _ = build(strategy='ahm', reward='progress', ema_decay=(0.5, 0.9))
+  # A tenth of the way is 0.4 of the first quarter: decay 0.5 + 0.4 * 0.4 = 0.66. From a quarter on it is 0.9.
+  early, _ = strategy.learn(done.state, done.rollouts, variables, 0.1)
+  late, _ = strategy.learn(done.state, done.rollouts, variables, 0.7)
+  assert early.teacher['params'] == pytest.approx(0.66 * 0.5 + 0.34 * 1.5)
+  assert late.teacher['params'] == pytest.approx(0.9 * 0.5 + 0.1 * 1.5)
+  assert late.teacher['batch_stats'] == pytest.approx(0.3)
+
+
+def test_only_learning_progress_keeps_a_teacher(lesson):
+  assert lesson(strategy='ahm').learnt.teacher == ()
+
+
+@pytest.mark.parametrize('ratio', [0.2, 0.6])
+def test_keep_hides_what_is_not_kept_and_meets_the_ratio_of_hidden_patches(ratio):
+  masking = config.MaskingConfig(action_means='keep', mask_ratio=ratio)
+  raw = 2 * jax.random.normal(jax.random.key(0), (3, 4, 4))
+  logits = policy_logits(raw, 1.0, masking)
+  keys = jax.random.split(jax.random.key(1), 4000)
+  done = jax.vmap(lambda key: draw(key, logits, masking))(keys)
+  np.testing.assert_array_equal(done.hidden, 1 - done.actions)
+  np.testing.assert_allclose(done.probability[0].mean((-2, -1)), np.full(3, ratio), atol=1e-5)
+  p = 1 - expit(np.asarray(logits))
+  assert np.all(np.abs(done.hidden.mean(0) - p) < 4.5 * np.sqrt(p * (1 - p) / 4000))
+
+
+def test_ease_in_by_hand():
+  raw = jnp.array([[[1.0, 5], [-3, 1]]])  # Mean 1, so centred: 0, 4, -4, 0.
+  for ease_in, progress, factor in (
+    (1.0, 0.0, 0),
+    (1.0, 0.25, 0.25),
+    (0.5, 0.25, 0.5),
+    (0.5, 0.9, 1),
+    (0.0, 0.0, 1),
+    (0.0, 0.7, 1),
+  ):
+    masking = config.MaskingConfig(mask_ratio=0.5, ease_in=ease_in, logit_bound=3.0)
+    # A ratio of 1/2 and logits that are symmetric about 0 need no shift.
+    expected = factor * 3 * np.tanh(np.array([[[0, 4], [-4, 0]]]) / 3)
+    np.testing.assert_allclose(policy_logits(raw, progress, masking), expected, atol=1e-5)
+
+
+def test_the_policy_is_uniform_at_the_start_and_bounded_at_the_end():
+  masking = config.MaskingConfig(mask_ratio=0.6, logit_bound=3.0)
+  raw = 100 * jax.random.normal(jax.random.key(2), (4, 7, 7))
+  np.testing.assert_allclose(expit(policy_logits(raw, 0.0, masking)), np.full((4, 7, 7), 0.6), atol=1e-5)
+  logits = np.asarray(policy_logits(raw, 1.0, masking))
+  assert np.all(np.ptp(logits, (-2, -1)) <= 6 + 1e-5)
+  np.testing.assert_allclose(expit(logits).mean((-2, -1)), np.full(4, 0.6), atol=1e-5)
+  shape = bound_logits(raw, 3.0)
+  np.testing.assert_allclose(np.diff(logits, axis=-1), np.diff(shape, axis=-1), atol=1e-4)
+
+
+@pytest.mark.parametrize('fields', [{}, {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}])
+def test_every_agent_parameter_receives_a_gradient(lesson, fields, leaves):
+  """The agent of the paper's public reproduction received none: its losses were formed from detached arrays."""
+  done = lesson(strategy='ahm', **fields)
+  before, after = leaves(done.state.params), leaves(done.learnt.params)
+  for name, gradient in leaves(first_gradient(done.learnt)).items():
+    assert np.linalg.norm(gradient) > 1e-4, name
+    assert np.all(after[name] != before[name]), name
+  assert set(done.metrics) == {'policy_loss', 'value_loss', 'entropy'}
+  statistics = leaves(done.learnt.batch_stats)
+  assert all(np.any(statistics[name] != value) for name, value in leaves(done.state.batch_stats).items())
+
+
+def first_gradient(state):
+  """Adam's first moment after one step from zero is (1 - 0.9) times the gradient."""
+  return jax.tree.map(lambda moment: moment / 0.1, optax.tree_utils.tree_get(state.opt_state, 'mu'))
+
+
+def expected_rewards(rollouts, masking):
+  """Of each round of each worker, [K, T, b, g, g], by NumPy but for the form 'rank'."""
+  losses, hidden = (np.float64(x) for x in (rollouts.losses, rollouts.hidden))
+  images, seen = np.float64(rollouts.observations[:, :1]), np.float64(rollouts.observations)
+  masked = seen * (1 - np.repeat(np.repeat(hidden, 4, -2), 4, -1)[..., None])
+  squares = ((0.5 * np.roll(masked, 3, axis=-2) - images) ** 2).mean(-1)  # The teacher of conftest.py.
+  teacher = squares.reshape(*hidden.shape[:-1], 4, 4, 4).mean((-3, -1))
+  paid = np.zeros_like(losses)
+  for place in np.ndindex(losses.shape[:2]):
+    chosen = hidden[place] == 1
+    if masking.reward == 'rank':
+      paid[place] = a3c.rewards(rollouts.losses[place], rollouts.hidden[place], 'rank')
+      continue
+    scores = np.log(losses[place] + 1e-6)
+    if masking.reward == 'progress':
+      scores = np.log(teacher[place] + 1e-6) - scores
+    paid[place] = np.where(chosen, (scores - scores[chosen].mean()) / scores[chosen].std(), 0)
+  return paid if masking.polarity == 'hard' else -paid
+
+
+@pytest.mark.parametrize(
+  ('name', 'fields'),
+  [
+    ('ahm', {}),
+    ('ahm', {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}),
+    ('reinforce', {'rounds': 2, 'gamma': 0.5}),
+    ('ahm', {'reward': 'progress', 'rounds': 2}),
+    ('ahm', {'reward': 'rank', 'polarity': 'easy', 'budget': 'tile', 'ease': 'share', 'temperature': 2.0}),
+  ],
+)
+def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, name, fields, leaves):
+  """Against the objective written out over all images at once: synchronised batch norm makes K workers one batch."""
+  _, masking, state, rollouts, learnt, metrics = lesson(strategy=name, **fields)
+  agent, shape = tiny_agent(), rollouts.actions.shape
+
+  def apply(params, observations):
+    variables = {'params': params, 'batch_stats': state.batch_stats}
+    folded = observations.reshape(-1, *observations.shape[-3:])
+    maps, _ = agent.apply(variables, folded, train=True, mutable=['batch_stats'])
+    return [x.reshape(*observations.shape[:-3], 4, 4) for x in maps]
+
+  def apply_by_round(params, observations):
+    return [jnp.stack(maps, 1) for maps in zip(*(apply(params, x) for x in observations.swapaxes(0, 1)), strict=True)]
+
+  critic = float(name == 'ahm')
+  last = np.asarray(jax.jit(apply)(state.params, rollouts.last_observation)[1]) * critic * masking.bootstrap
+  returns, rewards = np.zeros(shape), expected_rewards(rollouts, masking)
+  for t in reversed(range(masking.rounds)):
+    last = returns[:, t] = rewards[:, t] + masking.gamma * last
+
+  def objective(params):
+    raw, values = apply_by_round(params, rollouts.observations)
+    logits = policy_logits(raw, 0.5, masking)
+    p = jax.nn.sigmoid(logits)
+    log_pi = jnp.log(jnp.where(rollouts.actions == 1, p, 1 - p))
+    policy = -(log_pi * (returns - critic * jax.lax.stop_gradient(values))).mean()
+    value = ((returns - critic * values) ** 2).mean() / 2
+    entropy = -(p * jnp.log(p) + (1 - p) * jnp.log1p(-p)).mean()
+    total = policy - masking.entropy_weight * entropy + masking.value_weight * value
+    return total, {'policy_loss': policy, 'value_loss': value, 'entropy': entropy}
+
+  gradients, terms = jax.jit(jax.grad(objective, has_aux=True))(state.params)
+  expected = leaves(gradients)
+  for path, gradient in leaves(first_gradient(learnt)).items():
+    np.testing.assert_allclose(gradient, expected[path], rtol=2e-3, atol=2e-5, err_msg=path)
+  assert set(metrics) == (set(terms) if critic else set(terms) - {'value_loss'})
+  for term, value in ((term, value) for term, value in terms.items() if term in metrics):
+    assert metrics[term] == pytest.approx(float(value), abs=2e-5), term
+
+
+def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(lesson, unet, monkeypatch):
+  """Mean gradient and batch statistics, where rewards are a function of the patch; ours are whitened per worker."""
+  monkeypatch.setattr(a3c, 'rewards', lambda losses, hidden, form, reference: hidden * losses)
+  lesson.cache_clear()
+  done = lesson(strategy='ahm')
+  lesson.cache_clear()
+  images = [x[:, 0].reshape(1, 1, 6, *x.shape[3:]) for x in done.rollouts[:-1]]  # [K, 1, b, ...] to [1, 1, K b, ...]
+  by_one = Rollout(*images, done.rollouts.last_observation.reshape(1, 6, 16, 16, 2))
+  learnt, metrics = jax.jit(done.strategy.learn)(done.state, by_one, unet, 0.5)
+  for of_one, of_two in (
+    (first_gradient(learnt), first_gradient(done.learnt)),
+    (learnt.batch_stats, done.learnt.batch_stats),
+    (metrics, done.metrics),
+  ):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), of_one, of_two)
+
+
+@pytest.mark.parametrize('fields', [{}, {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}])
+def test_the_agent_learns_about_the_policy_it_acted_by(lesson, fields):
+  """Batch norm must see in learning the batches that it saw in acting, or log pi(a) is that of another policy."""
+  done = lesson(strategy='ahm', **fields)
+  p = np.float64(done.rollouts.probability)
+  entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean()
+  assert done.metrics['entropy'] == pytest.approx(entropy, abs=1e-6)
+
+
+def test_reinforce_leaves_the_value_head_alone(lesson, leaves):
+  done = lesson(strategy='reinforce', rounds=2, gamma=0.5)
+  state, learnt = done.state, done.learnt
+  before, after = leaves(state.params), leaves(learnt.params)
+  untouched = {name for name in before if np.array_equal(before[name], after[name])}
+  # The value map, and the block that only it reads.
+  assert untouched == {name for name in before if "'value'" in name or "_2'" in name}
+
+
+def test_an_untrained_agent_never_changes(build, images, lesson, start):
+  strategy, _ = build(strategy='untrained')
+  state = start(strategy)
+  learnt, metrics = strategy.learn(state, lesson(strategy='ahm').rollouts, None, 0.5)
+  assert metrics == {}
+  jax.tree.map(np.testing.assert_array_equal, learnt, state)
+
+
+def test_gradients_and_statistics_are_reduced_over_devices(lesson, tiny_agent):
+  done = lesson(strategy='ahm')
+  reduced = []
+
+  def triple(tree):
+    reduced.append(jax.tree.structure(tree))
+    return jax.tree.map(lambda x: 3 * x, tree)
+
+  context = Context(done.masking, tiny_agent(), None, triple)
+  tripled, _ = jax.jit(strategies.build(context).learn)(done.state, done.rollouts, None, 0.5)
+  assert reduced == [jax.tree.structure(done.state.params), jax.tree.structure(done.state.batch_stats)]
+  pairs = ((first_gradient(tripled), first_gradient(done.learnt)), (tripled.batch_stats, done.learnt.batch_stats))
+  for left, right in pairs:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 3 * b, rtol=1e-4, atol=1e-6), left, right)
