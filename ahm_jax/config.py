@@ -4,6 +4,7 @@ Every field is declared here with its default, its meaning and its unit, and its
 in `configs/` starts from `default()`, a ConfigDict with the same fields, and changes what it wants changed.
 """
 
+import ast
 import dataclasses
 import difflib
 import types
@@ -16,6 +17,8 @@ from ml_collections.config_dict import placeholder
 from ahm_jax.errors import UserError
 
 STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm', 'blockwise', 'saliency', 'anatomask', 'hpm', 'adamae')
+
+SCRATCH = 'scratch'  # The init without pre-training.
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class EvaluateConfig:
 class GridConfig:
   """The cells of `reproduce`."""
 
-  inits: tuple[str, ...] = ('scratch', 'uniform', 'ahm')  # 'scratch', or the masking strategy of the pre-training.
+  inits: tuple[str, ...] = ('scratch', 'uniform', 'ahm')  # 'scratch', or what `with_init` takes: 'ahm', 'ahm:rounds=2'.
   labels: tuple[int, ...] = (20, 50)
   seeds: tuple[int, ...] = (0, 1, 2)
   classify: bool = True
@@ -262,6 +265,40 @@ def recipe(config: Config, stage: str) -> RecipeConfig:
   return dataclasses.replace(getattr(config, stage), **overrides)
 
 
+def with_init(config: Config, init: str) -> Config:
+  """The config of the pre-training that an entry of `grid.inits` names; its `grid` is without one.
+
+  Args:
+    init: a masking strategy; after a colon, fields that are changed for it, joined by '+'. Those of `masking` go by their name:
+      'ahm:mask_ratio=0.75+rounds=2'; those of `pretrain`, and the agent's of `model`, by their path: 'ahm:pretrain.clip=2'.
+
+  Raises:
+    UserError: there is no such strategy or field, the field may not differ within a grid, or its value is out of its range.
+  """
+  strategy, _, changes = init.partition(':')
+  _one_of('grid.inits', strategy, (SCRATCH, *STRATEGIES))
+  tree = to_dict(dataclasses.replace(config, grid=GridConfig(inits=(SCRATCH,))))
+  tree['masking']['strategy'] = strategy
+  for change in changes.split('+') if changes else ():
+    name, equals, text = change.partition('=')
+    part, _, field_name = name.rpartition('.')
+    if not equals or not (part in ('', 'masking', 'pretrain') or name in ('model.agent_trunk', 'model.agent_width')):
+      raise UserError(
+        f'config.grid.inits holds {init!r}, where {change!r} is not FIELD=VALUE with a field of masking, pretrain.FIELD, '
+        'model.agent_trunk or model.agent_width'
+      )
+    tree[part or 'masking'][field_name] = _literal(text)
+  return from_config_dict(tree)
+
+
+def _literal(text: str):
+  """A number, truth value or tuple as Python writes it; else the text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    return text
+
+
 def check(config: Config) -> None:
   """Checks every field's range, and the fields that must fit each other.
 
@@ -284,7 +321,8 @@ def check(config: Config) -> None:
   _at_least('evaluate.bootstrap_samples', config.evaluate.bootstrap_samples, 100)
   _at_least('evaluate.report_images', config.evaluate.report_images, 0)
   for init in config.grid.inits:
-    _one_of('grid.inits', init, ('scratch', *STRATEGIES))
+    if init != SCRATCH:
+      with_init(config, init)
   for count in config.grid.labels:
     _at_least('grid.labels', count, 0)
   for seed in config.grid.seeds:

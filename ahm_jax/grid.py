@@ -1,20 +1,24 @@
-"""The main job: every cell of {init} x {number of labels} x {seed}, and what the comparison says."""
+"""The main job: every cell of {init} x {number of labels} x {seed}, and what the comparison says.
+
+Processes that are given the same directory share the cells: each takes one that is neither finished nor held by another.
+"""
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 
 from ahm_jax import rundir, stages, writer
-from ahm_jax.config import Config, to_dict
+from ahm_jax.config import SCRATCH, Config, to_dict, with_init
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.evaluation import compare, metrics, report
 from ahm_jax.evaluation.examples import make_examples
 from ahm_jax.training import pretrain as pretraining
 
 AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
-SCRATCH = 'scratch'
+PAUSE = 2.0  # Seconds between looks at cells that other processes hold.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +52,8 @@ def reproduce(config: Config, workdir: Path) -> dict:
 
   Writes results.json and report.html into `workdir`, and returns what results.json holds.
   """
-  if set(config.grid.inits) - {SCRATCH}:
-    stages.check_workers(config)
+  for init in set(config.grid.inits) - {SCRATCH}:
+    stages.check_workers(with_init(config, init))
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
   stages.check_splits(config, data)
@@ -60,33 +64,58 @@ def reproduce(config: Config, workdir: Path) -> dict:
     for labels in config.grid.labels
     for init in config.grid.inits
   ]
-  for number, cell in enumerate(cells, 1):
-    print(f'[{number}/{len(cells)}] {cell.init}, {compare.label_count(cell.labels)} labels, seed {cell.seed}', flush=True)
-    _run(cell, config, data)
+  _run_all(cells, config, data)
   return _collect(cells, config, workdir, data)
 
 
-def _run(cell: Cell, config: Config, data: Dataset) -> None:
+def _run_all(cells: list[Cell], config: Config, data: Dataset) -> None:
+  waiting, said = dict(enumerate(cells, 1)), set()
+  while waiting:
+    before = len(waiting)
+    for number, cell in list(waiting.items()):
+      name = f'[{number}/{len(cells)}] {cell.init}, {compare.label_count(cell.labels)} labels, seed {cell.seed}'
+      if number not in said:
+        print(name, flush=True)
+      if _run(cell, config, data):
+        del waiting[number]
+      elif number not in said:
+        print(f'{name}: another process is at it', flush=True)
+      said.add(number)
+    if len(waiting) == before:
+      time.sleep(PAUSE)
+
+
+def _run(cell: Cell, config: Config, data: Dataset) -> bool:
+  """Runs what is not finished of a cell; False where another process is at it."""
   config = dataclasses.replace(config, seed=cell.seed, data=dataclasses.replace(config.data, labels=cell.labels))
   if cell.init != SCRATCH:
-    masking = dataclasses.replace(config.masking, strategy=cell.init)
-    all_images = dataclasses.replace(config.data, labels=0)
-    pretraining = dataclasses.replace(config, masking=masking, data=all_images, init_from='')
-    _finish(stages.pretrain, pretraining, cell.pretrain_dir, data)
+    own = with_init(config, cell.init)
+    own = dataclasses.replace(own, data=dataclasses.replace(config.data, labels=0), init_from='')
+    if not _finish(stages.pretrain, own, cell.pretrain_dir, data):
+      return False
   init_from = '' if cell.init == SCRATCH else str(cell.pretrain_dir)
-  _finish(stages.segment, dataclasses.replace(config, init_from=init_from), cell.segment_dir, data)
+  if not _finish(stages.segment, dataclasses.replace(config, init_from=init_from), cell.segment_dir, data):
+    return False
   if config.grid.classify and len(data.class_names) > 1:
-    _finish(stages.classify, dataclasses.replace(config, init_from=str(cell.segment_dir)), cell.classify_dir, data)
+    return _finish(stages.classify, dataclasses.replace(config, init_from=str(cell.segment_dir)), cell.classify_dir, data)
+  return True
 
 
-def _finish(stage, config: Config, workdir: Path, data: Dataset) -> None:
-  """Runs and evaluates a stage, unless that was done before."""
+def _finish(stage, config: Config, workdir: Path, data: Dataset) -> bool:
+  """Runs and evaluates a stage, unless that was done before; False where another process is at it."""
   rundir.check(workdir, stage.__name__, config)
+  if _is_finished(workdir, config):
+    return True
+  with rundir.alone(workdir) as alone:
+    if alone and not _is_finished(workdir, config):
+      stage(config, workdir, data)
+      stages.evaluate(config, workdir, data)
+    return alone
+
+
+def _is_finished(workdir: Path, config: Config) -> bool:
   evaluation = workdir / stages.EVALUATION
-  if evaluation.exists() and json.loads(evaluation.read_text())['split'] == config.evaluate.split:
-    return
-  stage(config, workdir, data)
-  stages.evaluate(config, workdir, data)
+  return evaluation.exists() and json.loads(evaluation.read_text())['split'] == config.evaluate.split
 
 
 def _collect(cells: list[Cell], config: Config, workdir: Path, data: Dataset) -> dict:

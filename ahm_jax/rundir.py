@@ -1,9 +1,12 @@
 """What a run's directory holds beside its checkpoints: run.json, with the stage and the whole config, and other JSON files."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from ahm_jax.config import Config, from_config_dict, to_dict
 from ahm_jax.errors import UserError
 
 FILE = 'run.json'
+LOCK = '.lock'
 # Fields that no training result depends on, and those that a stage's does not.
 FREE = (
   'evaluate.split',
@@ -50,6 +54,19 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
   check(workdir, stage, config)
   Path(workdir).mkdir(parents=True, exist_ok=True)
   write_json(Path(workdir) / FILE, {'stage': stage, 'config': to_dict(config)})
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[bool]:
+  """Whether this process has `workdir` to itself, until the context is left. The system lets go of it when the process dies."""
+  Path(workdir).mkdir(parents=True, exist_ok=True)
+  with (Path(workdir) / LOCK).open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      yield False
+    else:
+      yield True
 
 
 def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:

@@ -161,6 +161,15 @@ OUT_OF_RANGE = [
   ('masking.learning_rate', -1e-4),
   ('masking.learning_rate', float('nan')),
   ('masking.logit_bound', 0),
+  ('masking.temperature', 0),
+  ('masking.polarity', 'soft'),
+  ('masking.budget', 'lesion'),
+  ('masking.tile', 0),
+  ('masking.ease', 'ratio'),
+  ('masking.hard_share', 1.5),
+  ('masking.ema_decay', (0.9,)),
+  ('masking.ema_decay', (0.9, 1.0)),
+  ('masking.saliency', 'colour'),
   *((f'{stage}.{name}', value) for stage in STAGES for name, value in (('epochs', 0), ('log_every', 0))),
   ('segment.batch_size', 0),
   ('classifier.learning_rate', -1),
@@ -215,9 +224,11 @@ def test_the_edges_of_ranges_are_taken():
     ({'data.image_size': 48, 'masking.patch_size': 32}, 'not a multiple of 32 (config.masking.patch_size); the nearest is 64'),
     (
       {'masking.strategy': 'reinforced'},
-      "is 'reinforced'; it may be uniform, untrained, reinforce, ahm; did you mean reinforce?",
+      f"is 'reinforced'; it may be {', '.join(config.STRATEGIES)}; did you mean reinforce?",
     ),
     ({'data.name': 'folder'}, '--config.data.root=DIR'),
+    ({'masking.budget': 'tile', 'masking.tile': 4}, 'config.masking.tile is 4, which does not divide the grid of 14 x 14'),
+    ({'masking.budget': 'tile', 'masking.exact_count': True}, 'masking.exact_count is for masking.budget=image; it is tile'),
     ({'train.steps': 3, 'train.epochs': 1.0}, 'config.train.steps and config.train.epochs are both set'),
     ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
   ],
@@ -251,3 +262,35 @@ def test_ranges_are_checked_after_the_overrides():
 def test_names_may_be_given_as_one_text_with_commas():
   assert changed(**{'grid.inits': ('scratch,ahm',)}).grid.inits == ('scratch', 'ahm')
   assert changed(**{'grid.inits': ('ahm',)}).grid.inits == ('ahm',)
+
+
+def test_an_init_names_a_strategy_and_what_is_changed_for_it():
+  plain = changed(**{'masking.rounds': 2, 'grid.labels': (7,)})
+  one = config.with_init(plain, 'reinforce')
+  assert one.masking == dataclasses.replace(plain.masking, strategy='reinforce')
+  other = config.with_init(plain, 'ahm:mask_ratio=0.4+patch_size=8+reward=rank+exact_count=True+ema_decay=(0.9,0.99)')
+  assert other.masking == dataclasses.replace(
+    plain.masking, mask_ratio=0.4, patch_size=8, reward='rank', exact_count=True, ema_decay=(0.9, 0.99)
+  )
+  assert dataclasses.replace(other, masking=plain.masking, grid=plain.grid) == plain
+  far = config.with_init(plain, 'uniform:model.agent_trunk=light+pretrain.learning_rate=1e-3+masking.rounds=1')
+  assert (far.model.agent_trunk, far.pretrain.learning_rate, far.masking.rounds) == ('light', 1e-3, 1)
+
+
+@pytest.mark.parametrize(
+  ('init', 'message'),
+  [
+    ('amh', "config.grid.inits is 'amh'; it may be scratch, uniform"),
+    ('ahm:mask_ratio', "where 'mask_ratio' is not FIELD=VALUE"),
+    ('ahm:rounds=2+', "where '' is not FIELD=VALUE"),
+    ('ahm:mask_ration=0.5', 'did you mean masking.mask_ratio?'),
+    ('ahm:mask_ratio=2', 'config.masking.mask_ratio is 2.0'),
+    ('ahm:patch_size=5', 'config.masking.patch_size is 5'),
+    ('ahm:patch_size=big', "config.masking.patch_size must be of type int, not 'big'"),
+    ('ahm:model.unet_width=8', "where 'model.unet_width=8' is not FIELD=VALUE"),
+    ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
+  ],
+)
+def test_an_init_that_names_nothing_is_refused(init, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    changed(**{'grid.inits': ('scratch', init)})

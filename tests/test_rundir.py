@@ -5,7 +5,7 @@ import pytest
 
 from ahm_jax.config import Config, from_config_dict
 from ahm_jax.errors import UserError
-from ahm_jax.rundir import FILE, claim
+from ahm_jax.rundir import FILE, alone, claim
 
 
 def change(config, **parts):
@@ -63,3 +63,14 @@ def test_a_run_file_that_cannot_be_read_is_refused(tmp_path):
   (tmp_path / FILE).write_text('{')
   with pytest.raises(UserError, match='cannot be read'):
     claim(tmp_path, 'pretrain', Config())
+
+
+def test_a_directory_is_had_alone(tmp_path):
+  workdir = tmp_path / 'new'
+  with alone(workdir) as first:
+    with alone(workdir) as second:
+      assert (first, second) == (True, False)
+    with alone(tmp_path / 'other') as other:
+      assert other
+  with alone(workdir) as again:
+    assert again

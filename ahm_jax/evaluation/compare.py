@@ -17,7 +17,7 @@ from scipy import stats
 
 from ahm_jax.errors import UserError
 
-BASELINES = ('scratch', 'uniform')
+BASELINES = ('scratch', 'uniform', 'ahm')
 # Means over seeds, with the range that clips their interval.
 SCORES = {
   'iou': (0, 1),
@@ -28,6 +28,8 @@ SCORES = {
   'accuracy': (0, 1),
   'balanced_accuracy': (0, 1),
   'auc': (0, 1),
+  'lesion_dice': (0, 1),
+  'false_alarm_rate': (0, 1),
 }
 Interval = list[float] | None
 Key = tuple[str, int, int]  # init, labels, seed
@@ -49,9 +51,9 @@ def summarise_grid(
       'init', 'labels'; 'seeds', 'images': how many.
       'interval_covers': 'seeds and images', or 'images' where there is one seed, whose run-to-run spread is unknown.
       'dice', 'dice_ci95': mean over seeds of the mean over images.
-      'vs_scratch', 'vs_scratch_ci95', 'vs_uniform', 'vs_uniform_ci95': this Dice minus that init's, over the seeds they share.
+      'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that init's, over the seeds they share.
       Each of SCORES, and with '_ci95' its t-interval over seeds.
-      'accuracy_vs_scratch', 'accuracy_vs_scratch_ci95': mean and t-interval of the seeds' differences.
+      'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval of the seeds' differences.
     Intervals are [low, high]; None is what is not known.
 
   Raises:
@@ -76,7 +78,8 @@ def summarise_grid(
         'interval_covers': 'seeds and images' if len(group) > 1 else 'images',
         **_dice_entries(init, labels, dice, samples, seed),
         **_score_entries(group),
-        **_accuracy_entries(init, group, groups.get(('scratch', labels), {})),
+        **_difference_entries('accuracy', init, group, groups.get(('scratch', labels), {})),
+        **_difference_entries('balanced_accuracy', init, group, groups.get(('scratch', labels), {})),
       }
     )
   return summary
@@ -176,13 +179,10 @@ def _score_entries(group: Mapping[int, Mapping]) -> dict:
   return entries
 
 
-def _accuracy_entries(init: str, group: Mapping[int, Mapping], baseline: Mapping[int, Mapping]) -> dict:
-  shared = [
-    s for s in group if s in baseline and _is_known(group[s].get('accuracy')) and _is_known(baseline[s].get('accuracy'))
-  ]
-  differences = [] if init == 'scratch' else [group[s]['accuracy'] - baseline[s]['accuracy'] for s in shared]
-  mean, interval = _t_interval(differences)
-  return {'accuracy_vs_scratch': mean, 'accuracy_vs_scratch_ci95': interval}
+def _difference_entries(score: str, init: str, group: Mapping[int, Mapping], scratch: Mapping[int, Mapping]) -> dict:
+  shared = [s for s in group if s in scratch and _is_known(group[s].get(score)) and _is_known(scratch[s].get(score))]
+  mean, interval = _t_interval([] if init == 'scratch' else [group[s][score] - scratch[s][score] for s in shared])
+  return {f'{score}_vs_scratch': mean, f'{score}_vs_scratch_ci95': interval}
 
 
 def _t_interval(values: Sequence[float]) -> tuple[float | None, Interval]:
@@ -209,6 +209,13 @@ def label_count(labels: int) -> str:
   return 'all' if labels == 0 else str(labels)
 
 
+def baselines(summary: Sequence[Mapping]) -> list[str]:
+  """Those of BASELINES that the rows are worth comparing with; 'ahm' where there are others than itself and the other two."""
+  rivals = {row['init'] for row in summary} - set(BASELINES)
+  known = [name for name in BASELINES if any(row[f'vs_{name}'] is not None for row in summary)]
+  return [name for name in known if name != 'ahm' or rivals]
+
+
 def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, int]]:
   """(init, labels) of the highest mean Dice of each number of labels."""
   best = {}
@@ -219,12 +226,12 @@ def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, int]]:
 
 
 def table(summary: Sequence[Mapping]) -> str:
-  """`summarise_grid`'s result for a terminal of 100 columns: Dice and its differences, then the means of the other scores.
+  """`summarise_grid`'s result for a terminal: Dice and its differences, then the means of the other scores.
 
   One line an init; the highest Dice of each label count is starred. Scores that no cell has are left out.
   """
   dice = [('Dice', lambda row: _interval_text(row['dice'], row['dice_ci95']))]
-  for baseline in BASELINES:
+  for baseline in baselines(summary):
     name = f'vs_{baseline}'
     dice.append((f'vs {baseline}', lambda row, name=name: _interval_text(row[name], row[f'{name}_ci95'], '+')))
   others = [
@@ -235,8 +242,12 @@ def table(summary: Sequence[Mapping]) -> str:
       ('accuracy', 'accuracy', 3),
       ('balanced accuracy', 'balanced_accuracy', 3),
       ('AUC', 'auc', 3),
+      ('lesions only', 'lesion_dice', 3),
+      ('false alarms', 'false_alarm_rate', 3),
     )
   ]
+  gain = 'balanced_accuracy_vs_scratch'
+  others.append(('vs scratch', lambda row: _interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
   return '\n'.join([*_block(summary, dice), _footnote(summary), '', *_block(summary, others)])
 
 

@@ -88,20 +88,28 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
   Returns:
     'dice', 'iou', 'hd95', 'precision', 'recall': means over the images whose masks are not both empty, nan if there is none.
     'pooled_dice': Dice of all images' pixels taken together, another number than the mean. Counts: 'images', 'both_empty',
-    'missed' (a lesion, and an empty prediction), 'false_alarms' (a prediction where there is no lesion).
+    'missed' (a lesion, and an empty prediction), 'false_alarms' (a prediction where there is no lesion). Where some images are
+    without lesion also 'lesion_dice', the mean over the images with one, and 'false_alarm_rate', the share of the others with a
+    prediction: a false alarm has a Dice of 0 and a right silence none, so that 'dice' holds the one and not the other.
   """
   rows = list(per_image)
   scored = [row for row in rows if row['tp'] + row['fp'] + row['fn'] > 0]
   means = {key: float(np.mean([row[key] for row in scored])) if scored else math.nan for key in ('hd95', *OVERLAP_SCORES)}
   tp, fp, fn = (sum(row[key] for row in rows) for key in _COUNT_COLUMNS)
-  return {
+  false_alarms = sum(row['tp'] + row['fn'] == 0 for row in scored)
+  result = {
     **{key: means[key] for key in ('dice', 'iou', 'hd95', 'precision', 'recall')},
     'pooled_dice': 2 * tp / (2 * tp + fp + fn) if scored else math.nan,
     'images': len(rows),
     'both_empty': len(rows) - len(scored),
     'missed': sum(row['tp'] + row['fp'] == 0 for row in scored),
-    'false_alarms': sum(row['tp'] + row['fn'] == 0 for row in scored),
+    'false_alarms': false_alarms,
   }
+  lesions = [row['dice'] for row in rows if row['tp'] + row['fn'] > 0]
+  if len(lesions) < len(rows):
+    result['lesion_dice'] = float(np.mean(lesions)) if lesions else math.nan
+    result['false_alarm_rate'] = false_alarms / (len(rows) - len(lesions))
+  return result
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from ahm_jax.evaluation import charts, pictures
-from ahm_jax.evaluation.compare import BASELINES, best_rows, label_count
+from ahm_jax.evaluation.compare import BASELINES, baselines, best_rows, label_count
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
 
 __all__ = ['Example', 'conclusions', 'write_masks_picture', 'write_report']
@@ -73,7 +73,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
     conclusions=conclusions(summary),
     best=best_rows(summary),
     columns=_known_columns(summary),
-    baselines=[baseline for baseline in BASELINES if any(row[f'vs_{baseline}'] is not None for row in summary)],
+    baselines=baselines(summary),
     seeds=max((row['seeds'] for row in summary), default=0),
     images=max((row['images'] for row in summary), default=0),
     charts=[Markup(svg) for svg in _summary_charts(summary, styles) if svg],
@@ -156,6 +156,8 @@ def _known_columns(summary: Sequence[Mapping]) -> list[tuple[str, str, int]]:
     ('accuracy', 'Accuracy', 3),
     ('balanced_accuracy', 'Balanced accuracy', 3),
     ('auc', 'AUC', 3),
+    ('lesion_dice', 'Dice, lesions only', 3),
+    ('false_alarm_rate', 'False alarms', 3),
   )
   return [column for column in columns if any(row[column[0]] is not None for row in summary)]
 
@@ -163,7 +165,10 @@ def _known_columns(summary: Sequence[Mapping]) -> list[tuple[str, str, int]]:
 def _summary_charts(summary: Sequence[Mapping], styles: Mapping[str, int]) -> list[str]:
   if not any(row['dice'] is not None for row in summary):
     return []
-  return [charts.dice_chart(summary, styles), *(charts.gain_chart(summary, styles, baseline) for baseline in BASELINES)]
+  return [
+    charts.dice_chart(summary, styles),
+    *(charts.gain_chart(summary, styles, baseline) for baseline in baselines(summary)),
+  ]
 
 
 def _curve_charts(curves: Mapping[str, Sequence[Mapping]], styles: Mapping[str, int]) -> dict[str, list[Markup]]:

@@ -1,5 +1,4 @@
 import math
-import time
 
 import numpy as np
 import pytest
@@ -104,8 +103,11 @@ def test_differences_use_the_seeds_that_both_have():
 def test_other_scores_have_t_intervals_over_seeds():
   values = np.full((3, 4), 0.5)
   accuracy = {('ahm', 20): [0.80, 0.82, 0.90], ('scratch', 20): [0.70, 0.76, 0.79]}
+  balanced = {('ahm', 20): [0.5, 0.6, 0.4], ('scratch', 20): [0.45, 0.5, 0.35]}
   auc = {('ahm', 20): [0.8, math.nan, None], ('scratch', 20): [0.7, 0.8, 0.9]}
-  cells, per_image = grid({('ahm', 20): values, ('scratch', 20): values}, accuracy=accuracy, auc=auc)
+  cells, per_image = grid(
+    {('ahm', 20): values, ('scratch', 20): values}, accuracy=accuracy, balanced_accuracy=balanced, auc=auc
+  )
   row = by_key(compare.summarise_grid(cells, per_image, samples=100))['ahm', 20]
   own, other = np.array(accuracy['ahm', 20]), np.array(accuracy['scratch', 20])
   np.testing.assert_allclose(row['accuracy'], own.mean())
@@ -114,6 +116,8 @@ def test_other_scores_have_t_intervals_over_seeds():
   paired = stats.ttest_rel(own, other).confidence_interval(0.95)
   np.testing.assert_allclose(row['accuracy_vs_scratch_ci95'], [paired.low, paired.high])
   np.testing.assert_allclose(row['accuracy_vs_scratch'], (own - other).mean())
+  paired = stats.ttest_rel(balanced['ahm', 20], balanced['scratch', 20]).confidence_interval(0.95)
+  np.testing.assert_allclose(row['balanced_accuracy_vs_scratch_ci95'], [paired.low, paired.high])
   assert row['auc'] == 0.8 and row['auc_ci95'] is None
 
 
@@ -151,13 +155,17 @@ def test_intervals_cover_the_truth(seed_spread, seeds):
     assert 0.915 <= np.mean(covered) <= 0.9975
 
 
-def test_eighteen_cells_are_quick():
-  rng = np.random.default_rng(0)
-  dice = {(init, labels): rng.uniform(size=(3, 200)) for init in ('scratch', 'uniform', 'ahm') for labels in (20, 50)}
-  cells, per_image = grid(dice)
-  start = time.perf_counter()
-  compare.summarise_grid(cells, per_image, samples=2000)
-  assert time.perf_counter() - start < 5
+def test_rivals_are_compared_with_ahm_and_without_them_nothing_is():
+  values = np.array([[0.5, 0.6], [0.7, 0.6]])
+  three = {(init, 20): values for init in ('scratch', 'uniform')} | {('ahm', 20): values + 0.1}
+  assert compare.baselines(compare.summarise_grid(*grid(three), samples=100)) == ['scratch', 'uniform']
+  summary = compare.summarise_grid(*grid(three | {('hpm', 20): values + 0.04}), samples=100)
+  assert compare.baselines(summary) == ['scratch', 'uniform', 'ahm']
+  assert by_key(summary)['hpm', 20]['vs_ahm'] == pytest.approx(-0.06)
+  assert by_key(summary)['ahm', 20]['vs_ahm'] is None
+  assert 'vs ahm' in compare.table(summary)
+  alone = compare.summarise_grid(*grid({('scratch', 20): values, ('hpm', 20): values}), samples=100)
+  assert compare.baselines(alone) == ['scratch']
 
 
 def test_table_shows_means_intervals_and_marks_the_best():

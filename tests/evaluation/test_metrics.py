@@ -118,6 +118,10 @@ def test_summarise_by_hand():
     'missed': 1,
     'false_alarms': 1,
   }
+  assert summary['lesion_dice'] == pytest.approx((1 + 2 * 8 / 24 + 0) / 3)
+  assert summary['false_alarm_rate'] == 1 / 2
+  lesions_only = metrics.summarise([metrics.segmentation_scores(*pair) for pair in pairs[:3]])
+  assert not {'lesion_dice', 'false_alarm_rate'} & set(lesions_only)
 
 
 def test_summarise_without_any_lesion_is_nan():

@@ -148,3 +148,25 @@ def test_too_many_labels_are_refused_before_any_training(commands, config_file, 
     '(or config.grid.labels)\n'
   )
   assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_share_the_cells_and_find_what_one_finds(commands, config_file, grid, tmp_path):
+  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}')
+  both = [commands.start(*command) for _ in range(2)]
+  said = [process.communicate(timeout=500) for process in both]
+  assert [process.returncode for process in both] == [0, 0], said
+  assert read(tmp_path / 'results.json') == read(grid[0] / 'results.json')
+  trained = [len([line for line in err.splitlines() if '100%' in line]) for _, err in said]
+  assert sum(trained) == 8  # Two pre-trainings, three segmentations, three classifications: each in one process only.
+
+
+def test_an_init_may_change_fields(commands, config_file, grid, tmp_path):
+  init = 'uniform:mask_ratio=0.4+patch_size=16'
+  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.inits=("scratch","{init}")')
+  held = read(tmp_path / f'pretrain/{init}/seed0/run.json')['config']['masking']
+  assert (held['strategy'], held['mask_ratio'], held['patch_size']) == ('uniform', 0.4, 16)
+  results = read(tmp_path / 'results.json')
+  assert [row['init'] for row in results['summary']] == ['scratch', init]
+  assert results['agent'][init]['mask_ratio'] == pytest.approx(0.4, abs=0.15)
+  assert results['cells'][0] == read(grid[0] / 'results.json')['cells'][0]
+  assert init in (tmp_path / 'report.html').read_text()
