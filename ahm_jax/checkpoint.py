@@ -46,6 +46,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: Path):
+    self.workdir = Path(workdir)
     # A run killed while it deletes leaves a checkpoint without metrics: that one is to go.
     best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(

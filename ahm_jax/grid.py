@@ -5,19 +5,22 @@ Processes that are given the same directory share the cells: each takes one that
 
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ahm_jax import rundir, stages, writer
+from ahm_jax import rundir, snapshots, stages, writer
 from ahm_jax.config import SCRATCH, Config, to_dict, with_init
-from ahm_jax.data.dataset import Dataset
-from ahm_jax.evaluation import compare, metrics, report
+from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.evaluation import compare, metrics, pictures, report
 from ahm_jax.evaluation.examples import make_examples
 from ahm_jax.training import pretrain as pretraining
 
 AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
+MOVEMENT = 6  # Steps shown of how a policy moved.
 PAUSE = 2.0  # Seconds between looks at cells that other processes hold.
 
 
@@ -50,7 +53,7 @@ class Cell:
 def reproduce(config: Config, workdir: Path) -> dict:
   """Runs every cell that is not finished yet, then compares them all.
 
-  Writes results.json and report.html into `workdir`, and returns what results.json holds.
+  Writes results.json, report.html and pictures into `workdir`, and returns what results.json holds.
   """
   for init in set(config.grid.inits) - {SCRATCH}:
     stages.check_workers(with_init(config, init))
@@ -139,10 +142,13 @@ def _collect(cells: list[Cell], config: Config, workdir: Path, data: Dataset) ->
     for directory in (cell.pretrain_dir, cell.segment_dir, cell.classify_dir)
     if directory.exists()
   }
-  examples = _examples(cells, config, data)
-  report.write_report(results, curves, examples, workdir / 'report.html')
-  if examples:
-    report.write_masks_picture(examples, workdir / 'masks.png')
+  shown = _shown(cells, config, data)
+  report.write_report(results, curves, shown, workdir / 'report.html')
+  if shown.examples:
+    report.write_masks_picture(shown.examples, workdir / 'masks.png')
+  for name in ('strategies', 'movement'):
+    if sheet := getattr(shown, name):
+      sheet.save(workdir / f'{name}.png', optimize=True)
   return results
 
 
@@ -167,17 +173,59 @@ def _agent(init: str, cells: list[Cell]) -> dict:
   return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
-def _examples(cells: list[Cell], config: Config, data: Dataset) -> list[report.Example]:
+def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
   """Held-out images through the first cell of the last init that pre-trains: by default, AHM with the fewest labels."""
+  count = config.evaluate.report_images
   split = data.splits[config.evaluate.split]
-  split = split.take(np.flatnonzero(split.has_mask)[: config.evaluate.report_images])
-  shown = [init for init in config.grid.inits if init != SCRATCH]
-  if not shown or not len(split):
+  split = split.take(np.flatnonzero(split.has_mask))
+  first = {init: next(cell for cell in cells if cell.init == init) for init in config.grid.inits if init != SCRATCH}
+  if not first or not len(split) or not count:
+    return report.Shown()
+  cell = list(first.values())[-1]
+  return report.Shown(
+    examples=_examples(cell, config, data, split.take(range(min(count, len(split))))),
+    failures=_examples(cell, config, data, split.take(_worst(cell, split, count))),
+    strategies=_strategies(first, split.images[:count], data) if len(first) > 1 else None,
+    movement=_movement(cell, data),
+  )
+
+
+def _worst(cell: Cell, split: Split, count: int) -> list[int]:
+  """The images of the lowest Dice, worst first; those without any lesion, and right, are not among them."""
+  dice = {row['image']: row['dice'] for row in metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)}
+  scored = [i for i, name in enumerate(split.ids) if math.isfinite(dice[name])]
+  return sorted(scored, key=lambda i: dice[split.ids[i]])[:count]
+
+
+def _examples(cell: Cell, config: Config, data: Dataset, split: Split) -> list[report.Example]:
+  if not len(split):
     return []
-  cell = next(cell for cell in cells if cell.init == shown[-1])
   _, pretrained = rundir.read(cell.pretrain_dir, ('pretrain',))
   _, segmented = rundir.read(cell.segment_dir, ('segment',))
   nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
   state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)
   probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
   return make_examples(nets, state, pretrained.masking, probabilities, split, config.evaluate.threshold)
+
+
+def _strategies(first: dict[str, Cell], images: np.ndarray, data: Dataset) -> Image.Image:
+  """Where the strategy of each init hides on the same images."""
+  policies = {}
+  for init, cell in first.items():
+    _, config = rundir.read(cell.pretrain_dir, ('pretrain',))
+    strategy = pretraining.networks(config.model, config.masking, config.data.channels).strategy
+    state = stages.load_pretrained(config, cell.pretrain_dir, data)
+    policies[init] = np.asarray(pretraining.policy_maps(strategy, state.extra, images, 1.0))
+  return pictures.policies_sheet(images, policies)
+
+
+def _movement(cell: Cell, data: Dataset) -> Image.Image | None:
+  """How the policy of a pre-training moved, at no more than MOVEMENT of its validations."""
+  kept = snapshots.read(cell.pretrain_dir)
+  if not kept:
+    return None
+  steps = list(kept)
+  chosen = [steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(MOVEMENT, len(steps)))]
+  policies = {f'step {step}': kept[step]['policy'] for step in chosen}
+  count = len(next(iter(policies.values())))
+  return pictures.policies_sheet(data.splits['validation'].images[:count], policies)

@@ -22,8 +22,12 @@ PALETTE = (
   ('#b0528a', '#dd93bd'),
   ('#9a6a00', '#e6b422'),
   ('#5b4bb7', '#a99cf0'),
+  ('#a3123f', '#f2708f'),
+  ('#0b7285', '#5cc8d7'),
+  ('#5c7a00', '#b3cc4d'),
+  ('#7a4a2b', '#cf9b7b'),
 )
-_MARKERS = 'osD^vPX'
+_MARKERS = 'osD^vPX<>ph'
 # Colours that matplotlib writes and `_to_svg` replaces by CSS variables.
 _TEXT, _GRID = '#010101', '#020202'
 _MAX_POINTS = 300
@@ -149,7 +153,7 @@ def curve_chart(
 
 
 def _init_colour(number: int) -> str:
-  return f'#03030{number}'
+  return f'#0303{number:02d}'
 
 
 def _to_svg(figure: Figure, alt: str) -> str:
@@ -163,5 +167,5 @@ def _to_svg(figure: Figure, alt: str) -> str:
   svg = re.sub(r' font-family: [^;]*;', '', svg)  # The page's own.
   for colour, variable in ((_TEXT, '--text'), (_GRID, '--line')):
     svg = svg.replace(colour, f'var({variable})')
-  svg = re.sub(r'#03030(\d)', r'var(--init-\1)', svg)
+  svg = re.sub(r'#0303(\d\d)', lambda found: f'var(--init-{int(found[1])})', svg)
   return svg.replace('<svg ', f'<svg role="img" aria-label="{alt}" ', 1)

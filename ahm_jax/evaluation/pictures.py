@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,23 +82,45 @@ def write_masks_picture(examples: Sequence[Example], path: Path) -> None:
     'hidden': 'what the U-Net saw',
     'reconstruction': 'its repair',
   }
-  tile, gap, header, footer = 224, 8, 30, 30
-  width = gap + len(titles) * (tile + gap)
-  sheet = Image.new('RGB', (width, header + len(examples) * (tile + gap) + footer), 'white')
+  shown = [panels(example, 224) for example in examples]
+  contact_sheet(list(titles.values()), [[row[name] for name in titles] for row in shown], tile=224).save(path, optimize=True)
+
+
+def policies_sheet(images: np.ndarray, policies: Mapping[str, np.ndarray], tile: int = 128) -> Image.Image:
+  """A contact sheet of where patches are likely to be hidden: one row an image, one column a title.
+
+  Args:
+    images: uint8 [N, S, S, C].
+    policies: by title, float [N, g, g] in [0, 1]; grids may differ.
+  """
+  rows = []
+  for i, image in enumerate(images):
+    picture = _resized(image, (tile, tile))
+    grey = np.asarray(Image.fromarray(picture).convert('L'), np.float32)[..., None]
+    rows.append([picture, *(_overlay(grey, _per_pixel(maps[i], (tile, tile))) for maps in policies.values())])
+  return contact_sheet(['image', *policies], rows, tile)
+
+
+def contact_sheet(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tile: int) -> Image.Image:
+  """Pictures uint8 [h, w, 3], no side above `tile`, in rows under titles; below the second column the policy's colour scale."""
+  gap, footer, line = 8, 30, 15
+  names = [textwrap.wrap(title, max(8, tile // 8), break_on_hyphens=False) for title in titles]
+  header = 15 + line * max(map(len, names))
+  sheet = Image.new('RGB', (gap + len(titles) * (tile + gap), header + len(rows) * (tile + gap) + footer), 'white')
   draw = ImageDraw.Draw(sheet)
-  font = ImageFont.load_default(size=15)
-  for column, (name, title) in enumerate(titles.items()):
+  font = ImageFont.load_default(size=line if tile > 200 else 12)
+  for column, words in enumerate(names):
     left = gap + column * (tile + gap)
-    draw.text((left + tile / 2, header / 2), title, fill='#222', font=font, anchor='mm')
-    for row, example in enumerate(examples):
-      picture = panels(example, tile)[name]
+    draw.multiline_text((left + tile / 2, header / 2), '\n'.join(words), fill='#222', font=font, anchor='mm', align='center')
+    for row, pictures in enumerate(rows):
+      picture = pictures[column]
       top = header + row * (tile + gap)
       sheet.paste(Image.fromarray(picture), (left + (tile - picture.shape[1]) // 2, top + (tile - picture.shape[0]) // 2))
   left, top = 2 * gap + tile, sheet.height - footer
   sheet.paste(Image.fromarray(colour_bar(tile - 40, 12)), (left + 20, top + 4))
   draw.text((left + 8, top + 10), '0', fill='#222', font=font, anchor='mm')
   draw.text((left + tile - 8, top + 10), '1', fill='#222', font=font, anchor='mm')
-  sheet.save(path, optimize=True)
+  return sheet
 
 
 def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

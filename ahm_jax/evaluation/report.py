@@ -5,15 +5,18 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
+from PIL import Image
 
 from ahm_jax.evaluation import charts, pictures
 from ahm_jax.evaluation.compare import BASELINES, baselines, best_rows, label_count
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
 
-__all__ = ['Example', 'conclusions', 'write_masks_picture', 'write_report']
+__all__ = ['Example', 'Shown', 'conclusions', 'write_masks_picture', 'write_report']
 
 _TEMPLATE = 'report_template.html'
 _MINUS = '\N{MINUS SIGN}'
@@ -50,16 +53,29 @@ _CURVES = {
   'segment': (('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
   'classify': (('loss', 'Training loss'), ('validation/balanced_accuracy', 'Validation balanced accuracy')),
 }
+_SHEET_NOTES = {
+  'Where each strategy hides': 'Chance of being hidden after pre-training, on the same held-out images.',
+  'How the policy moved': 'Chance of being hidden, on validation images, in the course of one pre-training.',
+}
 _STAGES = {'pretrain': 'Pre-training', 'segment': 'Segmentation', 'classify': 'Classification'}
 
 
-def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Sequence[Example], path: Path) -> None:
+class Shown(NamedTuple):
+  """What the report shows of held-out images."""
+
+  examples: Sequence[Example] = ()  # As they come.
+  failures: Sequence[Example] = ()  # Those of the lowest Dice, worst first.
+  strategies: Image.Image | None = None  # Where each strategy hides, see `pictures.policies_sheet`.
+  movement: Image.Image | None = None  # How the last one's policy moved in training.
+
+
+def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], shown: Shown, path: Path) -> None:
   """Writes report.html.
 
   Args:
     results: what results.json holds: 'dataset', 'split', 'config', 'cells', 'summary' (`compare.summarise_grid`), 'agent'.
     curves: the lines of each run's metrics.jsonl, by its name 'STAGE/INIT/...', with 'labelsN' in it for runs of a label count.
-    examples: held-out images to show.
+    shown: held-out images.
     path: file to write.
   """
   summary = results['summary']
@@ -79,7 +95,9 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], exam
     charts=[Markup(svg) for svg in _summary_charts(summary, styles) if svg],
     agent_metrics=_AGENT,
     curves=_curve_charts(curves, styles),
-    examples=[_example_view(example) for example in examples],
+    examples={'Held-out images': _example_views(shown.examples), 'Failures': _example_views(shown.failures)},
+    notes=_SHEET_NOTES,
+    sheets={title: pictures.data_uri(np.asarray(sheet)) for title, sheet in _sheets(shown).items() if sheet is not None},
     colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
     cell_columns=list(dict.fromkeys(key for cell in results['cells'] for key in cell)),
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
@@ -203,9 +221,20 @@ def _series(lines: Sequence[Mapping], name: str) -> tuple[list[float], list[floa
   return [step for step, _ in points], [value for _, value in points]
 
 
-def _example_view(example: Example) -> dict:
-  shown = {name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()}
-  return {'id': example.id, 'dice': example.dice, 'hidden_share': float(example.hidden.mean()), 'pictures': shown}
+def _sheets(shown: Shown) -> dict[str, Image.Image | None]:
+  return {'Where each strategy hides': shown.strategies, 'How the policy moved': shown.movement}
+
+
+def _example_views(examples: Sequence[Example]) -> list[dict]:
+  return [
+    {
+      'id': example.id,
+      'dice': example.dice,
+      'hidden_share': float(example.hidden.mean()),
+      'pictures': {name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()},
+    }
+    for example in examples
+  ]
 
 
 def _number(value, digits: int = 3) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from ahm_jax import interruption, parallel, processes, trace
+from ahm_jax import interruption, parallel, processes, snapshots, trace
 from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import RecipeConfig
 from ahm_jax.data.source import Source
@@ -31,7 +31,7 @@ def fit(
     task: what to train.
     source: training batches, of recipe.batch_size images.
     recipe: how often to log and validate, and when to stop early; batch size and optimizer are in `source` and `task`.
-    workdir: the run's directory, made if it is not there; takes `metrics.jsonl`, `checkpoints/`, `profile/`.
+    workdir: the run's directory, made if it is not there; takes `metrics.jsonl`, `checkpoints/`, `snapshots/`, `profile/`.
     seed: of the initial state and of every step's randomness.
     total_steps: length of the training.
     profile_steps: see `Profiler`.
@@ -94,6 +94,8 @@ def _train(
     if step % eval_every and step < total_steps:
       continue
     scores = processes.from_first(task.evaluate(parallel.one_copy(state)))
+    if task.snapshot and processes.is_first():
+      snapshots.write(checkpoints.workdir, step, task.snapshot(parallel.one_copy(state)))
     _record(writer, *in_flight, scores)
     in_flight = None
     progress = progress.after(step, scores['score'])

@@ -25,6 +25,8 @@ from ahm_jax.training.optimizers import optimizer
 from ahm_jax.training.state import Task, TrainState
 
 VALIDATION_IMAGES = 32  # At most so many held-out images are repaired at each validation.
+POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its own.
+SNAPSHOT_IMAGES = 4  # Of so many of them the policy is kept at each validation.
 
 
 class Networks(NamedTuple):
@@ -97,8 +99,28 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float)
     metrics = learning_metrics(nets, state, held_out, config.masking)
     return {**metrics, 'score': -metrics['uniform_loss']}
 
-  step = make_step(nets, tx, config.masking, training.augment, steps)
-  return Task(name='pretrain', init=init, step=step, evaluate=evaluate, keep_best=False, shown='uniform_loss')
+  def snapshot(state):
+    """The policy over some held-out images as it is at this step of the easing-in, [n, g, g]."""
+    images = held_out.images[:SNAPSHOT_IMAGES]
+    return {'policy': policy_maps(nets.strategy, state.extra, images, state.step / steps)}
+
+  return Task(
+    name='pretrain',
+    init=init,
+    step=make_step(nets, tx, config.masking, training.augment, steps),
+    evaluate=evaluate,
+    keep_best=False,
+    shown='uniform_loss',
+    snapshot=snapshot if len(held_out) else None,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def policy_maps(strategy: Strategy, state: Any, images: jax.Array, progress: jax.Array) -> jax.Array:
+  """Each patch's probability of being hidden, [N, g, g], on uint8 images [N, S, S, C]; the mean over draws if it is drawn."""
+  keys = jax.random.split(jax.random.key(0), POLICY_DRAWS)
+  draws = [strategy.propose(state, normalise(images / 255.0), key, progress, False).probability for key in keys]
+  return jnp.mean(jnp.stack(draws), 0)
 
 
 @functools.cache

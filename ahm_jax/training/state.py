@@ -32,3 +32,4 @@ class Task(NamedTuple):
   """Over the validation split, from a state on one device. Has the key 'score'; larger is better."""
   keep_best: bool  # Whether a run ends with the state of the best validation, or with the last.
   shown: str = 'score'  # Which validation metric the progress bar shows.
+  snapshot: Callable[[TrainState], dict[str, Any]] | None = None  # Small arrays that are kept of the state at each validation.

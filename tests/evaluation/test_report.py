@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ahm_jax.evaluation import compare, report
+from ahm_jax.evaluation import compare, pictures, report
 
 NASTY = '<script>alert("x")</script>&'
 
@@ -79,7 +79,9 @@ CURVES = {
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
   path = tmp_path_factory.mktemp('report') / 'report.html'
-  report.write_report(make_results(), CURVES, [make_example(), make_example(NASTY)], path)
+  sheet = pictures.policies_sheet(np.zeros((1, 8, 8, 3), np.uint8), {NASTY: np.full((1, 2, 2), 0.5)})
+  shown = report.Shown([make_example(), make_example(NASTY)], [make_example('worst')], sheet, sheet)
+  report.write_report(make_results(), CURVES, shown, path)
   return path.read_text(encoding='utf-8')
 
 
@@ -127,6 +129,9 @@ def test_page_shows_agents_examples_and_curves(page):
   assert re.search(r'Difficulty rank correlation .*? 0\.48 0\.48', text)
   assert re.search(r'Border lift .*? - -', text)
   assert 'image1 Dice 0.88' in text and 'Mask drawn, 62 % hidden' in text
+  assert re.search(
+    r' Where each strategy hides .* How the policy moved .* Held-out images .* image1 .* Failures .* worst Dice ', text
+  )
   for heading in ('Pre-training', 'Segmentation, 20 labels', 'Segmentation, all labels', 'Classification, 20 labels'):
     assert f' {heading} ' in text
   assert page.count('Validation Dice over training steps') == 1
@@ -159,7 +164,7 @@ def test_an_interval_that_holds_zero_shows_no_difference(interval, shown):
 
 
 def test_page_says_that_no_difference_was_shown(tmp_path):
-  report.write_report(make_results(gain=0.0), {}, [], tmp_path / 'report.html')
+  report.write_report(make_results(gain=0.0), {}, report.Shown(), tmp_path / 'report.html')
   headline = re.search(r'class="headline">([^<]*)<', (tmp_path / 'report.html').read_text(encoding='utf-8'))[1]
   assert 'no difference was shown between adaptive hard masking and training from scratch' in headline
 
@@ -169,7 +174,7 @@ def test_one_seed_is_said(tmp_path):
   assert all(
     sentence.endswith('One seed: runs may differ by more than this.') for sentence in report.conclusions(results['summary'])
   )
-  report.write_report(results, {}, [], tmp_path / 'report.html')
+  report.write_report(results, {}, report.Shown(), tmp_path / 'report.html')
   assert 'covers the choice of images and not how much runs differ' in Page((tmp_path / 'report.html').read_text('utf-8')).text
 
 
@@ -178,5 +183,5 @@ def test_grids_without_a_comparison(tmp_path):
   assert 'nothing to compare adaptive hard masking with' in report.conclusions(make_results(inits=('ahm',))['summary'])[0]
   assert 'uniform masking' in report.conclusions(make_results(inits=('scratch', 'uniform'))['summary'])[0]
   for inits in (('scratch',), ('ahm',)):
-    report.write_report(make_results(inits=inits), {}, [], tmp_path / 'report.html')
+    report.write_report(make_results(inits=inits), {}, report.Shown(), tmp_path / 'report.html')
     assert Page((tmp_path / 'report.html').read_text('utf-8')).open == []

@@ -17,6 +17,7 @@ import optax
 import pytest
 from jax import lax
 
+from ahm_jax import snapshots
 from ahm_jax.checkpoint import FOLDER, Checkpoints
 from ahm_jax.config import DataConfig, RecipeConfig
 from ahm_jax.data.dataset import Split
@@ -72,7 +73,7 @@ def scored(scores=None, keep_best=False):
     score = scores[int(state.step)] if scores else -sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(state.params))
     return {'score': score}
 
-  return Task('toy', init, step, evaluate, keep_best)
+  return Task('toy', init, step, evaluate, keep_best, snapshot=lambda state: {'mean': state.batch_stats['mean']})
 
 
 class Interrupted(Source):
@@ -125,6 +126,9 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, uninterrupted):
   state, metrics = uninterrupted
   assert_identical(run(tmp_path), state)
   assert (tmp_path / FILE).read_bytes() == metrics
+  kept = snapshots.read(tmp_path)
+  assert list(kept) == [5, 10, 15, 20]  # At each validation.
+  np.testing.assert_array_equal(kept[20]['mean'], state.batch_stats['mean'])
 
 
 def swallowed_ctrl_c():

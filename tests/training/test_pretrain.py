@@ -186,6 +186,17 @@ def test_validation_repairs_held_out_images(pretrained, make_config, split):
   assert after['border_lift'] == pytest.approx(1)
 
 
+def test_snapshots_hold_the_policy_as_it_is_at_their_step(make_config, split, start):
+  task = pretrain.build(make_config(strategy='ahm', ease_in=1.0), split, STEPS, 1)
+  state = start(task)
+  head = state.extra.params['policy']['output']
+  steep = {**state.extra.params, 'policy': {**state.extra.params['policy'], 'output': jax.tree.map(lambda x: 1e4 * x, head)}}
+  state = state._replace(extra=state.extra._replace(params=steep))
+  maps = [task.snapshot(state._replace(step=np.int32(step)))['policy'] for step in (0, STEPS // 2, STEPS)]
+  assert maps[0].shape == (pretrain.SNAPSHOT_IMAGES, 4, 4)
+  assert np.std(maps[0]) < 1e-6 < np.std(maps[1]) < np.std(maps[2])
+
+
 def test_training_needs_no_held_out_images(pretrained, split):
   task = build(pretrained.config, split.take([]))
   assert task.evaluate(pretrained.last) == {'score': 0.0}
