@@ -75,6 +75,33 @@ def test_the_agent_learns_which_patches_are_hard(build, name):
   assert after > 0.7
 
 
+@pytest.mark.parametrize(('name', 'fields'), [('ahm', {'polarity': 'easy'}), ('adamae', {})])
+def test_what_is_to_be_left_visible_is_learnt_too(build, name, fields):
+  """AHM with the other polarity, and AdaMAE, hide what is easy to repair. Measured: -0.98 and -0.97."""
+  strategy, _ = build(strategy=name, learning_rate=5e-3, **fields)
+  start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
+  learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
+  assert rank_correlation(strategy, start) > -0.4
+  assert rank_correlation(strategy, learnt) < -0.7
+
+
+def test_hpm_finds_the_hardest_patches(build):
+  """Of 64 patches, 0.5 * 0.6 * 64 are hidden for sure. Measured: 95 % of them are among the 19 brightest, from 18 %."""
+  strategy, _ = build(strategy='hpm', learning_rate=5e-3, ema_decay=(0.9, 0.9))
+  start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
+  learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
+
+  def share_found(state):
+    brightness, images = brightness_and_images(jax.random.key(999), 16)
+    sure = np.asarray(strategy.propose(state, images, jax.random.key(0), 1.0, False).probability) == 1
+    brightest = np.asarray(brightness) >= np.sort(np.asarray(brightness).reshape(16, -1), -1)[:, -19, None, None]
+    assert np.all(sure.sum((1, 2)) == 19)
+    return (sure & brightest).sum() / sure.sum()
+
+  assert share_found(start) < 0.5
+  assert share_found(learnt) > 0.8
+
+
 class TableAgent(nn.Module):
   """One logit and one value a patch, whatever the image: nothing is shared, so that the loss alone is tested."""
 
