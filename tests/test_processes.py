@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / 'tests'))
 import toy_process  # noqa: E402
 from toy_process import HEARTBEAT, RECIPE, RISING, toy  # noqa: E402
 
-from ahm_jax import processes  # noqa: E402
+from ahm_jax import processes, snapshots  # noqa: E402
 from ahm_jax.checkpoint import FOLDER, latest_step  # noqa: E402
 from ahm_jax.writer import FILE  # noqa: E402
 
@@ -127,7 +127,7 @@ def test_two_processes_equal_one_and_process_0_speaks(tmp_path, alone):
     [[0, 1], [2, 3]],
     [[4, 5], [6, 7]],
   ]
-  written = {'process0.npz', 'process1.npz', 'rows0.json', 'rows1.json', FOLDER, FILE}
+  written = {'process0.npz', 'process1.npz', 'rows0.json', 'rows1.json', FOLDER, FILE, snapshots.FOLDER}
   assert {path.name for path in tmp_path.iterdir()} == written
   assert_equals(train(tmp_path / 'four', devices=4).params, tmp_path / 'four', alone)
 

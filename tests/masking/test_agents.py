@@ -55,8 +55,9 @@ def test_the_teacher_of_learning_progress_is_a_moving_average_of_the_u_net(build
   variables = {'params': jnp.float32(1.5), 'batch_stats': jnp.float32(3.0)}
   strategy, _ = build(strategy='ahm', reward='progress', ema_decay=(0.5, 0.9))
   # A tenth of the way is 0.4 of the first quarter: decay 0.5 + 0.4 * 0.4 = 0.66. From a quarter on it is 0.9.
-  early, _ = strategy.learn(done.state, done.rollouts, variables, 0.1)
-  late, _ = strategy.learn(done.state, done.rollouts, variables, 0.7)
+  learn = jax.jit(strategy.learn)
+  early, _ = learn(done.state, done.rollouts, variables, 0.1)
+  late, _ = learn(done.state, done.rollouts, variables, 0.7)
   assert early.teacher['params'] == pytest.approx(0.66 * 0.5 + 0.34 * 1.5)
   assert late.teacher['params'] == pytest.approx(0.9 * 0.5 + 0.1 * 1.5)
   assert late.teacher['batch_stats'] == pytest.approx(0.3)
