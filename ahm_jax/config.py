@@ -119,6 +119,13 @@ class RecipeConfig:
 
 
 @dataclass(frozen=True)
+class TransferConfig:
+  """How a segmentation takes over a pre-trained U-Net."""
+
+  encoder_rate: float = 1.0  # Learning rate of its encoder, as a share of the other layers'; from scratch all learn alike.
+
+
+@dataclass(frozen=True)
 class TrainConfig:
   """Overrides: a field that is set here replaces the recipe's own in whatever stage is launched."""
 
@@ -173,6 +180,7 @@ class Config:
       batch_size=4, learning_rate=3e-4, epochs=100, schedule='staircase', clip=1.0, patience=4
     )
   )
+  transfer: TransferConfig = field(default_factory=TransferConfig)
   classify: ClassifyConfig = field(default_factory=ClassifyConfig)
   classifier: RecipeConfig = field(
     default_factory=lambda: RecipeConfig(batch_size=16, learning_rate=1e-4, epochs=50, patience=4)
@@ -312,6 +320,7 @@ def check(config: Config) -> None:
     raise UserError('config.train.steps and config.train.epochs are both set; set one of them')
   for stage in ('pretrain', 'segment', 'classifier'):
     _check_recipe(recipe(config, stage), stage)
+  _in_range('transfer.encoder_rate', config.transfer.encoder_rate, 0, 1)
   _one_of('classify.input', config.classify.input, ('image', 'crop', 'masked'))
   _in_range('classify.margin', config.classify.margin, 0, 1)
   _at_least('classify.labels', config.classify.labels, 0)

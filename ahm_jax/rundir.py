@@ -28,9 +28,9 @@ FREE = (
   'data.resident_share',
 )
 FREE_BY_STAGE = {
-  'pretrain': ('segment', 'classify', 'classifier', 'data.labels', 'init_from'),
+  'pretrain': ('segment', 'transfer', 'classify', 'classifier', 'data.labels', 'init_from'),
   'segment': ('pretrain', 'masking', 'classify', 'classifier'),
-  'classify': ('pretrain', 'masking', 'segment'),
+  'classify': ('pretrain', 'masking', 'segment', 'transfer'),
   'reproduce': (),
 }
 

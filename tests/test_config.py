@@ -161,6 +161,7 @@ OUT_OF_RANGE = [
   ('masking.learning_rate', -1e-4),
   ('masking.learning_rate', float('nan')),
   ('masking.logit_bound', 0),
+  ('transfer.encoder_rate', 1.5),
   ('masking.temperature', 0),
   ('masking.polarity', 'soft'),
   ('masking.budget', 'lesion'),

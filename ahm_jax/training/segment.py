@@ -47,6 +47,8 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float,
   training = recipe(config, 'segment')
   unet = network(config.model)
   tx = optimizer(training, steps, steps_per_epoch)
+  if pretrained is not None and config.transfer.encoder_rate < 1:
+    tx = slower_encoder(tx, config.transfer.encoder_rate)
   held_out = validation.take(np.flatnonzero(validation.has_mask))
 
   def init(key):
@@ -88,6 +90,19 @@ def transfer(pretrained: Any, fresh: Any) -> Any:
       'give both runs the same config.model.unet_width and config.data.channels'
     )
   return {**fresh, **body}
+
+
+@functools.cache
+def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.GradientTransformation:
+  """`tx` with the updates of the U-Net's encoder multiplied by `rate`, as a lower learning rate does."""
+
+  def slow(updates, params):
+    del params
+    return {
+      name: jax.tree.map(lambda x: rate * x, part) if name.startswith('encoder') else part for name, part in updates.items()
+    }
+
+  return optax.chain(tx, optax.stateless(slow))
 
 
 @functools.cache

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ from jax import lax
 from scipy import optimize, special
 from sklearn import metrics as sklearn_metrics
 
+from ahm_jax.config import TransferConfig
 from ahm_jax.errors import UserError
 from ahm_jax.parallel import DEVICES
 from ahm_jax.training import segment
@@ -134,6 +136,21 @@ def test_a_unet_of_another_shape_is_refused(first, change):
     body['encoder1'] = {**body['encoder1'], 'first': {**body['encoder1']['first'], 'convolution': {'kernel': kernel}}}
   with pytest.raises(UserError, match=r'config\.init_from.*unet_width'):
     segment.transfer(body, first.params)
+
+
+def test_a_pre_trained_encoder_may_learn_more_slowly(make_config, split, start, drive, pretrained):
+  def moved(encoder_rate, init_from):
+    config = dataclasses.replace(make_config(), transfer=TransferConfig(encoder_rate))
+    task = segment.build(config, split, STEPS, 1, init_from)
+    first = start(task)
+    last, _ = drive(task, first, split)
+    return jax.tree.map(lambda after, before: after - before, last.params, first.params)
+
+  for init_from, rate in ((pretrained.last.params, 0.25), (None, 1.0)):  # From scratch there is no encoder to go easy on.
+    plain, slowed = moved(1.0, init_from), moved(0.25, init_from)
+    for name, change in plain.items():
+      factor = rate if name.startswith('encoder') else 1.0
+      jax.tree.map(lambda a, b, f=factor: np.testing.assert_allclose(b, f * a, rtol=1e-3, atol=1e-6), change, slowed[name])
 
 
 def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
