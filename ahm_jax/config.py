@@ -140,6 +140,7 @@ class ClassifyConfig:
   input: str = 'crop'  # 'image': as it is. 'crop': box around the predicted lesion. 'masked': all but the lesion blacked out.
   margin: float = 0.1  # Margin of the crop's box on each side, as a share of the box's side.
   labels: int = 0  # Labelled images to train on; 0: as many as data.labels.
+  balanced: bool = False  # Weigh images in the loss so that every class counts alike, however few its images are.
 
 
 @dataclass(frozen=True)

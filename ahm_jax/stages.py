@@ -119,7 +119,9 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
   validation = _classifier_inputs(config, _held_out(data, 'label'))
   training = recipe(config, 'classifier')
   steps = total_steps(training, len(labelled))
-  task = classification.build(config, validation, len(data.class_names), steps, len(labelled) / training.batch_size)
+  classes = len(data.class_names)
+  weights = classification.balanced_weights(labelled.labels, classes) if config.classify.balanced else None
+  task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights)
   return Plan(task, training, labelled, np.arange(len(labelled)), steps)
 
 

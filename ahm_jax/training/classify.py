@@ -26,13 +26,21 @@ def network(model: ModelConfig, classes: int) -> VGG16:
   return VGG16(num_classes=classes, width=model.vgg_width, hidden=model.vgg_hidden, head='pooled', dtype=dtype)
 
 
-def build(config: Config, validation: Split, classes: int, steps: int, steps_per_epoch: float) -> Task:
+def build(
+  config: Config,
+  validation: Split,
+  classes: int,
+  steps: int,
+  steps_per_epoch: float,
+  class_weights: tuple[float, ...] | None = None,
+) -> Task:
   """The classification task.
 
   Args:
     validation: held-out inputs (see `inputs`); the score is their balanced accuracy, over images with a label.
     classes: number of classes C.
     steps, steps_per_epoch: length of the whole training, and batches in one pass, for the learning rate schedule.
+    class_weights: of each class in the loss (see `balanced_weights`); None: 1.
   """
   training = recipe(config, 'classifier')
   vgg = network(config.model, classes)
@@ -52,7 +60,7 @@ def build(config: Config, validation: Split, classes: int, steps: int, steps_per
   return Task(
     name='classify',
     init=init,
-    step=make_step(vgg, tx, training.augment),
+    step=make_step(vgg, tx, training.augment, class_weights),
     evaluate=evaluate,
     keep_best=True,
     shown='balanced_accuracy',
@@ -60,7 +68,12 @@ def build(config: Config, validation: Split, classes: int, steps: int, steps_per
 
 
 @functools.cache
-def make_step(vgg: VGG16, tx: optax.GradientTransformation, augmentation: AugmentConfig):
+def make_step(
+  vgg: VGG16,
+  tx: optax.GradientTransformation,
+  augmentation: AugmentConfig,
+  class_weights: tuple[float, ...] | None = None,
+):
   """The pure classification step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
 
   def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -73,7 +86,10 @@ def make_step(vgg: VGG16, tx: optax.GradientTransformation, augmentation: Augmen
         return vgg.apply({'params': params}, image[None], train=True, rngs={'dropout': key})[0]
 
       logits = jax.vmap(classify)(normalise(images), dropout_keys)
-      return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean(), logits
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+      if class_weights is not None:
+        losses = losses * jnp.array(class_weights)[batch.labels]
+      return losses.mean(), logits
 
     (loss, logits), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = tx.update(lax.pmean(gradients, DEVICES), state.opt_state, state.params)
@@ -82,6 +98,17 @@ def make_step(vgg: VGG16, tx: optax.GradientTransformation, augmentation: Augmen
     return TrainState(state.step + 1, params, state.batch_stats, opt_state, state.extra), metrics
 
   return step
+
+
+def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
+  """Weights N / (C n_c) that let each of the C classes that occur count alike, and 0 for others; their mean over images is 1.
+
+  Args:
+    labels: int [N], each in 0..classes - 1.
+  """
+  counts = np.bincount(labels, minlength=classes)
+  occurring = np.count_nonzero(counts)
+  return tuple(float(len(labels) / (occurring * count)) if count else 0.0 for count in counts)
 
 
 def predict(vgg: VGG16, params, images: np.ndarray, batch_size: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from ahm_jax.config import ClassifyConfig
 from ahm_jax.training import classify
@@ -56,6 +57,26 @@ def test_it_learns_to_tell_red_from_dark(make_config, still, first, split, drive
   whole, in_threes = (classify.predict(vgg, state.params, split.images, size) for size in (8, 3))
   np.testing.assert_allclose(whole.sum(1), np.ones(8), rtol=1e-5)
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
+
+
+def test_balanced_weights_by_hand_and_against_scikit_learn():
+  labels = np.array([0, 0, 0, 0, 2, 2, 0, 2])
+  assert classify.balanced_weights(labels, 3) == (8 / (2 * 5), 0.0, 8 / (2 * 3))
+  expected = compute_class_weight('balanced', classes=np.array([0, 2]), y=labels)
+  np.testing.assert_allclose(np.array(classify.balanced_weights(labels, 3))[[0, 2]], expected)
+
+
+def test_class_weights_weigh_the_loss_of_each_image(make_config, first, split, drive):
+  """An image of weight 0 adds nothing; the others count as often as their weight says."""
+
+  def loss(weights, images=split):
+    task = classify.build(make_config(), split, 2, STEPS, 1, weights)
+    return float(drive(task, first, images)[1][0]['loss'])
+
+  zero, one = loss((1.0, 0.0)), loss((0.0, 1.0))
+  assert min(zero, one) > 0.1
+  assert loss((3.0, 0.5)) == pytest.approx(3 * zero + 0.5 * one, rel=1e-5)
+  assert loss(None) == pytest.approx(zero + one, rel=1e-5)
 
 
 def test_images_of_unknown_label_do_not_count(make_config, first, split, monkeypatch):
