@@ -90,6 +90,7 @@ class MaskingConfig:
   budget: str = 'image'  # Where mask_ratio holds in the mean: 'image', 'tile' (so nothing is hidden whole), 'none' (nowhere).
   tile: int = 2  # Side of a tile in patches.
   ease_in: float = 1.0  # Share of the steps over which masks go from uniform to the strategy's own.
+  ease_out: float = 0.0  # Share of the steps, the last ones, over which they go back to uniform.
   ease: str = 'logits'  # What grows meanwhile: 'logits', a factor from 0 to 1, or 'share', from 0 to hard_share.
   hard_share: float | None = None  # Share of hidden patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
   ema_decay: tuple[float, ...] = (0.999, 0.9999)  # Of teachers, at the start and from a quarter of the steps on.
@@ -392,6 +393,9 @@ def _check_masking(config: Config) -> None:
   _at_least('masking.rounds', masking.rounds, 1)
   _in_range('masking.gamma', masking.gamma, 0, 1)
   _in_range('masking.ease_in', masking.ease_in, 0, 1)
+  _in_range('masking.ease_out', masking.ease_out, 0, 1)
+  if masking.ease_in + masking.ease_out > 1:
+    raise UserError(f'config.masking.ease_in and ease_out are {masking.ease_in} and {masking.ease_out}; their sum is above 1')
   for name in ('entropy_weight', 'value_weight', 'learning_rate'):
     _at_least(f'masking.{name}', getattr(masking, name), 0)
   for name in ('logit_bound', 'temperature'):

@@ -17,6 +17,7 @@ from ahm_jax.config import SCRATCH, Config, to_dict, with_init
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import compare, metrics, pictures, report
 from ahm_jax.evaluation.examples import make_examples
+from ahm_jax.masking.strategy import fully_eased
 from ahm_jax.training import pretrain as pretraining
 
 AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
@@ -215,7 +216,7 @@ def _strategies(first: dict[str, Cell], images: np.ndarray, data: Dataset) -> Im
     _, config = rundir.read(cell.pretrain_dir, ('pretrain',))
     strategy = pretraining.networks(config.model, config.masking, config.data.channels).strategy
     state = stages.load_pretrained(config, cell.pretrain_dir, data)
-    policies[init] = np.asarray(pretraining.policy_maps(strategy, state.extra, images, 1.0))
+    policies[init] = np.asarray(pretraining.policy_maps(strategy, state.extra, images, fully_eased(config.masking)))
   return pictures.policies_sheet(images, policies)
 
 

@@ -228,6 +228,7 @@ def test_the_edges_of_ranges_are_taken():
       f"is 'reinforced'; it may be {', '.join(config.STRATEGIES)}; did you mean reinforce?",
     ),
     ({'data.name': 'folder'}, '--config.data.root=DIR'),
+    ({'masking.ease_in': 0.7, 'masking.ease_out': 0.4}, 'ease_in and ease_out are 0.7 and 0.4; their sum is above 1'),
     ({'masking.budget': 'tile', 'masking.tile': 4}, 'config.masking.tile is 4, which does not divide the grid of 14 x 14'),
     ({'masking.budget': 'tile', 'masking.exact_count': True}, 'masking.exact_count is for masking.budget=image; it is tile'),
     ({'train.steps': 3, 'train.epochs': 1.0}, 'config.train.steps and config.train.epochs are both set'),

@@ -13,7 +13,7 @@ from ahm_jax.evaluation.metrics import spearman_within_images
 from ahm_jax.inference import in_batches
 from ahm_jax.masking.patches import patch_mean
 from ahm_jax.masking.rollout import hide
-from ahm_jax.masking.strategy import Strategy
+from ahm_jax.masking.strategy import Strategy, fully_eased
 
 _DRAWS = 8  # Masks drawn per image; a patch is in none of them with chance (1 - mask_ratio)^8, and is then left out.
 
@@ -84,7 +84,7 @@ def _measure(strategy: Strategy, unet, masking: MaskingConfig):
     """Of one draw: the policy, then losses and hidden patches under it, and under a uniform mask; all [b, g, g]."""
     images = normalise(images / 255.0)
     policy_key, uniform_key = jax.random.split(key)
-    chosen = strategy.propose(strategy_state, images, policy_key, jnp.ones(()), False)
+    chosen = strategy.propose(strategy_state, images, policy_key, fully_eased(masking), False)
     uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, chosen.hidden.shape).astype(jnp.float32)
     return (
       chosen.probability,

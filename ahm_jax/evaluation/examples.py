@@ -14,6 +14,7 @@ from ahm_jax.evaluation.metrics import segmentation_scores
 from ahm_jax.evaluation.pictures import Example
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import hide
+from ahm_jax.masking.strategy import fully_eased
 
 
 def make_examples(
@@ -42,7 +43,7 @@ def _show(strategy, unet, masking: MaskingConfig):
   @jax.jit
   def show(strategy_state, variables, images):
     """The policy and one mask drawn from it, [N, g, g], and the images [N, S, S, C] with what was hidden repaired, uint8."""
-    proposal = strategy.propose(strategy_state, normalise(images / 255.0), jax.random.key(0), jnp.ones(()), False)
+    proposal = strategy.propose(strategy_state, normalise(images / 255.0), jax.random.key(0), fully_eased(masking), False)
     masked = hide(normalise(images / 255.0), proposal.hidden, masking.patch_size, masking.fill_value)
     repaired = unet.apply(variables, masked, train=False)
     pixels = to_pixels(proposal.hidden, masking.patch_size)[..., None]

@@ -11,7 +11,7 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import bound_logits, budget_shift, patch_mean
 from ahm_jax.masking.rollout import Rollout, hide
-from ahm_jax.masking.strategy import WORKERS, Context, Strategy, action_ratio, draw, growing_share, moving_average, stay
+from ahm_jax.masking.strategy import WORKERS, Context, Strategy, action_ratio, draw, easing, growing_share, moving_average, stay
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.layers import init_variables
 
@@ -44,7 +44,7 @@ def policy_logits(raw: jax.Array, progress: jax.Array, masking: MaskingConfig) -
   p = (1 - s) r + s sigmoid(e z / temperature + shift), with r the expected share of actions 1, z the bounded logits, the shift
   that makes the mean of p equal r where `budget` says, and of e and s the one that `ease` names growing over the training.
   """
-  ease = 1.0 if masking.ease_in == 0 or masking.ease == 'share' else jnp.clip(progress / masking.ease_in, 0, 1)
+  ease = easing(progress, masking) if masking.ease == 'logits' else 1.0
   ratio = action_ratio(masking)
   if masking.budget == 'none':
     bounded = masking.logit_bound * jnp.tanh(raw / masking.logit_bound)

@@ -82,10 +82,24 @@ def draw(key: jax.Array, logits: jax.Array, masking: MaskingConfig) -> Proposal:
   return Proposal(actions, actions, probability)
 
 
+def easing(progress: jax.Array, masking: MaskingConfig) -> jax.Array:
+  """How far masks are the strategy's own: from 0 to 1 over `ease_in` of the steps, back to 0 over the last `ease_out`."""
+  factor = jnp.ones(())
+  if masking.ease_in > 0:
+    factor = jnp.clip(progress / masking.ease_in, 0, 1)
+  if masking.ease_out > 0:
+    factor = jnp.minimum(factor, jnp.clip((1 - progress) / masking.ease_out, 0, 1))
+  return factor
+
+
+def fully_eased(masking: MaskingConfig) -> float:
+  """The last progress at which masks are wholly the strategy's own; held-out images are masked as at that time."""
+  return 1.0 - masking.ease_out
+
+
 def growing_share(progress: jax.Array, masking: MaskingConfig, default: float) -> jax.Array:
-  """The share of hidden patches that the strategy places: from 0, linearly over `ease_in` of the steps, to `hard_share`."""
-  largest = default if masking.hard_share is None else masking.hard_share
-  return largest * (1.0 if masking.ease_in == 0 else jnp.clip(progress / masking.ease_in, 0, 1))
+  """The share of hidden patches that the strategy places: `easing` times `hard_share`."""
+  return easing(progress, masking) * (default if masking.hard_share is None else masking.hard_share)
 
 
 def hardest_first(key: jax.Array, scores: jax.Array, share: jax.Array, masking: MaskingConfig) -> Proposal:

@@ -19,6 +19,13 @@ def two_by_two(fields, progress=1.0):
   return np.asarray(expit(policy_logits(jnp.array([[[0.0, 4], [-4, 0]]]), progress, masking)))[0]
 
 
+def test_easing_out_brings_masks_back_to_uniform():
+  fields = {'ease_in': 0.4, 'ease_out': 0.5}
+  z = 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]])
+  for progress, factor in ((0.2, 0.5), (0.5, 1.0), (0.75, 0.5), (1.0, 0.0)):
+    np.testing.assert_allclose(two_by_two(fields, progress), expit(factor * z), atol=1e-6)
+
+
 def test_temperature_by_hand():
   expected = expit(3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 2.5)
   np.testing.assert_allclose(two_by_two({'temperature': 2.5}), expected, atol=1e-6)

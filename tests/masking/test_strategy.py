@@ -51,9 +51,13 @@ def test_ties_are_broken_at_random():
     ({'hard_share': 0.8, 'ease_in': 0.5}, 0.25, 0.4),
     ({'ease_in': 0.5}, 0.9, 0.5),
     ({'ease_in': 0.0}, 0.0, 0.5),
+    ({'ease_in': 0.5, 'ease_out': 0.2}, 0.25, 0.25),
+    ({'ease_in': 0.5, 'ease_out': 0.2}, 0.8, 0.5),
+    ({'ease_in': 0.5, 'ease_out': 0.2}, 0.95, 0.125),
+    ({'ease_in': 0.0, 'ease_out': 0.5}, 1.0, 0.0),
   ],
 )
-def test_the_share_grows_linearly(fields, progress, expected):
+def test_the_share_grows_and_falls_linearly(fields, progress, expected):
   assert growing_share(progress, MaskingConfig(**fields), 0.5) == pytest.approx(expected)
 
 
