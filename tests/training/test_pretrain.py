@@ -23,7 +23,7 @@ def build(config, split):
 
 def moments(state):
   """Adam's first moments: after one step, a tenth of the gradient. The U-Net's, and the agent's if there is one."""
-  return state.opt_state[0].mu, state.extra and state.extra.opt_state[0].mu
+  return state.opt_state[0].mu, state.extra.opt_state[0].mu if hasattr(state.extra, 'opt_state') else None
 
 
 @pytest.fixture(scope='module')
@@ -61,6 +61,30 @@ def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
   assert_devices_agree(one, four, assert_close)
   assert_close(one[0].extra.batch_stats, four[0].extra.batch_stats)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one[0].extra.params, four[0].extra.params)
+
+
+@pytest.mark.parametrize(
+  'masking',
+  [{'strategy': 'anatomask'}, {'strategy': 'hpm'}, {'strategy': 'adamae'}, {'strategy': 'ahm', 'reward': 'progress'}],
+  ids=lambda masking: '-'.join(masking.values()),
+)
+def test_four_devices_equal_one_under_rivals_and_teachers_follow(make_config, split, start, drive, masking):
+  """To 1e-4 of the largest element of an array: the same patches are hidden, and what is left is rounding."""
+
+  def assert_near(one, other):
+    assert np.abs(one - other).max(initial=0) <= 1e-4 * max(np.abs(other).max(initial=0), 1e-3)
+
+  task = build(make_config(workers=4, ease_in=1.0, **masking), split)
+  first = start(task)._replace(step=np.int32(STEPS // 2))  # Half eased in.
+  (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
+  jax.tree.map(assert_near, history, other_history)
+  jax.tree.map(assert_near, (moments(one), one.batch_stats), (moments(four), four.batch_stats))
+  if masking['strategy'] == 'anatomask':
+    for name in ('params', 'batch_stats'):
+      new, old = getattr(one, name), getattr(first, name)
+      expected = jax.tree.map(lambda new, old: 0.0001 * new + 0.9999 * old, new, old)
+      jax.tree.map(assert_near, one.extra[name], expected)
+      jax.tree.map(assert_near, four.extra[name], one.extra[name])
 
 
 def test_a_step_is_the_same_where_the_unet_recomputes(pretrained, split, drive, assert_close):
