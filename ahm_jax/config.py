@@ -106,6 +106,7 @@ class RecipeConfig:
   learning_rate: float = 2e-4
   steps: int | None = None  # Length of training in steps; where it is not set, in passes over the images:
   epochs: float | None = None
+  min_epochs: float = 0.0  # But so many passes at least: more images then train for longer, and few ones for `steps`.
   optimizer: str = 'adam'  # 'adam' or 'adamw'.
   weight_decay: float = 0.0  # AdamW's.
   schedule: str = 'constant'  # 'constant', 'cosine' (to 0), or 'staircase' (times decay_rate every decay_epochs).
@@ -268,10 +269,8 @@ def _convert(hint, value, name: str):
 def recipe(config: Config, stage: str) -> RecipeConfig:
   """The recipe of 'pretrain', 'segment' or 'classifier', with what is set in `config.train` put in its place."""
   overrides = {name: value for name, value in dataclasses.asdict(config.train).items() if value is not None}
-  if 'steps' in overrides:
-    overrides['epochs'] = None
-  elif 'epochs' in overrides:
-    overrides['steps'] = None
+  if 'steps' in overrides or 'epochs' in overrides:
+    overrides = {'steps': None, 'epochs': None, 'min_epochs': 0.0} | overrides
   return dataclasses.replace(getattr(config, stage), **overrides)
 
 
@@ -423,7 +422,7 @@ def _check_recipe(item: RecipeConfig, stage: str) -> None:
   _in_range(f'{stage}.decay_rate', item.decay_rate, 0, 1)
   if item.decay_epochs <= 0:
     raise UserError(f'config.{stage}.decay_epochs is {item.decay_epochs}; it must be above 0')
-  for name in ('learning_rate', 'weight_decay', 'clip', 'eval_every', 'patience'):
+  for name in ('min_epochs', 'learning_rate', 'weight_decay', 'clip', 'eval_every', 'patience'):
     _at_least(f'{stage}.{name}', getattr(item, name), 0)
   _at_least(f'{stage}.log_every', item.log_every, 1)
   _in_range(f'{stage}.augment.scale', item.augment.scale, 0, 0.9)

@@ -1,3 +1,5 @@
+import contextlib
+
 import jax
 import pytest
 
@@ -10,3 +12,25 @@ from ahm_jax import parallel  # noqa: E402
 def one_device(monkeypatch):
   """Runs train on one of the four host devices, as on a user's CPU; tests of several devices name them."""
   monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
+
+
+@contextlib.contextmanager
+def _compiling_fast():
+  jax.config.update('jax_disable_most_optimizations', True)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture(scope='session')
+def compiling_fast():
+  """compiling_fast(): a context in which programs are compiled quickly and run slowly."""
+  return _compiling_fast
+
+
+@pytest.fixture(scope='module')
+def compile_fast():
+  """For modules whose time goes into compiling: `pytestmark = pytest.mark.usefixtures('compile_fast')`."""
+  with _compiling_fast():
+    yield

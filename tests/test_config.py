@@ -181,6 +181,7 @@ OUT_OF_RANGE = [
   ('segment.decay_epochs', 0),
   ('segment.weight_decay', -1),
   ('segment.clip', -1),
+  ('segment.min_epochs', -1),
   ('segment.eval_every', -1),
   ('segment.patience', -1),
   ('segment.augment.scale', 1),
@@ -252,8 +253,9 @@ def test_train_overrides_the_recipe_of_every_stage(stage):
 
 
 def test_train_epochs_replace_the_steps_of_a_recipe():
-  one = changed(**{'pretrain.steps': 100, 'pretrain.epochs': None, 'train.epochs': 2.0})
-  assert (config.recipe(one, 'pretrain').steps, config.recipe(one, 'pretrain').epochs) == (None, 2.0)
+  one = changed(**{'pretrain.steps': 100, 'pretrain.epochs': None, 'pretrain.min_epochs': 5.0, 'train.epochs': 2.0})
+  got = config.recipe(one, 'pretrain')
+  assert (got.steps, got.epochs, got.min_epochs) == (None, 2.0, 0.0)
 
 
 def test_ranges_are_checked_after_the_overrides():

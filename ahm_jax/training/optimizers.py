@@ -9,10 +9,10 @@ from ahm_jax.config import RecipeConfig
 
 
 def total_steps(recipe: RecipeConfig, examples: int) -> int:
-  """Steps of a whole training over `examples` images: the recipe's steps, or its epochs rounded to the nearest step."""
-  if recipe.steps is not None:
-    return recipe.steps
-  return max(1, round(recipe.epochs * examples / recipe.batch_size))
+  """Steps of a whole training over `examples` images: the recipe's steps or epochs, but min_epochs at least; whole steps."""
+  steps_per_epoch = examples / recipe.batch_size
+  steps = round(recipe.epochs * steps_per_epoch) if recipe.steps is None else recipe.steps
+  return max(1, steps, round(recipe.min_epochs * steps_per_epoch))
 
 
 def schedule(recipe: RecipeConfig, total_steps: int | None, steps_per_epoch: float | None) -> optax.Schedule:

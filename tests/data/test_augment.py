@@ -13,12 +13,7 @@ from ahm_jax.data.augment import augment, augment_batch, denormalise, normalise
 
 NOTHING = {'flip': False, 'scale': 0.0, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.0}
 
-
-@pytest.fixture(autouse=True, scope='module')
-def compile_fast():
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('compile_fast')
 
 
 def only(**fields):

@@ -10,6 +10,8 @@ from scipy.special import log_expit, log_softmax
 from ahm_jax.masking.rivals import ranking_loss, sampling_loss
 from ahm_jax.masking.rollout import Rollout
 
+pytestmark = pytest.mark.usefixtures('compile_fast')
+
 
 def first_gradient(state):
   """Adam's first moment after one step from zero is (1 - 0.9) times the gradient."""

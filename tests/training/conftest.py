@@ -1,6 +1,5 @@
 """The smallest data, configs and driver that the three tasks can be tested with."""
 
-import contextlib
 from types import SimpleNamespace
 
 import jax
@@ -14,22 +13,6 @@ from ahm_jax.training import pretrain
 
 SIZE, PATCH, IMAGES, STEPS = 16, 4, 8, 40
 STILL = AugmentConfig(flip=False, scale=0, brightness=0, contrast=0, hue=0)
-
-
-@contextlib.contextmanager
-def compiling_fast():
-  """Compiling is most of the time of these tests."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  try:
-    yield
-  finally:
-    jax.config.update('jax_disable_most_optimizations', False)
-
-
-@pytest.fixture(scope='module')
-def compile_fast():
-  with compiling_fast():
-    yield
 
 
 @pytest.fixture(scope='session')
@@ -71,7 +54,7 @@ def split():
 
 
 @pytest.fixture(scope='session')
-def start():
+def start(compiling_fast):
   """start(task) -> its state at the beginning, as NumPy arrays."""
 
   def begin(task):
@@ -82,7 +65,7 @@ def start():
 
 
 @pytest.fixture(scope='session')
-def drive():
+def drive(compiling_fast):
   """drive(task, state, split, devices=1, steps=1, seed=0) -> the state after so many steps of all images, a list of metrics."""
 
   def run(task, state, split, devices=1, steps=1, seed=0):
