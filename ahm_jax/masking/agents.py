@@ -20,7 +20,15 @@ class AgentState(NamedTuple):
   params: Any
   batch_stats: Any
   opt_state: Any
-  teacher: Any = ()  # U-Net variables, a moving average; only where the reward is learning progress.
+
+
+class TaughtState(NamedTuple):
+  """An agent's that is paid by learning progress."""
+
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  teacher: Any  # U-Net variables, a moving average.
 
 
 def ahm(context: Context) -> Strategy:
@@ -68,9 +76,9 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
   def init(key, images, variables):
     agent_variables = init_variables(agent, key, images.shape)
     params = agent_variables['params']
+    state = AgentState(params, agent_variables['batch_stats'], optimizer.init(params))
     # A copy, since the step gives up its buffers and would give up these twice.
-    teacher = jax.tree.map(jnp.copy, variables) if has_teacher else ()
-    return AgentState(params, agent_variables['batch_stats'], optimizer.init(params), teacher)
+    return TaughtState(*state, jax.tree.map(jnp.copy, variables)) if has_teacher else state
 
   def propose(state, images, key, progress, train):
     if train:
@@ -94,7 +102,7 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     return a3c.losses(logits, values, rollout.actions, returns), new_stats
 
   def learn(state, rollouts, variables, progress):
-    rewards = _rewards(rollouts, state.teacher, context)
+    rewards = _rewards(rollouts, state, context)
 
     def objective(params):
       by_worker = jax.vmap(worker_losses, in_axes=(None, None, 0, 0, None), out_axes=(0, None), axis_name=WORKERS)
@@ -109,16 +117,18 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     metrics = {'policy_loss': terms.policy, 'entropy': terms.entropy}
     if critic:
       metrics['value_loss'] = terms.value
-    teacher = moving_average(state.teacher, variables, progress, masking) if has_teacher else ()
-    return AgentState(params, context.mean_over_devices(batch_stats), opt_state, teacher), metrics
+    state = state._replace(params=params, batch_stats=context.mean_over_devices(batch_stats), opt_state=opt_state)
+    if has_teacher:
+      state = state._replace(teacher=moving_average(state.teacher, variables, progress, masking))
+    return state, metrics
 
   return Strategy(init, propose, learn if learns else stay)
 
 
-def _rewards(rollouts: Rollout, teacher: Any, context: Context) -> jax.Array:
+def _rewards(rollouts: Rollout, state: AgentState | TaughtState, context: Context) -> jax.Array:
   """What every patch is paid, [K, T, b, g, g], each round of each worker by itself."""
   masking = context.masking
-  reference = _teacher_losses(rollouts, teacher, context) if masking.reward == 'progress' else rollouts.losses
+  reference = _teacher_losses(rollouts, state.teacher, context) if masking.reward == 'progress' else rollouts.losses
 
   def of_a_round(losses, hidden, reference):
     return a3c.rewards(losses, hidden, masking.reward, reference)
