@@ -82,8 +82,9 @@ class MaskingConfig:
   bootstrap: bool = False  # The episode is cut after T rounds, not over: add gamma * V(last state) to the last return.
   entropy_weight: float = 0.1  # beta.
   value_weight: float = 0.5  # Weight of the critic's loss.
-  reward: str = 'log'  # Of a hidden patch. 'log': whitened log loss. 'relative': loss / mean - 1. 'rank': rank in [-1, 1].
-  # 'progress': whitened log of a teacher's loss / the loss, what was learnt of late; costs another pass of the U-Net.
+  # Of a hidden patch: 'log', whitened log loss; 'relative', loss / mean - 1; 'rank', in [-1, 1]; 'progress', whitened log of a
+  # teacher's loss / the loss, which is what was learnt of late and costs another pass of the U-Net.
+  reward: str = 'log'
   polarity: str = 'hard'  # 'hard': hide what the reward (or the saliency) is high for. 'easy': what it is low for.
   logit_bound: float = 3.0  # Logits z are centred per image and bounded as c * tanh(z / c).
   temperature: float = 1.0  # Bounded logits are divided by it.
@@ -106,7 +107,7 @@ class RecipeConfig:
   learning_rate: float = 2e-4
   steps: int | None = None  # Length of training in steps; where it is not set, in passes over the images:
   epochs: float | None = None
-  min_epochs: float = 0.0  # But so many passes at least: more images then train for longer, and few ones for `steps`.
+  min_epochs: float = 0.0  # But so many passes at least, so that many images train for longer than `steps`.
   optimizer: str = 'adam'  # 'adam' or 'adamw'.
   weight_decay: float = 0.0  # AdamW's.
   schedule: str = 'constant'  # 'constant', 'cosine' (to 0), or 'staircase' (times decay_rate every decay_epochs).

@@ -183,9 +183,11 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
   if not first or not len(split) or not count:
     return report.Shown()
   cell = list(first.values())[-1]
+  count = min(count, len(split))
+  both = _examples(cell, config, data, split.take([*range(count), *_worst(cell, split, count)]))
   return report.Shown(
-    examples=_examples(cell, config, data, split.take(range(min(count, len(split))))),
-    failures=_examples(cell, config, data, split.take(_worst(cell, split, count))),
+    examples=both[:count],
+    failures=both[count:],
     strategies=_strategies(first, split.images[:count], data) if len(first) > 1 else None,
     movement=_movement(cell, data),
   )
@@ -199,8 +201,6 @@ def _worst(cell: Cell, split: Split, count: int) -> list[int]:
 
 
 def _examples(cell: Cell, config: Config, data: Dataset, split: Split) -> list[report.Example]:
-  if not len(split):
-    return []
   _, pretrained = rundir.read(cell.pretrain_dir, ('pretrain',))
   _, segmented = rundir.read(cell.segment_dir, ('segment',))
   nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)

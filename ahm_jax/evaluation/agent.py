@@ -11,7 +11,7 @@ from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import spearman_within_images
 from ahm_jax.inference import in_batches
-from ahm_jax.masking.patches import patch_mean
+from ahm_jax.masking.patches import patch_losses, patch_mean
 from ahm_jax.masking.rollout import hide
 from ahm_jax.masking.strategy import Strategy, fully_eased
 
@@ -77,7 +77,7 @@ def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> 
 def _measure(strategy: Strategy, unet, masking: MaskingConfig):
   def losses(variables, images, hidden):
     repaired = unet.apply(variables, hide(images, hidden, masking.patch_size, masking.fill_value), train=False)
-    return patch_mean(((repaired - images) ** 2).mean(-1), masking.patch_size)
+    return patch_losses(repaired, images, masking.patch_size)
 
   @jax.jit
   def draw(strategy_state, variables, images, key):

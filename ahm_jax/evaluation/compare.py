@@ -242,12 +242,12 @@ def table(summary: Sequence[Mapping]) -> str:
       ('accuracy', 'accuracy', 3),
       ('balanced accuracy', 'balanced_accuracy', 3),
       ('AUC', 'auc', 3),
-      ('lesions only', 'lesion_dice', 3),
+      ('Dice, lesions', 'lesion_dice', 3),
       ('false alarms', 'false_alarm_rate', 3),
     )
   ]
   gain = 'balanced_accuracy_vs_scratch'
-  others.append(('vs scratch', lambda row: _interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
+  others.append(('balanced accuracy vs scratch', lambda row: _interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
   return '\n'.join([*_block(summary, dice), _footnote(summary), '', *_block(summary, others)])
 
 

@@ -53,10 +53,6 @@ _CURVES = {
   'segment': (('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
   'classify': (('loss', 'Training loss'), ('validation/balanced_accuracy', 'Validation balanced accuracy')),
 }
-_SHEET_NOTES = {
-  'Where each strategy hides': 'Chance of being hidden after pre-training, on the same held-out images.',
-  'How the policy moved': 'Chance of being hidden, on validation images, in the course of one pre-training.',
-}
 _STAGES = {'pretrain': 'Pre-training', 'segment': 'Segmentation', 'classify': 'Classification'}
 
 
@@ -95,9 +91,11 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     charts=[Markup(svg) for svg in _summary_charts(summary, styles) if svg],
     agent_metrics=_AGENT,
     curves=_curve_charts(curves, styles),
-    examples={'Held-out images': _example_views(shown.examples), 'Failures': _example_views(shown.failures)},
-    notes=_SHEET_NOTES,
-    sheets={title: pictures.data_uri(np.asarray(sheet)) for title, sheet in _sheets(shown).items() if sheet is not None},
+    sheets=[(title, note, pictures.data_uri(np.asarray(sheet))) for title, note, sheet in _sheets(shown) if sheet is not None],
+    groups=[
+      ('Held-out images', '', _example_views(shown.examples)),
+      ('Failures', 'The lowest Dice of the same run, worst first.', _example_views(shown.failures)),
+    ],
     colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
     cell_columns=list(dict.fromkeys(key for cell in results['cells'] for key in cell)),
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
@@ -221,8 +219,19 @@ def _series(lines: Sequence[Mapping], name: str) -> tuple[list[float], list[floa
   return [step for step, _ in points], [value for _, value in points]
 
 
-def _sheets(shown: Shown) -> dict[str, Image.Image | None]:
-  return {'Where each strategy hides': shown.strategies, 'How the policy moved': shown.movement}
+def _sheets(shown: Shown) -> list[tuple[str, str, Image.Image | None]]:
+  return [
+    (
+      'Where each strategy hides',
+      'Chance of being hidden after pre-training, on the same held-out images.',
+      shown.strategies,
+    ),
+    (
+      'How the policy moved',
+      'Chance of being hidden, on validation images, in the course of one pre-training.',
+      shown.movement,
+    ),
+  ]
 
 
 def _example_views(examples: Sequence[Example]) -> list[dict]:

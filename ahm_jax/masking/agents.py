@@ -1,5 +1,6 @@
 """Agents that place the mask: adaptive hard masking, without a critic, and untrained."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax import lax
 
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c
-from ahm_jax.masking.patches import bound_logits, budget_shift, patch_mean
+from ahm_jax.masking.patches import bound_logits, budget_shift, patch_losses
 from ahm_jax.masking.rollout import Rollout, hide
 from ahm_jax.masking.strategy import WORKERS, Context, Strategy, action_ratio, draw, easing, growing_share, moving_average, stay
 from ahm_jax.masking.workers import as_one_batch
@@ -23,12 +24,55 @@ class AgentState(NamedTuple):
 
 
 class TaughtState(NamedTuple):
-  """An agent's that is paid by learning progress."""
+  """The same, with a moving average beside it: of the U-Net's variables (learning progress), or of the agent's own (HPM)."""
 
   params: Any
   batch_stats: Any
   opt_state: Any
-  teacher: Any  # U-Net variables, a moving average.
+  teacher: Any
+
+
+def fresh_agent(context: Context, optimizer: optax.GradientTransformation, key: jax.Array, images: jax.Array) -> AgentState:
+  variables = init_variables(context.agent, key, images.shape)
+  return AgentState(variables['params'], variables['batch_stats'], optimizer.init(variables['params']))
+
+
+def taught(state: AgentState, teacher: Any) -> TaughtState:
+  """The state with a copy of `teacher`: the step gives up its buffers, and would give up shared ones twice."""
+  return TaughtState(*state, jax.tree.map(jnp.copy, teacher))
+
+
+def variables_of(state: AgentState | TaughtState) -> dict[str, Any]:
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def raw_logits(context: Context, state: AgentState | TaughtState, images: jax.Array, train: bool) -> jax.Array:
+  """The policy head's map [b, g, g]; in training, under a vmap of workers, with the statistics of all their images."""
+  if train:
+    (raw, _), _ = as_one_batch(context.agent)(state.params, state.batch_stats, images)
+  else:
+    raw, _ = context.agent.apply(variables_of(state), images, train=False)
+  return raw
+
+
+def improved(
+  context: Context,
+  optimizer: optax.GradientTransformation,
+  state: AgentState | TaughtState,
+  objective: Callable[[Any], tuple[jax.Array, tuple[Any, Any]]],
+) -> tuple[AgentState | TaughtState, Any]:
+  """One step of the optimizer, over all devices.
+
+  Args:
+    objective: parameters -> the loss of this device, (anything, new batch statistics).
+
+  Returns:
+    The state with its teacher, if any, as it was; and the anything.
+  """
+  gradients, (found, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+  updates, opt_state = optimizer.update(context.mean_over_devices(gradients), state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return state._replace(params=params, batch_stats=context.mean_over_devices(batch_stats), opt_state=opt_state), found
 
 
 def ahm(context: Context) -> Strategy:
@@ -63,29 +107,29 @@ def policy_logits(raw: jax.Array, progress: jax.Array, masking: MaskingConfig) -
   if masking.ease == 'logits' and masking.hard_share is None:
     return logits
   share = growing_share(progress, masking, 1.0) if masking.ease == 'share' else masking.hard_share
-  mixed = (1 - share) * ratio + share * jax.nn.sigmoid(logits)
-  return jnp.log(mixed) - jnp.log1p(-mixed)
+  return _mixed(logits, share, ratio)
+
+
+def _mixed(logits: jax.Array, share: jax.Array | float, ratio: float) -> jax.Array:
+  """The logits of p = (1 - share) ratio + share sigmoid(logits), finite also where p rounds to 0 or 1."""
+  share = jnp.asarray(share, logits.dtype)
+  of_one = jnp.logaddexp(jnp.log1p(-share) + jnp.log(ratio), jnp.log(share) + jax.nn.log_sigmoid(logits))
+  of_zero = jnp.logaddexp(jnp.log1p(-share) + jnp.log1p(-ratio), jnp.log(share) + jax.nn.log_sigmoid(-logits))
+  return of_one - of_zero
 
 
 def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
-  masking, agent = context.masking, context.agent
+  masking = context.masking
   optimizer = optax.adam(masking.learning_rate)
-  forward = as_one_batch(agent)
+  forward = as_one_batch(context.agent)
   has_teacher = learns and masking.reward == 'progress'
 
   def init(key, images, variables):
-    agent_variables = init_variables(agent, key, images.shape)
-    params = agent_variables['params']
-    state = AgentState(params, agent_variables['batch_stats'], optimizer.init(params))
-    # A copy, since the step gives up its buffers and would give up these twice.
-    return TaughtState(*state, jax.tree.map(jnp.copy, variables)) if has_teacher else state
+    state = fresh_agent(context, optimizer, key, images)
+    return taught(state, variables) if has_teacher else state
 
   def propose(state, images, key, progress, train):
-    if train:
-      (raw, _), _ = forward(state.params, state.batch_stats, images)
-    else:
-      raw, _ = agent.apply({'params': state.params, 'batch_stats': state.batch_stats}, images, train=False)
-    return draw(key, policy_logits(raw, progress, masking), masking)
+    return draw(key, policy_logits(raw_logits(context, state, images, train), progress, masking), masking)
 
   def worker_losses(params, batch_stats, rollout, rewards, progress):
     """Of one worker. The agent sees a round at a time, as in acting: batch norm makes the policy depend on the batch."""
@@ -111,13 +155,10 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
       total = terms.policy - masking.entropy_weight * terms.entropy + masking.value_weight * terms.value
       return total, (terms, batch_stats)
 
-    gradients, (terms, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(context.mean_over_devices(gradients), state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    state, terms = improved(context, optimizer, state, objective)
     metrics = {'policy_loss': terms.policy, 'entropy': terms.entropy}
     if critic:
       metrics['value_loss'] = terms.value
-    state = state._replace(params=params, batch_stats=context.mean_over_devices(batch_stats), opt_state=opt_state)
     if has_teacher:
       state = state._replace(teacher=moving_average(state.teacher, variables, progress, masking))
     return state, metrics
@@ -146,5 +187,5 @@ def _teacher_losses(rollouts: Rollout, teacher: Any, context: Context) -> jax.Ar
     return x.reshape(-1, *x.shape[3:])
 
   masked = hide(flat(observations), flat(rollouts.hidden), masking.patch_size, masking.fill_value)
-  squares = (context.reconstruct(teacher, masked) - flat(images)) ** 2
-  return patch_mean(squares.mean(-1), masking.patch_size).reshape(rollouts.losses.shape)
+  losses = patch_losses(context.reconstruct(teacher, masked), flat(images), masking.patch_size)
+  return losses.reshape(rollouts.losses.shape)

@@ -14,6 +14,11 @@ def patch_mean(x: jax.Array, patch_size: int) -> jax.Array:
   return tiles.mean((-3, -1))
 
 
+def patch_losses(repaired: jax.Array, images: jax.Array, patch_size: int) -> jax.Array:
+  """Mean squared error of every patch: two of [..., H, W, C] -> [..., H / patch_size, W / patch_size]."""
+  return patch_mean(((repaired - images) ** 2).mean(-1), patch_size)
+
+
 def to_pixels(grid: jax.Array, patch_size: int) -> jax.Array:
   """Repeats every cell over its patch: [..., g, g] -> [..., g * patch_size, g * patch_size]."""
   return jnp.repeat(jnp.repeat(grid, patch_size, -2), patch_size, -1)

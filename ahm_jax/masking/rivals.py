@@ -4,13 +4,12 @@ Each is the paper's way of placing a mask. The papers' networks are transformers
 here the U-Net repairs for all of them, and where a network looks at the image, it is our agent's trunk and policy head.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from ahm_jax.masking.patches import budget_shift, draw_exact, patch_mean
+from ahm_jax.masking.agents import AgentState, TaughtState, fresh_agent, improved, raw_logits, taught, variables_of
+from ahm_jax.masking.patches import budget_shift, draw_exact, patch_losses
 from ahm_jax.masking.rollout import hide
 from ahm_jax.masking.strategy import (
   WORKERS,
@@ -24,7 +23,6 @@ from ahm_jax.masking.strategy import (
   proposal,
 )
 from ahm_jax.masking.workers import as_one_batch
-from ahm_jax.models.layers import init_variables
 
 HARD_SHARE = 0.5  # Of the hidden patches, at the end of training, for AnatoMask and HPM.
 
@@ -46,7 +44,7 @@ def anatomask(context: Context) -> Strategy:
     first_key, second_key = jax.random.split(key)
     tried = jax.random.bernoulli(first_key, masking.mask_ratio, grid_shape(images, masking)).astype(jnp.float32)
     repaired = context.reconstruct(state, hide(images, tried, masking.patch_size, masking.fill_value))
-    losses = patch_mean(((repaired - images) ** 2).mean(-1), masking.patch_size)
+    losses = patch_losses(repaired, images, masking.patch_size)
     share = growing_share(progress, masking, HARD_SHARE)
     return hardest_first(second_key, losses * tried, share, masking)
 
@@ -57,13 +55,6 @@ def anatomask(context: Context) -> Strategy:
   return Strategy(init, propose, learn)
 
 
-class PredictorState(NamedTuple):
-  params: Any
-  batch_stats: Any
-  opt_state: Any
-  teacher: Any = ()  # 'params' and 'batch_stats', moving averages; HPM only.
-
-
 def hpm(context: Context) -> Strategy:
   """Hard patches mining (Wang et al., arXiv 2304.05919): what a teacher predicts to be hard is hidden.
 
@@ -71,24 +62,24 @@ def hpm(context: Context) -> Strategy:
   whole image, and those it ranks highest are hidden, as a share of the mask that grows from 0 to 0.5. The rest is uniform.
   In the paper the predictor is a second decoder on the encoder's features; here it is a network of its own.
   """
-  masking, agent = context.masking, context.agent
+  masking = context.masking
   optimizer = optax.adam(masking.learning_rate)
 
   def init(key, images, variables):
     del variables
-    state = _fresh_predictor(agent, optimizer, key, images)
-    return state._replace(teacher=jax.tree.map(jnp.copy, {'params': state.params, 'batch_stats': state.batch_stats}))
+    state = fresh_agent(context, optimizer, key, images)
+    return taught(state, variables_of(state))
 
   def propose(state, images, key, progress, train):
     del train
-    predicted, _ = agent.apply(state.teacher, images, train=False)
+    predicted, _ = context.agent.apply(state.teacher, images, train=False)
     return hardest_first(key, predicted, growing_share(progress, masking, HARD_SHARE), masking)
 
   def learn(state, rollouts, variables, progress):
     del variables
     state, loss = _improved(context, optimizer, state, rollouts, ranking_loss)
-    current = {'params': state.params, 'batch_stats': state.batch_stats}
-    return state._replace(teacher=moving_average(state.teacher, current, progress, masking)), {'ranking_loss': loss}
+    teacher = moving_average(state.teacher, variables_of(state), progress, masking)
+    return state._replace(teacher=teacher), {'ranking_loss': loss}
 
   return Strategy(init, propose, learn)
 
@@ -115,20 +106,16 @@ def adamae(context: Context) -> Strategy:
   -mean over hidden patches of log P * loss, so that patches with a high loss are shown more often. There is no
   critic, no easing in, and `probability` is near the true chance of being hidden, not equal to it.
   """
-  masking, agent = context.masking, context.agent
+  masking = context.masking
   optimizer = optax.adam(masking.learning_rate)
-  forward = as_one_batch(agent)
 
   def init(key, images, variables):
     del variables
-    return _fresh_predictor(agent, optimizer, key, images)
+    return fresh_agent(context, optimizer, key, images)
 
   def propose(state, images, key, progress, train):
     del progress
-    if train:
-      (logits, _), _ = forward(state.params, state.batch_stats, images)
-    else:
-      logits, _ = agent.apply({'params': state.params, 'batch_stats': state.batch_stats}, images, train=False)
+    logits = raw_logits(context, state, images, train)
     patches = logits.shape[-2] * logits.shape[-1]
     visible = draw_exact(key, logits, patches - hidden_count(masking, patches))
     probability = jax.nn.sigmoid(-logits + budget_shift(-logits, masking.mask_ratio))
@@ -148,13 +135,8 @@ def sampling_loss(logits: jax.Array, losses: jax.Array, hidden: jax.Array) -> ja
   return -(hidden * log_probability * losses).sum() / jnp.maximum(hidden.sum(), 1)
 
 
-def _fresh_predictor(agent, optimizer, key, images) -> PredictorState:
-  variables = init_variables(agent, key, images.shape)
-  return PredictorState(variables['params'], variables['batch_stats'], optimizer.init(variables['params']))
-
-
-def _improved(context: Context, optimizer, state: PredictorState, rollouts, loss_of) -> tuple[PredictorState, jax.Array]:
-  """One step of Adam on the mean over workers and rounds of `loss_of`(logits, losses, hidden), and that mean."""
+def _improved(context: Context, optimizer, state, rollouts, loss_of) -> tuple[AgentState | TaughtState, jax.Array]:
+  """One step on the mean over workers and rounds of `loss_of`(logits, losses, hidden), and that mean."""
   forward = as_one_batch(context.agent)
 
   def worker_loss(params, rollout):
@@ -165,9 +147,7 @@ def _improved(context: Context, optimizer, state: PredictorState, rollouts, loss
 
   def objective(params):
     losses, batch_stats = jax.vmap(worker_loss, in_axes=(None, 0), out_axes=(0, None), axis_name=WORKERS)(params, rollouts)
-    return losses.mean(), batch_stats
+    loss = losses.mean()
+    return loss, (loss, batch_stats)
 
-  (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-  updates, opt_state = optimizer.update(context.mean_over_devices(gradients), state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  return state._replace(params=params, batch_stats=context.mean_over_devices(batch_stats), opt_state=opt_state), loss
+  return improved(context, optimizer, state, objective)

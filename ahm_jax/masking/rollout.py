@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ahm_jax.masking.patches import patch_mean, to_pixels
+from ahm_jax.masking.patches import patch_losses, to_pixels
 
 
 class Proposal(NamedTuple):
@@ -65,7 +65,7 @@ def rollout(
     observation, carry = state
     proposal = propose(observation, round_key)
     reconstruction, carry = reconstruct(carry, hide(observation, proposal.hidden, patch_size, fill_value))
-    losses = patch_mean(((reconstruction - images) ** 2).mean(-1), patch_size)
+    losses = patch_losses(reconstruction, images, patch_size)
     pixels = to_pixels(proposal.hidden, patch_size)[..., None]
     repaired = lax.stop_gradient(jnp.where(pixels > 0, reconstruction, observation))
     return (repaired, carry), (observation, *proposal, losses)

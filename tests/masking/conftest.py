@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ahm_jax.config import MaskingConfig
@@ -139,3 +140,13 @@ def leaves():
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
   return leaves
+
+
+@pytest.fixture(scope='session')
+def first_gradient():
+  """first_gradient(state) -> the gradient of the first step: Adam's first moment after it is (1 - 0.9) times that."""
+
+  def first_gradient(state):
+    return jax.tree.map(lambda moment: moment / 0.1, optax.tree_utils.tree_get(state.opt_state, 'mu'))
+
+  return first_gradient

@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy.special import expit
 
@@ -40,6 +39,16 @@ def test_a_hard_share_mixes_the_policy_with_uniform_masks():
   easing = {'ease': 'share', 'ease_in': 1.0, 'hard_share': 0.8}
   np.testing.assert_allclose(two_by_two(easing, 0.25), 0.8 * 0.5 + 0.2 * p, atol=1e-6)
   np.testing.assert_allclose(two_by_two({'ease': 'share', 'ease_in': 0.5}, 0.9), p, atol=1e-5)
+
+
+def test_a_mixture_is_finite_where_the_policy_is_certain():
+  """At logits of 60 a float32 sigmoid is 1, and its complement's logarithm would be infinite."""
+  raw = jnp.array([[[0.0, 4], [-4, 0]]])
+  for share, expected in ((1.0, 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 0.05), (0.0, np.zeros((2, 2)))):
+    masking = config.MaskingConfig(mask_ratio=0.5, ease_in=0.0, temperature=0.05, ease='share', hard_share=share)
+    logits, back = jax.vjp(lambda raw, masking=masking: policy_logits(raw, 1.0, masking), raw)
+    np.testing.assert_allclose(logits[0], expected, atol=1e-3)
+    assert np.all(np.isfinite(back(jnp.ones_like(logits))[0]))
 
 
 def test_without_a_budget_logits_are_bounded_and_start_at_the_ratio():
@@ -117,7 +126,7 @@ def test_the_policy_is_uniform_at_the_start_and_bounded_at_the_end():
 
 
 @pytest.mark.parametrize('fields', [{}, {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}])
-def test_every_agent_parameter_receives_a_gradient(lesson, fields, leaves):
+def test_every_agent_parameter_receives_a_gradient(lesson, fields, leaves, first_gradient):
   """The agent of the paper's public reproduction received none: its losses were formed from detached arrays."""
   done = lesson(strategy='ahm', **fields)
   before, after = leaves(done.state.params), leaves(done.learnt.params)
@@ -127,11 +136,6 @@ def test_every_agent_parameter_receives_a_gradient(lesson, fields, leaves):
   assert set(done.metrics) == {'policy_loss', 'value_loss', 'entropy'}
   statistics = leaves(done.learnt.batch_stats)
   assert all(np.any(statistics[name] != value) for name, value in leaves(done.state.batch_stats).items())
-
-
-def first_gradient(state):
-  """Adam's first moment after one step from zero is (1 - 0.9) times the gradient."""
-  return jax.tree.map(lambda moment: moment / 0.1, optax.tree_utils.tree_get(state.opt_state, 'mu'))
 
 
 def expected_rewards(rollouts, masking):
@@ -164,7 +168,7 @@ def expected_rewards(rollouts, masking):
     ('ahm', {'reward': 'rank', 'polarity': 'easy', 'budget': 'tile', 'ease': 'share', 'temperature': 2.0}),
   ],
 )
-def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, name, fields, leaves):
+def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, name, fields, leaves, first_gradient):
   """Against the objective written out over all images at once: synchronised batch norm makes K workers one batch."""
   _, masking, state, rollouts, learnt, metrics = lesson(strategy=name, **fields)
   agent, shape = tiny_agent(), rollouts.actions.shape
@@ -204,7 +208,7 @@ def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, name, fields,
     assert metrics[term] == pytest.approx(float(value), abs=2e-5), term
 
 
-def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(lesson, unet, monkeypatch):
+def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(lesson, unet, monkeypatch, first_gradient):
   """Mean gradient and batch statistics, where rewards are a function of the patch; ours are whitened per worker."""
   monkeypatch.setattr(a3c, 'rewards', lambda losses, hidden, form, reference: hidden * losses)
   lesson.cache_clear()
@@ -247,7 +251,7 @@ def test_an_untrained_agent_never_changes(build, images, lesson, start):
   jax.tree.map(np.testing.assert_array_equal, learnt, state)
 
 
-def test_gradients_and_statistics_are_reduced_over_devices(lesson, tiny_agent):
+def test_gradients_and_statistics_are_reduced_over_devices(lesson, tiny_agent, first_gradient):
   done = lesson(strategy='ahm')
   reduced = []
 

@@ -3,7 +3,6 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy.special import log_expit, log_softmax
 
@@ -11,11 +10,6 @@ from ahm_jax.masking.rivals import ranking_loss, sampling_loss
 from ahm_jax.masking.rollout import Rollout
 
 pytestmark = pytest.mark.usefixtures('compile_fast')
-
-
-def first_gradient(state):
-  """Adam's first moment after one step from zero is (1 - 0.9) times the gradient."""
-  return jax.tree.map(lambda moment: moment / 0.1, optax.tree_utils.tree_get(state.opt_state, 'mu'))
 
 
 def test_anatomask_hides_what_its_teacher_repairs_worst(build, unet):
@@ -46,7 +40,7 @@ def test_the_patches_that_anatomask_takes_for_hard_were_hidden_from_its_teacher(
   assert hard.mean(0).max() < 0.6  # A patch is hidden from the teacher a quarter of the times; ties take the rest.
 
 
-def test_anatomask_s_teacher_is_a_moving_average_of_the_u_net(build, lesson):
+def test_anatomask_s_teacher_is_a_moving_average_of_the_u_net(build):
   strategy, _ = build(strategy='anatomask', ema_decay=(0.5, 0.9))
   state = {'params': jnp.float32(0.5), 'batch_stats': jnp.float32(0.0)}
   later = {'params': jnp.float32(1.5), 'batch_stats': jnp.float32(1.0)}
@@ -66,7 +60,7 @@ def pairwise_by_hand(predicted, losses, hidden):
   return np.mean(terms)
 
 
-def test_ranking_loss_by_hand(images):
+def test_ranking_loss_by_hand():
   generator = np.random.default_rng(0)
   predicted, losses = generator.normal(size=(2, 2, 3, 3))
   losses[0, 0, 0] = losses[0, 1, 1]  # A tie is no pair.
@@ -88,7 +82,7 @@ def test_sampling_loss_by_hand():
 
 @pytest.mark.parametrize(('name', 'loss_of'), [('hpm', ranking_loss), ('adamae', sampling_loss)])
 @pytest.mark.parametrize('rounds', [1, 2])
-def test_the_gradient_is_that_of_the_loss_over_all_workers(lesson, tiny_agent, leaves, name, loss_of, rounds):
+def test_the_gradient_is_that_of_the_loss_over_all_workers(lesson, tiny_agent, leaves, name, loss_of, rounds, first_gradient):
   done = lesson(strategy=name, rounds=rounds)
 
   def objective(params):
@@ -112,7 +106,7 @@ def test_the_gradient_is_that_of_the_loss_over_all_workers(lesson, tiny_agent, l
   assert concerned == {path for path in before if np.any(after[path] != before[path])}
 
 
-def test_hpm_hides_by_its_teacher_which_follows_the_predictor(build, lesson, images):
+def test_hpm_hides_by_its_teacher_which_follows_the_predictor(lesson, images):
   done = lesson(strategy='hpm', ema_decay=(0.9, 0.9))
   teacher, params = done.learnt.teacher['params'], done.learnt.params
   jax.tree.map(
@@ -126,7 +120,7 @@ def test_hpm_hides_by_its_teacher_which_follows_the_predictor(build, lesson, ima
   np.testing.assert_array_equal(one, same)
 
 
-def test_hpm_hides_what_its_teacher_predicts_to_be_hardest(build, lesson, images, tiny_agent):
+def test_hpm_hides_what_its_teacher_predicts_to_be_hardest(lesson, images, tiny_agent):
   done = lesson(strategy='hpm')
   predicted, _ = tiny_agent().apply(done.state.teacher, images[0], train=False)
   p = np.asarray(done.strategy.propose(done.state, images[0], jax.random.key(1), 1.0, True).probability)
@@ -134,7 +128,7 @@ def test_hpm_hides_what_its_teacher_predicts_to_be_hardest(build, lesson, images
     np.testing.assert_array_equal(p[i] == 1, predicted[i] >= np.sort(np.ravel(predicted[i]))[-4])
 
 
-def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images, tiny_agent):
+def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images):
   """One hidden patch has all of the loss: its probability of being hidden falls."""
   strategy, _ = build(strategy='adamae', learning_rate=0.01)
   state = strategy.init(jax.random.key(0), images[0, :1], None)

@@ -45,7 +45,7 @@ def test_the_first_patches_are_a_rectangle(orders):
     assert np.array_equal(np.sort(down * width + right), np.arange(3))
 
 
-def test_blocks_hide_neighbours_more_often_than_independent_draws_do(build, images):
+def test_blocks_hide_neighbours_more_often_than_independent_draws_do(build):
   def agreement(name):
     strategy, _ = build(strategy=name, mask_ratio=0.5)
     blank = jnp.zeros((200, 32, 32, 1))
