@@ -1,39 +1,50 @@
-"""The only Orbax: a run's checkpoints, of which the latest and the best are kept."""
+"""The only Orbax: a run's checkpoints, of which the last two and the best are kept."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from ahm_jax import interruption, processes
+from ahm_jax import checkpoint_files as files
+from ahm_jax import processes
 from ahm_jax.errors import UserError
+from ahm_jax.interruption import Stopped
 from ahm_jax.training.state import TrainState
-
-FOLDER = 'checkpoints'  # In a run's directory.
 
 
 class Progress(NamedTuple):
   """How far a run is; what a checkpoint holds beside the tensors."""
 
   step: int = 0
-  score: float = -math.inf  # Of the validation at this step; larger is better.
+  score: float = -math.inf  # Of the validation at this step; larger is better. Without a validation, the lowest.
   best_score: float = -math.inf
   validations_since_best: int = 0
+  validated: int = 0  # Step of the last validation.
+  skipped_in_row: int = 0  # The last so many steps were not taken.
+  since_line: Sequence[dict[str, float]] = ()  # Metrics of the steps that no line of metrics.jsonl holds yet.
+
+  def at(self, step: int) -> 'Progress':
+    """The progress at a later step, without a validation."""
+    return self._replace(step=step, score=-math.inf)
 
   def after(self, step: int, score: float) -> 'Progress':
     """The progress after one more validation. A score that is not a number counts as the lowest."""
     score = -math.inf if math.isnan(score) else score
-    if score > self.best_score:
-      return Progress(step, score, score, 0)
-    return Progress(step, score, self.best_score, self.validations_since_best + 1)
+    better = score > self.best_score
+    return self._replace(
+      step=step,
+      score=score,
+      best_score=score if better else self.best_score,
+      validations_since_best=0 if better else self.validations_since_best + 1,
+      validated=step,
+    )
 
 
-def _score(progress: dict[str, float]) -> float:
-  return progress['score']
+def _score(numbers: dict[str, float]) -> float:
+  return numbers['score']
 
 
 class Checkpoints:
@@ -47,35 +58,79 @@ class Checkpoints:
 
   def __init__(self, workdir: Path):
     self.workdir = Path(workdir)
-    # A run killed while it deletes leaves a checkpoint without metrics: that one is to go.
-    best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+    with processes.first_alone():
+      if processes.is_first():
+        files.tidy(self.workdir)
     options = ocp.CheckpointManagerOptions(
       best_fn=_score,
-      preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
+      preservation_policy=AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=_score, n=1)]),
       cleanup_tmp_directories=True,
     )
-    self._manager = ocp.CheckpointManager(_directory(workdir), options=options)
+    self._manager = ocp.CheckpointManager(files.directory(self.workdir), options=options)
 
   def __enter__(self):
     return self
 
   def __exit__(self, kind, error, trace):
-    if error is None or not processes.has_others():  # Closing waits for the others, who know nothing of the error.
+    together = error is None or isinstance(error, Stopped)  # Else the others, for whom closing waits, know nothing of it.
+    if together or not processes.has_others():
       self._manager.close()
 
   def save(self, state: TrainState, progress: Progress) -> None:
-    """Saves in the background; the next step may take `state` over at once.
+    """Saves in the background, in place of an earlier checkpoint of that step; the next step may take `state` over at once.
 
     Args:
       state: replicated over the devices of all processes (`parallel.of_all`).
     """
-    with interruption.waits():  # Interrupted half-way, Orbax would leave a thread behind that complains when Python ends.
-      self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=progress._asdict())
+    if progress.step in self._manager.all_steps():
+      self._manager.wait_until_finished()
+      self._manager.delete(progress.step)
+    parts = state._asdict().items() if processes.is_first() else ()  # Process 0 writes the numbers.
+    numbers = {**progress._asdict(), files.DIGESTS: {name: files.digest(part) for name, part in parts}}
+    self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=numbers)
+
+  def check(self) -> None:
+    """Raises what a save in the background has failed with."""
+    self._manager.check_for_errors()
 
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
     step = self._manager.latest_step()
-    return processes.from_first(Progress() if step is None else Progress(**self._manager.metrics(step)))
+    found = Progress()
+    if step is not None:
+      saved = self._manager.metrics(step)
+      known = {name: value for name, value in saved.items() if name in Progress._fields}
+      found = Progress(**{'validated': step, **known})  # Once, there was a checkpoint at validations only.
+    since_line = tuple(found.since_line)  # Process 0 alone looks at them.
+    return processes.from_first(found._replace(since_line=()))._replace(since_line=since_line)
+
+  def drop_damaged(self, best_too: bool) -> None:
+    """Sets aside the latest checkpoint if it is damaged, and says so, until the latest one is sound.
+
+    Args:
+      best_too: where the best one is damaged, sets aside that one and what came after it: a run that goes on from before it
+        comes upon it again.
+    """
+    dropped = True
+    while dropped:
+      with processes.first_alone():
+        dropped = processes.is_first() and self._drop(best_too)
+      dropped = processes.from_first(dropped)
+      if dropped:
+        self._manager.reload()
+
+  def _drop(self, best_too: bool) -> bool:
+    """Whether a checkpoint was damaged; it is set aside then, and so is what came after it."""
+    needed = {self._manager.latest_step()} | ({self._manager.best_step()} if best_too else set())
+    for step in sorted(needed - {None}):
+      try:
+        files.arrays(files.directory(self.workdir) / str(step))
+      except files.Damaged as problem:
+        for later in sorted(self._manager.all_steps()):
+          if later >= step:
+            files.set_aside(self.workdir, later, str(problem) if later == step else f'followed on that of step {step}')
+        return True
+    return False
 
   def restore_latest(self, target: TrainState) -> TrainState:
     """The latest state.
@@ -98,12 +153,7 @@ class Checkpoints:
 
 def latest_step(workdir: Path) -> int:
   """That of the latest checkpoint in a run's directory, 0 where there is none; for a message, since it loads nothing."""
-  steps = [int(path.name) for path in _directory(workdir).glob('*') if path.name.isdecimal()]
-  return max(steps, default=0)
-
-
-def _directory(workdir: Path) -> Path:
-  return Path(workdir).absolute() / FOLDER
+  return max(files.steps(workdir), default=0)
 
 
 def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
@@ -111,32 +161,24 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
 
   Args:
     workdir: that run's directory.
-    best: its best checkpoint, or its latest.
+    best: its best checkpoint, of equal ones the latest; or its latest.
 
   Returns:
     {'step', 'params', 'batch_stats'} with NumPy arrays in nested dicts.
 
   Raises:
-    UserError: there is no checkpoint.
+    UserError: there is no checkpoint, or it is damaged.
   """
-  directory = _directory(workdir)
-  if not directory.is_dir():
-    raise _nothing_in(workdir)
-  options = ocp.CheckpointManagerOptions(best_fn=_score, create=False)
-  with ocp.CheckpointManager(directory, options=options, item_handlers=ocp.PyTreeCheckpointHandler()) as manager:
-    step = manager.best_step() if best else manager.latest_step()
-    if step is None:
-      raise _nothing_in(workdir)
-    saved = manager.item_metadata(step).tree
-    target = {name: jax.tree.map(_shape, saved[name]) for name in ('step', 'params', 'batch_stats')}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-    restore = ocp.args.PyTreeRestore(item=target, restore_args=as_numpy, partial_restore=True)
-    return manager.restore(step, args=restore)
-
-
-def _shape(array) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(array.shape, array.dtype)
-
-
-def _nothing_in(workdir: Path) -> UserError:
-  return UserError(f'{workdir} holds no checkpoint; give the directory of a run that has saved one')
+  homes = [files.directory(workdir) / str(step) for step in files.steps(workdir)]
+  homes = [home for home in homes if (home / files.METRICS).is_dir()]  # One without was being deleted.
+  if not homes:
+    raise UserError(f'{workdir} holds no checkpoint; give the directory of a run that has saved one')
+  home = homes[-1]
+  try:
+    if best:
+      home = max(reversed(homes), key=lambda home: _score(files.numbers(home)))
+    return files.arrays(home, ('step', 'params', 'batch_stats'))
+  except files.Damaged as problem:
+    raise UserError(
+      f"{home}: the checkpoint {problem}; give that run's own command again, which goes on from the one before it"
+    ) from problem

@@ -122,6 +122,16 @@ class RecipeConfig:
 
 
 @dataclass(frozen=True)
+class SafetyConfig:
+  """What keeps a long run from being lost."""
+
+  save_minutes: float = 10.0  # Minutes of training after which a checkpoint is due, beside those at validations; 0: none.
+  skipped_steps: int = (
+    10  # Stop after so many steps in a row whose loss or new weights are not finite; such steps are not taken.
+  )
+
+
+@dataclass(frozen=True)
 class TransferConfig:
   """How a segmentation takes over a pre-trained U-Net."""
 
@@ -178,6 +188,7 @@ class Config:
   model: ModelConfig = field(default_factory=ModelConfig)
   masking: MaskingConfig = field(default_factory=MaskingConfig)
   train: TrainConfig = field(default_factory=TrainConfig)
+  safety: SafetyConfig = field(default_factory=SafetyConfig)
   pretrain: RecipeConfig = field(default_factory=lambda: RecipeConfig(batch_size=12, learning_rate=2e-4, epochs=100))
   segment: RecipeConfig = field(
     default_factory=lambda: RecipeConfig(
@@ -322,6 +333,8 @@ def check(config: Config) -> None:
     raise UserError('config.train.steps and config.train.epochs are both set; set one of them')
   for stage in ('pretrain', 'segment', 'classifier'):
     _check_recipe(recipe(config, stage), stage)
+  _at_least('safety.save_minutes', config.safety.save_minutes, 0)
+  _at_least('safety.skipped_steps', config.safety.skipped_steps, 1)
   _in_range('transfer.encoder_rate', config.transfer.encoder_rate, 0, 1)
   _one_of('classify.input', config.classify.input, ('image', 'crop', 'masked'))
   _in_range('classify.margin', config.classify.margin, 0, 1)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ahm_jax.data.dataset import Batch
@@ -88,13 +89,19 @@ def one_copy(tree: Any) -> Any:
   return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
 
 
+def wishes(number: int, devices: Sequence[jax.Device]) -> np.ndarray:
+  """What this process gives a step as its wish, int32 [d]."""
+  return np.full(len(own(devices)), number, np.int32)
+
+
 def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
   """A step's metrics as floats, read off the first device (indexing the split array would be ten times slower)."""
   return {name: value.item() for name, value in jax.device_get(one_copy(metrics)).items()}
 
 
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
-Advance = Callable[[TrainState, Resident | None, Picks | Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+Advance = Callable[[TrainState, Resident | None, Picks | Batch, jax.Array, np.ndarray], tuple[TrainState, dict[str, jax.Array]]]
+WISH = 'wish'  # Metric of a step: the largest of the numbers that processes gave it.
 
 
 @functools.cache
@@ -105,19 +112,21 @@ def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
     step: see `Task`.
 
   Returns:
-    advance(state, resident, inputs, key) -> state, metrics. `inputs` are Picks, which each device gathers from its resident
-    images, or a Batch of arrays [d, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and `state` is
-    given up. The step's key is fold_in(key, state.step). Metrics are [d]; `fetch` reads them. advance.lower gives the program.
+    advance(state, resident, inputs, key, wish) -> state, metrics. `inputs` are Picks, which each device gathers from its
+    resident images, or a Batch of arrays [d, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and
+    `state` is given up. The step's key is fold_in(key, state.step). Metrics are [d]; `fetch` reads them. `wish`, see `wishes`,
+    comes back as the metric WISH, the largest of all processes, so that they can agree. advance.lower gives the program.
   """
 
-  def run(state, resident, inputs, key):
+  def run(state, resident, inputs, key, wish):
     batch = inputs if resident is None else _gather(resident, inputs)
-    return step(state, batch, jax.random.fold_in(key, state.step))
+    state, metrics = step(state, batch, jax.random.fold_in(key, state.step))
+    return state, {**metrics, WISH: lax.pmax(wish, DEVICES)}
 
   compiled = jax.pmap(
     run,
     axis_name=DEVICES,
-    in_axes=(None, None, 0, None),
+    in_axes=(None, None, 0, None, 0),
     out_axes=(None, 0),
     donate_argnums=0,
     devices=devices,

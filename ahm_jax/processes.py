@@ -12,7 +12,6 @@ import importlib.util
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -21,14 +20,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ahm_jax import interruption
 from ahm_jax.errors import UserError
+from ahm_jax.interruption import TRY_AGAIN
 
 AUTO = 'auto'  # In place of the coordinator's address: JAX finds it.
 JOINING = 300  # Seconds that the processes of a run wait for each other when they start.
 HEARTBEAT = 30  # Seconds without a sign of life after which a process counts as lost.
 LEAVING = 15  # Seconds that a process that ends waits for the others to end too.
-LOST = 75  # Exit code where another process was lost: that of sysexits.h for 'try again'.
-INTERRUPTED = 130  # Exit code after Ctrl-C, as shells give it.
 
 _on_abort: Callable[[], int]  # Says why JAX calls abort(), and returns the exit code.
 
@@ -38,7 +37,7 @@ def _aborted(_):  # As a C handler, since Python's own would run only after abor
   os._exit(_on_abort())
 
 
-def join(coordinator: str, count: int | None, index: int | None, last_words: Callable[[int], str]) -> None:
+def join(coordinator: str, count: int | None, index: int | None, last_words: Callable[[], str]) -> None:
   """Makes this process one of those that train together; to be called before JAX computes anything.
 
   Standard output is that of process 0 from now on, and lines on standard error name the process where it is another.
@@ -48,17 +47,17 @@ def join(coordinator: str, count: int | None, index: int | None, last_words: Cal
       Open MPI or mpi4py, or in a Kubernetes job.
     count: how many processes there are; None with AUTO.
     index: which of them this is, from 0; None with AUTO.
-    last_words: the line to print, given the exit code: LOST or INTERRUPTED.
+    last_words: gives the line to print where another process is lost.
 
   Raises:
     UserError: the three make no sense, or processes have different numbers of devices.
 
   Where the port is taken, the process ends with a line and exit code 2; where the processes do not find each other within
-  JOINING seconds, with LOST, since they may yet.
+  JOINING seconds, with TRY_AGAIN, since they may yet. SIGINT and SIGTERM end it at once from now on, but for `at_next_step`.
   """
   check(coordinator, count, index)
   nobody = f'error: the processes have not found each other within {JOINING} s; start all of them, each with its own --process'
-  _abort_means(lambda: nobody, LOST)
+  _abort_means(lambda: nobody, TRY_AGAIN)
   ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
   jax.config.update('jax_enable_preemption_service', False)  # It would keep SIGTERM from ending the process.
   try:
@@ -66,9 +65,9 @@ def join(coordinator: str, count: int | None, index: int | None, last_words: Cal
   except jax.errors.JaxRuntimeError as error:
     print(f'error: --coordinator={coordinator} cannot be used ({error}); choose another port', file=sys.stderr)
     _exit(2)  # Python's cleaning up would crash in JAX's half-made service.
-  _abort_means(lambda: last_words(LOST), LOST)
+  _abort_means(last_words, TRY_AGAIN)
   _speak()
-  _hear_ctrl_c(last_words)
+  interruption.Watch(lambda *_: None, 0, _interrupted).__enter__()  # A process that waits in a collective does not hear it.
   _check_devices()
 
 
@@ -115,19 +114,9 @@ def _speak() -> None:
   os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Gloo, which is C++, tells every connection there.
 
 
-def _hear_ctrl_c(last_words: Callable[[int], str]) -> None:
-  """Ends the process at Ctrl-C, also where it waits in a collective, in which Python would not hear it."""
-  heard, signalled = os.pipe()
-  os.set_blocking(signalled, False)
-  signal.set_wakeup_fd(signalled)
-  signal.signal(signal.SIGINT, lambda *_: None)
-
-  def wait():
-    os.read(heard, 1)
-    print(last_words(INTERRUPTED), file=sys.stderr)
-    _exit(INTERRUPTED)
-
-  threading.Thread(target=wait, daemon=True).start()
+def _interrupted() -> None:
+  print(f'\n{interruption.LINE}', file=sys.stderr)
+  _exit(TRY_AGAIN)
 
 
 def _check_devices() -> None:
@@ -210,11 +199,11 @@ def is_loss(error: Exception) -> bool:
   return any(sign in str(error) for sign in ('Gloo', 'remote process', 'UNAVAILABLE', 'CoordinationService'))
 
 
-def leave(code: int) -> None:
+def leave(code: int, lost: bool = False) -> None:
   """Ends the process, when the others end too, or at once if one of them was lost."""
   if not has_others():
     sys.exit(code)
-  if code != LOST:
+  if not lost:
     _abort_means(None, code)
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       jax.distributed.shutdown()
@@ -225,7 +214,7 @@ def _exit(code: int) -> None:
   """Ends the process without Python's cleaning up, which would wait for what a lost process should have done."""
   sys.stdout.flush()
   sys.stderr.flush()
-  if code in (LOST, INTERRUPTED) and is_first():
+  if code == TRY_AGAIN and is_first():
     time.sleep(1)  # The others are to notice what happened before they lose process 0 too.
   os._exit(code)
 

@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ FREE = (
   'evaluate.report_images',
   'grid',
   'profile',
+  'safety',
   'model.recompute',
   'data.prepared_dir',
   'data.resident_share',
@@ -56,17 +58,45 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
   write_json(Path(workdir) / FILE, {'stage': stage, 'config': to_dict(config)})
 
 
+_OWN: set[Path] = set()  # The directories that this process has to itself.
+
+
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[bool]:
   """Whether this process has `workdir` to itself, until the context is left. The system lets go of it when the process dies."""
-  Path(workdir).mkdir(parents=True, exist_ok=True)
-  with (Path(workdir) / LOCK).open('w') as file:
+  own = Path(workdir).resolve()
+  if own in _OWN:
+    yield True
+    return
+  own.mkdir(parents=True, exist_ok=True)
+  with (own / LOCK).open('a+') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       yield False
-    else:
+      return
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}')
+    file.flush()
+    _OWN.add(own)
+    try:
       yield True
+    finally:
+      _OWN.remove(own)
+
+
+@contextlib.contextmanager
+def owned(workdir: Path) -> Iterator[None]:
+  """Has `workdir` to itself, until the context is left.
+
+  Raises:
+    UserError: another process has it.
+  """
+  with alone(workdir) as own:
+    if not own:
+      other = (Path(workdir) / LOCK).read_text() or 'another process'
+      raise UserError(f'{other} is at work in {workdir}; wait until it is done, or choose another --workdir')
+    yield
 
 
 def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:

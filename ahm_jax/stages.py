@@ -1,5 +1,6 @@
 """The stages of a run, each a function of a config and the folder it writes into. Launch scripts and the grid call these."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import NamedTuple
@@ -191,12 +192,23 @@ def _held_out(data: Dataset, what: str) -> Split:
 
 def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
   batches = plan.source(config)
-  with processes.first_alone():
-    claim = rundir.claim if processes.is_first() else rundir.check
-    claim(workdir, plan.task.name, config)
-  return fit(
-    plan.task, batches, plan.recipe, workdir, seed=config.seed, total_steps=plan.steps, profile_steps=config.profile.steps
-  )
+  first = processes.is_first()
+  with contextlib.ExitStack() as stack:
+    with processes.first_alone():
+      if first:
+        stack.enter_context(rundir.owned(workdir))
+      claim = rundir.claim if first else rundir.check
+      claim(workdir, plan.task.name, config)
+    return fit(
+      plan.task,
+      batches,
+      plan.recipe,
+      workdir,
+      seed=config.seed,
+      total_steps=plan.steps,
+      safety=config.safety,
+      profile_steps=config.profile.steps,
+    )
 
 
 def predict_lesions(config: Config, workdir: Path, images: np.ndarray) -> np.ndarray:

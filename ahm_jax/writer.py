@@ -3,21 +3,26 @@
 import io
 import json
 import math
+import os
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import tqdm
 
 FILE = 'metrics.jsonl'  # In a run's directory.
+SKIPPED = 'skipped'  # Metric of a step: 1 where it was not taken, else 0.
 QUIET_SECONDS = 30  # Between lines where standard error is not a terminal.
 
 
 class Writer:
-  """Writes one line of metrics.jsonl every `log_every` steps and at every validation, and shows how far the run is.
+  """Writes lines of metrics.jsonl, and shows how far the run is.
 
-  A line holds 'step' (steps done) and, of every metric, the mean over the steps since the line before; a validation's line also
-  holds its scores, as 'validation/NAME'. What is not finite is written as null. A context manager.
+  A line holds 'step' (steps done) and, of every metric, the mean over the steps since the line before that were taken; if some
+  were not, how many, as SKIPPED; after a validation also its scores, as 'validation/NAME'. What is not finite becomes null. A
+  context manager.
 
   Args:
     workdir: the run's directory.
@@ -25,14 +30,25 @@ class Writer:
     start: steps done when the run starts or resumes; lines of later steps, of a run that was interrupted, are cut off.
     stop: steps of the whole run.
     batch_size: images per step.
-    log_every: steps between lines.
     shown: the validation metric that the bar shows.
+    since_line: metrics of the steps up to `start` that no line holds yet, as `since_line` had them.
+
+  Attributes:
+    since_line: metrics of the steps since the last line.
   """
 
-  def __init__(self, workdir: Path, name: str, start: int, stop: int, batch_size: int, log_every: int, shown: str = 'score'):
+  def __init__(
+    self,
+    workdir: Path,
+    name: str,
+    start: int,
+    stop: int,
+    batch_size: int,
+    shown: str = 'score',
+    since_line: Sequence[dict[str, float]] = (),
+  ):
+    self.since_line = list(since_line)
     self._file = open_at(Path(workdir) / FILE, start)
-    self._log_every = log_every
-    self._since_line: list[dict[str, float]] = []
     self._bar = Bar(name, start, stop, batch_size, shown)
 
   def __enter__(self):
@@ -42,22 +58,39 @@ class Writer:
     self._bar.close()
     self._file.close()
 
-  def add(self, step: int, metrics: dict[str, float], validation: dict[str, float] | None = None) -> None:
-    """Takes the metrics of one step, in order; `validation` holds the scores after it, where there was one."""
-    self._since_line.append(metrics)
-    self._bar.advance(metrics['loss'], validation)
-    if validation is None and step % self._log_every:
-      return
-    line = {name: sum(item[name] for item in self._since_line) / len(self._since_line) for name in metrics}
-    line |= {f'validation/{name}': value for name, value in (validation or {}).items()}
-    finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
+  def add(self, metrics: dict[str, float]) -> None:
+    """Takes the metrics of one step, in order."""
+    self.since_line.append(metrics)
+    self._bar.advance(metrics['loss'])
+
+  def line(self, step: int, scores: dict[str, float] | None = None) -> None:
+    """Writes the line of a step; `scores` are those of the validation after it, where there was one."""
+    taken = [metrics for metrics in self.since_line if not metrics[SKIPPED]]
+    line = {name: statistics.fmean(item[name] for item in taken) if taken else None for name in self.since_line[0]}
+    del line[SKIPPED]
+    if len(taken) < len(self.since_line):
+      line[SKIPPED] = len(self.since_line) - len(taken)
+    if scores:
+      self._bar.show(scores)
+      line |= {f'validation/{name}': value for name, value in scores.items()}
+    finite = {name: None if value is None or not math.isfinite(value) else value for name, value in line.items()}
     self._file.write(json.dumps({'step': step, **finite}) + '\n')
     self._file.flush()
-    self._since_line.clear()
+    self.since_line.clear()
+
+  def sync(self) -> None:
+    """Returns when the lines are on disk."""
+    os.fsync(self._file.fileno())
+
+  def say(self, line: str) -> None:
+    """Prints a line on standard error, clear of the bar."""
+    self._bar.say(line)
 
 
 class Silent:
   """Stands for a Writer in the processes that tell nothing."""
+
+  since_line = ()
 
   def __init__(self, *_):
     pass
@@ -69,6 +102,11 @@ class Silent:
     pass
 
   def add(self, *_):
+    pass
+
+  line = say = add
+
+  def sync(self):
     pass
 
 
@@ -109,10 +147,13 @@ class Bar:
       file=sys.stderr if self._terminal else io.StringIO(),
     )
 
-  def advance(self, loss: float, validation: dict[str, float] | None) -> None:
+  def show(self, scores: dict[str, float]) -> None:
+    if self._validation in scores:
+      self._shown[self._validation] = scores[self._validation]
+      self._bar.set_postfix(self._shown, refresh=False)
+
+  def advance(self, loss: float) -> None:
     self._shown['loss'] = loss
-    if validation and self._validation in validation:
-      self._shown[self._validation] = validation[self._validation]
     self._bar.set_postfix(self._shown, refresh=False)
     self._bar.update(self._batch_size)
     if self._first:
@@ -120,13 +161,16 @@ class Bar:
       self._bar.initial = self._bar.n
       self._bar.start_t = self._bar.last_print_t = time.time()
     if not self._terminal and time.monotonic() - self._spoken > QUIET_SECONDS:
-      self._say()
+      self._show_line()
+
+  def say(self, line: str) -> None:
+    tqdm.tqdm.write(line, file=sys.stderr)
 
   def close(self) -> None:
     if not self._terminal:
-      self._say()
+      self._show_line()
     self._bar.close()
 
-  def _say(self) -> None:
+  def _show_line(self) -> None:
     self._spoken = time.monotonic()
     print(self._bar, file=sys.stderr, flush=True)

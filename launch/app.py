@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ahm_jax import checkpoint, compilation, processes
+from ahm_jax import checkpoint, compilation, interruption, processes
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, full_disk
+from ahm_jax.interruption import TRY_AGAIN
 
 USER_ERROR = 2  # Exit code for wrong input.
 FAILED = 1  # Exit code for a fault of the program.
@@ -46,8 +47,12 @@ To train in several processes, on one machine or more, start the same command in
                            (with jax[k8s]).
 """
 
-_CODES = '\nExit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C{}.'
-_LOST = f'; {processes.LOST} another process was lost or\n  did not come, the same command goes on'
+_CODES = f"""
+Exit codes: 0 done; 2 wrong input, or a full disk, said in one line; {TRY_AGAIN} interrupted by Ctrl-C or SIGTERM{{}}: the same
+  command goes on where it was."""
+_LOST = ', or another process was\n  lost or did not come'
+
+_FULL = 'error: {} in {} (or the temporary folder); make room on the disk; {}; the same command goes on from there'
 
 _ALONE = (
   'only launch.pretrain, launch.segment and launch.classify run in several processes; leave out --coordinator. To share a grid '
@@ -59,8 +64,8 @@ _ALONE = (
 def run(stage: Callable[[Config, pathlib.Path], None], several: bool = False) -> None:
   """Reads the flags, builds and checks the config, calls `stage(config, workdir)`, and ends the process.
 
-  Wrong input ends it with one line on standard error and exit code 2; so does Ctrl-C, with 130, and the loss of another
-  process, with 75.
+  Wrong input ends it with one line on standard error and exit code 2; so do Ctrl-C, SIGTERM and the loss of another process,
+  with TRY_AGAIN.
 
   Args:
     several: whether several processes may run the stage together.
@@ -87,38 +92,50 @@ def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str =
     logging.set_verbosity(logging.WARNING)
     compilation.set_gpu_flags()
     compilation.keep_programs()
-    processes.leave(_outcome(main))
+    with interruption.raising():
+      code, lost = _outcome(main)
+    processes.leave(code, lost)
 
   app.run(guarded, flags_parser=functools.partial(_parse, required=required, help_text=help_text))
 
 
-def _outcome(main: Callable[[], None]) -> int:
-  """Calls `main`, says what stopped it, and returns the exit code; what nobody foresaw is raised where nobody waits for it."""
+def _outcome(main: Callable[[], None]) -> tuple[int, bool]:
+  """Calls `main` and says what stopped it; what nobody foresaw is raised where nobody waits for it.
+
+  Returns:
+    The exit code, and whether another process was lost.
+  """
   try:
     main()
-    return 0
+    return 0, False
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return USER_ERROR
+    return _end(USER_ERROR, f'error: {error}')
   except KeyboardInterrupt:
-    print(_last_words(processes.INTERRUPTED), file=sys.stderr)
-    return processes.INTERRUPTED
+    return _end(TRY_AGAIN, f'\n{interruption.LINE}')
   except Exception as error:
+    if said := full_disk(error):
+      return _end(USER_ERROR, _FULL.format(said.lower(), _WORKDIR.value, _last_checkpoint()))
     if processes.is_loss(error):
-      print(f'{_last_words(processes.LOST)} ({_one_line(error)})', file=sys.stderr)
-      return processes.LOST
+      return _end(TRY_AGAIN, f'{_last_words()} ({_one_line(error)})', lost=True)
     if not processes.has_others():
       raise
     traceback.print_exc()
-    return FAILED
+    return FAILED, False
 
 
-def _last_words(code: int) -> str:
-  if code == processes.INTERRUPTED:
-    return '\ninterrupted; the same command goes on where it was'
-  step = checkpoint.latest_step(pathlib.Path(_WORKDIR.value).expanduser())
-  saved = f'the last checkpoint is that of step {step}' if step else 'there was no checkpoint yet'
-  return f'another process was lost, so this one ends; {saved}; the same command goes on from there, with other --processes too'
+def _end(code: int, line: str, lost: bool = False) -> tuple[int, bool]:
+  print(line, file=sys.stderr)
+  return code, lost
+
+
+def _last_words() -> str:
+  checkpoint_line = f'another process was lost, so this one ends; {_last_checkpoint()}'
+  return f'{checkpoint_line}; the same command goes on from there, with other --processes too'
+
+
+def _last_checkpoint() -> str:
+  step = checkpoint.latest_step(pathlib.Path(_WORKDIR.value or '').expanduser())
+  return f'the last checkpoint is that of step {step}' if step else 'there was no checkpoint yet'
 
 
 def _parse(argv: list[str], required: Sequence[str], help_text: str) -> list[str]:

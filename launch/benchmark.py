@@ -13,7 +13,7 @@ Flags:
 
 JAX_NUM_CPU_DEVICES=4 divides a CPU into devices, for scaling.
 
-Exit codes: 0 done; 2 wrong input, said in one line; 130 interrupted by Ctrl-C."""
+Exit codes: 0 done; 2 wrong input, said in one line; 75 interrupted by Ctrl-C or SIGTERM."""
 
 import os
 from pathlib import Path

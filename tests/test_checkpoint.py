@@ -1,5 +1,4 @@
 import shutil
-import signal
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,8 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from ahm_jax import parallel
-from ahm_jax.checkpoint import FOLDER, Checkpoints, Progress, load_variables
+from ahm_jax.checkpoint import Checkpoints, Progress, load_variables
+from ahm_jax.checkpoint_files import FOLDER, digest
 from ahm_jax.errors import UserError
 from ahm_jax.training.state import TrainState
 
@@ -41,7 +41,7 @@ def save(workdir, scores):
 def test_latest_and_best_are_kept(tmp_path, scores, best, stale):
   progress = save(tmp_path, scores)
   assert progress.validations_since_best == stale
-  assert sorted(int(path.name) for path in (tmp_path / FOLDER).iterdir()) == sorted({best, 3})
+  assert sorted(int(path.name) for path in (tmp_path / FOLDER).iterdir()) == sorted({best, 2, 3})
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.progress() == progress
     restored = checkpoints.restore_latest(target(jax.local_devices()[:1]))
@@ -102,6 +102,24 @@ def test_variables_of_another_run(tmp_path):
     np.testing.assert_array_equal(variables['batch_stats']['norm']['mean'], np.full(3, 10 * step))
 
 
+def test_damage_is_the_users_error(tmp_path):
+  save(tmp_path, [0.1, 0.5])
+  arrays = max((path for path in (tmp_path / FOLDER / '2').rglob('d/*')), key=lambda path: path.stat().st_size)
+  data = bytearray(arrays.read_bytes())
+  for place in range(0, len(data), 7):
+    data[place] ^= 1
+  arrays.write_bytes(data)
+  with pytest.raises(UserError, match=r'damaged|cannot be read'):
+    load_variables(tmp_path, best=True)
+
+
+def test_a_digest_is_of_numbers_and_shapes_and_kinds():
+  tree = {'a': np.arange(6.0), 'b': [np.zeros(2, np.int32)]}
+  assert digest(tree) == digest((jnp.zeros(2, jnp.int32), {'x': np.arange(6.0)}))
+  for other in (np.arange(6.0).reshape(2, 3), np.arange(6), np.arange(6.0) * (1 + 1e-15)):
+    assert digest({**tree, 'a': other}) != digest(tree)
+
+
 def test_no_checkpoint_is_the_users_error(tmp_path):
   with pytest.raises(UserError, match='nowhere holds no checkpoint'):
     load_variables(tmp_path / 'nowhere', best=True)
@@ -110,23 +128,3 @@ def test_no_checkpoint_is_the_users_error(tmp_path):
     pass
   with pytest.raises(UserError, match='holds no checkpoint'):
     load_variables(tmp_path, best=False)
-
-
-def test_ctrl_c_during_a_save_is_heard_when_it_is_done(tmp_path, monkeypatch):
-  handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-  try:
-    with Checkpoints(tmp_path) as checkpoints:
-      whole_save = checkpoints._manager.save
-
-      def interrupted_save(*arguments, **options):
-        signal.raise_signal(signal.SIGINT)
-        return whole_save(*arguments, **options)
-
-      monkeypatch.setattr(checkpoints._manager, 'save', interrupted_save)
-      with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(state_at(1), Progress().after(1, 0.5))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-  finally:
-    signal.signal(signal.SIGINT, handler)
-  with Checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.progress() == Progress(1, 0.5, 0.5, 0)

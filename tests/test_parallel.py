@@ -37,7 +37,7 @@ def run(count, steps=3, streamed=False):
     chosen = (np.arange(8, dtype=np.int32) * 5 + number) % 12
     picks = Picks(*(parallel.own_rows(array, devices) for array in (chosen, np.arange(8, dtype=np.int32))))
     batch = Batch(*(array[picks.indices] for array in RESIDENT), picks.positions)
-    state, metrics = advance(state, resident, batch if streamed else picks, key)
+    state, metrics = advance(state, resident, batch if streamed else picks, key, parallel.wishes(0, devices))
     history.append(parallel.fetch(metrics))
   return parallel.one_copy(state), history
 
@@ -71,12 +71,23 @@ def test_state_stays_replicated_and_is_donated_and_nothing_resident_is_copied():
   picks = Picks(*(parallel.own_rows(np.arange(8, dtype=np.int32), devices) for _ in range(2)))
   before = fresh(devices)
   with jax.transfer_guard_device_to_device('disallow'):
-    after, _ = advance(before, resident, picks, key)
-    again, _ = advance(after, resident, picks, key)
+    after, _ = advance(before, resident, picks, key, parallel.wishes(0, devices))
+    again, _ = advance(after, resident, picks, key, parallel.wishes(0, devices))
   assert before.params['w'].is_deleted() and after.params['w'].is_deleted()
   assert again.params['w'].shape == (5,)
   assert again.params['w'].sharding == parallel.replicated(devices)
   assert again.params['w'].sharding.is_fully_replicated
+
+
+def test_the_largest_wish_comes_back():
+  devices = tuple(jax.local_devices())
+  advance = parallel.over_all(step, devices)
+  resident, key = parallel.replicate(RESIDENT, devices), parallel.replicate(jax.random.key(1), devices)
+  picks = Picks(*(parallel.own_rows(np.arange(8, dtype=np.int32), devices) for _ in range(2)))
+  wishes = parallel.wishes(0, devices)
+  wishes[2] = 2  # As of another process.
+  _, metrics = advance(fresh(devices), resident, picks, key, wishes)
+  assert np.asarray(metrics[parallel.WISH]).tolist() == [2, 2, 2, 2]
 
 
 def test_the_same_step_gives_the_same_program():

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import sys
@@ -21,7 +22,9 @@ import toy_process  # noqa: E402
 from toy_process import HEARTBEAT, RECIPE, RISING, toy  # noqa: E402
 
 from ahm_jax import processes, snapshots  # noqa: E402
-from ahm_jax.checkpoint import FOLDER, latest_step  # noqa: E402
+from ahm_jax.checkpoint import latest_step  # noqa: E402
+from ahm_jax.checkpoint_files import FOLDER  # noqa: E402
+from ahm_jax.interruption import TRY_AGAIN  # noqa: E402
 from ahm_jax.writer import FILE  # noqa: E402
 
 FORKS = multiprocessing.get_context('forkserver')
@@ -91,6 +94,7 @@ def broken_off(tmp_path_factory):
       'second': pool.submit(break_off, home / 'second', [1], signal.SIGKILL, devices=(1, 1)),
       'waiting': pool.submit(break_off, home / 'waiting', [1], signal.SIGKILL),
       'ctrl-c': pool.submit(break_off, home / 'ctrl-c', [0, 1], signal.SIGINT),
+      'sigterm': pool.submit(break_off, home / 'sigterm', [1], signal.SIGTERM),
       'fault': pool.submit(lambda: Pair(home / 'fault', '--fails=1').finish()),
     }
   return home, {name: future.result() for name, future in found.items()}
@@ -148,7 +152,7 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, na
   ended, took = results[name]
   assert ended[victim][0] == -signal.SIGKILL, ended
   code, _, err = ended[1 - victim]
-  assert code == processes.LOST, err
+  assert code == TRY_AGAIN, err
   assert took < 60
   step = latest_step(home / name)
   assert 5 <= step < toy.STEPS
@@ -157,15 +161,27 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, na
   assert_equals(train(home / name, devices=devices).params, home / name, alone)
 
 
-def test_ctrl_c_ends_both_at_once(broken_off, alone):
+@pytest.mark.parametrize('name', ['ctrl-c', 'sigterm'])
+def test_a_signal_to_both_or_to_one_stops_both_at_the_same_step(broken_off, alone, name):
   home, results = broken_off
-  (first, second), seconds = results['ctrl-c']
-  assert first[0] == second[0] == processes.INTERRUPTED, first[2] + second[2]
+  (first, second), seconds = results[name]
+  assert first[0] == second[0] == TRY_AGAIN, first[2] + second[2]
   assert seconds < HEARTBEAT
   assert first[2].endswith('\ninterrupted; the same command goes on where it was\n')
   assert second[2] == '\nprocess 1: interrupted; the same command goes on where it was\n'
-  assert latest_step(home / 'ctrl-c') < toy.STEPS
-  assert_equals(train(home / 'ctrl-c').params, home / 'ctrl-c', alone)
+  assert 5 < latest_step(home / name) < toy.STEPS
+  assert_equals(train(home / name).params, home / name, alone)
+
+
+def test_two_processes_set_a_damaged_checkpoint_aside(broken_off, tmp_path, alone):
+  workdir = tmp_path / 'run'
+  shutil.copytree(broken_off[0] / 'sigterm', workdir)
+  latest = latest_step(workdir)
+  (workdir / FOLDER / str(latest) / 'default' / 'manifest.ocdbt').write_bytes(b'')
+  first, second = Pair(workdir, '--share=0').finish()
+  assert first[0] == second[0] == 0, first[2] + second[2]
+  assert f'the checkpoint of step {latest} cannot be read' in first[2] and second[2] == ''
+  assert_equals(np.load(workdir / 'process1.npz'), workdir, alone)
 
 
 def test_a_run_of_one_process_goes_on_in_two_that_slurm_started(tmp_path, alone):
@@ -188,7 +204,7 @@ def test_processes_with_different_numbers_of_devices_are_refused(tmp_path):
 def test_a_fault_of_one_process_ends_both(broken_off):
   first, second = broken_off[1]['fault']
   assert second[0] == 1 and 'process 1: RuntimeError: a fault in one process\n' in second[2]
-  assert first[0] == processes.LOST
+  assert first[0] == TRY_AGAIN
 
 
 @pytest.mark.parametrize('devices', [1, 2])

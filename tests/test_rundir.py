@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
 from ahm_jax.config import Config, from_config_dict
 from ahm_jax.errors import UserError
-from ahm_jax.rundir import FILE, alone, claim
+from ahm_jax.rundir import FILE, alone, claim, owned
 
 
 def change(config, **parts):
@@ -65,12 +67,34 @@ def test_a_run_file_that_cannot_be_read_is_refused(tmp_path):
     claim(tmp_path, 'pretrain', Config())
 
 
+ASKS = """
+import sys
+from ahm_jax.rundir import alone
+with alone(sys.argv[1]) as own:
+  print(own)
+"""
+
+
+def in_another_process(workdir):
+  return subprocess.run([sys.executable, '-c', ASKS, workdir], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def test_a_directory_is_had_alone(tmp_path):
   workdir = tmp_path / 'new'
-  with alone(workdir) as first:
-    with alone(workdir) as second:
-      assert (first, second) == (True, False)
-    with alone(tmp_path / 'other') as other:
-      assert other
-  with alone(workdir) as again:
-    assert again
+  with alone(workdir) as first, alone(workdir / '..' / 'new') as again:
+    assert first and again  # One process may ask twice.
+    assert in_another_process(workdir) == 'False'
+    assert in_another_process(tmp_path / 'other') == 'True'
+  assert in_another_process(workdir) == 'True'
+
+
+def test_who_has_a_directory_is_said(tmp_path):
+  held = "import sys, time; from ahm_jax.rundir import owned\nwith owned(sys.argv[1]): print('held', flush=True); input()"
+  pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+  with subprocess.Popen([sys.executable, '-c', held, tmp_path], **pipes) as other:
+    assert other.stdout.readline() == 'held\n'
+    with pytest.raises(UserError, match=f'process {other.pid} on .* is at work in {tmp_path}; wait'), owned(tmp_path):
+      pass
+    other.kill()
+  with owned(tmp_path):
+    pass

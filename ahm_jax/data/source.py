@@ -36,8 +36,15 @@ class Source:
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
     return iter(grain.MapDataset.range(start, stop).map(self._batch).to_iter_dataset(options))
 
+  def names(self, step: int) -> list[str]:
+    """The ids of the images of a step's batch, over all devices."""
+    return [self.split.ids[i] for i in self._order(step)]
+
+  def _order(self, step: int) -> np.ndarray:
+    return self.indices[batch_indices(self.seed, int(step), len(self.indices), self.batch_size)]
+
   def _picks(self, step: int) -> Picks:
-    order = self.indices[batch_indices(self.seed, int(step), len(self.indices), self.batch_size)]
+    order = self._order(step)
     positions = np.arange(self.batch_size, dtype=np.int32)
     return Picks(*(parallel.own_rows(array, self.devices) for array in (order.astype(np.int32), positions)))
 

@@ -6,6 +6,7 @@ import jax
 
 from ahm_jax import parallel
 from ahm_jax.data.source import Source
+from ahm_jax.training.guard import guarded
 from ahm_jax.training.state import Task
 
 FAR = 10**9  # More steps than anyone measures.
@@ -26,7 +27,8 @@ class Stepper:
   def __init__(self, task: Task, source: Source, seed: int = 0):
     init_key, step_key = jax.random.split(jax.random.key(seed))
     self._source = source
-    self._advance = parallel.over_all(task.step, source.devices)
+    self._advance = parallel.over_all(guarded(task.step), source.devices)
+    self._wish = parallel.wishes(0, source.devices)
     self._key = parallel.replicate(step_key, source.devices)
     self._inputs = iter(source.inputs(0, FAR))
     self.state = parallel.replicate(task.init(init_key), source.devices)
@@ -37,7 +39,7 @@ class Stepper:
 
   def step(self, inputs: Any) -> None:
     """Dispatches a step; returns before it is done."""
-    self.state, _ = self._advance(self.state, self._source.resident, inputs, self._key)
+    self.state, _ = self._advance(self.state, self._source.resident, inputs, self._key, self._wish)
 
   def __call__(self) -> None:
     """One step, done."""
@@ -46,4 +48,4 @@ class Stepper:
 
   def lowered(self) -> jax.stages.Lowered:
     """The step's program as it is before XLA changes it."""
-    return self._advance.lower(self.state, self._source.resident, self.next_inputs(), self._key)
+    return self._advance.lower(self.state, self._source.resident, self.next_inputs(), self._key, self._wish)

@@ -10,6 +10,8 @@ from ahm_jax import parallel
 from ahm_jax.config import AugmentConfig, Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig, RecipeConfig
 from ahm_jax.data.dataset import Batch, Split
 from ahm_jax.training import pretrain
+from ahm_jax.training.guard import guarded
+from ahm_jax.writer import SKIPPED
 
 SIZE, PATCH, IMAGES, STEPS = 16, 4, 8, 40
 STILL = AugmentConfig(flip=False, scale=0, brightness=0, contrast=0, hue=0)
@@ -71,14 +73,15 @@ def drive(compiling_fast):
   def run(task, state, split, devices=1, steps=1, seed=0):
     over = tuple(jax.local_devices()[:devices])
     with compiling_fast():
-      advance = parallel.over_all(task.step, over)
+      advance = parallel.over_all(guarded(task.step), over)
       positions = np.arange(len(split), dtype=np.int32)
       arrays = split.images, split.masks, split.labels, positions
       batch = Batch(*(parallel.own_rows(array, over) for array in arrays))
       key = parallel.replicate(jax.random.key(seed), over)
       state, history = parallel.replicate(state, over), []
       for _ in range(steps):
-        state, metrics = advance(state, None, batch, key)
+        state, metrics = advance(state, None, batch, key, parallel.wishes(0, over))
+        assert not metrics.pop(parallel.WISH).any() and not metrics.pop(SKIPPED).any()
         history.append(jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(metrics)))
       return jax.tree.map(np.array, parallel.one_copy(state)), history
 

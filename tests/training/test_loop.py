@@ -1,6 +1,7 @@
 """The loop on a toy: one convolution learns the brighter pixels of noise. Run as a script, it trains until it kills itself."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -17,12 +18,14 @@ import optax
 import pytest
 from jax import lax
 
-from ahm_jax import snapshots
-from ahm_jax.checkpoint import FOLDER, Checkpoints
-from ahm_jax.config import DataConfig, RecipeConfig
-from ahm_jax.data.dataset import Split
+from ahm_jax import parallel, snapshots
+from ahm_jax.checkpoint import Checkpoints, Progress
+from ahm_jax.checkpoint_files import FOLDER
+from ahm_jax.config import DataConfig, RecipeConfig, SafetyConfig
+from ahm_jax.data.dataset import Split, batch_indices
 from ahm_jax.data.source import Source, source
 from ahm_jax.errors import UserError
+from ahm_jax.interruption import Stopped
 from ahm_jax.parallel import DEVICES
 from ahm_jax.training.loop import fit
 from ahm_jax.training.state import Task, TrainState
@@ -131,22 +134,76 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, uninterrupted):
   np.testing.assert_array_equal(kept[20]['mean'], state.batch_stats['mean'])
 
 
-def swallowed_ctrl_c():
-  """As it falls into a callback of Python's own."""
-  with contextlib.suppress(KeyboardInterrupt):
-    signal.raise_signal(signal.SIGINT)
-
-
-def test_a_ctrl_c_that_python_swallowed_is_heard_at_the_next_step(tmp_path, uninterrupted):
+@pytest.fixture
+def signals_are_heard():
+  """Also where this process was started to ignore Ctrl-C, as by a script in the background."""
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  try:
-    with pytest.raises(KeyboardInterrupt):
-      run(tmp_path, at=7, interrupt=swallowed_ctrl_c)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-  finally:
-    signal.signal(signal.SIGINT, before)
-  assert lines(tmp_path)[-1]['step'] < 8
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('at', [0, 3, 7, 8, 13])  # In the middle, at a line, before a validation, after one.
+def test_a_signal_saves_the_state_of_its_step(tmp_path, uninterrupted, signals_are_heard, number, at):
+  handlers = [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)]
+  with pytest.raises(Stopped):
+    run(tmp_path, at=at, interrupt=lambda: signal.raise_signal(number))
+  assert [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)] == handlers
+  with Checkpoints(tmp_path) as checkpoints:
+    assert at < checkpoints.progress().step <= at + 2
   assert_identical(run(tmp_path), uninterrupted[0])
+  assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
+
+
+@pytest.mark.parametrize(('step', 'keep_best'), [(10, True), (20, True), (20, False)])
+def test_a_signal_in_a_validation_stops_it_and_it_is_made_up_for(tmp_path, signals_are_heard, step, keep_best):
+  scores = {5: 0.1, 10: 0.5, 15: 0.2, 20: 0.9}
+  task = scored(scores, keep_best)
+
+  def evaluate(state):
+    if int(state.step) == step:
+      signal.raise_signal(signal.SIGTERM)
+      raise AssertionError('the signal did not end the validation')
+    return task.evaluate(state)
+
+  whole = run(tmp_path / 'whole', task)
+  with pytest.raises(Stopped):
+    run(tmp_path / 'run', task._replace(evaluate=evaluate))
+  assert lines(tmp_path / 'run')[-1]['step'] < step
+  assert_identical(run(tmp_path / 'run', task), whole)
+  assert (tmp_path / 'run' / FILE).read_bytes() == (tmp_path / 'whole' / FILE).read_bytes()
+  with Checkpoints(tmp_path / 'run') as checkpoints:
+    assert checkpoints.progress() == Progress(20, 0.9, 0.9, 0, 20)
+
+
+def test_a_signal_that_python_swallowed_is_not_lost(tmp_path, uninterrupted, signals_are_heard):
+  def evaluate(state):
+    with contextlib.suppress(KeyboardInterrupt):  # As it falls into a callback of Python's own.
+      signal.raise_signal(signal.SIGINT)
+    return {'score': 0.0}
+
+  with pytest.raises(Stopped):
+    run(tmp_path, scored()._replace(evaluate=evaluate))
+  assert 5 <= lines(tmp_path)[-1]['step'] <= 6
+
+
+def test_checkpoints_come_by_time_too(tmp_path, uninterrupted, monkeypatch):
+  saved = []
+  monkeypatch.setattr(Checkpoints, 'save', lambda self, state, progress, save=Checkpoints.save: (
+    saved.append(progress.step), save(self, state, progress)))  # fmt: skip
+  state = run(tmp_path, safety=SafetyConfig(save_minutes=1e-9))
+  assert saved == [2, 4, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20]  # The wish for one comes back a step later.
+  assert_identical(state, uninterrupted[0])
+  assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
+
+
+def test_a_run_killed_between_lines_resumes_bit_for_bit(tmp_path, uninterrupted):
+  with pytest.raises(Interruption):
+    run(tmp_path, at=8, safety=SafetyConfig(save_minutes=1e-9))
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.progress().step == 7
+  assert_identical(run(tmp_path), uninterrupted[0])
+  assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
 
 
 def test_metrics_have_a_line_every_log_every_steps_and_at_every_validation(uninterrupted):
@@ -192,7 +249,7 @@ def test_a_finished_run_returns_at_once(tmp_path, uninterrupted, monkeypatch):
 def test_best_or_last(tmp_path, keep_best, step):
   scores = {5: 0.1, 10: 0.9, 15: 0.5, 20: 0.3}
   assert int(run(tmp_path, scored(scores, keep_best)).step) == step
-  assert sorted(int(path.name) for path in (tmp_path / FOLDER).iterdir()) == [10, 20]
+  assert sorted(int(path.name) for path in (tmp_path / FOLDER).iterdir()) == [10, 15, 20]
 
 
 def test_validates_ten_times_by_default(tmp_path):
@@ -229,13 +286,93 @@ def test_runs_of_one_task_share_one_program(tmp_path):
   assert len(TRACES) == before
 
 
-def test_a_loss_that_is_not_finite_is_the_users_error(tmp_path):
-  def broken(state, batch, key):
-    state, metrics = step(state, batch, key)
-    return state, {'loss': jnp.where(state.step == 7, jnp.nan, metrics['loss'])}
+@functools.cache
+def broken(*steps, part='loss'):
+  """A task whose steps to these are not finite, in the loss or in the parameters."""
 
-  with pytest.raises(UserError, match='loss is nan at step 7'):
-    run(tmp_path, scored()._replace(step=broken))
+  def spoilt(state, batch, key):
+    state, metrics = step(state, batch, key)
+    factor = jnp.where(jnp.isin(state.step, jnp.array(steps)), jnp.nan, 1.0)
+    if part == 'loss':
+      return state, {'loss': factor * metrics['loss']}
+    return state._replace(params=jax.tree.map(lambda x: factor * x, state.params)), metrics
+
+  return scored()._replace(step=spoilt)
+
+
+@pytest.mark.parametrize('part', ['loss', 'params'])
+def test_a_step_that_is_not_finite_is_not_taken_and_counted(tmp_path, part, capsys):
+  """An optimizer that had seen these steps would lead elsewhere."""
+  recipe = RecipeConfig(steps=6, batch_size=8, log_every=2, eval_every=6)
+  state = run(tmp_path, broken(3, 4, 5, part=part), recipe, safety=SafetyConfig(skipped_steps=4))
+  assert int(state.step) == 6 and int(state.opt_state[0].count) == 3
+  assert [line.get('skipped') for line in lines(tmp_path)] == [None, 2, 1]
+  assert [line['loss'] is None for line in lines(tmp_path)] == [False, True, False]
+  whole = run(tmp_path / 'whole', scored(), dataclasses.replace(recipe, steps=2))
+  source_of_two = run(tmp_path / 'two', broken(3, 4, 5, part=part), dataclasses.replace(recipe, steps=5))
+  assert_identical(source_of_two.params, whole.params)
+  assert 'step 3 is not taken' in capsys.readouterr().err
+
+
+def test_too_many_such_steps_in_a_row_end_the_run_and_name_its_images(tmp_path):
+  task = broken(3, 7, 8, 9)
+  names = [toy_split().ids[i] for i in batch_indices(0, 8, 25, 8)]
+  line = f'no step from 7 to 9 could be taken: .*; the images of the last are {", ".join(names)}; lower the learning rate'
+  with pytest.raises(UserError, match=line):
+    run(tmp_path, task, safety=SafetyConfig(skipped_steps=3))
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.progress().step == 5
+    good = checkpoints.restore_latest(parallel.abstract(init(jax.random.key(0)), parallel.replicated(jax.local_devices()[:1])))
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
+
+
+def test_the_count_of_such_steps_survives_an_interruption(tmp_path, signals_are_heard):
+  with pytest.raises(Stopped):
+    run(tmp_path, broken(7, 8, 9, 10), at=7, interrupt=lambda: signal.raise_signal(signal.SIGTERM))
+  with pytest.raises(UserError, match='no step from 7 to 10'):
+    run(tmp_path, broken(7, 8, 9, 10), safety=SafetyConfig(skipped_steps=4))
+
+
+# What becomes of damage.
+
+
+def spoil(workdir, step, how):
+  """Damages a checkpoint, as a disk or a killed copy might."""
+  home = workdir / FOLDER / str(step)
+  arrays = max((path for path in home.rglob('d/*') if path.is_file()), key=lambda path: path.stat().st_size)
+  description = home / 'metrics' / 'metrics'
+  if how == 'truncated':
+    os.truncate(arrays, arrays.stat().st_size // 2)
+  elif how == 'a bit':
+    data = bytearray(arrays.read_bytes())
+    data[len(data) // 2] ^= 1
+    arrays.write_bytes(data)
+  elif how == 'gone':
+    arrays.unlink()
+  elif how == 'description':
+    os.truncate(description, 10)
+  elif how == 'numbers':
+    description.write_text(description.read_text().replace('"params": "', '"params": "0'))
+
+
+@pytest.mark.parametrize('how', ['truncated', 'a bit', 'gone', 'description', 'numbers'])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, uninterrupted, capsys, how):
+  with pytest.raises(Interruption):
+    run(tmp_path, at=12)
+  spoil(tmp_path, 10, how)
+  assert_identical(run(tmp_path), uninterrupted[0])
+  assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
+  said = capsys.readouterr().err
+  assert 'the checkpoint of step 10 ' in said and f'it is not used, and lies in {tmp_path / "damaged" / "10"} now' in said
+  assert (tmp_path / 'damaged' / '10' / 'metrics').is_dir()
+
+
+def test_a_damaged_best_checkpoint_is_trained_for_again(tmp_path, capsys):
+  task = scored({5: 0.1, 10: 0.9, 15: 0.5, 20: 0.3}, keep_best=True)
+  whole = run(tmp_path, task)
+  spoil(tmp_path, 10, 'a bit')
+  assert_identical(run(tmp_path, task), whole)
+  assert {path.name for path in (tmp_path / 'damaged').iterdir()} == {'10', '15', '20'}
 
 
 def test_profile_writes_a_trace_and_says_where_a_step_goes(tmp_path, capsys):

@@ -5,11 +5,13 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ahm_jax import parallel
 from ahm_jax.data.dataset import Batch
 from ahm_jax.training import classify, pretrain, segment
+from ahm_jax.training.guard import guarded
 
 OPERATION = re.compile(r'stablehlo\.(convolution|dot_general)\b.*: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>')
 SUM = re.compile(r'stablehlo\.reduce.*applies stablehlo\.add .*: \(tensor<[\dx]*x(\w+)>')
@@ -29,10 +31,10 @@ def program(make_config, split):
     config = make_config(strategy='ahm', workers=2)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype='bfloat16', agent_trunk=agent_trunk))
     task = BUILD[stage](config, split)
-    advance = parallel.over_all(task.step, tuple(jax.local_devices()[:1]))
+    advance = parallel.over_all(guarded(task.step), tuple(jax.local_devices()[:1]))
     positions = jnp.arange(len(split))
     batch = jax.tree.map(lambda x: x[None], Batch(split.images, split.masks, split.labels, positions))
-    arguments = (jax.eval_shape(task.init, jax.random.key(0)), None, batch, jax.random.key(0))
+    arguments = (jax.eval_shape(task.init, jax.random.key(0)), None, batch, jax.random.key(0), np.zeros(1, np.int32))
     if platform == 'cpu':
       return advance.lower(*arguments).as_text(), arguments[0]
     return jax.jit(advance).trace(*arguments).lower(lowering_platforms=(platform,)).as_text(), arguments[0]
