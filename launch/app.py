@@ -52,7 +52,7 @@ Exit codes: 0 done; 2 wrong input, or a full disk, said in one line; {TRY_AGAIN}
   command goes on where it was."""
 _LOST = ', or another process was\n  lost or did not come'
 
-_FULL = 'error: {} in {} (or the temporary folder); make room on the disk; {}; the same command goes on from there'
+_FULL = 'error: {} in {} (or in the temporary folder); {}; make room, and the same command goes on'
 
 _ALONE = (
   'only launch.pretrain, launch.segment and launch.classify run in several processes; leave out --coordinator. To share a grid '
@@ -90,6 +90,7 @@ def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str =
 
   def guarded(_):
     logging.set_verbosity(logging.WARNING)
+    _silence_orbax()
     compilation.set_gpu_flags()
     compilation.keep_programs()
     with interruption.raising():
@@ -121,6 +122,19 @@ def _outcome(main: Callable[[], None]) -> tuple[int, bool]:
       raise
     traceback.print_exc()
     return FAILED, False
+
+
+def _silence_orbax() -> None:
+  """Where Orbax fails, it says so to us; what it logs besides, and its threads complain of later, is of no use to the user."""
+  noisy = ('orbax', 'asyncio', 'concurrent')
+  logging.get_absl_handler().addFilter(lambda record: not any(name in record.pathname for name in noisy))
+  complain = sys.unraisablehook
+
+  def unless_closed(report):
+    if str(report.exc_value) != 'Event loop is closed':
+      complain(report)
+
+  sys.unraisablehook = unless_closed
 
 
 def _end(code: int, line: str, lost: bool = False) -> tuple[int, bool]:

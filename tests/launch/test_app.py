@@ -1,8 +1,5 @@
 """Help, flags and config files; what is refused before any data is looked at."""
 
-import signal
-import time
-
 import pytest
 
 STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reproduce', 'profile')
@@ -101,28 +98,3 @@ def test_a_command_is_refused_before_anything_is_written(commands, command, mess
 def test_a_missing_workdir_is_refused(commands):
   done = commands.fork(*PRETRAIN)
   assert (done.returncode, done.stderr) == (2, 'error: --workdir is missing; see --help\n')
-
-
-@pytest.fixture
-def ctrl_c_is_heard():
-  """Commands inherit it when this process ignores Ctrl-C, as one that a script started in the background does."""
-  before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  yield
-  signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_ends_a_run_in_one_line(commands, config_file, tmp_path, ctrl_c_is_heard):
-  process = commands.start('segment', f'--config={config_file}', f'--workdir={tmp_path}', '--config.train.steps=100000')
-  metrics = tmp_path / 'metrics.jsonl'
-  deadline = time.monotonic() + 200
-  while time.monotonic() < deadline and process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
-    time.sleep(0.1)
-  process.send_signal(signal.SIGINT)
-  try:
-    _, err = process.communicate(timeout=60)
-  finally:
-    process.kill()
-    process.communicate()
-  assert process.returncode == 130
-  assert err.endswith('\ninterrupted; the same command goes on where it was\n')
-  assert 'Traceback' not in err and len(err.splitlines()) <= 4

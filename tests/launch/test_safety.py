@@ -1,0 +1,172 @@
+"""A run that cannot be lost: real signals, real files, real processes."""
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ahm_jax import checkpoint
+from ahm_jax import checkpoint_files as files
+from ahm_jax.checkpoint_files import FOLDER
+
+ROOT = Path(__file__).parents[2]
+LONG = '--config.train.steps=100000'
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+  """Commands inherit it when this process ignores Ctrl-C, as one that a script started in the background does."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def training(commands, workdir, *flags):
+  """A run that has taken some steps; killed in the end."""
+  process = commands.start('segment', f'--workdir={workdir}', *flags, LONG)
+  try:
+    wait_for(lambda: (workdir / 'metrics.jsonl').exists() and (workdir / 'metrics.jsonl').stat().st_size, process)
+    yield process
+  finally:
+    process.kill()
+    process.communicate()
+
+
+def wait_for(condition, process):
+  deadline = time.monotonic() + 200
+  while not condition():
+    assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(commands, config_file, tmp_path, number):
+  with training(commands, tmp_path, f'--config={config_file}') as process:
+    process.send_signal(number)
+    since = time.monotonic()
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 75 and time.monotonic() - since < 30
+  assert err.endswith('\ninterrupted; the same command goes on where it was\n')
+  assert 'Traceback' not in err and len(err.splitlines()) <= 4
+  last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
+  assert last_line['step'] <= checkpoint.latest_step(tmp_path) <= last_line['step'] + 2  # It logs every two steps.
+
+
+def test_a_second_process_on_a_workdir_is_refused(commands, config_file, tmp_path):
+  with training(commands, tmp_path, f'--config={config_file}') as first:
+    second = commands.run('segment', f'--workdir={tmp_path}', f'--config={config_file}', LONG)
+    assert second.returncode == 2 and first.poll() is None
+    assert second.stderr == (
+      f'error: process {first.pid} on {socket.gethostname()} is at work in {tmp_path}; wait until it is done, or choose '
+      'another --workdir\n'
+    )
+
+
+SMALL_FILES = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.argv = ['launch/segment.py', *{flags}]
+runpy.run_module('launch.segment', run_name='__main__', alter_sys=True)
+"""
+
+
+def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp_path):
+  """Here by a limit on the size of files, which Python tells as it tells a full disk."""
+  flags = [f'--config={config_file}', f'--workdir={tmp_path / "run"}', '--config.model.unet_width=16']
+  script = SMALL_FILES.format(flags=flags)
+  environment = {**commands.environment, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+  done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+  assert done.returncode == 2, done.stderr
+  *others, last = done.stderr.splitlines()
+  assert last == (
+    f'error: file too large in {tmp_path / "run"} (or in the temporary folder); there was no checkpoint yet; make room, and '
+    'the same command goes on'
+  )
+  assert all('images/s' in line for line in others)
+  commands.succeed('segment', *flags)
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(commands, config_file, tmp_path):
+  disk = tmp_path / 'disk'
+  disk.mkdir()
+  if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', disk], capture_output=True, check=False).returncode:
+    pytest.skip('only root may mount a small disk')
+  try:
+    flags = (f'--config={config_file}', '--config.segment.eval_every=20', '--config.segment.log_every=20')
+    with training(commands, disk / 'run', *flags) as process:
+      wait_for(lambda: checkpoint.latest_step(disk / 'run'), process)
+      with contextlib.suppress(OSError), (disk / 'filler').open('wb', buffering=0) as filler:
+        while filler.write(b'0' * 4096):
+          pass
+      _, err = process.communicate(timeout=100)
+    step = checkpoint.latest_step(disk / 'run')
+    assert process.returncode == 2, err
+    assert f'no space left on device in {disk / "run"} ' in err and f'; the last checkpoint is that of step {step}; ' in err
+    assert 'Traceback' not in err
+    (disk / 'filler').unlink()
+    with training(commands, disk / 'run', *flags) as process:
+      wait_for(lambda: checkpoint.latest_step(disk / 'run') > step, process)
+    steps = [json.loads(line)['step'] for line in (disk / 'run' / 'metrics.jsonl').read_text().splitlines() if line[-1] == '}']
+    assert steps == list(range(20, 20 * len(steps) + 1, 20))
+  finally:
+    subprocess.run(['umount', '-l', disk], check=True)
+
+
+def test_a_damaged_run_is_not_started_from(commands, config_file, tmp_path):
+  pretrain = ('pretrain', f'--config={config_file}', f'--workdir={tmp_path}/pretrain')
+  segment = ('segment', f'--config={config_file}', f'--workdir={tmp_path}/run', f'--config.init_from={tmp_path}/pretrain')
+  commands.succeed(*pretrain)
+  shutil.rmtree(tmp_path / 'pretrain' / FOLDER / '6' / 'default' / 'd')
+  done = commands.run(*segment)
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert done.stderr.startswith(f'error: {tmp_path}/pretrain/checkpoints/6: the checkpoint cannot be read (')
+  assert "give that run's own command again, which goes on from the one before it" in done.stderr
+  assert not (tmp_path / 'run').exists()
+  assert 'the checkpoint of step 6 cannot be read (' in commands.succeed(*pretrain).stderr
+  assert (tmp_path / 'pretrain' / 'damaged' / '6').is_dir()
+  commands.succeed(*segment)
+
+
+KILLS = 50
+
+
+@pytest.mark.slow
+def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
+  """kill -9 at random moments of a run that saves after every other step; the last process is left to finish."""
+  often = ('--config.pretrain.eval_every=2', '--config.pretrain.log_every=3', '--config.train.steps=800')
+  flags = (f'--config={config_file}', *often)
+  commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/whole')
+  rng = np.random.default_rng(0)
+  killed, reached, saving = 0, set(), 0
+  while killed < KILLS:
+    process = commands.start('pretrain', *flags, f'--workdir={tmp_path}/run')
+    if killed % 5:  # Every fifth is killed while it starts.
+      before = read(tmp_path / 'run')
+      wait_for(lambda before=before: read(tmp_path / 'run') != before, process)
+    time.sleep(rng.uniform(0, 1))
+    assert process.poll() is None, 'the run is over: give it more steps'
+    process.kill()
+    process.communicate()
+    killed += 1
+    reached.add(checkpoint.latest_step(tmp_path / 'run'))
+    saving += any(home.name.endswith('-tmp') for home in (tmp_path / 'run' / FOLDER).glob('*'))
+  commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/run')
+  whole, run = (files.arrays(tmp_path / name / FOLDER / '800') for name in ('whole', 'run'))
+  assert files.digest(whole) == files.digest(run)
+  assert read(tmp_path / 'whole') == read(tmp_path / 'run')
+  with capsys.disabled():
+    print(f'\n{killed} kills, {saving} of them during a save, at {len(reached)} steps from {min(reached)} to {max(reached)}')
+
+
+def read(workdir):
+  """metrics.jsonl, as far as it is there."""
+  return (workdir / 'metrics.jsonl').read_bytes() if (workdir / 'metrics.jsonl').exists() else b''
