@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from ahm_jax import processes
+from ahm_jax.interruption import TRY_AGAIN
 
 from .conftest import ROOT
 
@@ -40,7 +40,7 @@ def test_the_command_that_the_slurm_file_gives_is_understood(commands):
 
 @pytest.mark.parametrize(
   ('code', 'restarts', 'again'),
-  [(0, '0', False), (2, '0', False), (processes.LOST, '0', True), (137, '3', True), (processes.LOST, '20', False)],
+  [(0, '0', False), (2, '0', False), (TRY_AGAIN, '0', True), (137, '3', True), (TRY_AGAIN, '20', False)],
 )
 def test_a_slurm_job_goes_back_into_the_queue_after_a_loss(tmp_path, code, restarts, again):
   for name, line in (('srun', f'echo srun "$@"; exit {code}'), ('scontrol', 'echo scontrol "$@"')):
