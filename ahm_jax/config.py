@@ -75,6 +75,8 @@ class MaskingConfig:
   patch_size: int = 16  # Side of a patch in pixels; 4, 8, 16 or 32.
   exact_count: bool = False  # Hide exactly round(mask_ratio * patches) patches by Gumbel top-k instead of independent draws.
   fill_value: float = 0.0  # What hidden pixels are set to, in normalised units; 0 is mid-grey.
+  # The U-Net sees changed colours (pretrain.augment's) and repairs towards the true ones; else both are of the changed image.
+  restore_colour: bool = False
   action_means: str = 'mask'  # 'mask': action 1 hides a patch. 'keep': action 1 keeps it.
   workers: int = 4  # Parallel actors K; each has batch_size / K images and a key of its own.
   rounds: int = 1  # Masking rounds T of an episode.

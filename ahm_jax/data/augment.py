@@ -4,6 +4,8 @@ Every image has a key of its own, made from its position in the global batch, so
 divided among devices.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
@@ -28,6 +30,25 @@ def augment_batch(
   """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
   return jax.vmap(lambda *example: augment(*example, config))(keys, images / jnp.float32(255), masks.astype(jnp.float32))
+
+
+def recolour_batch(key: jax.Array, images: jax.Array, positions: jax.Array, config: AugmentConfig) -> jax.Array:
+  """The colours of `augment_batch` alone: what it does to images that it has only moved, with the same key and positions.
+
+  Args:
+    images: float32 [b, S, S, C] in [0, 1].
+    positions: int32 [b].
+
+  Returns:
+    Of the same shape and range.
+  """
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+  return jax.vmap(lambda key, image: _recolour(jax.random.split(key)[1], image, config))(keys, images)
+
+
+def geometry_only(config: AugmentConfig) -> AugmentConfig:
+  """The config without changes of colour."""
+  return dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0)
 
 
 def augment(key: jax.Array, image: jax.Array, mask: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array]:

@@ -11,7 +11,7 @@ from jax import lax
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import bound_logits, budget_shift, patch_losses
-from ahm_jax.masking.rollout import Rollout, hide
+from ahm_jax.masking.rollout import Rollout
 from ahm_jax.masking.strategy import WORKERS, Context, Strategy, action_ratio, draw, easing, growing_share, moving_average, stay
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.layers import init_variables
@@ -180,12 +180,10 @@ def _rewards(rollouts: Rollout, state: AgentState | TaughtState, context: Contex
 
 def _teacher_losses(rollouts: Rollout, teacher: Any, context: Context) -> jax.Array:
   """Patch losses [K, T, b, g, g] of the teacher on what the U-Net was given."""
-  masking, observations = context.masking, rollouts.observations
-  images = jnp.broadcast_to(observations[:, :1], observations.shape)
+  images = jnp.broadcast_to(rollouts.observations[:, :1], rollouts.observations.shape)
 
   def flat(x):
     return x.reshape(-1, *x.shape[3:])
 
-  masked = hide(flat(observations), flat(rollouts.hidden), masking.patch_size, masking.fill_value)
-  losses = patch_losses(context.reconstruct(teacher, masked), flat(images), masking.patch_size)
+  losses = patch_losses(context.reconstruct(teacher, flat(rollouts.masked)), flat(images), context.masking.patch_size)
   return losses.reshape(rollouts.losses.shape)

@@ -22,6 +22,7 @@ class Rollout(NamedTuple):
   """T rounds of one worker on b images."""
 
   observations: jax.Array  # [T, b, H, W, C], what the agent saw
+  masked: jax.Array  # [T, b, H, W, C], what the U-Net saw
   actions: jax.Array  # [T, b, g, g]
   hidden: jax.Array  # [T, b, g, g]
   probability: jax.Array  # [T, b, g, g], of being hidden
@@ -45,6 +46,7 @@ def rollout(
   patch_size: int,
   fill_value: float = 0.0,
   rounds: int = 1,
+  distort: Callable[[jax.Array], jax.Array] = lambda images: images,
 ) -> tuple[Rollout, Any]:
   """Hides and repairs, `rounds` times.
 
@@ -56,6 +58,7 @@ def rollout(
     key: this worker's own.
     propose: (observation [b, H, W, C], key) -> Proposal.
     reconstruct: (carry, masked images) -> (reconstruction [b, H, W, C], carry); the carry holds the U-Net's batch statistics.
+    distort: what is done to an observation before patches of it are hidden from the U-Net; the agent sees it as it was.
 
   Returns:
     The rollout and the last carry. Losses carry the gradient to the U-Net; nothing else does.
@@ -64,11 +67,12 @@ def rollout(
   def one_round(state, round_key):
     observation, carry = state
     proposal = propose(observation, round_key)
-    reconstruction, carry = reconstruct(carry, hide(observation, proposal.hidden, patch_size, fill_value))
+    masked = hide(distort(observation), proposal.hidden, patch_size, fill_value)
+    reconstruction, carry = reconstruct(carry, masked)
     losses = patch_losses(reconstruction, images, patch_size)
     pixels = to_pixels(proposal.hidden, patch_size)[..., None]
     repaired = lax.stop_gradient(jnp.where(pixels > 0, reconstruction, observation))
-    return (repaired, carry), (observation, *proposal, losses)
+    return (repaired, carry), (observation, masked, *proposal, losses)
 
   keys = jax.random.split(key, rounds)
   if rounds == 1:

@@ -9,7 +9,7 @@ import optax
 from jax import lax
 
 from ahm_jax.config import AugmentConfig, Config, MaskingConfig, ModelConfig, recipe
-from ahm_jax.data.augment import augment_batch, normalise
+from ahm_jax.data.augment import augment_batch, denormalise, geometry_only, normalise, recolour_batch
 from ahm_jax.data.dataset import Batch, Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
@@ -132,7 +132,9 @@ def make_step(
 
   def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
     progress = state.step / steps
-    images, workers_keys = _workers(batch, key, masking, augmentation)
+    augment_key, masking_key = jax.random.split(key)
+    images, positions = _workers(batch, augment_key, masking, augmentation)
+    workers_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, positions[:, 0])
 
     def propose(observation, round_key):
       return nets.strategy.propose(state.extra, observation, round_key, progress, True)
@@ -141,7 +143,12 @@ def make_step(
       def reconstruct(batch_stats, masked):
         return repair(params, batch_stats, masked)
 
-      def work(images, key):
+      def work(images, positions, key):
+        def distort(observation):
+          if not masking.restore_colour:
+            return observation
+          return normalise(recolour_batch(augment_key, denormalise(observation), positions, augmentation))
+
         done, batch_stats = rollout(
           images,
           key,
@@ -151,10 +158,11 @@ def make_step(
           patch_size=masking.patch_size,
           fill_value=masking.fill_value,
           rounds=masking.rounds,
+          distort=distort,
         )
         return a3c.reconstruction_loss(done.losses, done.hidden), done, batch_stats
 
-      losses, rollouts, batch_stats = jax.vmap(work, out_axes=(0, 0, None), axis_name=WORKERS)(images, workers_keys)
+      losses, rollouts, batch_stats = jax.vmap(work, out_axes=(0, 0, None), axis_name=WORKERS)(images, positions, workers_keys)
       return losses.mean(), (lax.stop_gradient(rollouts), batch_stats)
 
     (loss, (rollouts, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -174,11 +182,13 @@ def make_step(
   return step
 
 
-def _workers(batch: Batch, key: jax.Array, masking: MaskingConfig, augmentation: AugmentConfig) -> tuple[jax.Array, Any]:
-  """Augmented, normalised images [workers here, images a worker, H, W, C], and each worker's key."""
-  augment_key, masking_key = jax.random.split(key)
-  images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augmentation)
+def _workers(batch: Batch, key: jax.Array, masking: MaskingConfig, augmentation: AugmentConfig) -> tuple[jax.Array, jax.Array]:
+  """Augmented, normalised images [workers here, images a worker, H, W, C], and their positions in the global batch.
+
+  Where colours are to be restored, images are only moved: their colours are what the U-Net repairs towards.
+  """
+  if masking.restore_colour:
+    augmentation = geometry_only(augmentation)
+  images, _ = augment_batch(key, batch.images, batch.masks, batch.positions, augmentation)
   workers = masking.workers // lax.axis_size(DEVICES)
-  images = normalise(images).reshape(workers, -1, *images.shape[1:])
-  first_positions = batch.positions.reshape(workers, -1)[:, 0]
-  return images, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, first_positions)
+  return normalise(images).reshape(workers, -1, *images.shape[1:]), batch.positions.reshape(workers, -1)

@@ -9,7 +9,7 @@ import scipy.ndimage
 
 from ahm_jax.config import AugmentConfig
 from ahm_jax.data import augment as module
-from ahm_jax.data.augment import augment, augment_batch, denormalise, normalise
+from ahm_jax.data.augment import augment, augment_batch, denormalise, geometry_only, normalise, recolour_batch
 
 NOTHING = {'flip': False, 'scale': 0.0, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.0}
 
@@ -182,3 +182,14 @@ def test_denormalise_takes_normalise_back():
   x = np.linspace(0, 1, 11, dtype=np.float32)
   np.testing.assert_allclose(denormalise(normalise(x)), x, atol=1e-6)
   np.testing.assert_allclose(denormalise(np.array([-2.0, 0.0, 2.0])), [0, 0.5, 1])
+
+
+def test_moving_and_then_recolouring_is_augmenting():
+  generator = np.random.default_rng(1)
+  images, masks = generator.integers(0, 256, (3, 12, 12, 3), np.uint8), np.zeros((3, 12, 12), np.uint8)
+  key, positions = jax.random.key(4), np.array([0, 5, 2])
+  config = AugmentConfig(brightness=0.3, contrast=0.3, hue=0.1)
+  moved, _ = augment_batch(key, images, masks, positions, geometry_only(config))
+  whole, _ = augment_batch(key, images, masks, positions, config)
+  assert np.abs(moved - whole).max() > 0.05
+  np.testing.assert_allclose(recolour_batch(key, moved, positions, config), whole, atol=1e-6)

@@ -135,7 +135,7 @@ def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images
   batch = images.reshape(1, 1, 6, 16, 16, 2)
   hidden = jnp.ones((1, 1, 6, 4, 4))
   losses = jnp.zeros_like(hidden).at[..., 1, 2].set(1.0)
-  rollouts = Rollout(batch, hidden, hidden, hidden, losses, batch[:, 0])
+  rollouts = Rollout(batch, batch, hidden, hidden, hidden, losses, batch[:, 0])
 
   def hides(state):
     return strategy.propose(state, images.reshape(6, 16, 16, 2), jax.random.key(0), 1.0, False).probability[:, 1, 2].mean()

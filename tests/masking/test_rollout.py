@@ -75,6 +75,18 @@ def test_two_rounds_by_hand():
   np.testing.assert_allclose(done.losses[:, 0], expected, rtol=1e-6)
 
 
+def test_what_the_unet_sees_is_distorted_and_what_it_repairs_towards_is_not():
+  """Ones, distorted to 3/2: visible patches are repaired as 3/2 + 1/4, hidden ones as 1/4."""
+  images = jnp.ones((1, 4, 4, 1))
+  done, _ = rollout(
+    images, jax.random.key(0), hide_brightest_first_row, add(0.25), 0, patch_size=2, distort=lambda seen: seen + 0.5
+  )
+  np.testing.assert_array_equal(done.observations[0], images)
+  np.testing.assert_array_equal(patch_mean(done.masked[0, ..., 0], 2), [[[0, 1.5], [1.5, 1.5]]])
+  np.testing.assert_array_equal(patch_mean(done.last_observation[..., 0], 2), [[[0.25, 1], [1, 1]]])
+  np.testing.assert_allclose(done.losses[0], np.full((1, 2, 2), 9 / 16), rtol=1e-6)
+
+
 def test_the_gradient_goes_through_the_losses_of_each_round_and_not_from_round_to_round():
   images = jnp.ones((1, 4, 4, 1))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ahm_jax import parallel, stages
-from ahm_jax.config import TrainConfig
+from ahm_jax.config import AugmentConfig, TrainConfig
 from ahm_jax.errors import UserError
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.parallel import DEVICES
@@ -137,10 +137,8 @@ def test_untrained_keeps_its_agent_and_options_reach_the_masks(make_config, spli
   assert not np.array_equal(first.params['head']['kernel'], last.params['head']['kernel'])
 
 
-@pytest.fixture(scope='module')
-def watched(make_config, split, start, drive):
-  """One step of two workers and two rounds with bootstrap; what the strategy learnt from is among the metrics."""
-  config = make_config(strategy='ahm', workers=2, rounds=2, bootstrap=True)
+def watch(config, split, start, drive):
+  """One step: the networks, the state before and after, and the metrics, with what the strategy learnt from among them."""
   task = build(config, split)
   nets = pretrain.networks(config.model, config.masking, 3)
 
@@ -154,6 +152,30 @@ def watched(make_config, split, start, drive):
   first = start(task)
   last, (metrics,) = drive(task, first, split)
   return nets, first, last, metrics
+
+
+@pytest.fixture(scope='module')
+def watched(make_config, split, start, drive):
+  """Two workers and two rounds with bootstrap."""
+  return watch(make_config(strategy='ahm', workers=2, rounds=2, bootstrap=True), split, start, drive)
+
+
+def test_the_unet_restores_the_colours_that_it_does_not_see(make_config, split, start, drive, assert_close):
+  config = make_config(strategy='uniform', workers=2, restore_colour=True)
+  colours = AugmentConfig(flip=False, scale=0, brightness=0.3, contrast=0.3, hue=0.1)
+  config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, augment=colours))
+  nets, first, _, metrics = watch(config, split, start, drive)
+  truth = ((split.images / np.float32(255)) - 0.5) / 0.25
+  assert_close(metrics['observations'].reshape(truth.shape), truth)
+  pixels = metrics['hidden'].reshape(-1, 4, 4).repeat(PATCH, -1).repeat(PATCH, -2)[..., None]
+  masked = metrics['masked'].reshape(truth.shape)
+  assert not (masked * pixels).any()
+  shift = np.abs((masked - truth) * (1 - pixels)).sum((1, 2, 3)) / (3 * np.maximum((1 - pixels).sum((1, 2, 3)), 1))
+  assert len(set(shift.round(6).tolist())) == len(truth) and np.median(shift) > 0.1  # Each image in its own way.
+  variables = {'params': first.params, 'batch_stats': first.batch_stats}
+  repaired, _ = nets.unet.clone(axis_name=None).apply(variables, masked, train=True, mutable=['batch_stats'])
+  squares = ((repaired - truth) ** 2 * pixels).reshape(2, -1).sum(1) / (3 * pixels.reshape(2, -1).sum(1))
+  assert_close(metrics['loss'], squares.mean())
 
 
 def test_the_unet_learns_from_the_hidden_patches_alone(watched, split, assert_close):
