@@ -175,6 +175,7 @@ class GridConfig:
   labels: tuple[int, ...] = (20, 50)
   seeds: tuple[int, ...] = (0, 1, 2)
   classify: bool = True
+  results: tuple[str, ...] = ()  # Files results.json of this grid from elsewhere; their cells are compared and not run again.
 
 
 @dataclass(frozen=True)

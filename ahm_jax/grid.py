@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ahm_jax import rundir, snapshots, stages, writer
-from ahm_jax.config import SCRATCH, Config, to_dict, with_init
+from ahm_jax import results, rundir, snapshots, stages, writer
+from ahm_jax.config import SCRATCH, Config, with_init
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import compare, metrics, pictures, report
 from ahm_jax.evaluation.examples import make_examples
 from ahm_jax.masking.strategy import fully_eased
 from ahm_jax.training import pretrain as pretraining
 
-AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
 MOVEMENT = 6  # Steps shown of how a policy moved.
 PAUSE = 2.0  # Seconds between looks at cells that other processes hold.
 
@@ -52,15 +51,16 @@ class Cell:
 
 
 def reproduce(config: Config, workdir: Path) -> dict:
-  """Runs every cell that is not finished yet, then compares them all.
+  """Runs every cell that is not finished yet, here or in the files of `grid.results`, then compares them all.
 
-  Writes results.json, report.html and pictures into `workdir`, and returns what results.json holds.
+  Writes results.json, report.html and pictures into `workdir`, and returns what results.json holds, see `results.tree`.
   """
   for init in set(config.grid.inits) - {SCRATCH}:
     stages.check_workers(with_init(config, init))
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
   stages.check_splits(config, data)
+  elsewhere = results.read(config.grid.results, config, data.name)
   rundir.claim(workdir, 'reproduce', config)
   cells = [
     Cell(workdir, init, labels, seed)
@@ -68,8 +68,9 @@ def reproduce(config: Config, workdir: Path) -> dict:
     for labels in config.grid.labels
     for init in config.grid.inits
   ]
+  cells = [cell for cell in cells if cell.key not in elsewhere.scores]
   _run_all(cells, config, data)
-  return _collect(cells, config, workdir, data)
+  return _collect(cells, elsewhere, config, workdir, data)
 
 
 def _run_all(cells: list[Cell], config: Config, data: Dataset) -> None:
@@ -122,21 +123,18 @@ def _is_finished(workdir: Path, config: Config) -> bool:
   return evaluation.exists() and json.loads(evaluation.read_text())['split'] == config.evaluate.split
 
 
-def _collect(cells: list[Cell], config: Config, workdir: Path, data: Dataset) -> dict:
-  per_image = {}
+def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdir: Path, data: Dataset) -> dict:
+  found = results.Cells({}, {}, {})
   for cell in cells:
     rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
-    per_image[cell.key] = {row['image']: row['dice'] for row in rows}
-  scores = [_scores(cell) for cell in cells]
-  results = {
-    'dataset': data.name,
-    'split': config.evaluate.split,
-    'config': to_dict(config),
-    'cells': scores,
-    'summary': compare.summarise_grid(scores, per_image, config.evaluate.bootstrap_samples),
-    'agent': {init: _agent(init, cells) for init in config.grid.inits if init != SCRATCH},
-  }
-  rundir.write_json(workdir / 'results.json', results)
+    found.dice[cell.key] = {row['image']: row['dice'] for row in rows}
+    found.scores[cell.key] = _scores(cell)
+    if cell.init != SCRATCH:
+      agent = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
+      found.agents[cell.init, cell.seed] = {name: agent[name] for name in results.AGENT_METRICS}
+  joined = results.Cells(*(own | other for own, other in zip(found, elsewhere, strict=True)))
+  tree = results.tree(joined, config, data.name)
+  rundir.write_json(workdir / results.FILE, tree)
   curves = {
     f'{directory.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(directory)
     for cell in cells
@@ -144,13 +142,13 @@ def _collect(cells: list[Cell], config: Config, workdir: Path, data: Dataset) ->
     if directory.exists()
   }
   shown = _shown(cells, config, data)
-  report.write_report(results, curves, shown, workdir / 'report.html')
+  report.write_report(tree, curves, shown, workdir / 'report.html')
   if shown.examples:
     report.write_masks_picture(shown.examples, workdir / 'masks.png')
   for name in ('strategies', 'movement'):
     if sheet := getattr(shown, name):
       sheet.save(workdir / f'{name}.png', optimize=True)
-  return results
+  return tree
 
 
 def _metrics(directory: Path) -> list[dict]:
@@ -166,20 +164,16 @@ def _scores(cell: Cell) -> dict:
   return scores
 
 
-def _agent(init: str, cells: list[Cell]) -> dict:
-  """The learning metrics of a strategy's agents, their mean over seeds; None where no seed has one."""
-  directories = sorted({cell.pretrain_dir for cell in cells if cell.init == init})
-  found = [json.loads((directory / stages.EVALUATION).read_text()) for directory in directories]
-  known = {name: [item[name] for item in found if item[name] is not None] for name in AGENT_METRICS}
-  return {name: float(np.mean(values)) if values else None for name, values in known.items()}
-
-
 def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
   """Held-out images through the first cell of the last init that pre-trains: by default, AHM with the fewest labels."""
   count = config.evaluate.report_images
   split = data.splits[config.evaluate.split]
   split = split.take(np.flatnonzero(split.has_mask))
-  first = {init: next(cell for cell in cells if cell.init == init) for init in config.grid.inits if init != SCRATCH}
+  first = {
+    init: next(cell for cell in cells if cell.init == init)
+    for init in dict.fromkeys(cell.init for cell in cells)
+    if init != SCRATCH
+  }
   if not first or not len(split) or not count:
     return report.Shown()
   cell = list(first.values())[-1]

@@ -45,7 +45,11 @@ def check(workdir: Path, stage: str, config: Config) -> None:
   """
   path = Path(workdir) / FILE
   if path.exists():
-    _compare(path, json.loads(json.dumps({'stage': stage, 'config': to_dict(config)})))
+    held, old = _held(path)
+    if held != stage:
+      raise UserError(f'{workdir} holds a {held} run, not a {stage} run; choose another --workdir')
+    remedy = 'choose another --workdir, or set the field back'
+    compare(f'{workdir} holds a {stage} run', stage, old, config, remedy=remedy)
 
 
 def claim(workdir: Path, stage: str, config: Config) -> None:
@@ -129,19 +133,22 @@ def _finite(tree: Any) -> Any:
   return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _compare(path: Path, run: dict) -> None:
-  stage, config = _held(path)
-  old = _flatten(json.loads(json.dumps(to_dict(from_config_dict(config)))))  # Fields added since take their defaults.
-  if stage != run['stage']:
-    raise UserError(f'{path.parent} holds a {stage} run, not a {run["stage"]} run; choose another --workdir')
-  new = _flatten(run['config'])
+def compare(what: str, stage: str, held: dict, config: Config, free: tuple[str, ...] = (), remedy: str = '') -> None:
+  """Makes sure that a config that was written down differs from this one in nothing that a result of the stage depends on.
+
+  Args:
+    what: begins the sentence that says what differs.
+    held: the written config; fields added since take their defaults.
+    free: fields that may differ besides.
+
+  Raises:
+    UserError: it does.
+  """
+  old, new = (_flatten(json.loads(json.dumps(to_dict(item)))) for item in (from_config_dict(held), config))
   for name in dict.fromkeys([*new, *old]):
-    free = any(name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage]))
-    if not free and old.get(name) != new.get(name):
-      raise UserError(
-        f'{path.parent} holds a {stage} run with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; '
-        'choose another --workdir, or set the field back'
-      )
+    is_free = any(name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage], *free))
+    if not is_free and old.get(name) != new.get(name):
+      raise UserError(f'{what} with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; {remedy}')
 
 
 def _held(path: Path) -> tuple[str, dict]:

@@ -97,7 +97,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
       ('Failures', 'The lowest Dice of the same run, worst first.', _example_views(shown.failures)),
     ],
     colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
-    cell_columns=list(dict.fromkeys(key for cell in results['cells'] for key in cell)),
+    cell_columns=[key for key in dict.fromkeys(key for cell in results['cells'] for key in cell) if key != 'dice_per_image'],
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
   )
   Path(path).write_text(page, encoding='utf-8')

@@ -26,7 +26,7 @@ def grid(commands, config_file, tmp_path_factory):
 def test_results_have_the_documented_form(grid):
   workdir, _ = grid
   results = read(workdir / 'results.json')
-  assert set(results) == {'dataset', 'split', 'config', 'cells', 'summary', 'agent'}
+  assert set(results) == {'dataset', 'split', 'config', 'images', 'cells', 'pretrainings', 'summary', 'agent'}
   assert (results['dataset'], results['split']) == ('lesions', 'test')
   assert results['config']['data']['labels'] == 6
   assert [(cell['init'], cell['labels'], cell['seed']) for cell in results['cells']] == [
@@ -37,6 +37,9 @@ def test_results_have_the_documented_form(grid):
   assert all(set(cell) >= CELL for cell in results['cells'])
   assert [(row['init'], row['labels']) for row in results['summary']] == [('scratch', 6), ('uniform', 6), ('ahm', 6)]
   assert all(set(row) >= ROW for row in results['summary'])
+  assert results['images'] == [f'test{number}' for number in range(14, 19)]
+  assert all(len(cell['dice_per_image']) == 5 for cell in results['cells'])
+  assert [(item['init'], item['seed']) for item in results['pretrainings']] == [('uniform', 0), ('ahm', 0)]
   assert set(results['agent']) == {'uniform', 'ahm'}
   assert all(set(values) == AGENT for values in results['agent'].values())
 
@@ -170,3 +173,37 @@ def test_an_init_may_change_fields(commands, config_file, grid, tmp_path):
   assert results['agent'][init]['mask_ratio'] == pytest.approx(0.4, abs=0.15)
   assert results['cells'][0] == read(grid[0] / 'results.json')['cells'][0]
   assert init in (tmp_path / 'report.html').read_text()
+
+
+def test_cells_from_elsewhere_are_compared_and_not_run_again(commands, config_file, grid, tmp_path):
+  before = read(grid[0] / 'results.json')
+  flags = (f'--config.grid.results={grid[0] / "results.json"}', '--config.grid.inits=("scratch",)', '--config.grid.seeds=(0,1)')
+  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', *flags)
+  assert [path.name for path in tmp_path.glob('segment/*/*/*')] == ['seed1'] and not (tmp_path / 'pretrain').exists()
+  results = read(tmp_path / 'results.json')
+  cells = {(cell['init'], cell['seed']): cell for cell in results['cells']}
+  assert set(cells) == {('scratch', 1), ('scratch', 0), ('uniform', 0), ('ahm', 0)}
+  assert cells['ahm', 0] == before['cells'][2]
+  rows = {row['init']: row for row in results['summary']}
+  assert rows['scratch']['seeds'] == 2 and rows['ahm']['seeds'] == 1
+  assert rows['scratch']['dice'] == pytest.approx((cells['scratch', 0]['dice'] + cells['scratch', 1]['dice']) / 2, abs=1e-5)
+  assert rows['ahm']['vs_scratch'] == pytest.approx(before['summary'][2]['vs_scratch'], abs=2e-5)
+  assert results['agent'] == before['agent']
+  assert (tmp_path / 'report.html').exists()
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'split': 'validation'}, "is of split 'validation', not 'test'"),
+    ({'dataset': 'others'}, "is of dataset 'others', not 'lesions'"),
+    ({'cells': [{}]}, 'cannot be read as a results.json'),
+    ({'config': {'segment': {'steps': 5}}}, 'with config.'),
+  ],
+)
+def test_results_that_do_not_belong_to_the_grid_are_refused(commands, config_file, grid, tmp_path, change, said):
+  path = tmp_path / 'results.json'
+  path.write_text(json.dumps(read(grid[0] / 'results.json') | change))
+  done = commands.fork('reproduce', f'--config={config_file}', f'--workdir={tmp_path / "run"}', f'--config.grid.results={path}')
+  assert done.returncode == 2 and done.stderr.startswith(f'error: {path}, in config.grid.results,') and said in done.stderr
+  assert not (tmp_path / 'run' / 'run.json').exists()

@@ -1,0 +1,92 @@
+"""results.json: what a grid found, cell by cell, and cells that the same grid found elsewhere."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ahm_jax import rundir
+from ahm_jax.config import Config, to_dict
+from ahm_jax.errors import UserError
+from ahm_jax.evaluation import compare
+
+FILE = 'results.json'
+AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
+DIGITS = 5  # Of each image's Dice.
+
+
+class Cells(NamedTuple):
+  """What is known of cells and of pre-trainings."""
+
+  scores: dict[compare.Key, dict]  # By init, labels, seed; with 'init', 'labels' and 'seed' in it.
+  dice: dict[compare.Key, dict[str, float]]  # Of each image; nan where prediction and truth are both empty.
+  agents: dict[tuple[str, int], dict]  # AGENT_METRICS by init, seed; None where there is no value.
+
+
+def tree(cells: Cells, config: Config, dataset: str) -> dict[str, Any]:
+  """What results.json holds.
+
+  Returns:
+    'dataset', 'split', 'config'; 'images': names of the scored images; 'cells': the scores of each cell, with
+    'dice_per_image' in the order of 'images'; 'pretrainings': AGENT_METRICS of each init and seed; 'summary': of
+    `compare.summarise_grid`; 'agent': AGENT_METRICS by init, means over seeds.
+
+  Raises:
+    UserError: cells were scored on different images.
+  """
+  summary = compare.summarise_grid(list(cells.scores.values()), cells.dice, config.evaluate.bootstrap_samples)
+  images = sorted(next(iter(cells.dice.values())))
+  return {
+    'dataset': dataset,
+    'split': config.evaluate.split,
+    'config': to_dict(config),
+    'images': images,
+    'cells': [
+      {**scores, 'dice_per_image': [round(cells.dice[key][image], DIGITS) for image in images]}
+      for key, scores in cells.scores.items()
+    ],
+    'pretrainings': [{'init': init, 'seed': seed, **values} for (init, seed), values in cells.agents.items()],
+    'summary': summary,
+    'agent': {init: _mean(cells, init) for init in dict.fromkeys(init for init, _ in cells.agents)},
+  }
+
+
+def _mean(cells: Cells, init: str) -> dict[str, float | None]:
+  found = [values for (name, _), values in cells.agents.items() if name == init]
+  known = {metric: [values[metric] for values in found if values[metric] is not None] for metric in AGENT_METRICS}
+  return {metric: math.fsum(values) / len(values) if values else None for metric, values in known.items()}
+
+
+def read(paths: Sequence[str], config: Config, dataset: str) -> Cells:
+  """The cells of results.json files of this grid that were made elsewhere; of a cell in two of them, the first.
+
+  Raises:
+    UserError: a file is no results.json, or is that of another data set, split or config.
+  """
+  found = Cells({}, {}, {})
+  for path in map(Path, paths):
+    try:
+      held = json.loads(path.expanduser().read_text())
+      _check(path, held, config, dataset)
+      for cell in held['cells']:
+        key = cell['init'], cell['labels'], cell['seed']
+        dice = [math.nan if value is None else float(value) for value in cell.pop('dice_per_image')]
+        found.scores.setdefault(key, cell)
+        found.dice.setdefault(key, dict(zip(held['images'], dice, strict=True)))
+      for agent in held['pretrainings']:
+        found.agents.setdefault((agent['init'], agent['seed']), {name: agent[name] for name in AGENT_METRICS})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+      raise UserError(
+        f'{path}, in config.grid.results, cannot be read as a results.json of launch.reproduce; leave it out'
+      ) from error
+  return found
+
+
+def _check(path: Path, held: dict, config: Config, dataset: str) -> None:
+  for name, own in (('dataset', dataset), ('split', config.evaluate.split)):
+    if held[name] != own:
+      raise UserError(f'{path}, in config.grid.results, is of {name} {held[name]!r}, not {own!r}; leave it out')
+  rundir.compare(
+    f'{path}, in config.grid.results,', 'reproduce', held['config'], config, free=('data.root',), remedy='leave it out'
+  )
