@@ -75,6 +75,11 @@ def shown(path: Path) -> str:
   return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def is_volume(path: Path) -> bool:
+  """Whether a file may hold many slices."""
+  return suffix(path.name) in VOLUMES
+
+
 def read(
   path: Path, channels: int, *, window: Sequence[float] | None = None, at_least: tuple[int, int] | None = None
 ) -> Picture:
@@ -91,7 +96,7 @@ def read(
     UserError: reading it needs a package that is not installed.
   """
   path = Path(path)
-  if suffix(path.name) not in VOLUMES:
+  if not is_volume(path):
     return _read_raster(path, channels, window, at_least)
   slices = read_slices(path, channels, window=window)
   if len(slices) > 1:
@@ -119,7 +124,7 @@ def read_slices(
   Raises: as `read`.
   """
   path = Path(path)
-  if suffix(path.name) not in VOLUMES:
+  if not is_volume(path):
     return [('', _read_raster(path, channels, window, at_least))]
   from ahm_jax.data import medical  # Here, since few need its packages.
 
@@ -149,12 +154,19 @@ def read_mask(path: Path, classes: Sequence[str] = ()) -> np.ndarray:
 def read_mask_slices(path: Path, classes: Sequence[str] = (), *, axis: int = 2) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one; see `read_slices` and `read_mask`."""
   path = Path(path)
-  if suffix(path.name) not in VOLUMES:
+  if not is_volume(path):
     return [as_mask(_mask_values(path), path, classes)]
   from ahm_jax.data import medical
 
   with decoding(path):
     return list(as_mask(medical.read_labels(path, axis), path, classes))
+
+
+def check_pair(image: Path, mask: Path) -> None:
+  """Refuses (Unfit) a volume and its mask whose axes mean different things, which their sizes alone may not show."""
+  from ahm_jax.data import medical
+
+  medical.check_pair(image, mask)
 
 
 def as_mask(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarray:
