@@ -186,10 +186,10 @@ def _fingerprint(config: DataConfig) -> str:
     parts['counts'] = [config.phantom.train, config.phantom.validation, config.phantom.test]
   else:
     root = Path(config.root).expanduser().resolve()
-    table = root / 'labels.csv'
+    table = folder.read_table(root)
     parts |= {'root': str(root), 'skip': config.skip_unreadable, 'fractions': list(config.split_fractions)}
     parts |= {'classes': config.mask_classes, 'window': config.window, 'slices': [config.slice_axis, config.every_slice]}
-    parts['table'] = hashlib.sha256(table.read_bytes()).hexdigest() if table.exists() else None
+    parts['table'] = None if table is None else hashlib.sha256(table).hexdigest()
     parts['files'] = sorted(_stamps(root / 'images')) + sorted(_stamps(root / 'masks'))
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -199,7 +199,7 @@ def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:
   if folder.is_dir():
     with os.scandir(folder) as entries:
       for entry in entries:
-        if entry.is_file():
+        if Path(entry.path).is_file():  # The entry's own fails on links in a ring.
           stat = entry.stat()
           yield entry.path, stat.st_size, stat.st_mtime_ns
 
