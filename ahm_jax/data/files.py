@@ -14,6 +14,7 @@ Alpha is ignored, not blended: what lies under transparent pixels is image too, 
 """
 
 import contextlib
+import ctypes
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,6 +46,10 @@ SAMPLED = 2**22  # Values of a volume, evenly spaced, that its percentiles are t
 # Pillow warns of bombs, and of damage that it reads past. Filters are shared by threads, so they cannot be set for one read.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('error', category=UserWarning, module=r'PIL\.')
+
+# libtiff prints what is wrong with a file, where one line of ours is to say it.
+with contextlib.suppress(OSError, AttributeError):
+  ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class Unreadable(Exception):
@@ -177,9 +182,10 @@ def as_mask(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarra
   if classes:
     other = [value for value in found.tolist() if value not in range(len(classes) + 1)]
     if other:
+      names = ', '.join(f'{index} {name}' for index, name in enumerate(('background', *classes[:6])))
       raise Unfit(
         f'{shown(path)} holds the value {other[0]:g}, but config.data.mask_classes names {len(classes)} '
-        f'(0 is background, 1 to {len(classes)} are {", ".join(classes)}); name every class, or mend the mask'
+        f'({names}{", ..." if len(classes) > 6 else ""}); name every class, or mend the mask'
       )
     return values.astype(np.uint8)
   if found.tolist() not in ([], [0], [1], [255], [0, 1], [0, 255]):

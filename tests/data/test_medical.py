@@ -3,6 +3,8 @@
 import gzip
 import subprocess
 import sys
+import tomllib
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -483,3 +485,29 @@ def test_a_gzip_bomb_is_not_inflated(tmp_path):
 def test_patient_of_a_broken_file(tmp_path):
   (tmp_path / 'a.dcm').write_bytes(b'nothing')
   assert medical.patient(tmp_path / 'a.dcm') == ''
+
+
+def test_what_headers_promise_takes_no_memory(tmp_path):
+  """Half a gigabyte each, and files of a kilobyte."""
+  whole = np.zeros((8, 8), np.uint8)
+  paths = [
+    lying_nifti(tmp_path / 'a.nii', dim=[3, 640, 640, 640, 1, 1, 1, 1]),
+    lying_nifti(tmp_path / 'b.nii.gz', dim=[3, 640, 640, 640, 1, 1, 1, 1]),
+    dicom(tmp_path / 'c.dcm', whole, Rows=8000, Columns=8000, NumberOfFrames=4, BitsAllocated=16),
+  ]
+  tracemalloc.start()
+  try:
+    for path in paths:
+      with pytest.raises(Unreadable):
+        files.read_slices(path, 3)
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+  finally:
+    tracemalloc.stop()
+
+
+def test_the_extra_is_installed_for_the_tests_and_pinned():
+  root = Path(dataset.__file__).parents[2]
+  extras = tomllib.loads((root / 'pyproject.toml').read_text())['project']['optional-dependencies']
+  assert set(extras['medical']) == {'nibabel', 'pydicom'} <= set(extras['test'])
+  pinned = {line.partition('==')[0] for line in (root / 'launch' / 'constraints.txt').read_text().splitlines()}
+  assert {*extras['test'], 'sortedcontainers', 'importlib-resources'} <= pinned
