@@ -11,7 +11,7 @@ from ahm_jax.evaluation.evaluate import at_own_size, classification_rows, segmen
 
 def png(mask):
   file = io.BytesIO()
-  Image.fromarray(mask.astype(np.uint8) * 255).save(file, 'png')
+  Image.fromarray(mask).save(file, 'png')
   return file.getvalue()
 
 
