@@ -276,13 +276,13 @@ def _read_raster(path: Path, channels: int, window: Sequence[float] | None, at_l
     picture.load()
     if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):  # Taken with the camera turned by a quarter.
       width, height = height, width
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith(('I', 'F')):
-      values = np.asarray(upright)
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode.startswith(('I', 'F')):
+      values = np.asarray(picture)
       pixels = with_channels(to_bytes(values, *value_range(values, window)), channels)
     else:
-      upright.info.pop('transparency', None)
-      pixels = np.asarray(upright.convert(mode)).reshape(upright.height, upright.width, channels)
+      picture.info.pop('transparency', None)
+      pixels = np.asarray(picture.convert(mode)).reshape(picture.height, picture.width, channels)
   return Picture(pixels, None, (height, width))
 
 
@@ -290,9 +290,9 @@ def _mask_values(path: Path) -> np.ndarray:
   """What a mask stores: bool or a number, [H, W]."""
   with decoding(path), _open(path) as picture:
     picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    array = np.asarray(upright)
-    colours = len(upright.getbands()) - ('A' in upright.getbands())
+    ImageOps.exif_transpose(picture, in_place=True)
+    array = np.asarray(picture)
+    colours = len(picture.getbands()) - ('A' in picture.getbands())
   if array.ndim == 3:
     if (array[..., :colours] != array[..., :1]).any():
       raise Unfit(f'{shown(path)} is a colour image; a mask has one channel of 0 and 1, or of 0 and 255, or of class indices')
