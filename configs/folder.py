@@ -1,6 +1,6 @@
 r"""Your own images: a folder of images, with masks and labels for some of them.
 
-  DIR/images/NAME.jpg   (or .png, .bmp, .tif, .webp), of any size
+  DIR/images/NAME.jpg   (or .png, .bmp, .tif, .webp; .dcm; .nii, .nii.gz), of any size, 8 or 16 bits, grey or colour
   DIR/masks/NAME.png    one channel, 0 and 255 or 0 and 1, of the image's size
   DIR/labels.csv        columns image,label,split,group; of them only image is required
 
@@ -14,6 +14,19 @@ groups are dealt to the splits from config.data.split_seed, in the shares config
   launch/with_env python -m launch.segment --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine_50 \
     --config.init_from=runs/mine_ahm --config.data.labels=50
   launch/with_env python -m launch.reproduce --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine_grid
+
+Several classes: masks hold 0 for background and 1, 2, ... for the names in --config.data.mask_classes=liver,tumour; of a
+palette image the indices count, not the colours.
+
+DICOM and NIfTI (pip install -e '.[medical]', which launch/with_env has done): a NIfTI volume, and a DICOM file of several
+frames, gives one image a slice, named NAME_s0000, NAME_s0001, ...; its row in labels.csv is that of NAME. Slices lie across
+axis config.data.slice_axis of the volume in RAS+ orientation, and every config.data.every_slice-th is taken. The mask of a
+volume is a volume of the same shape and orientation, NIfTI for NIfTI; a slice where it is empty counts as an image without
+lesion. The slices of a volume are one group, as are the DICOM files of a patient (PatientID), where labels.csv gives no group.
+What has more than 8 bits is shown by --config.data.window=CENTRE,WIDTH, else by the DICOM file's own window, else from the
+0.5th to the 99.5th percentile of each file. Where the pixels' spacing is known, distances are scored in mm too.
+
+Links that lead out of DIR, names with control characters and images of more than 89 million pixels are refused.
 
 prepare_data checks every file, and can be left out: the others prepare what they need. reproduce runs the whole comparison of
 scratch, uniform and ahm, at the numbers of labels in config.grid.labels. The sizes are a GPU's work, 224 px and base width 64;

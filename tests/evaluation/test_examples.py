@@ -25,7 +25,7 @@ class Brighten:
 
 def png(mask):
   file = io.BytesIO()
-  Image.fromarray(mask.astype(np.uint8) * 255).save(file, 'png')
+  Image.fromarray(mask).save(file, 'png')
   return file.getvalue()
 
 

@@ -1,3 +1,4 @@
+import csv
 import math
 
 import numpy as np
@@ -62,6 +63,48 @@ def test_hausdorff95_equals_brute_force(seed):
   expected = max(np.percentile(distances.min(1), 95), np.percentile(distances.min(0), 95))
   assert metrics.hausdorff95(prediction, truth) == pytest.approx(expected, abs=1e-9)
   assert metrics.hausdorff95(truth, prediction) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_hausdorff95_in_millimetres_equals_brute_force(seed):
+  """Pixels of 0.4 mm x 1.5 mm."""
+  rng = np.random.default_rng(seed)
+  prediction, truth, spacing = blob(rng), blob(rng), np.float32([0.4, 1.5])
+  distances = cdist(border(prediction) * spacing, border(truth) * spacing)
+  expected = max(np.percentile(distances.min(1), 95), np.percentile(distances.min(0), 95))
+  scores = metrics.segmentation_scores(prediction, truth, spacing)
+  assert scores['hd95_mm'] == pytest.approx(expected, rel=1e-6)
+  assert scores['hd95'] == metrics.hausdorff95(prediction, truth)
+
+
+def test_millimetres_by_hand():
+  """A square moved by 3 rows of 2 mm, or by 3 columns of 0.5 mm; a missed one; and pixels of unknown size."""
+  truth, down, across = np.zeros((3, 30, 40), bool)
+  truth[5:15, 5:15], down[8:18, 5:15], across[5:15, 8:18] = True, True, True
+  spacing = (2.0, 0.5)
+  assert metrics.segmentation_scores(down, truth, spacing)['hd95_mm'] == pytest.approx(6)
+  assert metrics.segmentation_scores(across, truth, spacing)['hd95_mm'] == pytest.approx(1.5)
+  assert metrics.segmentation_scores(np.zeros_like(truth), truth, spacing)['hd95_mm'] == math.hypot(60, 20)
+  assert math.isnan(metrics.segmentation_scores(np.zeros_like(truth), np.zeros_like(truth), spacing)['hd95_mm'])
+  for unknown in ((math.nan, math.nan), (math.nan, 1.0)):
+    assert 'hd95_mm' not in metrics.segmentation_scores(down, truth, unknown)
+
+
+def test_the_mean_in_millimetres_is_over_the_images_of_known_spacing(tmp_path):
+  truth, down, empty = np.zeros((3, 30, 40), bool)
+  truth[5:15, 5:15], down[8:18, 5:15] = True, True
+  rows = [
+    {'image': 'a', **metrics.segmentation_scores(down, truth)},
+    {'image': 'b', **metrics.segmentation_scores(down, truth, (2, 1))},
+    {'image': 'c', **metrics.segmentation_scores(down, truth, (4, 1))},
+    {'image': 'd', **metrics.segmentation_scores(empty, empty, (4, 1))},
+  ]
+  assert metrics.summarise(rows)['hd95_mm'] == pytest.approx((6 + 12) / 2)
+  assert 'hd95_mm' not in metrics.summarise(rows[:1])
+  metrics.write_per_image(tmp_path / 'a.csv', rows)
+  back = metrics.read_per_image(tmp_path / 'a.csv')
+  assert math.isnan(back[0]['hd95_mm']) and back[2]['hd95_mm'] == 12
+  assert metrics.summarise(back) == metrics.summarise(rows)
 
 
 def test_hausdorff95_takes_the_larger_direction_not_the_pool():
@@ -210,3 +253,14 @@ def test_per_image_csv_round_trip(tmp_path):
   assert [type(back[0][key]) for key in ('image', 'tp', 'dice')] == [str, int, float]
   assert back[1]['image'] == 'é2' and math.isnan(back[1]['dice']) and back[1]['label'] == ''
   assert metrics.summarise(back) == metrics.summarise(rows)
+
+
+@pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', "'=1", "'", 'a=1', '=HYPERLINK("x")', '<b>', 'a,b'])
+def test_texts_that_begin_like_formulas_are_written_so_that_they_are_not_run(tmp_path, name):
+  scores = metrics.segmentation_scores(np.ones((2, 2), bool), np.ones((2, 2), bool))
+  rows = [{'image': name, **scores, 'label': name, 'predicted': 'x', f'probability_{name}': 0.5}]
+  metrics.write_per_image(tmp_path / 'a.csv', rows)
+  with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
+    cells = [cell for row in csv.reader(file) for cell in row]
+  assert not [cell for cell in cells if cell.startswith(('=', '+', '-', '@', '\t', '\r'))]
+  assert metrics.read_per_image(tmp_path / 'a.csv') == rows
