@@ -12,268 +12,96 @@ Both write one kind of record in array_record files, which `tfds.builder_from_di
 The info's metadata hold `class_names` and `notes`, lines for the user.
 """
 
-import collections
-import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import phantom
-from ahm_jax.errors import UserError
+from ahm_jax.data import files, phantom
+from ahm_jax.data.files import Unfit, Unreadable
+from ahm_jax.data.folder import SPLITS, Item, list_folder
 
-SPLITS = ('train', 'validation', 'test')
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-PROBLEMS_SHOWN = 3
 CHUNK = 64  # Images that are read before any of them is written; bounds the memory that preparation takes.
-
-
-class Item(NamedTuple):
-  """One image of a folder."""
-
-  name: str
-  image: Path
-  mask: Path | None
-  label: str
-  split: str
-  group: str
-  listed: bool  # Whether labels.csv has a row for it (or there is no labels.csv).
-
-
-def refuse(root: Path, problems: list[str]) -> None:
-  """Raises a UserError of one line with the first few of `problems`, if there are any."""
-  if problems:
-    more = len(problems) - PROBLEMS_SHOWN
-    rest = f'; and {more} more like these' if more > 0 else ''
-    raise UserError(f'{root}: ' + '; '.join(problems[:PROBLEMS_SHOWN]) + rest)
-
-
-# The folder's layout.
-
-
-def list_folder(config: DataConfig) -> list[Item]:
-  """Lists the images of `config.root` with mask, label, split and group, ordered by name; reads no pixels.
-
-  Raises:
-    UserError: the folder's files, or its labels.csv, do not fit together.
-  """
-  root = Path(config.root).expanduser()
-  if not (root / 'images').is_dir():
-    raise UserError(f'{root}: there is no folder images/; put the images there, masks in masks/, or set config.data.root')
-  problems: list[str] = []
-  images = _by_stem(root, 'images', problems)
-  masks = _by_stem(root, 'masks', problems)
-  if not images:
-    raise UserError(f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}')
-  problems += [
-    f'masks/{masks[name].name} has no image; add images/{name}.jpg (or .png) or remove the mask'
-    for name in masks
-    if name not in images
-  ]
-  table = root / 'labels.csv'
-  columns, rows = _read_rows(table, images, problems) if table.exists() else ([], None)
-  refuse(root, problems)
-  has_splits = 'split' in columns
-  items = []
-  for name, path in images.items():
-    row = {} if rows is None else rows.get(name)
-    listed = row is not None
-    row = row or {}
-    mask = masks.get(name) if listed else None
-    split = row.get('split', '') if listed and has_splits else 'train'
-    items.append(Item(name, path, mask, row.get('label', ''), split, row.get('group') or name, listed))
-  if not has_splits:
-    return _split_by_group(items, config.split_fractions, config.split_seed)
-  refuse(root, _crossing_groups(items))
-  return items
-
-
-def _by_stem(root: Path, folder: str, problems: list[str]) -> dict[str, Path]:
-  """Image files of a folder by name without suffix, in order; an empty dict where there is no such folder."""
-  found: dict[str, Path] = {}
-  if not (root / folder).is_dir():
-    return found
-  for path in sorted((root / folder).iterdir()):
-    if path.name.startswith('.') or path.suffix.lower() not in SUFFIXES or not path.is_file():
-      continue
-    if path.stem in found:
-      problems.append(f'{folder}/{found[path.stem].name} and {folder}/{path.name} have the same name; keep one of them')
-    found.setdefault(path.stem, path)
-  return dict(sorted(found.items()))
-
-
-def _read_rows(table: Path, images: dict[str, Path], problems: list[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
-  """Reads labels.csv: its columns, and its rows by image name. Appends what is wrong with rows to `problems`."""
-  try:
-    with table.open(newline='', encoding='utf-8-sig') as file:
-      reader = csv.DictReader(file)
-      columns = [(name or '').strip() for name in reader.fieldnames or []]
-      reader.fieldnames = columns
-      raw = [(reader.line_num, {key: (row.get(key) or '').strip() for key in columns}) for row in reader]
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{table}: cannot be read as comma-separated UTF-8 text ({error}); save it as such') from error
-  if 'image' not in columns:
-    raise UserError(f'{table}: has no column image, only {columns}; its first line should be image,label,split,group')
-  files = {path.name: stem for stem, path in images.items()}
-  rows: dict[str, dict[str, str]] = {}
-  for line, row in raw:
-    value = row['image']
-    name = value if value in images else files.get(value, value)
-    where = f'labels.csv line {line}'
-    if '/' in value or '\\' in value or value in ('', '.', '..'):
-      problems.append(f'{where}: {value!r} is not an image name; write the bare name of a file in images/')
-    elif name not in images:
-      problems.append(f'{where} names {value!r}, which is not in images/; add the image or remove the row')
-    elif name in rows:
-      problems.append(f'{where}: {value!r} has a row already; keep one of them')
-    elif 'split' in columns and row['split'] not in SPLITS:
-      problems.append(f'{where}: split of {value!r} is {row["split"]!r}; it may be {", ".join(SPLITS)}')
-    else:
-      rows[name] = row
-  return columns, rows
-
-
-def _crossing_groups(items: list[Item]) -> list[str]:
-  first: dict[str, Item] = {}
-  problems = {}
-  for item in items:
-    other = first.setdefault(item.group, item)
-    if other.split != item.split:
-      problems[item.group] = (
-        f'labels.csv: group {item.group!r} is in split {other.split} (image {other.name!r}) and in {item.split} '
-        f'(image {item.name!r}); give all of a group one split'
-      )
-  return list(problems.values())
-
-
-def _split_by_group(items: list[Item], fractions: tuple[float, ...], seed: int) -> list[Item]:
-  """Deals groups to train, validation and test from a seed, each to the split that lacks most of its share.
-
-  A group that holds an image without a mask, which can only be trained on, goes to train as a whole.
-  """
-  groups = collections.defaultdict(list)
-  for item in items:
-    groups[item.group].append(item)
-  bound = {name for name, members in groups.items() if any(member.mask is None for member in members)}
-  free = sorted(set(groups) - bound)
-  order = np.argsort(np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(free)), kind='stable') if free else []
-  wanted = np.array(fractions) * sum(len(groups[name]) for name in free)
-  chosen = dict.fromkeys(bound, 'train')
-  for index in order:
-    split = int(np.argmax(wanted))
-    chosen[free[index]] = SPLITS[split]
-    wanted[split] -= len(groups[free[index]])
-  return [item._replace(split=chosen[item.group]) for item in items]
 
 
 # One image and its mask.
 
 
-class _Unreadable(Exception):
-  """A file that cannot be decoded."""
-
-
-class _Unfit(Exception):
-  """A file that can be read but not used."""
-
-
-def _open(path: Path) -> Image.Image:
-  try:
-    return Image.open(path)
-  except Exception as error:
-    raise _Unreadable(f'{path.parent.name}/{path.name}') from error
-
-
-def _decode(picture: Image.Image, path: Path) -> None:
-  try:
-    picture.load()
-  except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and others on broken files.
-    raise _Unreadable(f'{path.parent.name}/{path.name}') from error
-
-
-def _read_image(path: Path, size: int, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
-  """Reads an image: uint8 [size, size, channels], and its own (width, height)."""
-  mode = 'RGB' if channels == 3 else 'L'
-  with _open(path) as picture:
-    own = picture.size
-    picture.draft(mode, (2 * size, 2 * size))  # Lets the JPEG decoder halve a large image several times on its way.
-    _decode(picture, path)
-    if picture.mode.startswith(('I', 'F')):
-      raise _Unfit(f'images/{path.name} has pixels of more than 8 bits (mode {picture.mode}); save it with 8 bits a channel')
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # Taken with the camera turned by a quarter.
-      own = own[::-1]
-    small = ImageOps.exif_transpose(picture).convert(mode).resize((size, size), Image.Resampling.BICUBIC)
-  return np.asarray(small).reshape(size, size, channels), own
-
-
-def _read_mask(path: Path) -> np.ndarray:
-  """Reads a mask at its own resolution: bool [h, w]."""
-  with _open(path) as picture:
-    _decode(picture, path)
-    array = np.asarray(picture)
-    colours = len(picture.getbands()) - ('A' in picture.getbands())
-  if array.ndim == 3:
-    if (array[..., :colours] != array[..., :1]).any():
-      raise _Unfit(f'masks/{path.name} is a colour image; a mask has one channel of 0 and 1, or of 0 and 255')
-    array = array[..., 0]
-  if array.dtype == bool:
-    return array
-  highest = array.max()
-  if highest not in (0, 1, 255) or ((array != 0) & (array != highest)).any():
-    values = np.unique(array)
-    shown = ', '.join(map(str, values[:6].tolist())) + (', ...' if len(values) > 6 else '')
-    raise _Unfit(f'masks/{path.name} is not binary: its values are {shown}; it may hold 0 and 1, or 0 and 255')
-  return array > 0
-
-
 def encode_mask(mask: np.ndarray) -> bytes:
-  """A mask, bool [h, w], as the bytes of a PNG of one bit a pixel."""
+  """A mask as the bytes of a PNG: bool [h, w] takes one bit a pixel, uint8 [h, w] eight."""
   stream = io.BytesIO()
   Image.fromarray(mask).save(stream, 'PNG')
   return stream.getvalue()
 
 
 def decode_mask(data: bytes) -> np.ndarray:
-  """What `encode_mask` wrote: bool [h, w]."""
+  """What `encode_mask` wrote, with its type."""
   with Image.open(io.BytesIO(data)) as picture:
-    return np.asarray(picture).astype(bool)
+    return np.asarray(picture)
 
 
 def _resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-  """uint8 [size, size]: 1 where the mask, bool [h, w], covers at least half of the pixel's area."""
-  grey = Image.fromarray(mask.astype(np.uint8) * 255)
-  return (np.asarray(grey.resize((size, size), Image.Resampling.BOX)) >= 128).astype(np.uint8)
+  """A mask of `size` x `size` pixels: uint8 [size, size].
+
+  Args:
+    mask: bool [h, w], which gives 1 where it covers at least half of the pixel's area; or class indices, uint8 [h, w], of which
+      the one with the largest area in the pixel is taken, the lowest of equals.
+  """
+  shape = (size, size)
+  if mask.dtype == bool:
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    return (np.asarray(grey.resize(shape, Image.Resampling.BOX)) >= 128).astype(np.uint8)
+  classes = np.unique(mask)
+  planes = (Image.fromarray((mask == index).astype(np.float32)) for index in classes)
+  shares = np.stack([np.asarray(plane.resize(shape, Image.Resampling.BOX)) for plane in planes])
+  return classes[shares.argmax(axis=0)]
 
 
-def _read_item(item: Item, config: DataConfig) -> dict | Exception:
-  """The record of one image, but for its label; or what is wrong with it."""
+def _read_item(item: Item, config: DataConfig) -> list[dict] | Exception:
+  """The records of an image or of a volume's slices, but for their labels; or what is wrong with it."""
   size = config.image_size
   try:
-    image, own = _read_image(item.image, size, config.channels)
-    mask = np.zeros((size, size), np.uint8)
-    full = b''
-    if item.mask is not None:
-      own_mask = _read_mask(item.mask)
-      height, width = own_mask.shape
-      if own != (width, height):
-        raise _Unfit(
-          f'masks/{item.mask.name} is {width}x{height} but images/{item.image.name} is {own[0]}x{own[1]} '
-          '(width x height); make them the same size'
-        )
-      mask, full = _resize_mask(own_mask, size), encode_mask(own_mask)
-  except (_Unreadable, _Unfit) as problem:
+    pictures = files.read_slices(item.image, config.channels, at_least=(2 * size, 2 * size))
+    masks = [None] * len(pictures) if item.mask is None else _read_masks(item, [picture.size for _, picture in pictures])
+  except (Unreadable, Unfit) as problem:
     return problem
-  has_mask = item.mask is not None
-  return dict(image=image, mask=mask, has_mask=has_mask, id=item.name, group=item.group, full_mask=full)
+  records = []
+  for (suffix, picture), mask in zip(pictures, masks, strict=True):
+    small = Image.fromarray(picture.pixels[..., 0] if config.channels == 1 else picture.pixels)
+    image = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)).reshape(size, size, config.channels)
+    records.append(
+      dict(
+        image=image,
+        mask=np.zeros((size, size), np.uint8) if mask is None else _resize_mask(mask, size),
+        has_mask=mask is not None,
+        id=item.name + suffix,
+        group=item.group,
+        full_mask=b'' if mask is None else encode_mask(mask),
+      )
+    )
+  return records
+
+
+def _read_masks(item: Item, sizes: list[tuple[int, int]]) -> list[np.ndarray]:
+  """The masks of an item at their own resolution, bool, for slices of these (height, width)."""
+  masks = [mask.astype(bool) for mask in files.read_mask_slices(item.mask)]
+  mask_name, image_name = files.shown(item.mask), files.shown(item.image)
+  if len(masks) != len(sizes):
+    raise Unfit(f'{mask_name} holds {len(masks)} slices but {image_name} holds {len(sizes)}; make them the same shape')
+  for mask, (height, width) in zip(masks, sizes, strict=True):
+    if mask.shape != (height, width):
+      raise Unfit(
+        f'{mask_name} is {mask.shape[1]}x{mask.shape[0]} but {image_name} is {width}x{height} (width x height); '
+        'make them the same size'
+      )
+  return masks
 
 
 def _in_parallel(function: Callable, arguments: Sequence, description: str) -> Iterator:
@@ -343,18 +171,21 @@ class MaskedImageFolder(_Builder):
 
   def _generate_examples(self, split, items, class_names):
     records = _in_parallel(lambda item: _read_item(item, self.options), items, f'prepare {split}')
-    for index, (item, record) in enumerate(zip(items, records, strict=True)):
-      if isinstance(record, _Unreadable):
-        self.unreadable.append(str(record))
+    index = 0
+    for item, found in zip(items, records, strict=True):
+      if isinstance(found, Unreadable):
+        self.unreadable.append(str(found))
         if not self.options.skip_unreadable:
           self.problems.append(
-            f'{record} is damaged or not an image; replace it, or drop such files by --config.data.skip_unreadable'
+            f'{found} is damaged or not an image; replace it, or drop such files by --config.data.skip_unreadable'
           )
-      elif isinstance(record, _Unfit):
-        self.problems.append(str(record))
+      elif isinstance(found, Unfit):
+        self.problems.append(str(found))
       else:
-        self._used.append(item)
-        yield index, {**record, 'label': class_names.index(item.label) if item.label else -1}
+        for record in found:
+          self._used.append(item)
+          yield index, {**record, 'label': class_names.index(item.label) if item.label else -1}
+          index += 1
     self.info.metadata['notes'] = self._notes()
 
   def _notes(self) -> list[str]:

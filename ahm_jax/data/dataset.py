@@ -20,10 +20,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import builders, phantom
+from ahm_jax.data import builders, files, folder, phantom
 from ahm_jax.errors import UserError
 
 BUILDERS = {'folder': builders.MaskedImageFolder, 'phantom': builders.DermoscopyPhantom}
+
+CODE = (builders, files, folder, phantom)  # What prepared data depend on.
 
 # What tells the streams of random numbers apart that are drawn from one seed.
 LABELS, ORDER = 1, 2
@@ -129,7 +131,7 @@ def load(config: DataConfig, workdir: Path) -> Dataset:
   return Dataset(
     name=name,
     class_names=tuple(builder.info.metadata['class_names']),
-    splits={split: _read_split(sources.get(split, ()), shape) for split in builders.SPLITS},
+    splits={split: _read_split(sources.get(split, ()), shape) for split in folder.SPLITS},
     notes=tuple(builder.info.metadata['notes']),
   )
 
@@ -158,18 +160,18 @@ def _build(config: DataConfig, scratch: Path) -> Path:
       builder.download_and_prepare()
   except AssertionError as error:  # TFDS cannot write a split without records.
     if not problems and 'No examples' in str(error):
-      names = ', '.join(builder.unreadable[: builders.PROBLEMS_SHOWN])
+      names = ', '.join(builder.unreadable[: folder.PROBLEMS_SHOWN])
       problems = [f'no image of a split can be read ({names}, ...); replace the files']
     elif not problems:
       raise
-  builders.refuse(Path(config.root), problems)
+  folder.refuse(Path(config.root), problems)
   return Path(builder.data_dir)
 
 
 def _fingerprint(config: DataConfig) -> str:
   """A short name of all that the prepared data depend on: config fields, the files, and the code that reads or draws them."""
   parts: dict[str, Any] = {'size': config.image_size, 'channels': config.channels, 'seed': config.split_seed}
-  parts['code'] = [hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() for module in (builders, phantom)]
+  parts['code'] = [hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() for module in CODE]
   if config.name == 'phantom':
     parts['counts'] = [config.phantom.train, config.phantom.validation, config.phantom.test]
   else:

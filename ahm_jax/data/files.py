@@ -1,0 +1,284 @@
+"""One file, decoded safely: photographs and scans here, DICOM and NIfTI by `medical`.
+
+Whatever a file holds, it gives pixels, or raises `Unreadable` or `Unfit`; headers are checked before memory is taken for what
+they promise. JPEG, PNG, TIFF, BMP and WebP are read by content, whatever the name says, and nothing else is (Pillow would hand
+a PostScript file to Ghostscript). Of several frames or pages the first one counts. The EXIF orientation is applied.
+
+Grey levels. 8 bits stay as they are. More than 8 bits (integer or float grey) are mapped linearly onto 0..255: from centre -
+width / 2 to centre + width / 2 where there is a window, else from the 0.5th to the 99.5th percentile of the file's own values
+(the range that nnU-Net clips to, Isensee et al. 2021), or from lowest to highest where these two are equal. Files use a part
+of their type's range only, often 12 of 16 bits, so that the full range would leave a few levels. A volume is mapped as a whole.
+Colour of 16 bits a channel keeps its high byte, as Pillow reads it.
+
+Alpha is ignored, not blended: what lies under transparent pixels is image too, and a background colour would be our invention.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import (  # The plugins must be there to be named in `FORMATS`.
+  BmpImagePlugin,  # noqa: F401
+  ExifTags,
+  Image,
+  ImageOps,
+  JpegImagePlugin,  # noqa: F401
+  PngImagePlugin,  # noqa: F401
+  TiffImagePlugin,  # noqa: F401
+  WebPImagePlugin,  # noqa: F401
+)
+
+from ahm_jax.errors import UserError
+
+RASTER = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+VOLUMES = ('.dcm', '.nii', '.nii.gz')  # One slice or many.
+SUFFIXES = RASTER + VOLUMES
+FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')
+MAX_PIXELS = 89_478_485  # Of an image or slice: Pillow's own limit, 256 MiB of RGB. More is taken for a decompression bomb.
+MAX_VALUES = 2**28  # Of a volume: 512 x 512 x 1024; 2 GiB where they are stored in 8 bytes.
+PERCENTILES = (0.5, 99.5)
+SAMPLED = 2**22  # Values of a volume, evenly spaced, that its percentiles are taken from.
+
+# Pillow warns of bombs, and of damage that it reads past. Filters are shared by threads, so they cannot be set for one read.
+warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('error', category=UserWarning, module=r'PIL\.')
+
+
+class Unreadable(Exception):
+  """A file that cannot be decoded; the message is its folder and name."""
+
+
+class Unfit(Exception):
+  """A file that can be decoded but not used; the message is a line that says why, and what to do."""
+
+
+class Picture(NamedTuple):
+  """An image, or a slice of a volume."""
+
+  pixels: np.ndarray  # uint8 [H, W, C], turned as its EXIF orientation asks; maybe read-only.
+  spacing: tuple[float, float] | None = None  # (row, column): mm from one pixel to the next down and across; None: unknown.
+  size: tuple[int, int] = (0, 0)  # The file's own (height, width); `pixels` are smaller where `at_least` let them be.
+
+
+def suffix(name: str) -> str:
+  """The suffix of a file name in lower case, '.nii.gz' taken whole."""
+  lower = name.lower()
+  return '.nii.gz' if lower.endswith('.nii.gz') else Path(lower).suffix
+
+
+def shown(path: Path) -> str:
+  """Folder and name of a file in one line, with what is not printable escaped."""
+  text = f'{path.parent.name}/{path.name}'
+  return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def read(
+  path: Path, channels: int, *, window: Sequence[float] | None = None, at_least: tuple[int, int] | None = None
+) -> Picture:
+  """Reads an image.
+
+  Args:
+    path: a file of one of `SUFFIXES`; a volume must have one slice.
+    channels: 3 for RGB, 1 for grey.
+    window: (centre, width) of what has more than 8 bits, in the file's own units after rescaling (HU in CT).
+    at_least: (width, height) that suffice; a JPEG decoder may halve a larger image on its way, but not below this.
+
+  Raises:
+    Unreadable, Unfit: see there.
+    UserError: reading it needs a package that is not installed.
+  """
+  path = Path(path)
+  if suffix(path.name) not in VOLUMES:
+    return _read_raster(path, channels, window, at_least)
+  slices = read_slices(path, channels, window=window)
+  if len(slices) > 1:
+    raise Unfit(f'{shown(path)} holds {len(slices)} slices where one image is needed; save a slice of it')
+  return slices[0][1]
+
+
+def read_slices(
+  path: Path,
+  channels: int,
+  *,
+  window: Sequence[float] | None = None,
+  at_least: tuple[int, int] | None = None,
+  axis: int = 2,
+  every: int = 1,
+) -> list[tuple[str, Picture]]:
+  """Reads the slices of a volume, or an image as the only one.
+
+  Args:
+    path, channels, window, at_least: as for `read`.
+    axis: of a NIfTI volume in RAS+ orientation, across which the slices lie: 0 sagittal, 1 coronal, 2 axial.
+    every: n for the slices 0, n, 2n, ...
+
+  Returns:
+    for each slice, what its image's name is to end in ('_s0007'; '' for an only one), and the slice.
+
+  Raises: as `read`.
+  """
+  path = Path(path)
+  if suffix(path.name) not in VOLUMES:
+    return [('', _read_raster(path, channels, window, at_least))]
+  from ahm_jax.data import medical  # Here, since few need its packages.
+
+  with decoding(path):
+    return medical.read_slices(path, channels, window, axis, every)
+
+
+def read_mask(path: Path, classes: Sequence[str] = ()) -> np.ndarray:
+  """Reads a mask: uint8 [H, W].
+
+  Args:
+    path: a file as `read` takes it. A palette image counts by its indices, not by its colours.
+    classes: names of the values 1, 2, ..., where 0 is background. Empty: a binary mask of 0 and 1, or of 0 and 255.
+
+  Returns:
+    class indices; 0 and 1 where `classes` is empty.
+
+  Raises: as `read`.
+  """
+  path = Path(path)
+  masks = read_mask_slices(path, classes)
+  if len(masks) > 1:
+    raise Unfit(f'{shown(path)} holds {len(masks)} slices where one mask is needed; save a slice of it')
+  return masks[0]
+
+
+def read_mask_slices(path: Path, classes: Sequence[str] = (), *, axis: int = 2, every: int = 1) -> list[np.ndarray]:
+  """Reads the masks of a volume's slices, or a mask as the only one; see `read_slices` and `read_mask`."""
+  path = Path(path)
+  if suffix(path.name) not in VOLUMES:
+    return [as_mask(_mask_values(path), path, classes)]
+  from ahm_jax.data import medical
+
+  with decoding(path):
+    return list(as_mask(medical.read_labels(path, axis, every), path, classes))
+
+
+def as_mask(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarray:
+  """Stored values of a mask or of all masks of a volume, [...], as `read_mask` gives them; Unfit where they are none."""
+  if values.dtype == bool:
+    return values.astype(np.uint8)
+  found = np.unique(values)
+  if classes:
+    other = [value for value in found.tolist() if value not in range(len(classes) + 1)]
+    if other:
+      raise Unfit(
+        f'{shown(path)} holds the value {other[0]:g}, but config.data.mask_classes names {len(classes)} '
+        f'(0 is background, 1 to {len(classes)} are {", ".join(classes)}); name every class, or mend the mask'
+      )
+    return values.astype(np.uint8)
+  if found.tolist() not in ([], [0], [1], [255], [0, 1], [0, 255]):
+    some = ', '.join(f'{value:g}' for value in found[:6].tolist()) + (', ...' if len(found) > 6 else '')
+    raise Unfit(
+      f'{shown(path)} is not binary: its values are {some}; it may hold 0 and 1, or 0 and 255; name classes, '
+      'where these are some, in config.data.mask_classes'
+    )
+  return (values > 0).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def decoding(path: Path) -> Iterator[None]:
+  """Where a decoder runs: whatever it raises becomes `Unreadable`, or `Unfit` where the image is too large."""
+  try:
+    yield
+  except (Unreadable, Unfit, UserError):
+    raise
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise _too_large(path, MAX_PIXELS) from error
+  except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error and others on broken files.
+    raise Unreadable(shown(path)) from error
+
+
+def check_size(path: Path, *lengths: int, limit: int = MAX_PIXELS) -> None:
+  """Refuses what a header promises, before it is decoded: `lengths` of an image or volume that are not above 0, or too many."""
+  if min(lengths) < 1:
+    raise Unreadable(shown(path))
+  total = 1
+  for length in lengths:
+    total *= int(length)  # Python's integers do not overflow.
+  if total > limit:
+    raise _too_large(path, limit)
+
+
+def _too_large(path: Path, limit: int) -> Unfit:
+  return Unfit(f'{shown(path)} claims to hold more than {limit} pixels, which is taken for damage or an attack; scale it down')
+
+
+def value_range(values: np.ndarray, window: Sequence[float] | None = None) -> tuple[float, float]:
+  """The values that become 0 and 255; see the top of this file.
+
+  Args:
+    values: numbers of any shape; those that are not finite do not count.
+    window: (centre, width).
+  """
+  if window:
+    centre, width = window
+    return centre - width / 2, centre + width / 2
+  flat = values.reshape(-1)
+  flat = flat[:: max(1, flat.size // SAMPLED)].astype(np.float64)
+  flat = flat[np.isfinite(flat)]
+  if not flat.size:
+    return 0.0, 0.0
+  low, high = np.percentile(flat, PERCENTILES)
+  return (float(low), float(high)) if low < high else (float(flat.min()), float(flat.max()))
+
+
+def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+  """`values` mapped linearly from [low, high] onto 0..255 and rounded, uint8; 0 where they are nan, or low equals high."""
+  with np.errstate(all='ignore'):
+    span = high - low
+    share = (values.astype(np.float64) - low) / span if np.isfinite(span) and span > 0 else np.zeros(values.shape)
+    return (np.clip(np.nan_to_num(share, nan=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def with_channels(grey: np.ndarray, channels: int) -> np.ndarray:
+  """uint8 [H, W] as [H, W, channels], without a copy."""
+  return np.broadcast_to(grey[..., None], (*grey.shape, channels))
+
+
+def _open(path: Path) -> Image.Image:
+  picture = Image.open(path, formats=FORMATS)
+  try:
+    check_size(path, *picture.size)
+  except BaseException:
+    picture.close()
+    raise
+  return picture
+
+
+def _read_raster(path: Path, channels: int, window: Sequence[float] | None, at_least: tuple[int, int] | None) -> Picture:
+  mode = 'RGB' if channels == 3 else 'L'
+  with decoding(path), _open(path) as picture:
+    width, height = picture.size
+    if at_least:
+      picture.draft(mode, at_least)
+    picture.load()
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):  # Taken with the camera turned by a quarter.
+      width, height = height, width
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith(('I', 'F')):
+      values = np.asarray(upright)
+      pixels = with_channels(to_bytes(values, *value_range(values, window)), channels)
+    else:
+      upright.info.pop('transparency', None)
+      pixels = np.asarray(upright.convert(mode)).reshape(upright.height, upright.width, channels)
+  return Picture(pixels, None, (height, width))
+
+
+def _mask_values(path: Path) -> np.ndarray:
+  """What a mask stores: bool or a number, [H, W]."""
+  with decoding(path), _open(path) as picture:
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    array = np.asarray(upright)
+    colours = len(upright.getbands()) - ('A' in upright.getbands())
+  if array.ndim == 3:
+    if (array[..., :colours] != array[..., :1]).any():
+      raise Unfit(f'{shown(path)} is a colour image; a mask has one channel of 0 and 1, or of 0 and 255, or of class indices')
+    array = array[..., 0]
+  return array
