@@ -1,6 +1,6 @@
-"""TFDS builders, without TensorFlow: a folder of images and masks, and the dermoscopy phantoms.
+"""TFDS builders, without TensorFlow: a folder of images and masks, ISIC 2018, and the dermoscopy phantoms.
 
-Both write one kind of record in array_record files, which `tfds.builder_from_directory(dir).as_data_source()` reads:
+All write one kind of record in array_record files, which `tfds.builder_from_directory(dir).as_data_source()` reads:
 
   image: uint8 [S, S, C], squashed to a square with antialiasing.
   mask: uint8 [S, S] of 0 and 1, 1 where the lesion covers at least half of the pixel; zeros without a mask.
@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import files, phantom
+from ahm_jax.data import files, isic2018, phantom
 from ahm_jax.data.files import Unfit, Unreadable
 from ahm_jax.data.folder import SPLITS, Item, list_folder
 
@@ -104,7 +104,7 @@ def _read_masks(item: Item, sizes: list[tuple[int, int]]) -> list[np.ndarray]:
   return masks
 
 
-def _in_parallel(function: Callable, arguments: Sequence, description: str) -> Iterator:
+def in_parallel(function: Callable, arguments: Sequence, description: str) -> Iterator:
   """Results of a function in order, from a few threads, under a progress bar."""
   progress = tqdm(total=len(arguments), desc=description, unit='image', disable=None)
   with ThreadPoolExecutor(os.cpu_count()) as pool, progress as bar:
@@ -162,15 +162,17 @@ class MaskedImageFolder(_Builder):
     self._used: list[Item] = []
     super().__init__(options=options, **kwargs)
 
+  list_items = staticmethod(list_folder)
+
   def _split_generators(self, dl_manager):
-    items = list_folder(self.options)
+    items = self.list_items(self.options)
     class_names = sorted({item.label for item in items} - {''})
     self.info.metadata['class_names'] = class_names
     by_split = {split: [item for item in items if item.split == split] for split in SPLITS}
     return {split: self._generate_examples(split, items, class_names) for split, items in by_split.items() if items}
 
   def _generate_examples(self, split, items, class_names):
-    records = _in_parallel(lambda item: _read_item(item, self.options), items, f'prepare {split}')
+    records = in_parallel(lambda item: _read_item(item, self.options), items, f'prepare {split}')
     index = 0
     for item, found in zip(items, records, strict=True):
       if isinstance(found, Unreadable):
@@ -204,6 +206,12 @@ class MaskedImageFolder(_Builder):
     return notes
 
 
+class Isic2018(MaskedImageFolder):
+  """Images of ISIC 2018 with the lesion masks of task 1 and, where they are there, the diagnoses of task 3."""
+
+  list_items = staticmethod(isic2018.list_items)
+
+
 class DermoscopyPhantom(_Builder):
   """Dermoscopy-like images of skin lesions, drawn from a seed, with exact masks and classes."""
 
@@ -215,7 +223,7 @@ class DermoscopyPhantom(_Builder):
     count = getattr(self.options.phantom, split)
     # Threads of BLAS within threads of ours wait for each other: on two busy cores that was 25 times slower.
     with threadpool_limits(1, user_api='blas'):
-      yield from enumerate(_in_parallel(lambda index: self._draw(split, index), range(count), f'draw {split}'))
+      yield from enumerate(in_parallel(lambda index: self._draw(split, index), range(count), f'draw {split}'))
 
   def _draw(self, split: str, index: int) -> dict:
     rng = phantom.generator(self.options.split_seed, split, index)

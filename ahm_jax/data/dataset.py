@@ -20,12 +20,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import builders, files, folder, phantom
+from ahm_jax.data import archives, builders, files, folder, isic2018, phantom
 from ahm_jax.errors import UserError
 
-BUILDERS = {'folder': builders.MaskedImageFolder, 'phantom': builders.DermoscopyPhantom}
+BUILDERS = {'folder': builders.MaskedImageFolder, 'isic2018': builders.Isic2018, 'phantom': builders.DermoscopyPhantom}
 
-CODE = (builders, files, folder, phantom)  # What prepared data depend on.
+CODE = (archives, builders, files, folder, isic2018, phantom)  # What prepared data depend on.
 
 # What tells the streams of random numbers apart that are drawn from one seed.
 LABELS, ORDER = 1, 2
@@ -174,6 +174,10 @@ def _fingerprint(config: DataConfig) -> str:
   parts['code'] = [hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() for module in CODE]
   if config.name == 'phantom':
     parts['counts'] = [config.phantom.train, config.phantom.validation, config.phantom.test]
+  elif config.name == 'isic2018':
+    root = Path(config.root).expanduser().resolve()
+    parts |= {'root': str(root), 'skip': config.skip_unreadable}
+    parts['files'] = [sorted(_stamps(place)) for place in isic2018.sources(root)]
   else:
     root = Path(config.root).expanduser().resolve()
     table = root / 'labels.csv'
@@ -183,14 +187,12 @@ def _fingerprint(config: DataConfig) -> str:
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:
-  """Path, size and time of change of every file of a folder; nothing where there is no folder."""
-  if folder.is_dir():
-    with os.scandir(folder) as entries:
-      for entry in entries:
-        if entry.is_file():
-          stat = entry.stat()
-          yield entry.path, stat.st_size, stat.st_mtime_ns
+def _stamps(place: Path) -> Iterator[tuple[str, int, int]]:
+  """Path, size and time of change of a file, or of every file of a folder; nothing where there is neither."""
+  for path in place.iterdir() if place.is_dir() else (place,):
+    if path.is_file():
+      stat = path.stat()
+      yield str(path), stat.st_size, stat.st_mtime_ns
 
 
 @contextlib.contextmanager

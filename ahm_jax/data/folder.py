@@ -9,6 +9,7 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.files import RASTER as SUFFIXES
+from ahm_jax.data.files import Held
 from ahm_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
@@ -16,11 +17,11 @@ PROBLEMS_SHOWN = 3
 
 
 class Item(NamedTuple):
-  """One image of a folder."""
+  """One image, as it lies in a folder or archive."""
 
   name: str
-  image: Path
-  mask: Path | None
+  image: Path | Held
+  mask: Path | Held | None
   label: str
   split: str
   group: str
@@ -35,16 +36,28 @@ def refuse(root: Path, problems: list[str]) -> None:
     raise UserError(f'{root}: ' + '; '.join(problems[:PROBLEMS_SHOWN]) + rest)
 
 
-def list_folder(config: DataConfig) -> list[Item]:
+def list_folder(config: DataConfig, problems: list[str] | None = None) -> list[Item]:
   """Lists the images of `config.root` with mask, label, split and group, ordered by name; reads no pixels.
 
+  Args:
+    problems: where given, what does not fit together is added to it; a row that is wrong counts as none.
+
   Raises:
-    UserError: the folder's files, or its labels.csv, do not fit together.
+    UserError: there is no image, or no table in labels.csv; or, without `problems`, what is there does not fit together.
   """
+  found: list[str] = []
+  items = _list(config, found)
+  if problems is None:
+    refuse(Path(config.root).expanduser(), found)
+  else:
+    problems += found
+  return items
+
+
+def _list(config: DataConfig, problems: list[str]) -> list[Item]:
   root = Path(config.root).expanduser()
   if not (root / 'images').is_dir():
     raise UserError(f'{root}: there is no folder images/; put the images there, masks in masks/, or set config.data.root')
-  problems: list[str] = []
   images = _by_stem(root, 'images', problems)
   masks = _by_stem(root, 'masks', problems)
   if not images:
@@ -56,7 +69,6 @@ def list_folder(config: DataConfig) -> list[Item]:
   ]
   table = root / 'labels.csv'
   columns, rows = _read_rows(table, images, problems) if table.exists() else ([], None)
-  refuse(root, problems)
   has_splits = 'split' in columns
   items = []
   for name, path in images.items():
@@ -68,7 +80,7 @@ def list_folder(config: DataConfig) -> list[Item]:
     items.append(Item(name, path, mask, row.get('label', ''), split, row.get('group') or name, listed))
   if not has_splits:
     return _split_by_group(items, config.split_fractions, config.split_seed)
-  refuse(root, _crossing_groups(items))
+  problems += crossing_groups(items, 'labels.csv')
   return items
 
 
@@ -117,14 +129,15 @@ def _read_rows(table: Path, images: dict[str, Path], problems: list[str]) -> tup
   return columns, rows
 
 
-def _crossing_groups(items: list[Item]) -> list[str]:
+def crossing_groups(items: list[Item], where: str) -> list[str]:
+  """What is to be said of groups whose images `where` gives different splits."""
   first: dict[str, Item] = {}
   problems = {}
   for item in items:
     other = first.setdefault(item.group, item)
     if other.split != item.split:
       problems[item.group] = (
-        f'labels.csv: group {item.group!r} is in split {other.split} (image {other.name!r}) and in {item.split} '
+        f'{where}: group {item.group!r} is in split {other.split} (image {other.name!r}) and in {item.split} '
         f'(image {item.name!r}); give all of a group one split'
       )
   return list(problems.values())
