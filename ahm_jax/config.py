@@ -7,6 +7,7 @@ in `configs/` starts from `default()`, a ConfigDict with the same fields, and ch
 import ast
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -39,6 +40,10 @@ class DataConfig:
   channels: int = 3  # 3: RGB. 1: grey.
   labels: int = 0  # Labelled training images to use, chosen in nested, stratified order; 0: all.
   skip_unreadable: bool = False  # Drop and list files that cannot be read, instead of refusing to start.
+  mask_classes: tuple[str, ...] = ()  # Names of the values 1, 2, ... of masks; 0 is background. Empty: binary lesion masks.
+  window: tuple[float, ...] = ()  # Centre and width that more than 8 bits are shown by, as 40,400 HU; empty: the file's own.
+  slice_axis: int = 2  # Axis of NIfTI volumes across which their slices lie: 0 sagittal, 1 coronal, 2 axial.
+  every_slice: int = 1  # Take the slices 0, n, 2n, ... of a volume.
   split_fractions: tuple[float, ...] = (0.7, 0.1, 0.2)  # Train, validation, test, where labels.csv has no split column.
   split_seed: int = 0  # Seed of that split and of the phantoms.
   prepared_dir: str = ''  # Where prepared data is kept; empty: `data/` in the workdir.
@@ -382,8 +387,21 @@ def _check_data(config: Config) -> None:
   if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
     raise UserError(f'config.data.split_fractions is {fractions}; give three shares (train, validation, test) that sum to 1')
   _in_range('data.resident_share', data.resident_share, 0, 1)
+  _check_reading(data)
   for name in ('train', 'validation', 'test'):
     _at_least(f'data.phantom.{name}', getattr(data.phantom, name), 1)
+
+
+def _check_reading(data: DataConfig) -> None:
+  names = data.mask_classes
+  if names and data.name == 'phantom':
+    raise UserError(f'config.data.mask_classes is {names}, but phantoms have lesions only; leave it out, or set data.name=folder')
+  if len(names) > 255 or len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
+    raise UserError(f'config.data.mask_classes is {names}; give at most 255 names that differ, in one line')
+  if data.window and not (len(data.window) == 2 and all(map(math.isfinite, data.window)) and data.window[1] > 0):
+    raise UserError(f'config.data.window is {data.window}; give a centre and a width above 0')
+  _one_of('data.slice_axis', data.slice_axis, (0, 1, 2))
+  _at_least('data.every_slice', data.every_slice, 1)
 
 
 def _check_model(config: Config) -> None:

@@ -125,14 +125,12 @@ def read_slices(
   window: Sequence[float] | None = None,
   at_least: tuple[int, int] | None = None,
   axis: int = 2,
-  every: int = 1,
 ) -> list[tuple[str, Picture]]:
   """Reads the slices of a volume, or an image as the only one.
 
   Args:
     path, channels, window, at_least: as for `read`.
     axis: of a NIfTI volume in RAS+ orientation, across which the slices lie: 0 sagittal, 1 coronal, 2 axial.
-    every: n for the slices 0, n, 2n, ...
 
   Returns:
     for each slice, what its image's name is to end in ('_s0007'; '' for an only one), and the slice.
@@ -144,7 +142,7 @@ def read_slices(
   from ahm_jax.data import medical  # Here, since few need its packages.
 
   with decoding(path):
-    return medical.read_slices(path, channels, window, axis, every)
+    return medical.read_slices(path, channels, window, axis)
 
 
 def read_mask(path: Path | Held, classes: Sequence[str] = ()) -> np.ndarray:
@@ -165,14 +163,14 @@ def read_mask(path: Path | Held, classes: Sequence[str] = ()) -> np.ndarray:
   return masks[0]
 
 
-def read_mask_slices(path: Path | Held, classes: Sequence[str] = (), *, axis: int = 2, every: int = 1) -> list[np.ndarray]:
+def read_mask_slices(path: Path | Held, classes: Sequence[str] = (), *, axis: int = 2) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one; see `read_slices` and `read_mask`."""
   if suffix(path.name) not in VOLUMES:
     return [as_mask(_mask_values(path), path, classes)]
   from ahm_jax.data import medical
 
   with decoding(path):
-    return list(as_mask(medical.read_labels(path, axis, every), path, classes))
+    return list(as_mask(medical.read_labels(path, axis), path, classes))
 
 
 def as_mask(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarray:
