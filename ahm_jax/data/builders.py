@@ -69,7 +69,7 @@ def _read_item(item: Item, config: DataConfig) -> list[dict] | Exception:
   size = config.image_size
   try:
     pictures = files.read_slices(item.image, config.channels, at_least=(2 * size, 2 * size))
-    masks = [None] * len(pictures) if item.mask is None else _read_masks(item, [picture.size for _, picture in pictures])
+    masks = [None] * len(pictures) if item.mask is None else read_masks(item, [p.size for _, p in pictures], config)
   except (Unreadable, Unfit) as problem:
     return problem
   records = []
@@ -89,7 +89,7 @@ def _read_item(item: Item, config: DataConfig) -> list[dict] | Exception:
   return records
 
 
-def _read_masks(item: Item, sizes: list[tuple[int, int]]) -> list[np.ndarray]:
+def read_masks(item: Item, sizes: list[tuple[int, int]], config: DataConfig) -> list[np.ndarray]:
   """The masks of an item at their own resolution, bool, for slices of these (height, width)."""
   masks = [mask.astype(bool) for mask in files.read_mask_slices(item.mask)]
   mask_name, image_name = files.shown(item.mask), files.shown(item.image)
