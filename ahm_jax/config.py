@@ -394,12 +394,12 @@ def _check_data(config: Config) -> None:
 
 def _check_reading(data: DataConfig) -> None:
   names = data.mask_classes
+  if len(names) > 255 or len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
+    raise UserError(f'config.data.mask_classes is {names}; give at most 255 names that differ, in one line')
   if names and data.name == 'phantom':
     raise UserError(
       f'config.data.mask_classes is {names}, but phantoms have lesions only; leave it out, or set data.name=folder'
     )
-  if len(names) > 255 or len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
-    raise UserError(f'config.data.mask_classes is {names}; give at most 255 names that differ, in one line')
   if data.window and not (len(data.window) == 2 and all(map(math.isfinite, data.window)) and data.window[1] > 0):
     raise UserError(f'config.data.window is {data.window}; give a centre and a width above 0')
   _one_of('data.slice_axis', data.slice_axis, (0, 1, 2))

@@ -3,11 +3,13 @@
 All write one kind of record in array_record files, which `tfds.builder_from_directory(dir).as_data_source()` reads:
 
   image: uint8 [S, S, C], squashed to a square with antialiasing.
-  mask: uint8 [S, S] of 0 and 1, 1 where the lesion covers at least half of the pixel; zeros without a mask.
+  mask: uint8 [S, S] of 0 and 1, 1 where the lesion covers at least half of the pixel; with mask_classes of class indices, the
+    one with the largest area in the pixel; zeros without a mask.
   label: int32, index into the builder's class names; -1: unknown.
   has_mask: bool.
   id, group: text.
   full_mask: the mask at the image's own resolution, as the bytes of a PNG; empty without a mask.
+  spacing: float32 [2], mm from pixel to pixel of the image's own resolution, down and across; nan: unknown.
 
 The info's metadata hold `class_names` and `notes`, lines for the user.
 """
@@ -29,6 +31,8 @@ from ahm_jax.data.files import Unfit, Unreadable
 from ahm_jax.data.folder import SPLITS, Item, list_folder
 
 CHUNK = 64  # Images that are read before any of them is written; bounds the memory that preparation takes.
+VOLUME_CHUNK = 4  # The same, where some hold many slices.
+UNKNOWN_SPACING = (np.nan, np.nan)
 
 
 # One image and its mask.
@@ -59,39 +63,40 @@ def _resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     return (np.asarray(grey.resize(shape, Image.Resampling.BOX)) >= 128).astype(np.uint8)
   classes = np.unique(mask)
-  planes = (Image.fromarray((mask == index).astype(np.float32)) for index in classes)
-  shares = np.stack([np.asarray(plane.resize(shape, Image.Resampling.BOX)) for plane in planes])
-  return classes[shares.argmax(axis=0)]
+  areas = np.stack([_pool(_pool(mask == index, size).T, size).T for index in classes])
+  return classes[areas.argmax(axis=0)]
+
+
+def _pool(values: np.ndarray, size: int) -> np.ndarray:
+  """Sums of the rows [h, w] that lie in each of `size` equal parts of the height, times `size`, exactly: int64 [size, w].
+
+  Pillow's box takes a pixel as a whole or not at all.
+  """
+  whole, rest = np.divmod(np.arange(size + 1) * len(values), size)  # The parts' edges, in rows and in shares of a row.
+  rows = np.concatenate([values, np.zeros_like(values[:1])]).astype(np.int64)
+  before = np.cumsum(rows, axis=0) - rows
+  return np.diff(before[whole] * size + rows[whole] * rest[:, None], axis=0)
 
 
 def _read_item(item: Item, config: DataConfig) -> list[dict] | Exception:
   """The records of an image or of a volume's slices, but for their labels; or what is wrong with it."""
   size = config.image_size
   try:
-    pictures = files.read_slices(item.image, config.channels, at_least=(2 * size, 2 * size))
-    masks = [None] * len(pictures) if item.mask is None else read_masks(item, [p.size for _, p in pictures], config)
+    slices = files.read_slices(
+      item.image, config.channels, window=config.window, at_least=(2 * size, 2 * size), axis=config.slice_axis
+    )
+    masks = [None] * len(slices) if item.mask is None else read_masks(item, [picture.size for _, picture in slices], config)
   except (Unreadable, Unfit) as problem:
     return problem
-  records = []
-  for (suffix, picture), mask in zip(pictures, masks, strict=True):
-    small = Image.fromarray(picture.pixels[..., 0] if config.channels == 1 else picture.pixels)
-    image = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)).reshape(size, size, config.channels)
-    records.append(
-      dict(
-        image=image,
-        mask=np.zeros((size, size), np.uint8) if mask is None else _resize_mask(mask, size),
-        has_mask=mask is not None,
-        id=item.name + suffix,
-        group=item.group,
-        full_mask=b'' if mask is None else encode_mask(mask),
-      )
-    )
-  return records
+  chosen = list(zip(slices, masks, strict=True))[:: config.every_slice]
+  return [_record(item.name + suffix, item.group, picture, mask, config) for (suffix, picture), mask in chosen]
 
 
 def read_masks(item: Item, sizes: list[tuple[int, int]], config: DataConfig) -> list[np.ndarray]:
-  """The masks of an item at their own resolution, bool, for slices of these (height, width)."""
-  masks = [mask.astype(bool) for mask in files.read_mask_slices(item.mask)]
+  """The masks of an item at their own resolution, bool or class indices, for slices of these (height, width)."""
+  if files.is_volume(item.image) or files.is_volume(item.mask):
+    files.check_pair(item.image, item.mask)
+  masks = files.read_mask_slices(item.mask, config.mask_classes, axis=config.slice_axis)
   mask_name, image_name = files.shown(item.mask), files.shown(item.image)
   if len(masks) != len(sizes):
     raise Unfit(f'{mask_name} holds {len(masks)} slices but {image_name} holds {len(sizes)}; make them the same shape')
@@ -101,15 +106,29 @@ def read_masks(item: Item, sizes: list[tuple[int, int]], config: DataConfig) -> 
         f'{mask_name} is {mask.shape[1]}x{mask.shape[0]} but {image_name} is {width}x{height} (width x height); '
         'make them the same size'
       )
-  return masks
+  return masks if config.mask_classes else [mask.astype(bool) for mask in masks]
 
 
-def in_parallel(function: Callable, arguments: Sequence, description: str) -> Iterator:
+def _record(name: str, group: str, picture: files.Picture, mask: np.ndarray | None, config: DataConfig) -> dict:
+  size, channels = config.image_size, config.channels
+  whole = Image.fromarray(picture.pixels if channels == 3 else picture.pixels[..., 0])
+  return dict(
+    image=np.asarray(whole.resize((size, size), Image.Resampling.BICUBIC)).reshape(size, size, channels),
+    mask=np.zeros((size, size), np.uint8) if mask is None else _resize_mask(mask, size),
+    has_mask=mask is not None,
+    id=name,
+    group=group,
+    full_mask=b'' if mask is None else encode_mask(mask),
+    spacing=np.array(UNKNOWN_SPACING if picture.spacing is None else picture.spacing, np.float32),
+  )
+
+
+def in_parallel(function: Callable, arguments: Sequence, description: str, chunk: int = CHUNK) -> Iterator:
   """Results of a function in order, from a few threads, under a progress bar."""
   progress = tqdm(total=len(arguments), desc=description, unit='image', disable=None)
   with ThreadPoolExecutor(os.cpu_count()) as pool, progress as bar:
-    for start in range(0, len(arguments), CHUNK):
-      for result in pool.map(function, arguments[start : start + CHUNK]):
+    for start in range(0, len(arguments), chunk):
+      for result in pool.map(function, arguments[start : start + chunk]):
         yield result
         bar.update()
 
@@ -139,6 +158,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       'id': tfds.features.Text(),
       'group': tfds.features.Text(),
       'full_mask': tfds.features.Scalar(np.object_),
+      'spacing': tfds.features.Tensor(shape=(2,), dtype=np.float32),
     }
     return tfds.core.DatasetInfo(
       builder=self,
@@ -159,7 +179,9 @@ class MaskedImageFolder(_Builder):
   def __init__(self, *, options: DataConfig, **kwargs):
     self.problems: list[str] = []
     self.unreadable: list[str] = []
-    self._used: list[Item] = []
+    self._used: list[Item] = []  # For every image or slice, what it came from.
+    self._names: dict[str, Item] = {}
+    self._empty = 0  # Slices whose mask is there and empty.
     super().__init__(options=options, **kwargs)
 
   list_items = staticmethod(list_folder)
@@ -172,7 +194,8 @@ class MaskedImageFolder(_Builder):
     return {split: self._generate_examples(split, items, class_names) for split, items in by_split.items() if items}
 
   def _generate_examples(self, split, items, class_names):
-    records = in_parallel(lambda item: _read_item(item, self.options), items, f'prepare {split}')
+    chunk = VOLUME_CHUNK if any(files.is_volume(item.image) for item in items) else CHUNK
+    records = in_parallel(lambda item: _read_item(item, self.options), items, f'prepare {split}', chunk)
     index = 0
     for item, found in zip(items, records, strict=True):
       if isinstance(found, Unreadable):
@@ -185,10 +208,19 @@ class MaskedImageFolder(_Builder):
         self.problems.append(str(found))
       else:
         for record in found:
+          self._check_name(record['id'], item)
           self._used.append(item)
+          self._empty += item.mask is not None and len(found) > 1 and not record['mask'].any()
           yield index, {**record, 'label': class_names.index(item.label) if item.label else -1}
           index += 1
     self.info.metadata['notes'] = self._notes()
+
+  def _check_name(self, name: str, item: Item) -> None:
+    other = self._names.setdefault(name, item)
+    if other is not item:
+      self.problems.append(
+        f'{files.shown(other.image)} and {files.shown(item.image)} both give an image named {name!r}; rename one of them'
+      )
 
   def _notes(self) -> list[str]:
     notes = []
@@ -201,6 +233,8 @@ class MaskedImageFolder(_Builder):
         f'label and serve classification too; without a row in labels.csv: {unlisted})'
       )
     notes += [f'the {split} split holds no image' for split in SPLITS if not any(item.split == split for item in self._used)]
+    if self._empty:
+      notes.append(f'slices of volumes with an empty mask, which count as images without lesion: {self._empty}')
     if self.unreadable:
       notes.append(f'unreadable files skipped: {len(self.unreadable)} ({", ".join(self.unreadable)})')
     return notes
@@ -230,4 +264,5 @@ class DermoscopyPhantom(_Builder):
     image, mask, label = phantom.draw(rng, self.options.image_size, self.options.channels)
     name = f'{split}_{index:06d}'
     full = encode_mask(mask.astype(bool))
-    return dict(image=image, mask=mask, label=label, has_mask=True, id=name, group=name, full_mask=full)
+    spacing = np.array(UNKNOWN_SPACING, np.float32)
+    return dict(image=image, mask=mask, label=label, has_mask=True, id=name, group=name, full_mask=full, spacing=spacing)

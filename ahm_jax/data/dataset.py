@@ -20,12 +20,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import archives, builders, files, folder, isic2018, phantom
+from ahm_jax.data import archives, builders, files, folder, isic2018, medical, phantom
 from ahm_jax.errors import UserError
 
 BUILDERS = {'folder': builders.MaskedImageFolder, 'isic2018': builders.Isic2018, 'phantom': builders.DermoscopyPhantom}
 
-CODE = (archives, builders, files, folder, isic2018, phantom)  # What prepared data depend on.
+CODE = (archives, builders, files, folder, isic2018, medical, phantom)  # What prepared data depend on.
 
 # What tells the streams of random numbers apart that are drawn from one seed.
 LABELS, ORDER = 1, 2
@@ -37,17 +37,22 @@ class Split:
 
   ids: tuple[str, ...]  # N image names.
   images: np.ndarray  # uint8 [N, S, S, C].
-  masks: np.ndarray  # uint8 [N, S, S], values 0 and 1; zeros where has_mask is False.
+  masks: np.ndarray  # uint8 [N, S, S], values 0 and 1, or class indices; zeros where has_mask is False.
   labels: np.ndarray  # int32 [N], index into the class names; -1: unknown.
   has_mask: np.ndarray  # bool [N].
   groups: tuple[str, ...]  # Images of one group (a patient, near-duplicates) share a split.
   full_masks: tuple[bytes, ...]  # Each a PNG of the mask at the image's own resolution; b'' where has_mask is False.
+  spacing: np.ndarray | None = None  # float32 [N, 2], mm a pixel of the original images, down and across; nan: unknown.
+
+  def __post_init__(self):
+    if self.spacing is None:
+      object.__setattr__(self, 'spacing', np.full((len(self), 2), np.nan, np.float32))
 
   def __len__(self) -> int:
     return len(self.ids)
 
   def full_mask(self, i: int) -> np.ndarray:
-    """The mask of image i at the image's own resolution, bool [h, w].
+    """The mask of image i at the image's own resolution: bool [h, w], or class indices, uint8 [h, w], with mask_classes.
 
     Raises:
       ValueError: the image has no mask.
@@ -71,6 +76,7 @@ class Split:
       has_mask=self.has_mask[indices],
       groups=pick(self.groups),
       full_masks=pick(self.full_masks),
+      spacing=self.spacing[indices],
     )
 
 
@@ -80,6 +86,7 @@ class Dataset:
   class_names: tuple[str, ...]  # Empty where no image has a label.
   splits: dict[str, Split]  # 'train', 'validation' and 'test'; a split may be empty.
   notes: tuple[str, ...]  # Lines for the user: how many images serve pre-training only, which files were skipped.
+  mask_classes: tuple[str, ...] = ()  # Names of the values 1, 2, ... of masks; empty: masks are binary.
 
 
 class Batch(NamedTuple):
@@ -133,6 +140,7 @@ def load(config: DataConfig, workdir: Path) -> Dataset:
     class_names=tuple(builder.info.metadata['class_names']),
     splits={split: _read_split(sources.get(split, ()), shape) for split in folder.SPLITS},
     notes=tuple(builder.info.metadata['notes']),
+    mask_classes=config.mask_classes,
   )
 
 
@@ -140,14 +148,16 @@ def _read_split(source, shape: tuple[int, int, int]) -> Split:
   count = len(source)
   images, masks = np.empty((count, *shape), np.uint8), np.empty((count, *shape[:2]), np.uint8)
   labels, has_mask = np.empty(count, np.int32), np.empty(count, bool)
+  spacing = np.empty((count, 2), np.float32)
   ids, groups, full_masks = [], [], []
   for i in range(count):
     record = source[i]
     images[i], masks[i], labels[i], has_mask[i] = (record[key] for key in ('image', 'mask', 'label', 'has_mask'))
+    spacing[i] = record['spacing']
     ids.append(record['id'].decode())
     groups.append(record['group'].decode())
     full_masks.append(record['full_mask'])
-  return Split(tuple(ids), images, masks, labels, has_mask, tuple(groups), tuple(full_masks))
+  return Split(tuple(ids), images, masks, labels, has_mask, tuple(groups), tuple(full_masks), spacing)
 
 
 def _build(config: DataConfig, scratch: Path) -> Path:
@@ -182,6 +192,7 @@ def _fingerprint(config: DataConfig) -> str:
     root = Path(config.root).expanduser().resolve()
     table = root / 'labels.csv'
     parts |= {'root': str(root), 'skip': config.skip_unreadable, 'fractions': list(config.split_fractions)}
+    parts |= {'classes': config.mask_classes, 'window': config.window, 'slices': [config.slice_axis, config.every_slice]}
     parts['table'] = hashlib.sha256(table.read_bytes()).hexdigest() if table.exists() else None
     parts['files'] = sorted(_stamps(root / 'images')) + sorted(_stamps(root / 'masks'))
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

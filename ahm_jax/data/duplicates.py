@@ -3,8 +3,9 @@
 Near-duplicates are looked for in two steps. A perceptual hash of 64 bits finds pairs that may be alike: the signs, about their
 median, of low frequencies of the image's discrete cosine transform (after Zauner, Implementation and Benchmarking of
 Perceptual Image Hash Functions, 2010, its DCT hash). Flips and quarter turns of the image change signs and places of those
-frequencies alone, so the hashes of all eight are had for one transform. A correlation of small grey pictures, from which the
-broad light and shade that images of one kind share has been taken, then confirms a pair or drops it.
+frequencies alone, so the hashes of all eight are had for one transform. A correlation of small grey pictures then confirms a
+pair or drops it; broad light and shade, which images of one kind share, has been taken from them, and their contrast is made
+even, so that one strong edge does not decide.
 
 Copies that are cropped, turned by other angles, or drawn upon at length are not found.
 """
@@ -19,13 +20,15 @@ from scipy import fft, ndimage
 
 SIDE = 32  # Of the small grey picture.
 DISTANCE = 10  # Most bits of 64 in which the hashes of a pair may differ.
-CORRELATION = 0.8  # Least correlation of a pair's small pictures, as `details` has them.
-CORRELATION_LAID = 0.9  # The same where one is flipped or turned: seven more tries find more that are alike by chance.
+CORRELATION = 0.75  # Least correlation of a pair's small pictures, as `details` has them.
+CORRELATION_LAID = 0.85  # The same where one is flipped or turned: seven more tries find more that are alike by chance.
 PARTNERS = 16  # Near-duplicates that are kept of one image: so many of its own split, and so many of others.
 FLATNESS = 2.0  # Standard deviation of grey levels below which an image shows nothing to compare.
 _ROWS = 128  # Images that are compared with all others at once, and
 _CANDIDATES = 1024  # pairs whose small pictures are compared at once; both bound the memory.
-_BROAD = 2.0  # Standard deviation, in pixels of the small picture, of the blur that `details` takes away.
+_BROAD = 2.0  # Standard deviation, in pixels of the small picture, of the blur that `details` takes away,
+_AROUND = 3.0  # of the blur that says how strong the contrast is around a pixel,
+_WEAK = 5.0  # and the contrast, in grey levels, below which it is left as weak as it is.
 # The eight ways to lay a square on itself: transposed or not, then flipped upside down or not, and left to right or not.
 WAYS = tuple((transposed, down, across) for transposed in (False, True) for down in (False, True) for across in (False, True))
 WAY_NAMES = (
@@ -96,7 +99,7 @@ def lay(picture: np.ndarray, way: int) -> np.ndarray:
 
 
 def details(pictures: np.ndarray) -> np.ndarray:
-  """Small grey pictures without their broad light and shade, ready for correlation.
+  """Small grey pictures without broad light and shade and with even contrast, ready for correlation.
 
   Args:
     pictures: [N, SIDE, SIDE].
@@ -105,7 +108,8 @@ def details(pictures: np.ndarray) -> np.ndarray:
     float32 [N, SIDE * SIDE], each of mean 0 and norm 1; zeros where it shows nothing.
   """
   values = pictures.astype(np.float32)
-  values = values - ndimage.gaussian_filter(values, (0, _BROAD, _BROAD), mode='reflect')
+  values = values - ndimage.gaussian_filter(values, (0, _BROAD, _BROAD))
+  values /= np.sqrt(ndimage.gaussian_filter(values**2, (0, _AROUND, _AROUND))) + _WEAK
   values = values.reshape(len(pictures), -1)
   values -= values.mean(1, keepdims=True)
   norm = np.linalg.norm(values, axis=1, keepdims=True)

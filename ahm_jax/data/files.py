@@ -95,6 +95,11 @@ def printable(text: str) -> str:
   return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def is_volume(path: Path | Held) -> bool:
+  """Whether a file may hold many slices."""
+  return suffix(path.name) in VOLUMES
+
+
 def read(
   path: Path | Held, channels: int, *, window: Sequence[float] | None = None, at_least: tuple[int, int] | None = None
 ) -> Picture:
@@ -110,7 +115,7 @@ def read(
     Unreadable, Unfit: see there.
     UserError: reading it needs a package that is not installed.
   """
-  if suffix(path.name) not in VOLUMES:
+  if not is_volume(path):
     return _read_raster(path, channels, window, at_least)
   slices = read_slices(path, channels, window=window)
   if len(slices) > 1:
@@ -137,7 +142,7 @@ def read_slices(
 
   Raises: as `read`.
   """
-  if suffix(path.name) not in VOLUMES:
+  if not is_volume(path):
     return [('', _read_raster(path, channels, window, at_least))]
   from ahm_jax.data import medical  # Here, since few need its packages.
 
@@ -165,12 +170,19 @@ def read_mask(path: Path | Held, classes: Sequence[str] = ()) -> np.ndarray:
 
 def read_mask_slices(path: Path | Held, classes: Sequence[str] = (), *, axis: int = 2) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one; see `read_slices` and `read_mask`."""
-  if suffix(path.name) not in VOLUMES:
+  if not is_volume(path):
     return [as_mask(_mask_values(path), path, classes)]
   from ahm_jax.data import medical
 
   with decoding(path):
     return list(as_mask(medical.read_labels(path, axis), path, classes))
+
+
+def check_pair(image: Path, mask: Path) -> None:
+  """Refuses (Unfit) a volume and its mask whose axes mean different things, which their sizes alone may not show."""
+  from ahm_jax.data import medical
+
+  medical.check_pair(image, mask)
 
 
 def as_mask(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""The layout of a folder of images: which files belong together, and what labels.csv says of them; reads no pixels."""
+"""The layout of a folder of images: which files belong together, and what labels.csv says of them; reads no pixels.
+
+A group is what labels.csv says, else the patient of a DICOM file, else the file itself, with all its slices.
+"""
 
 import collections
 import csv
@@ -8,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.files import RASTER as SUFFIXES
-from ahm_jax.data.files import Held
+from ahm_jax.data import medical
+from ahm_jax.data.files import SUFFIXES, Held, is_volume, suffix
 from ahm_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
@@ -69,6 +72,7 @@ def _list(config: DataConfig, problems: list[str]) -> list[Item]:
   ]
   table = root / 'labels.csv'
   columns, rows = _read_rows(table, images, problems) if table.exists() else ([], None)
+  patients = _patients(images, masks)
   has_splits = 'split' in columns
   items = []
   for name, path in images.items():
@@ -77,7 +81,8 @@ def _list(config: DataConfig, problems: list[str]) -> list[Item]:
     row = row or {}
     mask = masks.get(name) if listed else None
     split = row.get('split', '') if listed and has_splits else 'train'
-    items.append(Item(name, path, mask, row.get('label', ''), split, row.get('group') or name, listed))
+    group = row.get('group') or patients.get(name) or name
+    items.append(Item(name, path, mask, row.get('label', ''), split, group, listed))
   if not has_splits:
     return _split_by_group(items, config.split_fractions, config.split_seed)
   problems += crossing_groups(items, 'labels.csv')
@@ -90,12 +95,21 @@ def _by_stem(root: Path, folder: str, problems: list[str]) -> dict[str, Path]:
   if not (root / folder).is_dir():
     return found
   for path in sorted((root / folder).iterdir()):
-    if path.name.startswith('.') or path.suffix.lower() not in SUFFIXES or not path.is_file():
+    if path.name.startswith('.') or suffix(path.name) not in SUFFIXES or not path.is_file():
       continue
-    if path.stem in found:
-      problems.append(f'{folder}/{found[path.stem].name} and {folder}/{path.name} have the same name; keep one of them')
-    found.setdefault(path.stem, path)
+    stem = path.name[: -len(suffix(path.name))]
+    if stem in found:
+      problems.append(f'{folder}/{found[stem].name} and {folder}/{path.name} have the same name; keep one of them')
+    found.setdefault(stem, path)
   return dict(sorted(found.items()))
+
+
+def _patients(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, str]:
+  """The patients of DICOM images by image name. Says at once where a package is missing that the folder needs."""
+  volumes = [path for path in (*images.values(), *masks.values()) if is_volume(path)]
+  for path in volumes:
+    medical.require(path)
+  return {name: medical.patient(path) for name, path in images.items() if is_volume(path) and not medical.is_nifti(path)}
 
 
 def _read_rows(table: Path, images: dict[str, Path], problems: list[str]) -> tuple[list[str], dict[str, dict[str, str]]]:

@@ -165,7 +165,7 @@ def _look_at_phantom(where: tuple[str, int], config: DataConfig, thumbnail: Call
 
 def _into_memory(path: Path | Held) -> tuple[Path | Held, bytes]:
   """A file that is read from memory from now on, and its bytes; a volume stays where it is, and counts by its pixels."""
-  if files.suffix(path.name) in files.VOLUMES:
+  if files.is_volume(path):
     return path, b''
   with files.decoding(path):
     data = path.read_bytes()

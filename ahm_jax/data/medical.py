@@ -276,7 +276,7 @@ def _nifti_slices(path: Path, channels: int, window: Sequence[float] | None, axi
       low, high = 0.0, 255.0
     else:
       stride = max(1, volume.values.size // SAMPLED)
-      low, high = value_range(volume.scaled(volume.values.reshape(-1, order='K')[::stride]), window)
+      low, high = value_range(volume.scaled(volume.values.ravel('K')[::stride]), window)
     planes = (to_bytes(volume.scaled(plane), low, high) for plane in np.moveaxis(volume.values, axis, 0))
     across = _known_spacing(np.delete(volume.spacing, axis))
     return [Picture(with_channels(plane, channels), across, plane.shape) for plane in planes]
@@ -322,10 +322,10 @@ def _read_nifti(path: Path) -> _Volume:
       check_size(path, *np.delete(shape, axis))
     if dtype.kind not in 'iuf':
       raise Unfit(f'{shown(path)} holds colours or complex numbers; save it as a volume of integers or floats')
-    offset = int(header.get_data_offset())
+    offset = int(header['vox_offset']) or header.single_vox_offset  # 0 stands for right after the header.
     promised = int(np.prod(shape)) * dtype.itemsize
     ratio = DEFLATE_RATIO if suffix(path.name) == '.nii.gz' else 1
-    if offset + promised > ratio * path.stat().st_size:
+    if offset < header.single_vox_offset or offset + promised > ratio * path.stat().st_size:
       raise Unreadable(shown(path))
     file.seek(offset)
     data = file.read(promised)

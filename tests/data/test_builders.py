@@ -114,6 +114,61 @@ def test_mask_pixels_are_set_where_half_of_their_area_is():
   np.testing.assert_array_equal(small, np.tile(np.arange(16) < 3, (16, 1)))
 
 
+def test_of_classes_the_one_of_the_largest_area_is_taken():
+  """16 pixels from 48: each of 3 x 3. 4 of 9 is enough where the others have 3 and 2; of equals the lowest counts."""
+  mask = np.zeros((48, 48), np.uint8)
+  mask[:3, :3] = [[0, 0, 0], [2, 2, 2], [2, 7, 7]]
+  mask[:3, 3:6] = [[0, 0, 0], [1, 1, 1], [7, 7, 7]]
+  mask[:3, 6:9] = [[7, 7, 7], [7, 7, 0], [0, 0, 0]]
+  small = builders._resize_mask(mask, 16)
+  assert small.dtype == np.uint8
+  assert small[0, :3].tolist() == [2, 0, 7]
+  assert not small[1:].any()
+
+
+def test_resizing_of_classes_agrees_with_areas(folder):
+  """Against areas counted pixel by pixel on a grid that both sizes divide."""
+  mask = np.random.default_rng(0).integers(0, 4, (20, 24)).astype(np.uint8)
+  fine = np.kron(mask, np.ones((4, 2), np.uint8))  # 80 x 48: 16 blocks of 5 x 3.
+  areas = np.stack([(fine == k).reshape(16, 5, 16, 3).sum((1, 3)) for k in range(4)])
+  np.testing.assert_array_equal(builders._resize_mask(mask, 16), areas.argmax(0))
+
+
+@pytest.mark.parametrize('mask', [np.eye(5, 7, dtype=bool), np.arange(35, dtype=np.uint8).reshape(5, 7)], ids=['bool', 'uint8'])
+def test_masks_keep_their_type_as_bytes(mask):
+  back = builders.decode_mask(builders.encode_mask(mask))
+  assert back.dtype == mask.dtype
+  np.testing.assert_array_equal(back, mask)
+
+
+def test_binary_masks_take_a_bit_a_pixel():
+  noise = np.random.default_rng(0).random((200, 200)) < 0.5
+  assert len(builders.encode_mask(noise)) < 200 * 200 / 8 * 1.1
+
+
+@pytest.mark.parametrize('mode', ['L', 'P'])
+def test_masks_of_classes(folder, mode):
+  values = disc(24, 20).astype(np.uint8) + disc(24, 20, 0.1)
+  folder.add('a', mask=False)
+  Image.fromarray(values).convert(mode).save(folder.root / 'masks' / 'a.png')
+  data = folder.load(mask_classes=('lesion', 'globule'), split_fractions=(1.0, 0.0, 0.0))
+  full = data.splits['train'].full_mask(0)
+  assert data.mask_classes == ('lesion', 'globule')
+  assert full.dtype == np.uint8
+  np.testing.assert_array_equal(full, values)
+  assert set(np.unique(data.splits['train'].masks)) == {0, 1, 2}
+  folder.refused(r'masks/a\.png holds the value 2, but config\.data\.mask_classes names 1 ', mask_classes=('lesion',))
+
+
+def test_images_of_16_bits(folder):
+  values = np.linspace(0, 4095, 480).astype(np.uint16).reshape(20, 24)
+  Image.fromarray(values).save(folder.root / 'images' / 'a.png')
+  image = folder.load().splits['train'].images[0]
+  assert image[0].max() < 20 and image[-1].min() > 235
+  image = folder.load(window=(8000.0, 2.0)).splits['train'].images[0]
+  assert not image.any()
+
+
 @pytest.mark.parametrize('channels', [1, 3])
 def test_channels(folder, channels):
   folder.add('a')

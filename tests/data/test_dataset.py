@@ -59,6 +59,14 @@ def test_take():
   assert len(split.take([])) == 0
 
 
+def test_spacing_is_unknown_where_it_is_not_given():
+  split = make_split([0, 1])
+  assert split.spacing.shape == (2, 2) and split.spacing.dtype == np.float32
+  assert np.isnan(split.spacing).all()
+  known = dataclasses.replace(split, spacing=np.float32([[1, 2], [3, 4]]))
+  assert known.take([1]).spacing.tolist() == [[3, 4]]
+
+
 # Prepare.
 
 
@@ -92,6 +100,15 @@ def test_another_phantom_config_is_another_preparation(tmp_path, changes):
 def test_what_does_not_change_the_data_does_not_prepare_them_again(tmp_path):
   other = dataclasses.replace(TINY, labels=2, resident_share=0.0, root='unused')
   assert dataset.prepare(TINY, tmp_path) == dataset.prepare(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [dict(mask_classes=('a',)), dict(mask_classes=('b',)), dict(window=(40.0, 400.0)), dict(slice_axis=1), dict(every_slice=2)],
+)
+def test_another_way_of_reading_is_another_preparation(folder, tmp_path, changes):
+  other = dataclasses.replace(folder, **changes)
+  assert dataset.prepare(folder, tmp_path) != dataset.prepare(other, tmp_path)
 
 
 def test_changed_files_are_read_again(folder, tmp_path):

@@ -49,7 +49,7 @@ def test_altered_copies_are_found_and_others_are_not(name):
   prints = [fingerprint(image) for image in [*images, *(np.ascontiguousarray(COPIES[name](x)) for x in images[:5])]]
   pairs = near(prints, range(45), ['train'] * 40 + ['test'] * 5)
   assert {(pair.first, pair.second) for pair in pairs} == {(k, 40 + k) for k in range(5)}
-  assert all(pair.kind == 'near' and 0.8 <= pair.correlation <= 1.001 for pair in pairs)
+  assert all(pair.kind == 'near' and 0.75 <= pair.correlation <= 1.001 for pair in pairs)
 
 
 def test_hash_is_the_signs_about_the_median_of_low_frequencies():
@@ -92,7 +92,8 @@ def test_the_way_of_a_pair_lays_the_first_on_the_second(way):
 
 def test_details_correlate_as_numpy_says():
   pictures = np.stack([np.asarray(Image.fromarray(scene(seed)).convert('L').resize((SIDE, SIDE))) for seed in (0, 1)])
-  high = [p - ndimage.gaussian_filter(p, 2.0) for p in pictures.astype(np.float32)]
+  high = [p - ndimage.gaussian_filter(p, 2.0) for p in pictures.astype(np.float64)]
+  high = [p / (np.sqrt(ndimage.gaussian_filter(p * p, 3.0)) + 5.0) for p in high]
   first, second = duplicates.details(pictures)
   assert first @ second == pytest.approx(np.corrcoef(high[0].ravel(), high[1].ravel())[0, 1], abs=1e-5)
   assert not duplicates.details(np.full((1, SIDE, SIDE), 7, np.uint8)).any()
