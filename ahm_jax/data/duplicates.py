@@ -131,28 +131,32 @@ def same(fingerprints: Sequence[Fingerprint]) -> list[Pair]:
 def near(fingerprints: Sequence[Fingerprint], groups: Sequence, splits: Sequence) -> list[Pair]:
   """Pairs of images that are alike but not the same, of different groups; first the most alike.
 
-  Of images with the same pixels only the first is compared, and those that are blank are not. The memory this takes grows with
-  the number of images, 10 KB each, and not with that of their pairs.
+  Of images with the same pixels only the first of each split is compared, and those that are blank are not. The memory this
+  takes grows with the number of images, 10 KB each, and not with that of their pairs.
 
   Args:
     fingerprints: N of them.
     groups, splits: what each belongs to. Images of one group in one split may be as alike as they please; so many
       near-duplicates are kept of an image, first those of other splits, that all are found where each has few.
   """
-  known: dict[bytes, int] = {}
+  known: dict[tuple, int] = {}
   for index, item in enumerate(fingerprints):
     if item.picture.std() >= FLATNESS:
-      known.setdefault(item.pixels, index)
+      known.setdefault((item.pixels, splits[index]), index)
   indices = np.array(sorted(known.values()), np.int64)
   if len(indices) < 2:
     return []
   codes = np.stack([fingerprints[i].hashes for i in indices])
   pictures = details(np.stack([fingerprints[i].picture for i in indices]))
-  group, split = (np.unique([str(names[i]) for i in indices], return_inverse=True)[1] for names in (groups, splits))
+  group, split, content = (
+    np.unique([str(names[i]) for i in indices], return_inverse=True)[1]
+    for names in (groups, splits, [item.pixels.hex() for item in fingerprints])
+  )
   pairs = []
   for rows in _chunks(len(indices), _ROWS):
     crossing = split[rows, None] != split[None]
     wanted = (rows[:, None] < np.arange(len(indices))) & (crossing | (group[rows, None] != group[None]))
+    wanted &= content[rows, None] != content[None]
     correlation, way = _alike(codes, pictures, rows, wanted)
     for row, index in _most_alike(correlation, crossing):
       first, second = int(indices[rows[row]]), int(indices[index])

@@ -113,6 +113,8 @@ def inspect(config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | No
     for seen, wrong in builders.in_parallel(look, work, 'check'):
       images += seen
       problems += wrong
+  names = collections.Counter(image.name for image in images)  # A slice may have the name of an image.
+  layout += [f'{count} images are named {name!r}; rename all but one' for name, count in names.items() if count > 1]
   return Inspection(tuple(images), tuple(problems), tuple(layout), tuple(crossing))
 
 
