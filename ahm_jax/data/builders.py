@@ -73,9 +73,10 @@ def _pool(values: np.ndarray, size: int) -> np.ndarray:
   Pillow's box takes a pixel as a whole or not at all.
   """
   whole, rest = np.divmod(np.arange(size + 1) * len(values), size)  # The parts' edges, in rows and in shares of a row.
-  rows = np.concatenate([values, np.zeros_like(values[:1])]).astype(np.int64)
-  before = np.cumsum(rows, axis=0) - rows
-  return np.diff(before[whole] * size + rows[whole] * rest[:, None], axis=0)
+  sums = np.cumsum(values, axis=0, dtype=np.int32)  # At most the mask's number of pixels.
+  before = sums[whole - 1].astype(np.int64) * (whole > 0)[:, None]
+  cut = values[np.minimum(whole, len(values) - 1)].astype(np.int64)  # At the last edge nothing is cut: rest is 0.
+  return np.diff(before * size + cut * rest[:, None], axis=0)
 
 
 def _read_item(item: Item, config: DataConfig) -> list[dict] | Exception:

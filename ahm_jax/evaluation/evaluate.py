@@ -24,7 +24,7 @@ def segmentation_rows(probabilities: np.ndarray, split: Split, threshold: float)
   for i in np.flatnonzero(split.has_mask):
     truth = split.full_mask(i)
     prediction = at_own_size(probabilities[i], truth.shape) >= threshold
-    rows.append({'image': split.ids[i], **segmentation_scores(prediction, truth)})
+    rows.append({'image': split.ids[i], **segmentation_scores(prediction, truth, split.spacing[i])})
   return rows
 
 

@@ -18,16 +18,20 @@ _TEXT_COLUMNS = ('image', 'label', 'predicted')
 _COUNT_COLUMNS = ('tp', 'fp', 'fn')
 
 
-def segmentation_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float | int]:
+def segmentation_scores(
+  prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = (math.nan, math.nan)
+) -> dict[str, float | int]:
   """Scores one predicted mask against its truth.
 
   Args:
     prediction: bool [h, w].
     truth: bool [h, w].
+    spacing: mm from a pixel to the next, down and across; nan: unknown.
 
   Returns:
-    'dice', 'iou', 'precision', 'recall' in [0, 1]; 'hd95' in pixels (see `hausdorff95`); 'tp', 'fp', 'fn' in pixels. The scores
-    are nan where both masks are empty; where a denominator alone is 0, the ratio counts as 0.
+    'dice', 'iou', 'precision', 'recall' in [0, 1]; 'hd95' in pixels (see `hausdorff95`) and, where spacing is known, 'hd95_mm'
+    in mm; 'tp', 'fp', 'fn' in pixels. The scores are nan where both masks are empty; where a denominator alone is 0, the ratio
+    counts as 0.
 
   Raises:
     ValueError: the two differ in shape or are not two-dimensional.
@@ -41,10 +45,12 @@ def segmentation_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, 
   def ratio(numerator: int, denominator: int) -> float:
     return numerator / denominator if denominator else empty
 
+  millimetres = {'hd95_mm': hausdorff95(prediction, truth, spacing)} if np.isfinite(spacing).all() else {}
   return {
     'dice': ratio(2 * tp, 2 * tp + fp + fn),
     'iou': ratio(tp, tp + fp + fn),
     'hd95': hausdorff95(prediction, truth),
+    **millimetres,
     'precision': ratio(tp, tp + fp),
     'recall': ratio(tp, tp + fn),
     'tp': tp,
@@ -53,8 +59,8 @@ def segmentation_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, 
   }
 
 
-def hausdorff95(prediction: np.ndarray, truth: np.ndarray) -> float:
-  """The 95th percentile Hausdorff distance, symmetric, in pixels.
+def hausdorff95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> float:
+  """The 95th percentile Hausdorff distance, symmetric, in pixels or in what `spacing` is in.
 
   For each mask, the Euclidean distances from its border pixels to the other mask's nearest border pixel; the larger of the two
   sets' 95th percentiles (linear interpolation). This is the convention of MONAI and Metrics Reloaded; MedPy instead takes one
@@ -64,18 +70,20 @@ def hausdorff95(prediction: np.ndarray, truth: np.ndarray) -> float:
   Args:
     prediction: bool [h, w].
     truth: bool [h, w].
+    spacing: distance of a pixel to the next, down and across.
 
   Returns:
-    Pixels in [0, diagonal]; nan where both masks are empty, the image's diagonal where one is.
+    In [0, diagonal]; nan where both masks are empty, the image's diagonal where one is.
   """
   prediction, truth = _as_masks(prediction, truth)
   if not prediction.any() and not truth.any():
     return math.nan
   if not prediction.any() or not truth.any():
-    return math.hypot(*truth.shape)
+    return math.hypot(*np.multiply(truth.shape, spacing))
   box = scipy.ndimage.find_objects((prediction | truth).astype(np.uint8))[0]
   borders = [mask[box] & ~scipy.ndimage.binary_erosion(mask[box]) for mask in (prediction, truth)]
-  directed = [scipy.ndimage.distance_transform_edt(~borders[1 - i])[borders[i]] for i in (0, 1)]
+  sampling = tuple(map(float, spacing))
+  directed = [scipy.ndimage.distance_transform_edt(~borders[1 - i], sampling)[borders[i]] for i in (0, 1)]
   return float(max(np.percentile(distances, 95) for distances in directed))
 
 
@@ -91,11 +99,13 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
     'missed' (a lesion, and an empty prediction), 'false_alarms' (a prediction where there is no lesion). Where some images are
     without lesion also 'lesion_dice', the mean over the images with one, and 'false_alarm_rate', the share of the others with a
     prediction: a false alarm has a Dice of 0 and a right silence none, so that 'dice' holds the one and not the other.
+    'hd95_mm' is there where it is known of any scored image, and its mean over those.
   """
   rows = list(per_image)
   scored = [row for row in rows if row['tp'] + row['fp'] + row['fn'] > 0]
   means = {key: float(np.mean([row[key] for row in scored])) if scored else math.nan for key in ('hd95', *OVERLAP_SCORES)}
   tp, fp, fn = (sum(row[key] for row in rows) for key in _COUNT_COLUMNS)
+  millimetres = [row['hd95_mm'] for row in scored if math.isfinite(row.get('hd95_mm', math.nan))]
   false_alarms = sum(row['tp'] + row['fn'] == 0 for row in scored)
   result = {
     **{key: means[key] for key in ('dice', 'iou', 'hd95', 'precision', 'recall')},
@@ -105,6 +115,8 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
     'missed': sum(row['tp'] + row['fp'] == 0 for row in scored),
     'false_alarms': false_alarms,
   }
+  if millimetres:
+    result['hd95_mm'] = float(np.mean(millimetres))
   lesions = [row['dice'] for row in rows if row['tp'] + row['fn'] > 0]
   if len(lesions) < len(rows):
     result['lesion_dice'] = float(np.mean(lesions)) if lesions else math.nan

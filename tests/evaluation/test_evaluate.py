@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -57,6 +58,16 @@ def test_scores_at_the_images_own_resolution(left_half):
   (lower,) = segmentation_rows(probabilities[:1], make_split(wide), 0.3)
   assert (lower['tp'], lower['fp'], lower['fn']) == (48, 8, 0)  # One column more.
   assert lower['dice'] == pytest.approx(96 / 104)
+
+
+def test_distances_in_millimetres_where_the_spacing_is_known(left_half):
+  """A lesion of the left half, wholly missed in one column's breadth: 1 pixel of 3 mm."""
+  truth = np.zeros((4, 4), bool)
+  truth[:, :3] = True
+  split = dataclasses.replace(make_split(truth, truth), spacing=np.float32([[1, 3], [np.nan, np.nan]]))
+  first, second = segmentation_rows(np.stack([left_half] * 2), split, 0.5)
+  assert (first['hd95'], first['hd95_mm'], second['hd95']) == (1, 3, 1)
+  assert 'hd95_mm' not in second
 
 
 def test_the_threshold_itself_is_lesion():

@@ -64,6 +64,48 @@ def test_hausdorff95_equals_brute_force(seed):
   assert metrics.hausdorff95(truth, prediction) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize('seed', range(6))
+def test_hausdorff95_in_millimetres_equals_brute_force(seed):
+  """Pixels of 0.4 mm x 1.5 mm."""
+  rng = np.random.default_rng(seed)
+  prediction, truth, spacing = blob(rng), blob(rng), np.float32([0.4, 1.5])
+  distances = cdist(border(prediction) * spacing, border(truth) * spacing)
+  expected = max(np.percentile(distances.min(1), 95), np.percentile(distances.min(0), 95))
+  scores = metrics.segmentation_scores(prediction, truth, spacing)
+  assert scores['hd95_mm'] == pytest.approx(expected, rel=1e-6)
+  assert scores['hd95'] == metrics.hausdorff95(prediction, truth)
+
+
+def test_millimetres_by_hand():
+  """A square moved by 3 rows of 2 mm, or by 3 columns of 0.5 mm; a missed one; and pixels of unknown size."""
+  truth, down, across = np.zeros((3, 30, 40), bool)
+  truth[5:15, 5:15], down[8:18, 5:15], across[5:15, 8:18] = True, True, True
+  spacing = (2.0, 0.5)
+  assert metrics.segmentation_scores(down, truth, spacing)['hd95_mm'] == pytest.approx(6)
+  assert metrics.segmentation_scores(across, truth, spacing)['hd95_mm'] == pytest.approx(1.5)
+  assert metrics.segmentation_scores(np.zeros_like(truth), truth, spacing)['hd95_mm'] == math.hypot(60, 20)
+  assert math.isnan(metrics.segmentation_scores(np.zeros_like(truth), np.zeros_like(truth), spacing)['hd95_mm'])
+  for unknown in ((math.nan, math.nan), (math.nan, 1.0)):
+    assert 'hd95_mm' not in metrics.segmentation_scores(down, truth, unknown)
+
+
+def test_the_mean_in_millimetres_is_over_the_images_of_known_spacing(tmp_path):
+  truth, down, empty = np.zeros((3, 30, 40), bool)
+  truth[5:15, 5:15], down[8:18, 5:15] = True, True
+  rows = [
+    {'image': 'a', **metrics.segmentation_scores(down, truth)},
+    {'image': 'b', **metrics.segmentation_scores(down, truth, (2, 1))},
+    {'image': 'c', **metrics.segmentation_scores(down, truth, (4, 1))},
+    {'image': 'd', **metrics.segmentation_scores(empty, empty, (4, 1))},
+  ]
+  assert metrics.summarise(rows)['hd95_mm'] == pytest.approx((6 + 12) / 2)
+  assert 'hd95_mm' not in metrics.summarise(rows[:1])
+  metrics.write_per_image(tmp_path / 'a.csv', rows)
+  back = metrics.read_per_image(tmp_path / 'a.csv')
+  assert math.isnan(back[0]['hd95_mm']) and back[2]['hd95_mm'] == 12
+  assert metrics.summarise(back) == metrics.summarise(rows)
+
+
 def test_hausdorff95_takes_the_larger_direction_not_the_pool():
   truth = np.zeros((1, 200), bool)
   truth[0, :100] = True
