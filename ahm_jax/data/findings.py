@@ -100,14 +100,14 @@ def _pairs(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
       ERROR,
       f'{code}_across_splits',
       f'images of different splits are {alike}, so what is tested on was trained on',
-      'look at each pair; give both one split and one group in labels.csv, or leave one out',
+      'look at each pair; give both one split and one group, or leave one out',
       _pair_cases(images, across),
     )
     yield Finding(
       WARNING,
       code,
       f'images of one split but of different groups are {alike}',
-      'look at each pair; give both one group in labels.csv, or leave one out',
+      'look at each pair; give both one group, or leave one out',
       _pair_cases(images, apart),
     )
     yield Finding(
@@ -152,8 +152,8 @@ def _differing(images: Sequence[Seen], pairs: Sequence[Pair]) -> Iterable[Findin
 def _overlap(first: SeenMask, second: SeenMask, way: int) -> float:
   """Intersection over union of two masks, when the first is laid on the second; 1 where both are empty."""
   laid = duplicates.lay(first.small, way)
-  union = float(np.maximum(laid, second.small).sum())
-  return float(np.minimum(laid, second.small).sum()) / union if union else 1.0
+  union = int(np.maximum(laid, second.small).sum())
+  return int(np.minimum(laid, second.small).sum()) / union if union else 1.0
 
 
 def _pair_cases(images: Sequence[Seen], pairs: Iterable[Pair]) -> tuple[Case, ...]:

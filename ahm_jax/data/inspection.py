@@ -33,6 +33,7 @@ _KINDS = {
   'F': 'grey, 32 bit float',
   'I': 'grey, 32 bit',
 }
+_MAX_BYTES = 2**28  # Of a file that is held in memory.
 _MAX_SAMPLES = 2**20  # Pixels, evenly spaced, that an image's contrast is taken from.
 
 
@@ -61,7 +62,7 @@ class SeenMask:
   coverage: tuple[float, ...]  # Each class's share of the pixels, of a binary mask the lesion's.
   borders: int  # How many of the image's four borders it touches.
   digest: bytes  # SHA-256 of its pixels and shape.
-  small: np.ndarray  # float32 [SIDE, SIDE], what share of each pixel is not background.
+  small: np.ndarray  # uint8 [SIDE, SIDE], what share of each pixel is not background, of 255.
 
   @property
   def total(self) -> float:
@@ -126,9 +127,9 @@ def _look(item: Item, config: DataConfig, thumbnail: Callable) -> tuple[list[See
   data = b''
   try:
     image, data = _into_memory(item.image)
-    kind = _kind(data)
+    kind = _kind(image)
     slices = files.read_slices(image, config.channels, window=config.window, axis=config.slice_axis)
-  except (Unreadable, Unfit, OSError) as error:
+  except (Unreadable, Unfit) as error:
     return [], [_problem(item, error)]
   masks = [None] * len(slices)
   if item.mask is not None:
@@ -166,20 +167,22 @@ def _look_at_phantom(where: tuple[str, int], config: DataConfig, thumbnail: Call
 
 
 def _into_memory(path: Path | Held) -> tuple[Path | Held, bytes]:
-  """A file that is read from memory from now on, and its bytes; a volume stays where it is, and counts by its pixels."""
+  """A file that is read from memory from now on, and its bytes; none of a volume or a huge file, which counts by its pixels."""
   if files.is_volume(path):
     return path, b''
   with files.decoding(path):
+    if isinstance(path, Path) and path.stat().st_size > _MAX_BYTES:
+      return path, b''
     data = path.read_bytes()
   return Held(path if isinstance(path, Path) else path.path, lambda: data), data
 
 
-def _kind(data: bytes) -> str:
+def _kind(path: Path | Held) -> str:
   """What a file holds, as far as its header says."""
-  if not data:
+  if files.is_volume(path):
     return 'medical'
   try:
-    with Image.open(io.BytesIO(data), formats=files.FORMATS) as picture:
+    with Image.open(io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path, formats=files.FORMATS) as picture:
       return 'grey, 16 bit' if picture.mode.startswith('I;16') else _KINDS.get(picture.mode, picture.mode)
   except Exception:  # The reader that comes next says what is wrong.
     return ''
@@ -219,7 +222,7 @@ def _seen_mask(mask: np.ndarray, classes: int) -> SeenMask:
     coverage=tuple((counts[1 : classes + 1] / mask.size).tolist()),
     borders=sum(bool(edge.any()) for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1])),
     digest=digest,
-    small=np.asarray(small, np.float32) / 255,
+    small=np.asarray(small),
   )
 
 

@@ -84,7 +84,7 @@ def test_what_is_kept_of_an_image(folder):
   assert image.contrast == pytest.approx(pixels.mean(2).std(), rel=1e-6)
   assert image.mask.coverage == (pytest.approx(48 / 1920),) and image.mask.borders == 2
   assert image.print.file == hashlib.sha256((folder.root / 'images' / 'a.png').read_bytes()).digest()
-  assert image.mask.small.sum() == pytest.approx(48 / 1920 * 32 * 32, rel=0.1)
+  assert image.mask.small.sum() / 255 == pytest.approx(48 / 1920 * 32 * 32, rel=0.1)
 
 
 def test_classes_of_masks(folder):
@@ -183,6 +183,14 @@ def test_unreadable_and_unfit_files_are_all_told(sound):
   assert inspection.numbers(seen)['splits']['train']['unreadable'] == 4
   assert inspection.numbers(seen)['splits']['test']['masks'] == 7
   assert sound.look(skip_unreadable=True)[1]['unreadable'].level == WARNING
+
+
+def test_a_set_of_which_nothing_can_be_read(folder):
+  folder.add('a')
+  (folder.root / 'images' / 'a.png').write_bytes(b'')
+  seen, found = folder.look()
+  assert found['unreadable'].level == ERROR and seen.images == ()
+  assert inspection.numbers(seen)['sizes'] == {'width': None, 'height': None, 'aspect': None}
 
 
 def test_masks_that_are_empty_full_or_inverted(sound):
@@ -292,3 +300,18 @@ def test_findings_are_ordered_by_level(sound):
   (sound.root / 'images' / 'train0.png').write_bytes(b'broken')
   levels = [finding.level for finding in sound.look()[1].values()]
   assert levels == sorted(levels, key=findings.LEVELS.index) and set(levels) == {ERROR, WARNING, NOTE}
+
+
+def test_volumes_are_looked_at_slice_by_slice(folder):
+  nibabel = pytest.importorskip('nibabel')
+  volume = np.stack([scene(seed)[..., 0] for seed in range(4)], axis=2).astype(np.int16)
+  mask = np.zeros(volume.shape, np.uint8)
+  mask[10:30, 10:30, 1] = 1
+  for kind, values in (('images', volume), ('masks', mask)):
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder.root / kind / 'v.nii.gz')
+  folder.rows.append('v,,train,')
+  seen, found = folder.look(every_slice=1)
+  assert [image.name for image in seen.images] == ['v_s0000', 'v_s0001', 'v_s0002', 'v_s0003']
+  assert {image.group for image in seen.images} == {'v'} and len(found['empty_mask'].cases) == 3
+  assert seen.images[1].mask.coverage == (pytest.approx(400 / 1920),)
+  assert [image.name for image in folder.look(every_slice=2)[0].images] == ['v_s0000', 'v_s0002']

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import archives, dataset, isic2018
+from ahm_jax.data import archives, dataset, findings, inspection, isic2018
 from ahm_jax.errors import UserError
 
 PARTS = {'Training': (0, 1, 2, 3), 'Validation': (10, 11), 'Test': (20, 21, 22)}
@@ -267,3 +267,22 @@ def test_lesions_that_cross_splits_are_refused(root):
   path = root / 'ISIC2018_Task3_Training_LesionGroupings.csv'
   path.write_text(path.read_text() + f'{name(40)},HAM_2,x\n')
   refused(root, "LesionGroupings: group 'HAM_2' is in split train .* and in test")
+
+
+def test_the_whole_set_can_be_inspected(root):
+  write_task3(root)
+  coarse = Image.fromarray(np.random.default_rng(9).integers(0, 256, (9, 12, 3), np.uint8))
+  smooth = np.asarray(coarse.resize((320, 240), Image.Resampling.BICUBIC))
+  for part, number, kind in (('Training', 1, 'JPEG'), ('Test', 21, 'PNG')):
+    stem = f'ISIC2018_Task1-2_{part}_Input'
+    own = {f'{name(n)}.jpg': image(n) for n in PARTS[part]}
+    write_zip(root, stem, own | {f'{name(number)}.jpg': encoded(smooth, kind)})
+  before = {path: path.read_bytes() for path in root.iterdir()}
+  seen = inspection.inspect(config(root), lambda pixels, mask: b'')
+  assert {path: path.read_bytes() for path in root.iterdir()} == before
+  found = {finding.code: finding for finding in findings.find(seen, config(root))}
+  (case,) = found['near_duplicate_across_splits'].cases
+  assert {seen.images[index].name for index in case.images} == {name(1), name(21)}
+  assert len(found['unfit'].cases) == 2 and '320x240' in found['unfit'].cases[0].text  # Their masks are smaller.
+  assert len(seen.images) == 13 and seen.images[0].file == 'ISIC2018_Task1-2_Training_Input.zip/ISIC_0000000.jpg'
+  assert inspection.numbers(seen)['splits']['train']['classes'] == {'MEL': 1, 'NV': 2}
