@@ -186,14 +186,14 @@ def _fingerprint(config: DataConfig) -> str:
     parts['counts'] = [config.phantom.train, config.phantom.validation, config.phantom.test]
   elif config.name == 'isic2018':
     root = Path(config.root).expanduser().resolve()
-    parts |= {'root': str(root), 'skip': config.skip_unreadable}
+    parts |= {'root': str(root), 'skip': config.skip_unreadable, 'classes': config.mask_classes}
     parts['files'] = [sorted(_stamps(place)) for place in isic2018.sources(root)]
   else:
     root = Path(config.root).expanduser().resolve()
-    table = root / 'labels.csv'
+    table = folder.read_table(root)
     parts |= {'root': str(root), 'skip': config.skip_unreadable, 'fractions': list(config.split_fractions)}
     parts |= {'classes': config.mask_classes, 'window': config.window, 'slices': [config.slice_axis, config.every_slice]}
-    parts['table'] = hashlib.sha256(table.read_bytes()).hexdigest() if table.exists() else None
+    parts['table'] = None if table is None else hashlib.sha256(table).hexdigest()
     parts['files'] = sorted(_stamps(root / 'images')) + sorted(_stamps(root / 'masks'))
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

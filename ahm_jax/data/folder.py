@@ -5,6 +5,8 @@ A group is what labels.csv says, else the patient of a DICOM file, else the file
 
 import collections
 import csv
+import io
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +14,15 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import medical
-from ahm_jax.data.files import SUFFIXES, Held, is_volume, suffix
+from ahm_jax.data.files import SUFFIXES, Held, is_volume, shown, suffix
 from ahm_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
 PROBLEMS_SHOWN = 3
+MAX_TABLE = 2**26  # Bytes of labels.csv.
+MAX_CELL = 1000  # Letters of a cell of it.
+_INVISIBLE = ('Cc', 'Cs', 'Zl', 'Zp')  # Unicode categories: control characters, half surrogates, separators of lines.
+_TURNING = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')  # Would show a name in another order.
 
 
 class Item(NamedTuple):
@@ -66,12 +72,12 @@ def _list(config: DataConfig, problems: list[str]) -> list[Item]:
   if not images:
     raise UserError(f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}')
   problems += [
-    f'masks/{masks[name].name} has no image; add images/{name}.jpg (or .png) or remove the mask'
+    f'{shown(masks[name])} has no image; add images/{name}.jpg (or .png) or remove the mask'
     for name in masks
     if name not in images
   ]
-  table = root / 'labels.csv'
-  columns, rows = _read_rows(table, images, problems) if table.exists() else ([], None)
+  data = read_table(root)
+  columns, rows = ([], None) if data is None else _read_rows(root / 'labels.csv', data, images, problems)
   patients = _patients(images, masks)
   has_splits = 'split' in columns
   items = []
@@ -89,19 +95,61 @@ def _list(config: DataConfig, problems: list[str]) -> list[Item]:
   return items
 
 
+def read_table(root: Path) -> bytes | None:
+  """The bytes of labels.csv; None where there is none.
+
+  Raises:
+    UserError: it is no file, is too large, or is a link that leads out of the folder.
+  """
+  table = root / 'labels.csv'
+  problem = link_problem(table, root)
+  if problem:
+    raise UserError(f'{root}: {problem}')
+  if not table.exists():
+    return None
+  if not table.is_file() or table.stat().st_size > MAX_TABLE:
+    raise UserError(f'{table}: is not a file of at most {MAX_TABLE} bytes; save it as comma-separated text')
+  return table.read_bytes()
+
+
 def _by_stem(root: Path, folder: str, problems: list[str]) -> dict[str, Path]:
   """Image files of a folder by name without suffix, in order; an empty dict where there is no such folder."""
   found: dict[str, Path] = {}
+  problem = link_problem(root / folder, root)
+  if problem:
+    raise UserError(f'{root}: {problem}')
   if not (root / folder).is_dir():
     return found
   for path in sorted((root / folder).iterdir()):
-    if path.name.startswith('.') or suffix(path.name) not in SUFFIXES or not path.is_file():
+    if path.name.startswith('.') or suffix(path.name) not in SUFFIXES or not (path.is_file() or path.is_symlink()):
       continue
     stem = path.name[: -len(suffix(path.name))]
-    if stem in found:
-      problems.append(f'{folder}/{found[stem].name} and {folder}/{path.name} have the same name; keep one of them')
+    problem = link_problem(path, root)
+    if problem:
+      problems.append(problem)
+    elif is_odd(path.name):
+      problems.append(f'{shown(path)} has control characters in its name, shown as \\x..; rename it')
+    elif stem in found:
+      problems.append(f'{shown(found[stem])} and {shown(path)} have the same name; keep one of them')
     found.setdefault(stem, path)
   return dict(sorted(found.items()))
+
+
+def is_odd(text: str) -> bool:
+  """Whether a name holds control characters, line breaks, halves of characters, or marks that turn the direction of writing."""
+  return any(unicodedata.category(letter) in _INVISIBLE or letter in _TURNING for letter in text)
+
+
+def link_problem(path: Path, root: Path) -> str:
+  """What is wrong with a path that is a link; links from one place within `root` to another are fine, as is one to `root`."""
+  if not path.is_symlink():
+    return ''
+  name = path.name if path.parent == root else shown(path)
+  if not path.exists():
+    return f'{name} is a link to nothing; mend it or remove it'
+  if not path.resolve().is_relative_to(root.resolve()):
+    return f'{name} is a link that leads out of the folder; put a copy in its place'
+  return '' if path.is_file() or path.is_dir() else f'{name} is a link to what is not a file; remove it'
 
 
 def _patients(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, str]:
@@ -112,35 +160,58 @@ def _patients(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, str]
   return {name: medical.patient(path) for name, path in images.items() if is_volume(path) and not medical.is_nifti(path)}
 
 
-def _read_rows(table: Path, images: dict[str, Path], problems: list[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
-  """Reads labels.csv: its columns, and its rows by image name. Appends what is wrong with rows to `problems`."""
-  try:
-    with table.open(newline='', encoding='utf-8-sig') as file:
-      reader = csv.DictReader(file)
-      columns = [(name or '').strip() for name in reader.fieldnames or []]
-      reader.fieldnames = columns
-      raw = [(reader.line_num, {key: (row.get(key) or '').strip() for key in columns}) for row in reader]
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{table}: cannot be read as comma-separated UTF-8 text ({error}); save it as such') from error
-  if 'image' not in columns:
-    raise UserError(f'{table}: has no column image, only {columns}; its first line should be image,label,split,group')
+def _read_rows(
+  table: Path, data: bytes, images: dict[str, Path], problems: list[str]
+) -> tuple[list[str], dict[str, dict[str, str]]]:
+  """Reads labels.csv: its columns, and its rows by image name. Appends what is wrong with rows to `problems`.
+
+  Cells are text, whatever they begin with.
+  """
+  columns, raw = _parse_table(table, data)
   files = {path.name: stem for stem, path in images.items()}
   rows: dict[str, dict[str, str]] = {}
   for line, row in raw:
     value = row['image']
     name = value if value in images else files.get(value, value)
     where = f'labels.csv line {line}'
-    if '/' in value or '\\' in value or value in ('', '.', '..'):
-      problems.append(f'{where}: {value!r} is not an image name; write the bare name of a file in images/')
+    odd = [key for key in columns if is_odd(row[key]) or len(row[key]) > MAX_CELL]
+    if odd:
+      problems.append(f'{where}: {odd[0]} {_quoted(row[odd[0]])} has control characters or over {MAX_CELL} letters; mend it')
+    elif '/' in value or '\\' in value or value in ('', '.', '..'):
+      problems.append(f'{where}: {_quoted(value)} is not an image name; write the bare name of a file in images/')
     elif name not in images:
-      problems.append(f'{where} names {value!r}, which is not in images/; add the image or remove the row')
+      problems.append(f'{where} names {_quoted(value)}, which is not in images/; add the image or remove the row')
     elif name in rows:
-      problems.append(f'{where}: {value!r} has a row already; keep one of them')
+      problems.append(f'{where}: {_quoted(value)} has a row already; keep one of them')
     elif 'split' in columns and row['split'] not in SPLITS:
-      problems.append(f'{where}: split of {value!r} is {row["split"]!r}; it may be {", ".join(SPLITS)}')
+      problems.append(f'{where}: split of {_quoted(value)} is {_quoted(row["split"])}; it may be {", ".join(SPLITS)}')
     else:
       rows[name] = row
   return columns, rows
+
+
+def _parse_table(table: Path, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+  """The columns of labels.csv, and its rows with the number of their line."""
+  try:
+    if b'\0' in data:
+      raise csv.Error('it holds NUL, as UTF-16 does')
+    reader = csv.DictReader(io.StringIO(data.decode('utf-8-sig'), newline=''))
+    columns = [(name or '').strip() for name in reader.fieldnames or []]
+    reader.fieldnames = columns
+    rows = [(reader.line_num, {key: (row.get(key) or '').strip() for key in columns}) for row in reader]
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f'{table}: cannot be read as comma-separated UTF-8 text ({error}); save it as such') from error
+  if 'image' not in columns:
+    only = ', '.join(map(_quoted, columns[:10]))
+    raise UserError(f'{table}: has no column image, only [{only}]; its first line should be image,label,split,group')
+  twice = [name for name, count in collections.Counter(columns).items() if name and count > 1]
+  if twice:
+    raise UserError(f'{table}: has the column {_quoted(twice[0])} twice; keep one of them')
+  return columns, rows
+
+
+def _quoted(text: str) -> str:
+  return repr(text if len(text) <= 80 else text[:80] + '...')
 
 
 def crossing_groups(items: list[Item], where: str) -> list[str]:

@@ -34,7 +34,7 @@ _KINDS = {
   'I': 'grey, 32 bit',
 }
 _MAX_BYTES = 2**28  # Of a file that is held in memory.
-_MAX_SAMPLES = 2**20  # Pixels, evenly spaced, that an image's contrast is taken from.
+_MAX_SAMPLES = 2**16  # Pixels, evenly spaced, that an image's contrast is taken from.
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from pathlib import Path
 from ahm_jax.config import DataConfig
 from ahm_jax.data import archives
 from ahm_jax.data.files import Held, printable
-from ahm_jax.data.folder import Item, crossing_groups, refuse
+from ahm_jax.data.folder import Item, crossing_groups, link_problem, refuse
 from ahm_jax.errors import UserError
 
 SITE = 'challenge.isic-archive.com'
@@ -95,7 +95,9 @@ def _contents(root: Path, name: str) -> dict[str, Path | Held]:
   if place is None:
     raise UserError(f'{root}: lacks {name}.zip, which belongs to what is there of task 3; download it from {SITE} (2018)')
   if place.is_dir():
-    return {path.name: path for path in sorted(place.iterdir()) if path.is_file() and not path.name.startswith('.')}
+    contents = {path.name: path for path in sorted(place.iterdir()) if not path.name.startswith('.')}
+    refuse(root, [problem for path in contents.values() if (problem := link_problem(path, root))])
+    return {name: path for name, path in contents.items() if path.is_file()}
   return archives.members(place, _AGAIN) if place.suffix == '.zip' else {place.name: place}
 
 

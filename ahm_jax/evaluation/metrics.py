@@ -16,6 +16,7 @@ import scipy
 OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
 _TEXT_COLUMNS = ('image', 'label', 'predicted')
 _COUNT_COLUMNS = ('tp', 'fp', 'fn')
+_FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")  # What a text that a spreadsheet may take for a formula begins with.
 
 
 def segmentation_scores(
@@ -190,13 +191,14 @@ def write_per_image(path: Path, rows: Sequence[dict]) -> None:
   """Writes one line an image as CSV; columns are the rows' keys in the order in which they first occur.
 
   Keys: 'image' (its name), those of `segmentation_scores`, and where there is a classifier 'label' and 'predicted' (class
-  names, '' if unknown) and one 'probability_CLASS' for each class.
+  names, '' if unknown) and one 'probability_CLASS' for each class. Texts that begin like a formula get an apostrophe before
+  them, so that a spreadsheet does not run them (OWASP, CSV injection); `read_per_image` takes it off.
   """
   columns = list(dict.fromkeys(key for row in rows for key in row))
   with open(path, 'w', newline='', encoding='utf-8') as file:
     writer = csv.DictWriter(file, columns, restval='')
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _escape(value) for key, value in row.items()} for row in rows)
 
 
 def read_per_image(path: Path) -> list[dict]:
@@ -205,9 +207,13 @@ def read_per_image(path: Path) -> list[dict]:
     return [{key: _parse(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
 
 
+def _escape(value):
+  return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
 def _parse(key: str, text: str) -> str | int | float:
   if key in _TEXT_COLUMNS:
-    return text
+    return text.removeprefix("'")
   if key in _COUNT_COLUMNS and text:
     return int(text)
   return float(text) if text else math.nan

@@ -269,6 +269,16 @@ def test_lesions_that_cross_splits_are_refused(root):
   refused(root, "LesionGroupings: group 'HAM_2' is in split train .* and in test")
 
 
+def test_links_that_lead_out_of_the_folder_are_refused(root):
+  path = root / 'ISIC2018_Task1-2_Test_Input.zip'
+  shutil.unpack_archive(path, root)
+  (root.parent / 'elsewhere.jpg').write_bytes(image(20))
+  inside = root / path.stem / f'{name(20)}.jpg'
+  inside.unlink()
+  inside.symlink_to(root.parent / 'elsewhere.jpg')
+  refused(root, 'ISIC2018_Task1-2_Test_Input/ISIC_0000020.jpg is a link that leads out of the folder')
+
+
 def test_the_whole_set_can_be_inspected(root):
   write_task3(root)
   coarse = Image.fromarray(np.random.default_rng(9).integers(0, 256, (9, 12, 3), np.uint8))

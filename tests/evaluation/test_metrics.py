@@ -1,3 +1,4 @@
+import csv
 import math
 
 import numpy as np
@@ -252,3 +253,14 @@ def test_per_image_csv_round_trip(tmp_path):
   assert [type(back[0][key]) for key in ('image', 'tp', 'dice')] == [str, int, float]
   assert back[1]['image'] == 'é2' and math.isnan(back[1]['dice']) and back[1]['label'] == ''
   assert metrics.summarise(back) == metrics.summarise(rows)
+
+
+@pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', "'=1", "'", 'a=1', '=HYPERLINK("x")', '<b>', 'a,b'])
+def test_texts_that_begin_like_formulas_are_written_so_that_they_are_not_run(tmp_path, name):
+  scores = metrics.segmentation_scores(np.ones((2, 2), bool), np.ones((2, 2), bool))
+  rows = [{'image': name, **scores, 'label': name, 'predicted': 'x', f'probability_{name}': 0.5}]
+  metrics.write_per_image(tmp_path / 'a.csv', rows)
+  with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
+    cells = [cell for row in csv.reader(file) for cell in row]
+  assert not [cell for cell in cells if cell.startswith(('=', '+', '-', '@', '\t', '\r'))]
+  assert metrics.read_per_image(tmp_path / 'a.csv') == rows

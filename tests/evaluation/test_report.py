@@ -99,6 +99,21 @@ def test_page_is_well_formed_and_names_are_escaped(page):
   assert '<script' not in page and parsed.text.count(NASTY) >= 3
 
 
+@pytest.mark.parametrize('name', ['<img src=x onerror=alert(1)>', '"><svg onload=alert(1)>', "x' onmouseover='alert(1)"])
+def test_hostile_names_stay_text(tmp_path, name):
+  """As the name of an image, a class of a run, a data set and a cell; no tag and no attribute comes of it."""
+  results = {**make_results(seeds=1), 'dataset': name, 'config': {'data': {'root': name}}}
+  results['cells'][0]['init'] = name
+  curves = {f'segment/{name}/labels20 seed 0': CURVES['segment/ahm/labels20 seed 0']}
+  path = tmp_path / 'report.html'
+  report.write_report(results, curves, report.Shown([make_example(name)], [make_example(name)]), path)
+  parsed = Page(path.read_text(encoding='utf-8'))
+  assert parsed.open == []
+  assert not [key for _, attributes in parsed.tags for key in attributes if key.startswith('on')]
+  assert all(attributes['src'].startswith('data:') for tag, attributes in parsed.tags if tag == 'img')
+  assert parsed.text.count(name) >= 2
+
+
 def test_page_can_be_read_aloud(page):
   tags = Page(page).tags
   assert all(attributes.get('alt') for tag, attributes in tags if tag == 'img')
