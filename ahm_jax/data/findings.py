@@ -14,6 +14,7 @@ from ahm_jax.data.inspection import Inspection, Seen, SeenMask
 
 ERROR, WARNING, NOTE = LEVELS = ('error', 'warning', 'note')
 FEW = 5  # Images of a class in a split; below this, scores of it mean little.
+BARE = 0.9  # Share of a class's masks that are empty, from which this is taken for how the class is.
 FULL = 0.98  # Share of the image that a mask covers which leaves nothing to find.
 LONG = 2.0  # Ratio of the sides above which squashing an image to a square distorts it much.
 SAME_MASK = 0.7  # Intersection over union, at 32 x 32 pixels, from which masks of near-duplicates count as the same.
@@ -171,12 +172,20 @@ def _pair_text(images: Sequence[Seen], pair: Pair) -> str:
 
 def _masks(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
   images = inspection.images
+  bare = _classes_without_lesion(images)
   yield Finding(
     WARNING,
     'empty_mask',
     'masks are empty',
     'right where there is nothing to find; else draw the mask, or remove it so that the image serves pre-training only',
-    _cases(images, lambda image: image.mask is not None and image.mask.total == 0),
+    _cases(images, lambda image: _is_empty(image) and image.label not in bare),
+  )
+  yield Finding(
+    NOTE,
+    'empty_mask_of_class',
+    f'masks are empty, as nearly all are of their class ({", ".join(sorted(bare))})',
+    'right where there is nothing to find in this class; such images teach and score that nothing is found',
+    _cases(images, lambda image: _is_empty(image) and image.label in bare),
   )
   yield Finding(
     WARNING,
@@ -214,6 +223,17 @@ def _masks(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
       'scores of them there mean little; label more, or join classes',
       tuple(cases),
     )
+
+
+def _is_empty(image: Seen) -> bool:
+  return image.mask is not None and image.mask.total == 0
+
+
+def _classes_without_lesion(images: Sequence[Seen]) -> set[str]:
+  """Classes of which nearly all masks are empty."""
+  masks = collections.Counter(image.label for image in images if image.label and image.mask is not None)
+  empty = collections.Counter(image.label for image in images if image.label and _is_empty(image))
+  return {label for label, count in empty.items() if count >= BARE * masks[label] and count >= FEW}
 
 
 # Labels.

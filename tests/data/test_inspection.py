@@ -207,6 +207,16 @@ def test_masks_that_are_empty_full_or_inverted(sound):
   assert seen.images[index].name == 'none'
 
 
+def test_a_class_with_nothing_to_find(sound):
+  empty = np.zeros((40, 48), bool)
+  for index in range(18):
+    sound.add(f'normal{index}', ('train', 'validation', 'test')[index % 3], 'normal', mask=empty)
+  found = sound.add('none', label='a', mask=empty).look()[1]
+  assert said(found['empty_mask']) == ['train/none']
+  assert found['empty_mask_of_class'].level == NOTE and len(found['empty_mask_of_class'].cases) == 18
+  assert found['empty_mask_of_class'].what.endswith('of their class (normal)')
+
+
 def test_images_that_are_blank_small_or_long(sound):
   sound.add('black', label='a', pixels=np.zeros((40, 48, 3), np.uint8))
   sound.add('black_too', 'test', label='b', pixels=np.zeros((40, 48, 3), np.uint8))
