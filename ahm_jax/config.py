@@ -33,8 +33,9 @@ class PhantomConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-  name: str = 'phantom'  # 'phantom': drawn from the seed. 'folder': images/, masks/ and labels.csv under `root`.
-  root: str = ''  # The folder, for 'folder'.
+  # 'phantom': drawn from the seed. 'folder': images/, masks/ and labels.csv under `root`. 'isic2018': the official archives.
+  name: str = 'phantom'
+  root: str = ''  # The folder, for 'folder' and 'isic2018'.
   image_size: int = 224  # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   channels: int = 3  # 3: RGB. 1: grey.
   labels: int = 0  # Labelled training images to use, chosen in nested, stratified order; 0: all.
@@ -367,9 +368,11 @@ def check(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
   data = config.data
-  _one_of('data.name', data.name, ('phantom', 'folder'))
+  _one_of('data.name', data.name, ('phantom', 'folder', 'isic2018'))
   if data.name == 'folder' and not data.root:
     raise UserError('config.data.root is not set; give the folder that holds images/: --config.data.root=DIR')
+  if data.name == 'isic2018' and not data.root:
+    raise UserError('config.data.root is not set; give the folder that holds the official archives: --config.data.root=DIR')
   _at_least('data.image_size', data.image_size, 16)
   for divisor, why in ((16, 'the U-Net halves it four times'), (config.masking.patch_size, 'config.masking.patch_size')):
     if data.image_size % divisor:

@@ -11,11 +11,12 @@ import numpy as np
 from ahm_jax import checkpoint, parallel, processes, rundir
 from ahm_jax.config import Config, RecipeConfig, recipe
 from ahm_jax.data import dataset as datasets
+from ahm_jax.data import findings, inspection
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.source import Source, source
 from ahm_jax.errors import UserError
+from ahm_jax.evaluation import check_page, metrics
 from ahm_jax.evaluation import evaluate as scoring
-from ahm_jax.evaluation import metrics
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
@@ -35,6 +36,30 @@ def load_data(config: Config, workdir: Path) -> Dataset:
   for note in data.notes:
     print(note)
   return data
+
+
+def check_data(config: Config, workdir: Path) -> bool:
+  """Looks at all images and masks of the data set, prints what it found, and writes check.json and check.html.
+
+  Nothing is prepared, and nothing is changed but those two files.
+
+  Returns:
+    whether there is an error among the findings.
+
+  Raises:
+    UserError: there is no data set to look at, or `workdir` lies in it.
+  """
+  root = Path(config.data.root).expanduser().resolve()
+  if config.data.name != 'phantom' and Path(workdir).resolve().is_relative_to(root):
+    raise UserError(f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose another')
+  name = root.name if config.data.name == 'folder' else config.data.name
+  seen = inspection.inspect(config.data, check_page.thumbnail)
+  found = findings.find(seen, config.data)
+  numbers = inspection.numbers(seen, config.data.mask_classes)
+  check_page.write(Path(workdir), name, numbers, found, seen)
+  print(check_page.text(name, numbers, found))
+  print(f'{Path(workdir) / check_page.HTML} shows them; {check_page.JSON} beside it holds everything')
+  return findings.worst(found) == findings.ERROR
 
 
 def check_workers(config: Config) -> None:

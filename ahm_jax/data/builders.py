@@ -1,6 +1,6 @@
-"""TFDS builders, without TensorFlow: a folder of images and masks, and the dermoscopy phantoms.
+"""TFDS builders, without TensorFlow: a folder of images and masks, ISIC 2018, and the dermoscopy phantoms.
 
-Both write one kind of record in array_record files, which `tfds.builder_from_directory(dir).as_data_source()` reads:
+All write one kind of record in array_record files, which `tfds.builder_from_directory(dir).as_data_source()` reads:
 
   image: uint8 [S, S, C], squashed to a square with antialiasing.
   mask: uint8 [S, S] of 0 and 1, 1 where the lesion covers at least half of the pixel; with mask_classes of class indices, the
@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import files, phantom
+from ahm_jax.data import files, isic2018, phantom
 from ahm_jax.data.files import Unfit, Unreadable
 from ahm_jax.data.folder import SPLITS, Item, list_folder
 
@@ -86,14 +86,14 @@ def _read_item(item: Item, config: DataConfig) -> list[dict] | Exception:
     slices = files.read_slices(
       item.image, config.channels, window=config.window, at_least=(2 * size, 2 * size), axis=config.slice_axis
     )
-    masks = [None] * len(slices) if item.mask is None else _read_masks(item, [picture.size for _, picture in slices], config)
+    masks = [None] * len(slices) if item.mask is None else read_masks(item, [picture.size for _, picture in slices], config)
   except (Unreadable, Unfit) as problem:
     return problem
   chosen = list(zip(slices, masks, strict=True))[:: config.every_slice]
   return [_record(item.name + suffix, item.group, picture, mask, config) for (suffix, picture), mask in chosen]
 
 
-def _read_masks(item: Item, sizes: list[tuple[int, int]], config: DataConfig) -> list[np.ndarray]:
+def read_masks(item: Item, sizes: list[tuple[int, int]], config: DataConfig) -> list[np.ndarray]:
   """The masks of an item at their own resolution, bool or class indices, for slices of these (height, width)."""
   if files.is_volume(item.image) or files.is_volume(item.mask):
     files.check_pair(item.image, item.mask)
@@ -124,7 +124,7 @@ def _record(name: str, group: str, picture: files.Picture, mask: np.ndarray | No
   )
 
 
-def _in_parallel(function: Callable, arguments: Sequence, description: str, chunk: int = CHUNK) -> Iterator:
+def in_parallel(function: Callable, arguments: Sequence, description: str, chunk: int = CHUNK) -> Iterator:
   """Results of a function in order, from a few threads, under a progress bar."""
   progress = tqdm(total=len(arguments), desc=description, unit='image', disable=None)
   with ThreadPoolExecutor(os.cpu_count()) as pool, progress as bar:
@@ -185,8 +185,10 @@ class MaskedImageFolder(_Builder):
     self._empty = 0  # Slices whose mask is there and empty.
     super().__init__(options=options, **kwargs)
 
+  list_items = staticmethod(list_folder)
+
   def _split_generators(self, dl_manager):
-    items = list_folder(self.options)
+    items = self.list_items(self.options)
     class_names = sorted({item.label for item in items} - {''})
     self.info.metadata['class_names'] = class_names
     by_split = {split: [item for item in items if item.split == split] for split in SPLITS}
@@ -194,7 +196,7 @@ class MaskedImageFolder(_Builder):
 
   def _generate_examples(self, split, items, class_names):
     chunk = VOLUME_CHUNK if any(files.is_volume(item.image) for item in items) else CHUNK
-    records = _in_parallel(lambda item: _read_item(item, self.options), items, f'prepare {split}', chunk)
+    records = in_parallel(lambda item: _read_item(item, self.options), items, f'prepare {split}', chunk)
     index = 0
     for item, found in zip(items, records, strict=True):
       if isinstance(found, Unreadable):
@@ -239,6 +241,12 @@ class MaskedImageFolder(_Builder):
     return notes
 
 
+class Isic2018(MaskedImageFolder):
+  """Images of ISIC 2018 with the lesion masks of task 1 and, where they are there, the diagnoses of task 3."""
+
+  list_items = staticmethod(isic2018.list_items)
+
+
 class DermoscopyPhantom(_Builder):
   """Dermoscopy-like images of skin lesions, drawn from a seed, with exact masks and classes."""
 
@@ -250,7 +258,7 @@ class DermoscopyPhantom(_Builder):
     count = getattr(self.options.phantom, split)
     # Threads of BLAS within threads of ours wait for each other: on two busy cores that was 25 times slower.
     with threadpool_limits(1, user_api='blas'):
-      yield from enumerate(_in_parallel(lambda index: self._draw(split, index), range(count), f'draw {split}'))
+      yield from enumerate(in_parallel(lambda index: self._draw(split, index), range(count), f'draw {split}'))
 
   def _draw(self, split: str, index: int) -> dict:
     rng = phantom.generator(self.options.split_seed, split, index)

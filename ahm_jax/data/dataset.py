@@ -20,12 +20,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import builders, files, folder, medical, phantom
+from ahm_jax.data import archives, builders, files, folder, isic2018, medical, phantom
 from ahm_jax.errors import UserError
 
-BUILDERS = {'folder': builders.MaskedImageFolder, 'phantom': builders.DermoscopyPhantom}
+BUILDERS = {'folder': builders.MaskedImageFolder, 'isic2018': builders.Isic2018, 'phantom': builders.DermoscopyPhantom}
 
-CODE = (builders, files, folder, medical, phantom)  # What prepared data depend on.
+CODE = (archives, builders, files, folder, isic2018, medical, phantom)  # What prepared data depend on.
 
 # What tells the streams of random numbers apart that are drawn from one seed.
 LABELS, ORDER = 1, 2
@@ -184,6 +184,10 @@ def _fingerprint(config: DataConfig) -> str:
   parts['code'] = [hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() for module in CODE]
   if config.name == 'phantom':
     parts['counts'] = [config.phantom.train, config.phantom.validation, config.phantom.test]
+  elif config.name == 'isic2018':
+    root = Path(config.root).expanduser().resolve()
+    parts |= {'root': str(root), 'skip': config.skip_unreadable, 'classes': config.mask_classes}
+    parts['files'] = [sorted(_stamps(place)) for place in isic2018.sources(root)]
   else:
     root = Path(config.root).expanduser().resolve()
     table = folder.read_table(root)
@@ -194,14 +198,12 @@ def _fingerprint(config: DataConfig) -> str:
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:
-  """Path, size and time of change of every file of a folder; nothing where there is no folder."""
-  if folder.is_dir():
-    with os.scandir(folder) as entries:
-      for entry in entries:
-        if Path(entry.path).is_file():  # The entry's own fails on links in a ring.
-          stat = entry.stat()
-          yield entry.path, stat.st_size, stat.st_mtime_ns
+def _stamps(place: Path) -> Iterator[tuple[str, int, int]]:
+  """Path, size and time of change of a file, or of every file of a folder; nothing where there is neither."""
+  for path in place.iterdir() if place.is_dir() else (place,):
+    if path.is_file():
+      stat = path.stat()
+      yield str(path), stat.st_size, stat.st_mtime_ns
 
 
 @contextlib.contextmanager

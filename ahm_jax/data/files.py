@@ -15,9 +15,10 @@ Alpha is ignored, not blended: what lies under transparent pixels is image too, 
 
 import contextlib
 import ctypes
+import io
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,21 @@ class Unfit(Exception):
   """A file that can be decoded but not used; the message is a line that says why, and what to do."""
 
 
+class Held(NamedTuple):
+  """A file that does not lie on a disk by itself; stands for the Path of an image or mask that is no volume."""
+
+  path: PurePath  # Where it is, for messages.
+  read_bytes: Callable[[], bytes]
+
+  @property
+  def name(self) -> str:
+    return self.path.name
+
+  @property
+  def parent(self) -> PurePath:
+    return self.path.parent
+
+
 class Picture(NamedTuple):
   """An image, or a slice of a volume."""
 
@@ -74,24 +90,28 @@ def suffix(name: str) -> str:
   return '.nii.gz' if lower.endswith('.nii.gz') else Path(lower).suffix
 
 
-def shown(path: Path) -> str:
+def shown(path: Path | Held) -> str:
   """Folder and name of a file in one line, with what is not printable escaped."""
-  text = f'{path.parent.name}/{path.name}'
+  return printable(f'{path.parent.name}/{path.name}')
+
+
+def printable(text: str) -> str:
+  """Text from a file in one line, with what is not printable escaped."""
   return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def is_volume(path: Path) -> bool:
+def is_volume(path: Path | Held) -> bool:
   """Whether a file may hold many slices."""
   return suffix(path.name) in VOLUMES
 
 
 def read(
-  path: Path, channels: int, *, window: Sequence[float] | None = None, at_least: tuple[int, int] | None = None
+  path: Path | Held, channels: int, *, window: Sequence[float] | None = None, at_least: tuple[int, int] | None = None
 ) -> Picture:
   """Reads an image.
 
   Args:
-    path: a file of one of `SUFFIXES`; a volume must have one slice.
+    path: a file of one of `SUFFIXES`; a volume must have one slice, and lie on a disk.
     channels: 3 for RGB, 1 for grey.
     window: (centre, width) of what has more than 8 bits, in the file's own units after rescaling (HU in CT).
     at_least: (width, height) that suffice; a JPEG decoder may halve a larger image on its way, but not below this.
@@ -100,7 +120,6 @@ def read(
     Unreadable, Unfit: see there.
     UserError: reading it needs a package that is not installed.
   """
-  path = Path(path)
   if not is_volume(path):
     return _read_raster(path, channels, window, at_least)
   slices = read_slices(path, channels, window=window)
@@ -110,7 +129,7 @@ def read(
 
 
 def read_slices(
-  path: Path,
+  path: Path | Held,
   channels: int,
   *,
   window: Sequence[float] | None = None,
@@ -128,7 +147,6 @@ def read_slices(
 
   Raises: as `read`.
   """
-  path = Path(path)
   if not is_volume(path):
     return [('', _read_raster(path, channels, window, at_least))]
   from ahm_jax.data import medical  # Here, since few need its packages.
@@ -137,7 +155,7 @@ def read_slices(
     return medical.read_slices(path, channels, window, axis)
 
 
-def read_mask(path: Path, classes: Sequence[str] = ()) -> np.ndarray:
+def read_mask(path: Path | Held, classes: Sequence[str] = ()) -> np.ndarray:
   """Reads a mask: uint8 [H, W].
 
   Args:
@@ -149,16 +167,14 @@ def read_mask(path: Path, classes: Sequence[str] = ()) -> np.ndarray:
 
   Raises: as `read`.
   """
-  path = Path(path)
   masks = read_mask_slices(path, classes)
   if len(masks) > 1:
     raise Unfit(f'{shown(path)} holds {len(masks)} slices where one mask is needed; save a slice of it')
   return masks[0]
 
 
-def read_mask_slices(path: Path, classes: Sequence[str] = (), *, axis: int = 2) -> list[np.ndarray]:
+def read_mask_slices(path: Path | Held, classes: Sequence[str] = (), *, axis: int = 2) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one; see `read_slices` and `read_mask`."""
-  path = Path(path)
   if not is_volume(path):
     return [as_mask(_mask_values(path), path, classes)]
   from ahm_jax.data import medical
@@ -198,7 +214,7 @@ def as_mask(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarra
 
 
 @contextlib.contextmanager
-def decoding(path: Path) -> Iterator[None]:
+def decoding(path: Path | Held) -> Iterator[None]:
   """Where a decoder runs: whatever it raises becomes `Unreadable`, or `Unfit` where the image is too large."""
   try:
     yield
@@ -210,7 +226,7 @@ def decoding(path: Path) -> Iterator[None]:
     raise Unreadable(shown(path)) from error
 
 
-def check_size(path: Path, *lengths: int, limit: int = MAX_PIXELS) -> None:
+def check_size(path: Path | Held, *lengths: int, limit: int = MAX_PIXELS) -> None:
   """Refuses what a header promises, before it is decoded: `lengths` of an image or volume that are not above 0, or too many."""
   if min(lengths) < 1:
     raise Unreadable(shown(path))
@@ -221,7 +237,7 @@ def check_size(path: Path, *lengths: int, limit: int = MAX_PIXELS) -> None:
     raise _too_large(path, limit)
 
 
-def _too_large(path: Path, limit: int) -> Unfit:
+def _too_large(path: Path | Held, limit: int) -> Unfit:
   return Unfit(f'{shown(path)} claims to hold more than {limit} pixels, which is taken for damage or an attack; scale it down')
 
 
@@ -257,8 +273,8 @@ def with_channels(grey: np.ndarray, channels: int) -> np.ndarray:
   return np.broadcast_to(grey[..., None], (*grey.shape, channels))
 
 
-def _open(path: Path) -> Image.Image:
-  picture = Image.open(path, formats=FORMATS)
+def _open(path: Path | Held) -> Image.Image:
+  picture = Image.open(io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path, formats=FORMATS)
   try:
     check_size(path, *picture.size)
   except BaseException:
@@ -267,7 +283,7 @@ def _open(path: Path) -> Image.Image:
   return picture
 
 
-def _read_raster(path: Path, channels: int, window: Sequence[float] | None, at_least: tuple[int, int] | None) -> Picture:
+def _read_raster(path: Path | Held, channels: int, window: Sequence[float] | None, at_least: tuple[int, int] | None) -> Picture:
   mode = 'RGB' if channels == 3 else 'L'
   with decoding(path), _open(path) as picture:
     width, height = picture.size
@@ -286,7 +302,7 @@ def _read_raster(path: Path, channels: int, window: Sequence[float] | None, at_l
   return Picture(pixels, None, (height, width))
 
 
-def _mask_values(path: Path) -> np.ndarray:
+def _mask_values(path: Path | Held) -> np.ndarray:
   """What a mask stores: bool or a number, [H, W]."""
   with decoding(path), _open(path) as picture:
     picture.load()

@@ -14,7 +14,7 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import medical
-from ahm_jax.data.files import SUFFIXES, is_volume, shown, suffix
+from ahm_jax.data.files import SUFFIXES, Held, is_volume, shown, suffix
 from ahm_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
@@ -26,11 +26,11 @@ _TURNING = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')  
 
 
 class Item(NamedTuple):
-  """One image of a folder."""
+  """One image, as it lies in a folder or archive."""
 
   name: str
-  image: Path
-  mask: Path | None
+  image: Path | Held
+  mask: Path | Held | None
   label: str
   split: str
   group: str
@@ -45,16 +45,28 @@ def refuse(root: Path, problems: list[str]) -> None:
     raise UserError(f'{root}: ' + '; '.join(problems[:PROBLEMS_SHOWN]) + rest)
 
 
-def list_folder(config: DataConfig) -> list[Item]:
+def list_folder(config: DataConfig, problems: list[str] | None = None) -> list[Item]:
   """Lists the images of `config.root` with mask, label, split and group, ordered by name; reads no pixels.
 
+  Args:
+    problems: where given, what does not fit together is added to it; a row that is wrong counts as none.
+
   Raises:
-    UserError: the folder's files, or its labels.csv, do not fit together.
+    UserError: there is no image, or no table in labels.csv; or, without `problems`, what is there does not fit together.
   """
+  found: list[str] = []
+  items = _list(config, found)
+  if problems is None:
+    refuse(Path(config.root).expanduser(), found)
+  else:
+    problems += found
+  return items
+
+
+def _list(config: DataConfig, problems: list[str]) -> list[Item]:
   root = Path(config.root).expanduser()
   if not (root / 'images').is_dir():
     raise UserError(f'{root}: there is no folder images/; put the images there, masks in masks/, or set config.data.root')
-  problems: list[str] = []
   images = _by_stem(root, 'images', problems)
   masks = _by_stem(root, 'masks', problems)
   if not images:
@@ -66,7 +78,6 @@ def list_folder(config: DataConfig) -> list[Item]:
   ]
   data = read_table(root)
   columns, rows = ([], None) if data is None else _read_rows(root / 'labels.csv', data, images, problems)
-  refuse(root, problems)
   patients = _patients(images, masks)
   has_splits = 'split' in columns
   items = []
@@ -80,7 +91,7 @@ def list_folder(config: DataConfig) -> list[Item]:
     items.append(Item(name, path, mask, row.get('label', ''), split, group, listed))
   if not has_splits:
     return _split_by_group(items, config.split_fractions, config.split_seed)
-  refuse(root, _crossing_groups(items))
+  problems += crossing_groups(items, 'labels.csv')
   return items
 
 
@@ -91,7 +102,7 @@ def read_table(root: Path) -> bytes | None:
     UserError: it is no file, is too large, or is a link that leads out of the folder.
   """
   table = root / 'labels.csv'
-  problem = _link_problem(table, root)
+  problem = link_problem(table, root)
   if problem:
     raise UserError(f'{root}: {problem}')
   if not table.exists():
@@ -104,7 +115,7 @@ def read_table(root: Path) -> bytes | None:
 def _by_stem(root: Path, folder: str, problems: list[str]) -> dict[str, Path]:
   """Image files of a folder by name without suffix, in order; an empty dict where there is no such folder."""
   found: dict[str, Path] = {}
-  problem = _link_problem(root / folder, root)
+  problem = link_problem(root / folder, root)
   if problem:
     raise UserError(f'{root}: {problem}')
   if not (root / folder).is_dir():
@@ -113,7 +124,7 @@ def _by_stem(root: Path, folder: str, problems: list[str]) -> dict[str, Path]:
     if path.name.startswith('.') or suffix(path.name) not in SUFFIXES or not (path.is_file() or path.is_symlink()):
       continue
     stem = path.name[: -len(suffix(path.name))]
-    problem = _link_problem(path, root)
+    problem = link_problem(path, root)
     if problem:
       problems.append(problem)
     elif is_odd(path.name):
@@ -129,7 +140,7 @@ def is_odd(text: str) -> bool:
   return any(unicodedata.category(letter) in _INVISIBLE or letter in _TURNING for letter in text)
 
 
-def _link_problem(path: Path, root: Path) -> str:
+def link_problem(path: Path, root: Path) -> str:
   """What is wrong with a path that is a link; links from one place within `root` to another are fine, as is one to `root`."""
   if not path.is_symlink():
     return ''
@@ -203,14 +214,15 @@ def _quoted(text: str) -> str:
   return repr(text if len(text) <= 80 else text[:80] + '...')
 
 
-def _crossing_groups(items: list[Item]) -> list[str]:
+def crossing_groups(items: list[Item], where: str) -> list[str]:
+  """What is to be said of groups whose images `where` gives different splits."""
   first: dict[str, Item] = {}
   problems = {}
   for item in items:
     other = first.setdefault(item.group, item)
     if other.split != item.split:
       problems[item.group] = (
-        f'labels.csv: group {item.group!r} is in split {other.split} (image {other.name!r}) and in {item.split} '
+        f'{where}: group {item.group!r} is in split {other.split} (image {other.name!r}) and in {item.split} '
         f'(image {item.name!r}); give all of a group one split'
       )
   return list(problems.values())

@@ -16,7 +16,7 @@ from ahm_jax.evaluation import charts, pictures
 from ahm_jax.evaluation.compare import BASELINES, baselines, best_rows, label_count
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
 
-__all__ = ['Example', 'Shown', 'conclusions', 'write_masks_picture', 'write_report']
+__all__ = ['Example', 'Shown', 'conclusions', 'render', 'write_masks_picture', 'write_report']
 
 _TEMPLATE = 'report_template.html'
 _MINUS = '\N{MINUS SIGN}'
@@ -77,7 +77,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
   summary = results['summary']
   inits = [row['init'] for row in summary] + list(results['agent'])
   styles = charts.style_numbers(list(dict.fromkeys(inits + [_run_parts(name)[1] for name in curves])))
-  page = _render(
+  page = render(
     _TEMPLATE,
     title=f'{results["dataset"]}: what masked pre-training gained',
     results=results,
@@ -105,10 +105,11 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
 
 def charts_page(title: str, note: str, svgs: Sequence[str]) -> str:
   """A page of charts in the report's style."""
-  return _render('charts_template.html', title=title, note=note, charts=[Markup(svg) for svg in svgs])
+  return render('charts_template.html', title=title, note=note, charts=[Markup(svg) for svg in svgs])
 
 
-def _render(template: str, **values) -> str:
+def render(template: str, **values) -> str:
+  """A page of a template of this folder, in the report's style; all values but Markup are escaped."""
   loader = jinja2.FileSystemLoader(Path(__file__).parent)
   environment = jinja2.Environment(
     loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

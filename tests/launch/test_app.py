@@ -48,6 +48,12 @@ REFUSED = [
   (('pretrain', '--config=configs/folder.py:gpu'), "configs/folder.py has no variant 'gpu'"),
   (('pretrain', '--config=configs/phantom.py:cpu'), 'has no variants'),
   (('pretrain', '--config=configs/folder.py'), '--config.data.root=DIR'),
+  (('pretrain', '--config=configs/isic2018.py'), 'holds the official archives: --config.data.root=DIR'),
+  (('pretrain', '--config=configs/isic2018.py:gpu'), "configs/isic2018.py has no variant 'gpu'"),
+  (
+    ('pretrain', '--config=configs/isic2018.py:cpu', '--config.data.root=/nowhere'),
+    'Task1_Test_GroundTruth.zip; download from',
+  ),
   (('pretrain', '--config=configs/folder.py:cpu', '--config.data.root=/nowhere'), 'there is no folder images/'),
   ((*PRETRAIN, '--config.masking.mask_ration=0.5'), 'Did you mean "mask_ratio"'),
   ((*PRETRAIN, '--config.maskin.mask_ratio=0.5'), 'Did you mean "masking"'),
