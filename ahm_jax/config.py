@@ -36,6 +36,7 @@ class DataConfig:
   root: str = ''  # The folder, for 'folder'.
   image_size: int = 224  # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   channels: int = 3  # 3: RGB. 1: grey.
+  mask_classes: tuple[str, ...] = ()  # Names of the values 1, 2, ... of a mask's pixels, 0 being background; empty: binary.
   labels: int = 0  # Labelled training images to use, chosen in nested, stratified order; 0: all.
   skip_unreadable: bool = False  # Drop and list files that cannot be read, instead of refusing to start.
   split_fractions: tuple[float, ...] = (0.7, 0.1, 0.2)  # Train, validation, test, where labels.csv has no split column.

@@ -235,21 +235,36 @@ def _read_mask(path: Path) -> np.ndarray:
   return array > 0
 
 
+def _read_classes(path: Path, classes: int) -> np.ndarray:
+  """Reads a mask of class indices at its own resolution: uint8 [h, w]."""
+  with _open(path) as picture:
+    _decode(picture, path)
+    array = np.asarray(picture)
+  if array.ndim != 2 or array.max() > classes:
+    raise _Unfit(f'masks/{path.name} holds other values than 0 to {classes}; see config.data.mask_classes')
+  return array.astype(np.uint8)
+
+
 def encode_mask(mask: np.ndarray) -> bytes:
-  """A mask, bool [h, w], as the bytes of a PNG of one bit a pixel."""
+  """A mask as the bytes of a PNG: bool [h, w] with one bit a pixel, uint8 [h, w] with eight."""
   stream = io.BytesIO()
   Image.fromarray(mask).save(stream, 'PNG')
   return stream.getvalue()
 
 
 def decode_mask(data: bytes) -> np.ndarray:
-  """What `encode_mask` wrote: bool [h, w]."""
+  """What `encode_mask` wrote: bool or uint8 [h, w]."""
   with Image.open(io.BytesIO(data)) as picture:
-    return np.asarray(picture).astype(bool)
+    return np.asarray(picture)
 
 
 def _resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-  """uint8 [size, size]: 1 where the mask, bool [h, w], covers at least half of the pixel's area."""
+  """uint8 [size, size]: 1 where the mask, bool [h, w], covers at least half of the pixel's area; of classes, the largest."""
+  if mask.dtype != bool:
+    shares = [
+      Image.fromarray((mask == k) * np.uint8(255)).resize((size, size), Image.Resampling.BOX) for k in range(mask.max() + 1)
+    ]
+    return np.stack(shares).argmax(0).astype(np.uint8)
   grey = Image.fromarray(mask.astype(np.uint8) * 255)
   return (np.asarray(grey.resize((size, size), Image.Resampling.BOX)) >= 128).astype(np.uint8)
 
@@ -262,7 +277,7 @@ def _read_item(item: Item, config: DataConfig) -> dict | Exception:
     mask = np.zeros((size, size), np.uint8)
     full = b''
     if item.mask is not None:
-      own_mask = _read_mask(item.mask)
+      own_mask = _read_classes(item.mask, len(config.mask_classes)) if config.mask_classes else _read_mask(item.mask)
       height, width = own_mask.shape
       if own != (width, height):
         raise _Unfit(

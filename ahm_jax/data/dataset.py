@@ -35,7 +35,7 @@ class Split:
 
   ids: tuple[str, ...]  # N image names.
   images: np.ndarray  # uint8 [N, S, S, C].
-  masks: np.ndarray  # uint8 [N, S, S], values 0 and 1; zeros where has_mask is False.
+  masks: np.ndarray  # uint8 [N, S, S], values 0 and 1, or 0 to K; zeros where has_mask is False.
   labels: np.ndarray  # int32 [N], index into the class names; -1: unknown.
   has_mask: np.ndarray  # bool [N].
   groups: tuple[str, ...]  # Images of one group (a patient, near-duplicates) share a split.
@@ -45,7 +45,7 @@ class Split:
     return len(self.ids)
 
   def full_mask(self, i: int) -> np.ndarray:
-    """The mask of image i at the image's own resolution, bool [h, w].
+    """The mask of image i at the image's own resolution: bool [h, w], or class indices uint8 [h, w].
 
     Raises:
       ValueError: the image has no mask.
@@ -78,6 +78,7 @@ class Dataset:
   class_names: tuple[str, ...]  # Empty where no image has a label.
   splits: dict[str, Split]  # 'train', 'validation' and 'test'; a split may be empty.
   notes: tuple[str, ...]  # Lines for the user: how many images serve pre-training only, which files were skipped.
+  mask_classes: tuple[str, ...] = ()  # Names of the masks' values 1 to K; empty: binary masks.
 
 
 class Batch(NamedTuple):
@@ -131,6 +132,7 @@ def load(config: DataConfig, workdir: Path) -> Dataset:
     class_names=tuple(builder.info.metadata['class_names']),
     splits={split: _read_split(sources.get(split, ()), shape) for split in builders.SPLITS},
     notes=tuple(builder.info.metadata['notes']),
+    mask_classes=config.mask_classes,
   )
 
 
@@ -169,6 +171,8 @@ def _build(config: DataConfig, scratch: Path) -> Path:
 def _fingerprint(config: DataConfig) -> str:
   """A short name of all that the prepared data depend on: config fields, the files, and the code that reads or draws them."""
   parts: dict[str, Any] = {'size': config.image_size, 'channels': config.channels, 'seed': config.split_seed}
+  if config.mask_classes:
+    parts['mask_classes'] = list(config.mask_classes)
   parts['code'] = [hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() for module in (builders, phantom)]
   if config.name == 'phantom':
     parts['counts'] = [config.phantom.train, config.phantom.validation, config.phantom.test]
