@@ -7,6 +7,7 @@ in `configs/` starts from `default()`, a ConfigDict with the same fields, and ch
 import ast
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from ml_collections.config_dict import placeholder
 from ahm_jax.errors import UserError
 
 STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm', 'blockwise', 'saliency', 'anatomask', 'hpm', 'adamae')
+
+MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 
 SCRATCH = 'scratch'  # The init without pre-training.
 
@@ -161,7 +164,9 @@ class ClassifyConfig:
 class EvaluateConfig:
   split: str = 'test'  # 'train', 'validation' or 'test'.
   batch_size: int = 32
-  threshold: float = 0.5  # Lesion where the predicted probability is at least this.
+  threshold: float = (
+    0.5  # Lesion where the predicted probability is at least this; of data.mask_classes, the likeliest is taken.
+  )
   bootstrap_samples: int = 2000
   report_images: int = 6  # Held-out images shown in report.html.
 
@@ -376,12 +381,29 @@ def _check_data(config: Config) -> None:
   _one_of('data.channels', data.channels, (1, 3))
   _at_least('data.labels', data.labels, 0)
   _at_least('data.split_seed', data.split_seed, 0)
+  _check_mask_classes(data)
   fractions = data.split_fractions
   if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
     raise UserError(f'config.data.split_fractions is {fractions}; give three shares (train, validation, test) that sum to 1')
   _in_range('data.resident_share', data.resident_share, 0, 1)
   for name in ('train', 'validation', 'test'):
     _at_least(f'data.phantom.{name}', getattr(data.phantom, name), 1)
+
+
+def _check_mask_classes(data: DataConfig) -> None:
+  names = data.mask_classes
+  if names and data.name != 'folder':
+    raise UserError(f'config.data.mask_classes is {names}, but data.name={data.name} has binary masks; leave it empty: ()')
+  for name in names:
+    if not re.fullmatch('[A-Za-z0-9_-]+', name):
+      raise UserError(f'config.data.mask_classes holds {name!r}; a name may have letters, digits, _ and -')
+  if 'background' in (name.lower() for name in names):
+    raise UserError('config.data.mask_classes holds background, which is value 0 by itself; name the values from 1 on')
+  twice = [name for name in names if names.count(name) > 1]
+  if twice:
+    raise UserError(f'config.data.mask_classes holds {twice[0]!r} twice; give every value a name of its own')
+  if len(names) > MASK_CLASSES:
+    raise UserError(f'config.data.mask_classes holds {len(names)} names; masks of 8 bits have room for {MASK_CLASSES}')
 
 
 def _check_model(config: Config) -> None:

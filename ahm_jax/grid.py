@@ -123,17 +123,20 @@ def _is_finished(workdir: Path, config: Config) -> bool:
 
 
 def _collect(cells: list[Cell], config: Config, workdir: Path, data: Dataset) -> dict:
-  per_image = {}
-  for cell in cells:
-    rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
-    per_image[cell.key] = {row['image']: row['dice'] for row in rows}
+  rows = {cell.key: metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE) for cell in cells}
+  per_image, *by_class = (_column(rows, name) for name in ('dice', *(f'dice_{name}' for name in config.data.mask_classes)))
   scores = [_scores(cell) for cell in cells]
   results = {
     'dataset': data.name,
     'split': config.evaluate.split,
     'config': to_dict(config),
     'cells': scores,
-    'summary': compare.summarise_grid(scores, per_image, config.evaluate.bootstrap_samples),
+    'summary': compare.summarise_grid(
+      scores,
+      per_image,
+      config.evaluate.bootstrap_samples,
+      by_class=dict(zip(config.data.mask_classes, by_class, strict=True)),
+    ),
     'agent': {init: _agent(init, cells) for init in config.grid.inits if init != SCRATCH},
   }
   rundir.write_json(workdir / 'results.json', results)
@@ -151,6 +154,11 @@ def _collect(cells: list[Cell], config: Config, workdir: Path, data: Dataset) ->
     if sheet := getattr(shown, name):
       sheet.save(workdir / f'{name}.png', optimize=True)
   return results
+
+
+def _column(rows: dict[compare.Key, list[dict]], name: str) -> dict[compare.Key, dict[str, float]]:
+  """One score of each image of each cell."""
+  return {key: {row['image']: row[name] for row in items} for key, items in rows.items()}
 
 
 def _metrics(directory: Path) -> list[dict]:
@@ -206,7 +214,8 @@ def _examples(cell: Cell, config: Config, data: Dataset, split: Split) -> list[r
   nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
   state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)
   probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
-  return make_examples(nets, state, pretrained.masking, probabilities, split, config.evaluate.threshold)
+  threshold, classes = config.evaluate.threshold, config.data.mask_classes
+  return make_examples(nets, state, pretrained.masking, probabilities, split, threshold, classes)
 
 
 def _strategies(first: dict[str, Cell], images: np.ndarray, data: Dataset) -> Image.Image:
