@@ -9,7 +9,7 @@ COLOURS = np.array(
   [(230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)], np.float32
 )
 _STEP, _LINE = 10, 2  # Pixels from line to line, and of a line.
-# One of rows and columns; more or fewer than colours, so that the pairs of both repeat late, after 42 classes.
+# Functions of a pixel's row and column. There are six of them and seven colours, so that pairs repeat after 42 classes only.
 _PATTERNS = (
   lambda y, x: _line(x + y),
   lambda y, x: _line(x - y),

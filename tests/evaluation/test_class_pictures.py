@@ -96,7 +96,9 @@ def test_the_report_has_a_table_and_a_legend_of_classes(tmp_path):
       assert f'<td>{value:.3f}<small>{low:.3f} to {high:.3f}</small></td>' in page
   assert '<span>Dice 0.75, disc 0.75, cup -</span>' in page
   for k, name in enumerate(('disc', 'cup'), 1):
-    assert page.count(f'<li><img src="{pictures.data_uri(class_swatch(k))}" alt="colour and pattern of {name}"> {name}</li>') == 2  # One a group.
+    assert (
+      page.count(f'<li><img src="{pictures.data_uri(class_swatch(k))}" alt="colour and pattern of {name}"> {name}</li>') == 2
+    )  # One a group.
   assert '<th scope="col">dice by class disc</th>' in page
   assert 'alt="True classes on image worst"' in page and 'true border on image' not in page
 
