@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import special
 
-from ahm_jax import checkpoint, grid, parallel, rundir, stages
+from ahm_jax import checkpoint, grid, parallel, stages
 from ahm_jax.config import (
   AugmentConfig,
   ClassifyConfig,
@@ -181,15 +181,6 @@ def test_the_classifier_sees_all_classes_as_lesion(runs, tmp_path):
   lesions = stages.find_lesions(runs.config, runs.segment, train, 0.5)
   for shown, image, lesion in zip(plan.split.images, train, lesions, strict=True):
     np.testing.assert_array_equal(shown, image * lesion[..., None] if lesion.any() else image)
-
-
-def test_classes_are_part_of_what_a_segmentation_is_but_not_of_a_pre_training(runs):
-  other = dataclasses.replace(runs.config, data=dataclasses.replace(runs.config.data, mask_classes=('x', 'y', 'z')))
-  rundir.check(runs.workdir / 'pretrain/uniform/seed0', 'pretrain', other)
-  for stage in ('segment', 'classify'):
-    start = runs.workdir / {'segment': 'pretrain/uniform/seed0', 'classify': 'segment/uniform/labels0/seed0'}[stage]
-    with pytest.raises(rundir.UserError, match=r"config\.data\.mask_classes = \['disc', 'square', 'bar'\]"):
-      rundir.check(runs.workdir / stage / 'uniform/labels0/seed0', stage, dataclasses.replace(other, init_from=str(start)))
 
 
 def test_a_command_takes_the_classes_as_a_flag(commands, runs, tmp_path):
