@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from ml_collections.config_dict import placeholder
 from ahm_jax.errors import UserError
 
 STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm', 'blockwise', 'saliency', 'anatomask', 'hpm', 'adamae')
+
+MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 
 SCRATCH = 'scratch'  # The init without pre-training.
 
@@ -134,9 +137,7 @@ class SafetyConfig:
   """What keeps a long run from being lost."""
 
   save_minutes: float = 10.0  # Minutes of training after which a checkpoint is due, beside those at validations; 0: none.
-  skipped_steps: int = (
-    10  # Stop after so many steps in a row whose loss or new weights are not finite; such steps are not taken.
-  )
+  skipped_steps: int = 10  # Steps in a row that are not finite, and so not taken, after which the run stops.
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class ClassifyConfig:
 class EvaluateConfig:
   split: str = 'test'  # 'train', 'validation' or 'test'.
   batch_size: int = 32
-  threshold: float = 0.5  # Lesion where the predicted probability is at least this.
+  threshold: float = 0.5  # Lesion where the predicted probability is at least this; of several classes, the likeliest is taken.
   bootstrap_samples: int = 2000
   report_images: int = 6  # Held-out images shown in report.html.
 
@@ -386,6 +387,7 @@ def _check_data(config: Config) -> None:
   _one_of('data.channels', data.channels, (1, 3))
   _at_least('data.labels', data.labels, 0)
   _at_least('data.split_seed', data.split_seed, 0)
+  _check_mask_classes(data)
   fractions = data.split_fractions
   if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
     raise UserError(f'config.data.split_fractions is {fractions}; give three shares (train, validation, test) that sum to 1')
@@ -396,17 +398,26 @@ def _check_data(config: Config) -> None:
 
 
 def _check_reading(data: DataConfig) -> None:
-  names = data.mask_classes
-  if len(names) > 255 or len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
-    raise UserError(f'config.data.mask_classes is {names}; give at most 255 names that differ, in one line')
-  if names and data.name == 'phantom':
-    raise UserError(
-      f'config.data.mask_classes is {names}, but phantoms have lesions only; leave it out, or set data.name=folder'
-    )
   if data.window and not (len(data.window) == 2 and all(map(math.isfinite, data.window)) and data.window[1] > 0):
     raise UserError(f'config.data.window is {data.window}; give a centre and a width above 0')
   _one_of('data.slice_axis', data.slice_axis, (0, 1, 2))
   _at_least('data.every_slice', data.every_slice, 1)
+
+
+def _check_mask_classes(data: DataConfig) -> None:
+  names = data.mask_classes
+  if names and data.name != 'folder':
+    raise UserError(f'config.data.mask_classes is {names}, but data.name={data.name} has binary masks; leave it empty: ()')
+  for name in names:
+    if not re.fullmatch('[A-Za-z0-9_-]+', name):
+      raise UserError(f'config.data.mask_classes holds {name!r}; a name may have letters, digits, _ and -')
+  if 'background' in (name.lower() for name in names):
+    raise UserError('config.data.mask_classes holds background, which is value 0 by itself; name the values from 1 on')
+  twice = [name for name in names if names.count(name) > 1]
+  if twice:
+    raise UserError(f'config.data.mask_classes holds {twice[0]!r} twice; give every value a name of its own')
+  if len(names) > MASK_CLASSES:
+    raise UserError(f'config.data.mask_classes holds {len(names)} names; masks of 8 bits have room for {MASK_CLASSES}')
 
 
 def _check_model(config: Config) -> None:

@@ -127,7 +127,8 @@ def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdi
   found = results.Cells({}, {}, {})
   for cell in cells:
     rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
-    found.dice[cell.key] = {row['image']: row['dice'] for row in rows}
+    columns = results.dice_columns(config.data.mask_classes)
+    found.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
     found.scores[cell.key] = _scores(cell)
     if cell.init != SCRATCH:
       agent = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
@@ -200,7 +201,8 @@ def _examples(cell: Cell, config: Config, data: Dataset, split: Split) -> list[r
   nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
   state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)
   probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
-  return make_examples(nets, state, pretrained.masking, probabilities, split, config.evaluate.threshold)
+  threshold, classes = config.evaluate.threshold, config.data.mask_classes
+  return make_examples(nets, state, pretrained.masking, probabilities, split, threshold, classes)
 
 
 def _strategies(first: dict[str, Cell], images: np.ndarray, data: Dataset) -> Image.Image:

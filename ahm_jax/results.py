@@ -12,6 +12,7 @@ from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare
 
 FILE = 'results.json'
+PER_IMAGE = 'per_image'
 AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
 DIGITS = 5  # Of each image's Dice.
 
@@ -20,7 +21,8 @@ class Cells(NamedTuple):
   """What is known of cells and of pre-trainings."""
 
   scores: dict[compare.Key, dict]  # By init, labels, seed; with 'init', 'labels' and 'seed' in it.
-  dice: dict[compare.Key, dict[str, float]]  # Of each image; nan where prediction and truth are both empty.
+  # 'dice', and with classes 'dice_NAME', of each image by its name; nan where prediction and truth are both empty.
+  dice: dict[compare.Key, dict[str, dict[str, float]]]
   agents: dict[tuple[str, int], dict]  # AGENT_METRICS by init, seed; None where there is no value.
 
 
@@ -28,27 +30,49 @@ def tree(cells: Cells, config: Config, dataset: str) -> dict[str, Any]:
   """What results.json holds.
 
   Returns:
-    'dataset', 'split', 'config'; 'images': names of the scored images; 'cells': the scores of each cell, with
-    'dice_per_image' in the order of 'images'; 'pretrainings': AGENT_METRICS of each init and seed; 'summary': of
-    `compare.summarise_grid`; 'agent': AGENT_METRICS by init, means over seeds.
+    'dataset', 'split', 'config'. 'images': names of the scored images. 'cells': scores of each cell, with 'per_image': 'dice'
+    (and with classes 'dice_NAME'), each in the order of 'images'. 'pretrainings': AGENT_METRICS of each init and seed.
+    'summary': of `compare.summarise_grid`. 'agent': AGENT_METRICS by init, means over seeds.
 
   Raises:
     UserError: cells were scored on different images.
   """
-  summary = compare.summarise_grid(list(cells.scores.values()), cells.dice, config.evaluate.bootstrap_samples)
-  images = sorted(next(iter(cells.dice.values())))
+  dice, *by_class = (
+    {key: columns[name] for key, columns in cells.dice.items()} for name in dice_columns(config.data.mask_classes)
+  )
+  summary = compare.summarise_grid(
+    list(cells.scores.values()),
+    dice,
+    config.evaluate.bootstrap_samples,
+    by_class=dict(zip(config.data.mask_classes, by_class, strict=True)),
+  )
+  images = sorted(next(iter(dice.values())))
   return {
     'dataset': dataset,
     'split': config.evaluate.split,
     'config': to_dict(config),
     'images': images,
-    'cells': [
-      {**scores, 'dice_per_image': [round(cells.dice[key][image], DIGITS) for image in images]}
-      for key, scores in cells.scores.items()
-    ],
+    'cells': [{**scores, PER_IMAGE: _in_order(cells.dice[key], images)} for key, scores in cells.scores.items()],
     'pretrainings': [{'init': init, 'seed': seed, **values} for (init, seed), values in cells.agents.items()],
     'summary': summary,
     'agent': {init: _mean(cells, init) for init in dict.fromkeys(init for init, _ in cells.agents)},
+  }
+
+
+def dice_columns(mask_classes: Sequence[str]) -> list[str]:
+  """The columns of per_image.csv that hold Dice: of the image, then of each class."""
+  return ['dice', *(f'dice_{name}' for name in mask_classes)]
+
+
+def _in_order(columns: dict[str, dict[str, float]], images: list[str]) -> dict[str, list[float]]:
+  return {name: [round(values[image], DIGITS) for image in images] for name, values in columns.items()}
+
+
+def _by_name(columns: dict[str, list], images: list[str]) -> dict[str, dict[str, float]]:
+  """The inverse of `_in_order`, of what JSON made of it."""
+  return {
+    name: {image: math.nan if value is None else float(value) for image, value in zip(images, values, strict=True)}
+    for name, values in columns.items()
   }
 
 
@@ -71,9 +95,8 @@ def read(paths: Sequence[str], config: Config, dataset: str) -> Cells:
       _check(path, held, config, dataset)
       for cell in held['cells']:
         key = cell['init'], cell['labels'], cell['seed']
-        dice = [math.nan if value is None else float(value) for value in cell.pop('dice_per_image')]
+        found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))
         found.scores.setdefault(key, cell)
-        found.dice.setdefault(key, dict(zip(held['images'], dice, strict=True)))
       for agent in held['pretrainings']:
         found.agents.setdefault((agent['init'], agent['seed']), {name: agent[name] for name in AGENT_METRICS})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

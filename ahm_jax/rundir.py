@@ -30,7 +30,7 @@ FREE = (
   'data.resident_share',
 )
 FREE_BY_STAGE = {
-  'pretrain': ('segment', 'transfer', 'classify', 'classifier', 'data.labels', 'init_from'),
+  'pretrain': ('segment', 'transfer', 'classify', 'classifier', 'data.labels', 'data.mask_classes', 'init_from'),
   'segment': ('pretrain', 'masking', 'classify', 'classifier'),
   'classify': ('pretrain', 'masking', 'segment', 'transfer'),
   'reproduce': (),

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -237,15 +237,29 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
 
 
 def predict_lesions(config: Config, workdir: Path, images: np.ndarray) -> np.ndarray:
-  """Lesion probabilities, float32 [N, S, S], by the best checkpoint of the segmentation run in `workdir`.
+  """Lesion probabilities by the best checkpoint of the segmentation run in `workdir`.
 
   Args:
     config: that run's.
     images: uint8 [N, S, S, C].
+
+  Returns:
+    float32 [N, S, S]; where the run's masks have K classes, those of background and of each, [N, S, S, K + 1].
   """
+  return segmentation.predict(*_best_unet(config, workdir), images, config.evaluate.batch_size)
+
+
+def find_lesions(config: Config, workdir: Path, images: np.ndarray, threshold: float) -> np.ndarray:
+  """Where `predict_lesions` is at least `threshold`; with classes, where one is likelier than background: bool [N, S, S]."""
+  if config.data.mask_classes:
+    return segmentation.predict_classes(*_best_unet(config, workdir), images, config.evaluate.batch_size) > 0
+  return predict_lesions(config, workdir, images) >= threshold
+
+
+def _best_unet(config: Config, workdir: Path) -> tuple[Any, Any, Any]:
+  """The U-Net of a segmentation run, with the parameters and the batch statistics of its best checkpoint."""
   best = checkpoint.load_variables(workdir, best=True)
-  unet = segmentation.network(config.model)
-  return segmentation.predict(unet, best['params'], best['batch_stats'], images, config.evaluate.batch_size)
+  return segmentation.network(config.model, len(config.data.mask_classes)), best['params'], best['batch_stats']
 
 
 def load_pretrained(config: Config, workdir: Path, data: Dataset) -> TrainState:
@@ -263,7 +277,7 @@ def _classifier_inputs(config: Config, split: Split) -> Split:
   if config.classify.input != 'image':
     segmenter = Path(config.init_from)
     _, segmenter_config = rundir.read(segmenter, ('segment',))
-    lesions = predict_lesions(segmenter_config, segmenter, split.images) >= config.evaluate.threshold
+    lesions = find_lesions(segmenter_config, segmenter, split.images, config.evaluate.threshold)
   return dataclasses.replace(split, images=classification.inputs(split, lesions, config.classify))
 
 
@@ -275,9 +289,14 @@ def _evaluate_pretrain(config: Config, workdir: Path, data: Dataset) -> tuple[di
 
 def _evaluate_segment(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
   split = data.splits[config.evaluate.split]
-  probabilities = predict_lesions(config, workdir, split.images)
-  rows = scoring.segmentation_rows(probabilities, split, config.evaluate.threshold)
-  return metrics.summarise(rows), rows
+  unet, batch_size, classes = _best_unet(config, workdir), config.evaluate.batch_size, config.data.mask_classes
+  rows = []
+  for start in range(0, len(split), batch_size):  # The probabilities of many classes and images would fill the memory.
+    part = split.take(slice(start, start + batch_size))
+    probabilities = segmentation.predict(*unet, part.images, batch_size)
+    rows += scoring.segmentation_rows(probabilities, part, config.evaluate.threshold, classes)
+  by_class = metrics.summarise_by_class(rows, classes) if classes else {}
+  return metrics.summarise(rows) | by_class, rows
 
 
 def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:

@@ -12,7 +12,8 @@ from launch import app
 
 def main(config, workdir):
   for name, value in stages.evaluate(config, workdir).items():
-    print(f'{name:28} {value:.4f}' if isinstance(value, float) else f'{name:28} {value}')
+    for suffix, single in value.items() if isinstance(value, dict) else (('', value),):
+      print(f'{name + (suffix and f" {suffix}"):28} ' + (f'{single:.4f}' if isinstance(single, float) else f'{single}'))
 
 
 if __name__ == '__main__':

@@ -237,7 +237,6 @@ def test_the_edges_of_ranges_are_taken():
       {'masking.strategy': 'reinforced'},
       f"is 'reinforced'; it may be {', '.join(config.STRATEGIES)}; did you mean reinforce?",
     ),
-    ({'data.mask_classes': ('hair',)}, "is ('hair',), but phantoms have lesions only; leave it out, or set data.name=folder"),
     ({'data.name': 'folder'}, '--config.data.root=DIR'),
     ({'masking.ease_in': 0.7, 'masking.ease_out': 0.4}, 'ease_in and ease_out are 0.7 and 0.4; their sum is above 1'),
     ({'masking.budget': 'tile', 'masking.tile': 4}, 'config.masking.tile is 4, which does not divide the grid of 14 x 14'),
@@ -308,3 +307,36 @@ def test_an_init_names_a_strategy_and_what_is_changed_for_it():
 def test_an_init_that_names_nothing_is_refused(init, message):
   with pytest.raises(UserError, match=re.escape(message)):
     changed(**{'grid.inits': ('scratch', init)})
+
+
+FOLDER = {'data.name': 'folder', 'data.root': 'mine'}
+
+
+def test_mask_classes_are_names_of_values():
+  assert changed(**FOLDER, **{'data.mask_classes': ('Optic_disc', 'cup-2')}).data.mask_classes == ('Optic_disc', 'cup-2')
+  assert changed(**FOLDER, **{'data.mask_classes': 'disc,cup'}).data.mask_classes == ('disc', 'cup')  # As a flag has it.
+  assert changed(**FOLDER, **{'data.mask_classes': ()}).data.mask_classes == ()
+
+
+@pytest.mark.parametrize(
+  ('names', 'message'),
+  [
+    (('optic disc', 'cup'), "holds 'optic disc'; a name may have letters, digits, _ and -"),
+    (('a/b',), "holds 'a/b'"),
+    (('cup\n',), 'a name may have letters'),
+    (('',), "holds ''"),
+    (('zystä',), "holds 'zystä'"),
+    (('cup', 'disc', 'cup'), "holds 'cup' twice"),
+    (('Background', 'cup'), 'holds background, which is value 0 by itself'),
+    (tuple(f'c{k}' for k in range(256)), 'holds 256 names; masks of 8 bits have room for 255'),
+  ],
+)
+def test_mask_classes_that_cannot_be_told_apart_or_written_are_refused(names, message):
+  with pytest.raises(UserError, match=r'config\.data\.mask_classes') as caught:
+    changed(**FOLDER, **{'data.mask_classes': names})
+  assert message in str(caught.value)
+
+
+def test_phantoms_have_no_mask_classes():
+  with pytest.raises(UserError, match=r'data\.name=phantom has binary masks'):
+    changed(**{'data.mask_classes': ('cup',)})

@@ -61,6 +61,17 @@ def test_a_stage_does_not_mind_what_only_other_stages_look_at(tmp_path):
     claim(tmp_path / 'segment', 'segment', other)
 
 
+def test_classes_of_masks_are_part_of_every_run_but_a_pre_training(tmp_path):
+  folder = {'name': 'folder', 'root': 'mine'}
+  one, other = (change(Config(), data=folder | {'mask_classes': names}) for names in (('disc', 'cup'), ('cup', 'disc')))
+  claim(tmp_path / 'pretrain', 'pretrain', one)
+  claim(tmp_path / 'pretrain', 'pretrain', other)
+  for stage in ('segment', 'classify', 'reproduce'):
+    claim(tmp_path / stage, stage, one)
+    with pytest.raises(UserError, match=r"config\.data\.mask_classes = \['disc', 'cup'\], and this one has \['cup', 'disc'\]"):
+      claim(tmp_path / stage, stage, other)
+
+
 def test_a_run_file_that_cannot_be_read_is_refused(tmp_path):
   (tmp_path / FILE).write_text('{')
   with pytest.raises(UserError, match='cannot be read'):

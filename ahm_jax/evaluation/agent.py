@@ -61,12 +61,12 @@ def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> 
 
   Args:
     probability: [N, g, g], of being hidden.
-    masks: {0, 1} [N, H, W], 1 on the lesion.
+    masks: integers [N, H, W], 0 where there is no lesion; of several classes, any is lesion.
 
   Returns:
     nan when there is no patch of either kind.
   """
-  share = np.asarray(patch_mean(jnp.asarray(masks, jnp.float32), patch_size))
+  share = np.asarray(patch_mean(jnp.asarray(np.asarray(masks) > 0, jnp.float32), patch_size))
   border, outside = (share > 0) & (share < 1), share == 0
   if not border.any() or not outside.any():
     return float('nan')

@@ -36,7 +36,11 @@ Key = tuple[str, int, int]  # init, labels, seed
 
 
 def summarise_grid(
-  cells: Sequence[Mapping], per_image: Mapping[Key, Mapping[str, float]], samples: int = 2000, seed: int = 0
+  cells: Sequence[Mapping],
+  per_image: Mapping[Key, Mapping[str, float]],
+  samples: int = 2000,
+  seed: int = 0,
+  by_class: Mapping[str, Mapping[Key, Mapping[str, float]]] | None = None,
 ) -> list[dict]:
   """One summary for each init and number of labels.
 
@@ -45,6 +49,7 @@ def summarise_grid(
     per_image: for each cell, by (init, labels, seed), the Dice of each image; nan where prediction and truth are both empty.
     samples: bootstrap samples.
     seed: of the bootstrap.
+    by_class: where masks have classes, for each class what `per_image` is for their mean.
 
   Returns:
     Dicts, fewest labels first and 0 (all of them) last, inits in the order of `cells`. Keys:
@@ -53,6 +58,7 @@ def summarise_grid(
       'dice', 'dice_ci95': mean over seeds of the mean over images.
       'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that init's, over the seeds they share.
       Each of SCORES, and with '_ci95' its t-interval over seeds.
+      With `by_class` also 'dice_by_class' and 'dice_by_class_ci95': by class, as 'dice' and 'dice_ci95'.
       'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval of the seeds' differences.
     Intervals are [low, high]; None is what is not known.
 
@@ -77,6 +83,7 @@ def summarise_grid(
         'images': len(images),
         'interval_covers': 'seeds and images' if len(group) > 1 else 'images',
         **_dice_entries(init, labels, dice, samples, seed),
+        **_class_entries(init, labels, group, by_class or {}, images, samples, seed),
         **_score_entries(group),
         **_difference_entries('accuracy', init, group, groups.get(('scratch', labels), {})),
         **_difference_entries('balanced_accuracy', init, group, groups.get(('scratch', labels), {})),
@@ -119,6 +126,21 @@ def _dice_entries(init: str, labels: int, dice: Mapping[tuple[str, int], Mapping
       difference, interval = _bootstrap(*sides, samples, seed)
     entries |= {f'vs_{baseline}': difference, f'vs_{baseline}_ci95': interval}
   return entries
+
+
+def _class_entries(
+  init: str, labels: int, group: Mapping, by_class: Mapping, images: Sequence[str], samples: int, seed: int
+) -> dict:
+  if not by_class:
+    return {}
+  found = {}
+  for name, per_image in by_class.items():
+    values = np.stack([_values(per_image[init, labels, s], images) for s in sorted(group)])
+    found[name] = _bootstrap(values, None, samples, seed)
+  return {
+    'dice_by_class': {name: mean for name, (mean, _) in found.items()},
+    'dice_by_class_ci95': {name: _clip(interval, 0, 1) for name, (_, interval) in found.items()},
+  }
 
 
 def _bootstrap(values: np.ndarray, baseline: np.ndarray | None, samples: int, seed: int) -> tuple[float | None, Interval]:
@@ -209,6 +231,11 @@ def label_count(labels: int) -> str:
   return 'all' if labels == 0 else str(labels)
 
 
+def mask_classes(summary: Sequence[Mapping]) -> list[str]:
+  """The classes whose Dice the rows hold; none where masks are binary."""
+  return list(summary[0].get('dice_by_class', ())) if summary else []
+
+
 def baselines(summary: Sequence[Mapping]) -> list[str]:
   """Those of BASELINES that the rows are worth comparing with; 'ahm' where there are others than itself and the other two."""
   rivals = {row['init'] for row in summary} - set(BASELINES)
@@ -226,7 +253,7 @@ def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, int]]:
 
 
 def table(summary: Sequence[Mapping]) -> str:
-  """`summarise_grid`'s result for a terminal: Dice and its differences, then the means of the other scores.
+  """`summarise_grid`'s result for a terminal: Dice and its differences, Dice of each class, the means of the other scores.
 
   One line an init; the highest Dice of each label count is starred. Scores that no cell has are left out.
   """
@@ -248,7 +275,12 @@ def table(summary: Sequence[Mapping]) -> str:
   ]
   gain = 'balanced_accuracy_vs_scratch'
   others.append(('balanced accuracy vs scratch', lambda row: _interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
-  return '\n'.join([*_block(summary, dice), _footnote(summary), '', *_block(summary, others)])
+  classes = [
+    (f'Dice {name}', lambda row, name=name: _interval_text(row['dice_by_class'][name], row['dice_by_class_ci95'][name]))
+    for name in mask_classes(summary)
+  ]
+  by_class = ['', *_block(summary, classes)] if classes else []
+  return '\n'.join([*_block(summary, dice), _footnote(summary), *by_class, '', *_block(summary, others)])
 
 
 def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:

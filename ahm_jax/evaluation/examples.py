@@ -1,6 +1,7 @@
 """Held-out images through the whole method: what the agent hid, how the U-Net repaired it, what was segmented."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,7 @@ import numpy as np
 from ahm_jax.config import MaskingConfig
 from ahm_jax.data.augment import denormalise, normalise
 from ahm_jax.data.dataset import Split
-from ahm_jax.evaluation.evaluate import at_own_size
-from ahm_jax.evaluation.metrics import segmentation_scores
+from ahm_jax.evaluation.evaluate import mask_scores, predicted_mask
 from ahm_jax.evaluation.pictures import Example
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import hide
@@ -18,13 +18,20 @@ from ahm_jax.masking.strategy import fully_eased
 
 
 def make_examples(
-  nets, state, masking: MaskingConfig, probabilities: np.ndarray, split: Split, threshold: float
+  nets,
+  state,
+  masking: MaskingConfig,
+  probabilities: np.ndarray,
+  split: Split,
+  threshold: float,
+  mask_classes: Sequence[str] = (),
 ) -> list[Example]:
   """One `Example` for each image of `split`, all of which have a mask.
 
   Args:
     nets, state: of the pre-training, as for `learning_metrics`.
-    probabilities: float32 [N, S, S], the segmentation's.
+    probabilities: float32 [N, S, S], the segmentation's; with K classes [N, S, S, K + 1].
+    threshold, mask_classes: as for `segmentation_rows`.
   """
   show = _show(nets.strategy, nets.unet, masking)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
@@ -32,9 +39,11 @@ def make_examples(
   examples = []
   for i, name in enumerate(split.ids):
     truth = split.full_mask(i)
-    prediction = at_own_size(probabilities[i], truth.shape) >= threshold
-    dice = segmentation_scores(prediction, truth)['dice']
-    examples.append(Example(split.images[i], policy[i], hidden[i] > 0, repaired[i], truth, prediction, name, dice))
+    prediction = predicted_mask(probabilities[i], truth.shape, threshold)
+    scores = mask_scores(prediction, truth, mask_classes)
+    by_class = {item: scores[f'dice_{item}'] for item in mask_classes}
+    shown = split.images[i], policy[i], hidden[i] > 0, repaired[i]
+    examples.append(Example(*shown, truth, prediction, name, scores['dice'], by_class))
   return examples
 
 

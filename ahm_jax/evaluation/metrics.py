@@ -17,10 +17,12 @@ OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
 _TEXT_COLUMNS = ('image', 'label', 'predicted')
 _COUNT_COLUMNS = ('tp', 'fp', 'fn')
 _FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")  # What a text that a spreadsheet may take for a formula begins with.
+_BY_CLASS = ('dice', 'iou', 'hd95', 'precision', 'recall', 'pooled_dice', 'both_empty', 'missed', 'false_alarms')
+UNKNOWN = (math.nan, math.nan)  # Spacing.
 
 
 def segmentation_scores(
-  prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = (math.nan, math.nan)
+  prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = UNKNOWN
 ) -> dict[str, float | int]:
   """Scores one predicted mask against its truth.
 
@@ -60,6 +62,35 @@ def segmentation_scores(
   }
 
 
+def class_scores(
+  prediction: np.ndarray, truth: np.ndarray, names: Sequence[str], spacing: Sequence[float] = UNKNOWN
+) -> dict[str, float | int]:
+  """Scores predicted class indices against the true ones, each class against all else.
+
+  Args:
+    prediction: integers [h, w], 0 for background and k for class k of `names`, from 1.
+    truth: the same.
+    names: of the K classes.
+    spacing: as of `segmentation_scores`.
+
+  Returns:
+    The keys of `segmentation_scores`: scores are means over the classes that prediction or truth holds (nnU-Net too leaves out
+    a class that both lack), nan where they hold none; 'tp', 'fp', 'fn' are sums over all classes. Then, for each class, what
+    `segmentation_scores` has, with its name in the key: 'dice_NAME', 'iou_NAME' and so on.
+
+  Raises:
+    ValueError: as `segmentation_scores`.
+  """
+  by_class = [segmentation_scores(prediction == k, truth == k, spacing) for k in range(1, len(names) + 1)]
+  overall, single = {}, {}
+  for key in by_class[0]:
+    values = [scores[key] for scores in by_class]
+    known = [value for value in values if not math.isnan(value)]
+    overall[key] = sum(values) if key in _COUNT_COLUMNS else float(np.mean(known)) if known else math.nan
+    single |= {f'{key}_{name}': value for name, value in zip(names, values, strict=True)}
+  return overall | single
+
+
 def hausdorff95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> float:
   """The 95th percentile Hausdorff distance, symmetric, in pixels or in what `spacing` is in.
 
@@ -92,7 +123,8 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
   """Means over images of `segmentation_scores`.
 
   Args:
-    per_image: one dict an image, with the keys of `segmentation_scores`.
+    per_image: one dict an image, with the keys of `segmentation_scores`; those of `class_scores` are taken as one lesion of
+      several parts, with `tp`, `fp` and `fn` of all classes together.
 
   Returns:
     'dice', 'iou', 'hd95', 'precision', 'recall': means over the images whose masks are not both empty, nan if there is none.
@@ -123,6 +155,19 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
     result['lesion_dice'] = float(np.mean(lesions)) if lesions else math.nan
     result['false_alarm_rate'] = false_alarms / (len(rows) - len(lesions))
   return result
+
+
+def summarise_by_class(per_image: Iterable[dict], names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+  """Means over images of `class_scores`, class by class.
+
+  Returns:
+    'dice_by_class', 'iou_by_class' and so on, each by class name, for the scores and counts of `summarise`: so 'dice_by_class'
+    holds means over the images whose prediction or truth holds the class.
+  """
+  rows = list(per_image)
+  keys = ('hd95', *OVERLAP_SCORES, *_COUNT_COLUMNS)
+  by_class = {name: summarise({key: row[f'{key}_{name}'] for key in keys} for row in rows) for name in names}
+  return {f'{key}_by_class': {name: by_class[name][key] for name in names} for key in _BY_CLASS}
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -190,9 +235,9 @@ def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
 def write_per_image(path: Path, rows: Sequence[dict]) -> None:
   """Writes one line an image as CSV; columns are the rows' keys in the order in which they first occur.
 
-  Keys: 'image' (its name), those of `segmentation_scores`, and where there is a classifier 'label' and 'predicted' (class
-  names, '' if unknown) and one 'probability_CLASS' for each class. Texts that begin like a formula get an apostrophe before
-  them, so that a spreadsheet does not run them (OWASP, CSV injection); `read_per_image` takes it off.
+  Keys: 'image' (its name), those of `segmentation_scores` or `class_scores`, and where there is a classifier 'label' and
+  'predicted' (class names, '' if unknown) and one 'probability_CLASS' for each class. Texts that begin like a formula get an
+  apostrophe before them, so that a spreadsheet does not run them (OWASP, CSV injection); `read_per_image` takes it off.
   """
   columns = list(dict.fromkeys(key for row in rows for key in row))
   with open(path, 'w', newline='', encoding='utf-8') as file:
@@ -214,7 +259,7 @@ def _escape(value):
 def _parse(key: str, text: str) -> str | int | float:
   if key in _TEXT_COLUMNS:
     return text.removeprefix("'")
-  if key in _COUNT_COLUMNS and text:
+  if key.partition('_')[0] in _COUNT_COLUMNS and text:
     return int(text)
   return float(text) if text else math.nan
 

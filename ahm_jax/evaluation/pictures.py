@@ -4,7 +4,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +12,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-PANELS = ('image', 'policy', 'hidden', 'reconstruction', 'outline')
+from ahm_jax.evaluation.class_pictures import class_overlay
+
+_FIRST_PANELS = ('image', 'policy', 'hidden', 'reconstruction')
+PANELS = (*_FIRST_PANELS, 'outline')
+CLASS_PANELS = (*_FIRST_PANELS, 'truth', 'prediction')  # Of an example whose masks have classes.
 # A pair that every common kind of colour vision tells apart.
 TRUTH_COLOUR = (0, 229, 255)
 PREDICTION_COLOUR = (255, 159, 28)
@@ -30,10 +34,11 @@ class Example:
     policy: float [g, g] in [0, 1], each patch's probability of being hidden.
     hidden: bool [g, g], the patches that the draw hid.
     reconstruction: uint8 [S, S, C].
-    truth: bool [h, w], the lesion at the image's own resolution.
-    prediction: bool [h, w].
+    truth: bool [h, w], the lesion at the image's own resolution; with classes uint8 [h, w], 0 for background.
+    prediction: as `truth`.
     id: the image's name.
-    dice: of prediction and truth; nan where both are empty.
+    dice: of prediction and truth, with classes their mean; nan where both are empty.
+    dice_by_class: by name, in the order of the masks' values; empty where there are no classes.
   """
 
   image: np.ndarray
@@ -44,22 +49,28 @@ class Example:
   prediction: np.ndarray
   id: str
   dice: float
+  dice_by_class: Mapping[str, float] = field(default_factory=dict)
 
 
 def panels(example: Example, side: int = 320) -> dict[str, np.ndarray]:
-  """The pictures of PANELS, each uint8 [H, W, 3] of the truth's aspect ratio with a longer side of `side` pixels."""
+  """The pictures of PANELS, of an example with classes those of CLASS_PANELS.
+
+  Each is uint8 [H, W, 3] of the truth's aspect ratio with a longer side of `side` pixels.
+  """
   scale = side / max(example.truth.shape)
   shape = tuple(max(1, round(scale * length)) for length in example.truth.shape)
   image = _resized(example.image, shape)
   grey = np.asarray(Image.fromarray(image).convert('L'), np.float32)[..., None]
   hidden = _per_pixel(example.hidden, shape)[..., None]
-  return {
+  shown = {
     'image': image,
     'policy': _overlay(grey, _per_pixel(example.policy, shape)),
     'hidden': np.where(hidden, np.uint8(_HIDDEN_GREY), image),
     'reconstruction': _resized(example.reconstruction, shape),
-    'outline': _outlined(image, example.truth, example.prediction),
   }
+  if example.dice_by_class:
+    return shown | {name: class_overlay(image, getattr(example, name)) for name in ('truth', 'prediction')}
+  return shown | {'outline': _outlined(image, example.truth, example.prediction)}
 
 
 def data_uri(picture: np.ndarray) -> str:

@@ -13,8 +13,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from ahm_jax.evaluation import charts, pictures
-from ahm_jax.evaluation.compare import BASELINES, baselines, best_rows, label_count
+from ahm_jax.evaluation.class_pictures import class_swatch
+from ahm_jax.evaluation.compare import BASELINES, baselines, best_rows, label_count, mask_classes
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
+from ahm_jax.results import PER_IMAGE
 
 __all__ = ['Example', 'Shown', 'conclusions', 'render', 'write_masks_picture', 'write_report']
 
@@ -85,6 +87,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     conclusions=conclusions(summary),
     best=best_rows(summary),
     columns=_known_columns(summary),
+    mask_classes=mask_classes(summary),
     baselines=baselines(summary),
     seeds=max((row['seeds'] for row in summary), default=0),
     images=max((row['images'] for row in summary), default=0),
@@ -97,10 +100,22 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
       ('Failures', 'The lowest Dice of the same run, worst first.', _example_views(shown.failures)),
     ],
     colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
-    cell_columns=[key for key in dict.fromkeys(key for cell in results['cells'] for key in cell) if key != 'dice_per_image'],
+    legend=[(name, pictures.data_uri(class_swatch(k))) for k, name in enumerate(mask_classes(summary), 1)],
+    cells=(cells := [_flat(cell) for cell in results['cells']]),
+    cell_columns=list(dict.fromkeys(key for cell in cells for key in cell)),
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
   )
   Path(path).write_text(page, encoding='utf-8')
+
+
+def _flat(cell: Mapping) -> dict:
+  """The scores of a cell, with those of each class as columns of their own; those of each image are left out."""
+  flat = {}
+  for key, value in cell.items():
+    if key == PER_IMAGE:
+      continue
+    flat |= {f'{key} {name}': single for name, single in value.items()} if isinstance(value, Mapping) else {key: value}
+  return flat
 
 
 def charts_page(title: str, note: str, svgs: Sequence[str]) -> str:
@@ -240,6 +255,7 @@ def _example_views(examples: Sequence[Example]) -> list[dict]:
     {
       'id': example.id,
       'dice': example.dice,
+      'dice_by_class': example.dice_by_class,
       'hidden_share': float(example.hidden.mean()),
       'pictures': {name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()},
     }

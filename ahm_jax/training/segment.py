@@ -1,4 +1,8 @@
-"""Segmentation: the U-Net, from scratch or pre-trained, learns lesion masks from a few labelled images."""
+"""Segmentation: the U-Net, from scratch or pre-trained, learns masks from a few labelled images.
+
+Without classes it has one output, the logit of lesion; with K classes it has K + 1, of background first. Whatever else differs
+between the two follows from that number.
+"""
 
 import functools
 from typing import Any
@@ -17,16 +21,18 @@ from ahm_jax.inference import in_batches
 from ahm_jax.models.layers import init_variables
 from ahm_jax.models.unet import UNet
 from ahm_jax.parallel import DEVICES
+from ahm_jax.training.mask_classes import augment_classes, class_dice, class_losses
 from ahm_jax.training.optimizers import optimizer
 from ahm_jax.training.state import Task, TrainState
 
 HEAD = 'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
 
 
-def network(model: ModelConfig) -> UNet:
+def network(model: ModelConfig, classes: int = 0) -> UNet:
+  """The U-Net for so many classes of mask; 0: lesion and background."""
   axis_name = DEVICES if model.sync_batch_norm else None
   return UNet(
-    out_channels=1,
+    out_channels=classes + 1,
     width=model.unet_width,
     dtype=jnp.dtype(model.dtype),
     axis_name=axis_name,
@@ -38,14 +44,16 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float,
   """The segmentation task.
 
   Args:
-    validation: held-out images; the score is their mean Dice at the size the network sees, over images with a mask.
+    validation: held-out images; the score is their mean Dice at the size the network sees, over images with a mask, and with
+      classes see `class_dice`.
     steps: length of the whole training, which the learning rate schedule runs over.
     steps_per_epoch: batches in one pass over the labelled images.
     pretrained: parameters of a pre-trained U-Net, or None. All but the head are taken over; batch statistics start afresh,
       since those of masked images are not those of whole ones.
   """
   training = recipe(config, 'segment')
-  unet = network(config.model)
+  mask_classes = config.data.mask_classes
+  unet = network(config.model, len(mask_classes))
   tx = optimizer(training, steps, steps_per_epoch)
   if pretrained is not None and config.transfer.encoder_rate < 1:
     tx = slower_encoder(tx, config.transfer.encoder_rate)
@@ -64,6 +72,9 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float,
     )
 
   def evaluate(state):
+    if mask_classes:
+      found = predict_classes(unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size)
+      return class_dice(found, held_out.masks, mask_classes)
     probabilities = predict(unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size)
     predicted = probabilities >= config.evaluate.threshold
     truth = held_out.masks.astype(bool)
@@ -110,12 +121,12 @@ def make_step(unet: UNet, tx: optax.GradientTransformation, augmentation: Augmen
   """The pure segmentation step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
 
   def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
-    images, masks = augment_batch(key, batch.images, batch.masks, batch.positions, augmentation)
+    images, masks = _augment(key, batch, augmentation, unet.out_channels)
 
     def objective(params):
       variables = {'params': params, 'batch_stats': state.batch_stats}
       logits, updates = unet.apply(variables, normalise(images), train=True, mutable=['batch_stats'])
-      cross_entropy, dice = segmentation_losses(logits[..., 0], masks)
+      cross_entropy, dice = _losses(logits, masks)
       return cross_entropy + dice, (updates['batch_stats'], {'cross_entropy': cross_entropy, 'dice_loss': dice})
 
     (loss, (batch_stats, parts)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -126,6 +137,15 @@ def make_step(unet: UNet, tx: optax.GradientTransformation, augmentation: Augmen
     return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
 
   return step
+
+
+def _augment(key: jax.Array, batch: Batch, config: AugmentConfig, outputs: int) -> tuple[jax.Array, jax.Array]:
+  example = key, batch.images, batch.masks, batch.positions, config
+  return augment_batch(*example) if outputs == 1 else augment_classes(*example, outputs)
+
+
+def _losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
+  return segmentation_losses(logits[..., 0], masks) if logits.shape[-1] == 1 else class_losses(logits, masks)
 
 
 def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -144,12 +164,26 @@ def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array,
 
 
 def predict(unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
-  """Lesion probabilities, float32 [N, S, S], of uint8 images [N, S, S, C]."""
+  """What `probabilities` says of uint8 images [N, S, S, C]: float32 [N, S, S], or with classes [N, S, S, K + 1]."""
   variables = {'params': params, 'batch_stats': batch_stats}
   return in_batches(functools.partial(probabilities, unet, variables), images, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
-  """Lesion probabilities, float32 [B, S, S], of one batch of uint8 images [B, S, S, C]."""
-  return jax.nn.sigmoid(unet.apply(variables, normalise(images / 255.0), train=False)[..., 0])
+  """Of one batch of uint8 images [B, S, S, C]: probabilities of lesion, float32 [B, S, S]; with classes, which sum to 1,
+  [B, S, S, K + 1].
+  """
+  logits = unet.apply(variables, normalise(images / 255.0), train=False)
+  return jax.nn.sigmoid(logits[..., 0]) if unet.out_channels == 1 else jax.nn.softmax(logits)
+
+
+def predict_classes(unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+  """The most probable class of every pixel, 0 for background: uint8 [N, S, S], of uint8 images [N, S, S, C]."""
+  variables = {'params': params, 'batch_stats': batch_stats}
+  return in_batches(functools.partial(_most_probable, unet, variables), images, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _most_probable(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
+  return probabilities(unet, variables, images).argmax(-1).astype(jnp.uint8)

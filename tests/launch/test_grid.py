@@ -38,7 +38,7 @@ def test_results_have_the_documented_form(grid):
   assert [(row['init'], row['labels']) for row in results['summary']] == [('scratch', 6), ('uniform', 6), ('ahm', 6)]
   assert all(set(row) >= ROW for row in results['summary'])
   assert results['images'] == [f'test{number}' for number in range(14, 19)]
-  assert all(len(cell['dice_per_image']) == 5 for cell in results['cells'])
+  assert all(len(cell['per_image']['dice']) == 5 for cell in results['cells'])
   assert [(item['init'], item['seed']) for item in results['pretrainings']] == [('uniform', 0), ('ahm', 0)]
   assert set(results['agent']) == {'uniform', 'ahm'}
   assert all(set(values) == AGENT for values in results['agent'].values())
