@@ -63,7 +63,7 @@ def draw_folder(root: Path) -> None:
 
 def make_config(root: Path, prepared: Path) -> Config:
   still = AugmentConfig(scale=0.1, hue=0.0)
-  recipe = RecipeConfig(batch_size=8, learning_rate=1e-2, steps=60, schedule='cosine', eval_every=20, augment=still)
+  recipe = RecipeConfig(batch_size=8, learning_rate=1e-2, steps=40, schedule='cosine', eval_every=20, augment=still)
   return Config(
     data=DataConfig(name='folder', root=str(root), image_size=32, mask_classes=CLASSES, prepared_dir=str(prepared)),
     model=ModelConfig(unet_width=8, agent_width=4, agent_trunk='light', vgg_width=2, vgg_hidden=8),
