@@ -37,9 +37,12 @@ from ahm_jax.errors import UserError
 from configs import isic, isic_cpu
 
 VARIANTS = {'': isic.get_config, 'cpu': isic_cpu.get_config}
+LABELS, SEEDS = (20, 50), (0, 1, 2)  # Of a grid; few enough for a small folder.
 
 
 def get_config(variant=''):
   if variant not in VARIANTS:
     raise UserError(f'configs/folder.py has no variant {variant!r}; use configs/folder.py or configs/folder.py:cpu')
-  return VARIANTS[variant]()
+  c = VARIANTS[variant]()
+  c.grid.labels, c.grid.seeds = LABELS, SEEDS
+  return c

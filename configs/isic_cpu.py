@@ -1,16 +1,34 @@
-"""ISIC dermoscopy at a size that 2 cores can do: 64 px, base width 16.
+"""ISIC dermoscopy at a size that 2 cores can do: 64 px, base width 16. Its variants are the tables of BUILD_NOTES.md.
 
   launch/with_env python -m launch.reproduce --config=configs/isic_cpu.py --config.data.root=DIR --workdir=runs/isic_cpu
 
-DIR is laid out as configs/folder.py says. Expect Dice of 0.74 to 0.76 with 20 labels and 0.77 to 0.78 with 50, whatever the
-pre-training (3 seeds, 211 test images; the intervals are in BUILD_NOTES.md), and an agent with a difficulty rank correlation of
-0.50, a hardness ratio of 1.74 and a border lift of 1.30. About two and a quarter hours on 2 cores.
+DIR is laid out as configs/folder.py says. Without a variant: no pre-training, uniform and adaptive masks at 10 to all labels;
+isic_cpu.py:rivals compares all strategies at 20 and 50, isic_cpu.py:ablations changes one thing of AHM at a time. A variant can
+go on in the --workdir of another: what they share is computed once.
 """
 
 from ahm_jax import config
+from ahm_jax.errors import UserError
+
+RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae')
+ABLATIONS = (
+  'reinforce',  # No critic.
+  'untrained',
+  *('ahm:' + change for change in ('entropy_weight=0.0', 'budget=none', 'budget=tile', 'model.agent_trunk=vgg16')),
+  *('ahm:' + change for change in ('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16')),
+  *('ahm:' + change for change in ('workers=1', 'rounds=2', 'ease=logits+hard_share=1.0', 'polarity=easy', 'reward=rank', 'reward=progress')),
+  'ahm:restore_colour=False',
+)
+VARIANTS = {
+  '': (('scratch', 'uniform', 'ahm'), (10, 20, 50, 100, 0), (0, 1, 2, 3, 4)),
+  'rivals': (('scratch', 'uniform', *RIVALS, 'ahm'), (20, 50), (0, 1, 2, 3, 4)),
+  'ablations': (('uniform', *ABLATIONS, 'ahm'), (20,), (0, 1, 2)),
+}
 
 
-def get_config():
+def get_config(variant=''):
+  if variant not in VARIANTS:
+    raise UserError(f'configs/isic_cpu.py has no variant {variant!r}; choose one of {", ".join(filter(None, VARIANTS))}')
   c = config.default()
   c.data.name = 'folder'
   c.data.image_size = 64
@@ -19,16 +37,20 @@ def get_config():
   c.model.vgg_width, c.model.vgg_hidden = 16, 128
   c.masking.patch_size = 8
   c.masking.learning_rate = 1e-3
+  c.masking.restore_colour = True
+  c.masking.ease, c.masking.hard_share = 'share', 0.5
 
   c.pretrain.optimizer, c.pretrain.weight_decay, c.pretrain.clip = 'adamw', 1e-4, 1.0
   c.pretrain.schedule, c.pretrain.warmup, c.pretrain.learning_rate = 'cosine', 0.1, 1e-3
-  c.pretrain.batch_size, c.pretrain.steps, c.pretrain.epochs = 32, 3000, None
+  c.pretrain.batch_size, c.pretrain.steps, c.pretrain.epochs = 16, 3000, None
+  c.pretrain.augment.brightness, c.pretrain.augment.contrast, c.pretrain.augment.hue = 0.3, 0.3, 0.08
   c.segment.optimizer, c.segment.weight_decay, c.segment.schedule, c.segment.warmup = 'adamw', 1e-4, 'cosine', 0.1
-  c.segment.learning_rate, c.segment.batch_size, c.segment.steps, c.segment.epochs = 1e-3, 8, 400, None
-  c.segment.patience = 0
+  c.segment.learning_rate, c.segment.batch_size, c.segment.patience = 2e-3, 4, 0
+  c.segment.steps, c.segment.epochs, c.segment.min_epochs = 1200, None, 10.0
+  c.segment.augment.brightness, c.segment.augment.contrast, c.segment.augment.hue = 0.2, 0.2, 0.05
   c.classifier.optimizer, c.classifier.schedule, c.classifier.warmup = 'adamw', 'cosine', 0.1
-  c.classifier.learning_rate, c.classifier.batch_size, c.classifier.steps, c.classifier.epochs = 3e-4, 16, 300, None
-  c.classifier.patience = 0
+  c.classifier.learning_rate, c.classifier.batch_size, c.classifier.patience = 3e-4, 16, 0
+  c.classifier.steps, c.classifier.epochs = 300, None
 
-  c.grid.labels, c.grid.seeds = (20, 50), (0, 1, 2)
+  c.grid.inits, c.grid.labels, c.grid.seeds = VARIANTS[variant]
   return c

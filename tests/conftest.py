@@ -1,4 +1,5 @@
 import contextlib
+from pathlib import Path
 
 import jax
 import pytest
@@ -12,6 +13,15 @@ from ahm_jax import parallel  # noqa: E402
 def one_device(monkeypatch):
   """Runs train on one of the four host devices, as on a user's CPU; tests of several devices name them."""
   monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def forget_programs():
+  """Each compiled program maps memory, and Linux ends a process that asks for more than 65,530 maps (`vm.max_map_count`)."""
+  yield
+  maps = Path('/proc/self/maps')
+  if maps.exists() and maps.read_bytes().count(b'\n') > 30_000:
+    jax.clear_caches()
 
 
 @contextlib.contextmanager

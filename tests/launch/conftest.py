@@ -99,7 +99,8 @@ class Commands:
 
 @pytest.fixture(scope='session')
 def commands(tmp_path_factory):
-  commands = Commands(tmp_path_factory.mktemp('compiled'))
+  own = tmp_path_factory.getbasetemp()
+  commands = Commands((own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own) / 'compiled')  # Workers share it.
   yield commands
   commands.close()
 
