@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from ahm_jax import checkpoint, checkpoint_files, rundir
 from ahm_jax.config import Config
