@@ -269,7 +269,7 @@ def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def squashed(pixels: np.ndarray, side: int) -> np.ndarray:
-  """What a network sees of an image uint8 [H, W, C], resized bicubically with antialiasing to a square: uint8 [side, side, C]."""
+  """An image uint8 [H, W, C] as networks see it, resized bicubically with antialiasing to a square: uint8 [side, side, C]."""
   picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
   return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)).reshape(side, side, pixels.shape[-1])
 
