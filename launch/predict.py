@@ -3,8 +3,9 @@
   python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted
   python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted --flips --overlays
 
-Reads JPEG, PNG, TIFF, BMP, WebP, DICOM and NIfTI (every slice of a volume), in folders of folders too. The same command goes on where
-an earlier one was interrupted, and tries images again that could not be read. Memory does not grow with the number of images.
+Reads JPEG, PNG, TIFF, BMP, WebP, DICOM and NIfTI (every slice of a volume), in folders of folders too. The same command goes on
+where an earlier one was interrupted, and tries images again that could not be read. Memory does not grow with the number of
+images.
 
 Flags:
   --checkpoint=DIR    Workdir of a segment run, of which the best checkpoint is taken, or an export of one.
@@ -15,8 +16,8 @@ Flags:
                       the likeliest is taken.
   --flips             Average over the image, upside down, mirrored and both; four times the work.
   --tile=PIXELS       Look at larger images window by window, of this side in pixels of the image, and average where windows
-                      overlap, with weights that fall towards their sides. The network was trained on whole images, so this is for
-                      images much larger than those. 0, the default: as a whole.
+                      overlap, with weights that fall towards their sides. The network was trained on whole images, so this is
+                      for images much larger than those. 0, the default: as a whole.
   --overlap=SHARE     Of a window that the next one covers too, at least; 0.5.
   --probabilities     Write them too.
   --overlays          Write pictures too, of the image with the mask's border.
@@ -42,8 +43,8 @@ What OUT holds then:
     ..._CLASS             areas and probability of each class, where there are several
     class_probability...  with --classifier: of the diagnosis, and of each one
 
-Exit codes: 0 done, also where some images could not be read (they are named, and have a row without a mask); 2 wrong input, or a full
-  disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: the same command goes on where it was."""
+Exit codes: 0 done, also where some images could not be read (they are named, and have a row without a mask); 2 wrong input, or a
+  full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: the same command goes on where it was."""
 
 import sys
 from pathlib import Path
@@ -93,9 +94,9 @@ def main():
   )
   images, out = (Path(flag.value).expanduser() for flag in (_IMAGES, _OUT))
   counts = predict(segmenter, images, out, options, classifier, _BATCH_SIZE.value, _THREADS.value)
-  print(f'{counts.done} images have a mask in {out / "masks"}; {out / "predictions.csv"} measures them')
+  print(f'images with a mask: {counts.done}; they are in {out / "masks"}, and measured in {out / "predictions.csv"}')
   if counts.failed:
-    print(f'{counts.failed} images have none; column status of {out / "predictions.csv"} says why', file=sys.stderr)
+    print(f'images without a mask: {counts.failed}; the column status says why', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -33,8 +33,8 @@ def measure(
 
   Returns:
     'area_px', pixels of all classes but background; 'area_share', their share of the image; 'area_mm2', where spacing is known.
-    'class', the one with the largest area, BACKGROUND where there is none; 'probability', the mean over the mask of that of each
-    pixel's own class, where there is a mask; 'confidence' in [0, 1], see above, with classes the mean over those found. With
+    'class', the one with the largest area, BACKGROUND where there is none; 'probability', where there is a mask, the mean over
+    it of that of each pixel's own class; 'confidence' in [0, 1], see above, with classes the mean over those found. With
     classes also the area and the probability of each one, 'area_px_NAME' and so on. What is not known is ''.
   """
   binary = probabilities.ndim == 2

@@ -138,7 +138,7 @@ class Output:
       self._rewrite(lines for _, _, lines in groups)
 
   def _resume(self) -> None:
-    """Reads which images are done; what a killed process left half written is cut off, and images without a mask lose their rows."""
+    """Reads which images are done. Half a line of a killed process goes, and so do the rows of images without a mask."""
     path = self.out / TABLE
     header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
     if not path.exists() or not _first_line(path).endswith(b'\n'):

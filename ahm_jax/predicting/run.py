@@ -1,8 +1,8 @@
 """From a folder of images to a folder of masks, in bounded memory.
 
-Threads read and shrink images ahead of the device and write what was found behind it; the main thread fills batches of one size,
-of which one is computed while the next is filled. The queues between them are bounded, so that memory does not grow with the
-number of images.
+Threads read and shrink images ahead of the device, and write behind it what was found; the main thread fills batches of one
+size, of which one is computed while the next is filled. The queues between them are bounded, so that memory does not grow with
+the number of images.
 """
 
 import collections
