@@ -59,7 +59,7 @@ def test_a_network_that_says_the_same_everywhere(value):
 
 
 def test_a_network_that_says_what_it_sees():
-  """At the windows' own resolution nothing is resized, so the image comes back; along an axis that is shorter than a window too."""
+  """At the windows' own resolution nothing is resized, so the image comes back."""
   pixels = np.random.default_rng(0).integers(0, 256, (50, 37, 3), np.uint8)
   np.testing.assert_allclose(through(Tiled(pixels, 16, 16, 0.5), red), pixels[..., 0] / 255, atol=1e-6)
 
