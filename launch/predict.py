@@ -43,8 +43,8 @@ What OUT holds then:
     ..._CLASS             areas and probability of each class, where there are several
     class_probability...  with --classifier: of the diagnosis, and of each one
 
-Exit codes: 0 done, also where some images could not be read (they are named, and have a row without a mask); 2 wrong input, or a
-  full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: the same command goes on where it was."""
+Exit codes: 0 done, also where some images could not be read (they are named, and have a row without a mask); 2 wrong input, or
+  a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: the same command goes on where it was."""
 
 import sys
 from pathlib import Path

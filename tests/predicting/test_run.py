@@ -12,7 +12,7 @@ from PIL import Image
 
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.evaluate import at_own_size
-from ahm_jax.predicting import run
+from ahm_jax.predicting import run, writing
 from ahm_jax.predicting.listing import list_images
 from ahm_jax.predicting.output import Output
 from ahm_jax.predicting.run import Options, predict
@@ -111,13 +111,24 @@ def test_windows_and_flips(segmenter, images, tmp_path):
   np.testing.assert_allclose(written, at_own_size(np.mean(poses, 0, dtype=np.float32), size), atol=2e-5)
 
 
-def test_overlays_show_the_border(segmenter, images, tmp_path):
-  predict(segmenter, images, tmp_path / 'out', Options(middle(segmenter, images), overlays=True))
-  mask = pixels(tmp_path / 'out/masks/b.png') > 0
-  shown = pixels(tmp_path / 'out/overlays/b.jpg').astype(int)
-  edge = mask[:, 1:] != mask[:, :-1]
-  orange = (np.abs(shown - (255, 159, 28)).sum(-1) < 150)[:, 1:]
-  assert edge.any() and orange[edge].mean() > 0.5 > orange.mean()
+def test_overlays_show_the_border(tmp_path):
+  mask = np.zeros((80, 120), bool)
+  mask[20:60, 30:90] = True
+  writing.write_overlay(tmp_path / 'overlay', np.full((40, 60, 3), 128, np.uint8), mask)
+  shown = pixels(tmp_path / 'overlay').astype(int)
+  assert shown.shape == (40, 60, 3)
+  assert np.abs(shown[20, 30] - 128).max() < 20 and np.abs(shown[2, 2] - 128).max() < 20
+  for row, column in ((10, 30), (29, 30), (20, 15), (20, 44)):
+    assert shown[row, column, 0] > shown[row, column, 2] + 80  # Orange.
+
+
+def test_overlays_are_no_larger_than_a_screen(segmenter, images, tmp_path):
+  picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 2048, 3), np.uint8))
+  picture.save(images / 'sub/f.jpg')
+  predict(segmenter, images, tmp_path / 'out', Options(0.5, overlays=True))
+  assert pixels(tmp_path / 'out/overlays/sub/f.jpg').shape == (150, 1024, 3)
+  assert pixels(tmp_path / 'out/overlays/b.jpg').shape == (38, 39, 3)
+  assert pixels(tmp_path / 'out/masks/sub/f.png').shape == (300, 2048)
 
 
 # What is wrong with an image.
