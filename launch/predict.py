@@ -73,6 +73,9 @@ def main():
   from ahm_jax.predicting.model import load_segmenter
   from ahm_jax.predicting.run import Options, predict
 
+  for flag in (_CHECKPOINT, _IMAGES, _OUT):
+    if not flag.value:
+      raise UserError(f'--{flag.name} is empty; give a folder')
   for flag, fine, allowed in (
     (_THRESHOLD, _THRESHOLD.value is None or 0 < _THRESHOLD.value < 1, 'strictly between 0 and 1'),
     (_TILE, _TILE.value == 0 or _TILE.value >= 16, '0, or at least 16'),

@@ -1,8 +1,10 @@
 """launch.predict as a user types it, on a trained run and real files."""
 
 import csv
+import dataclasses
 import os
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
@@ -10,23 +12,32 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
+
+from ahm_jax import config as config_module
+from ahm_jax import parallel, stages
 
 ROOT = Path(__file__).parents[2]
 MANY = 150
 
 
 @pytest.fixture(scope='module')
-def trained(commands, config_file, tmp_path_factory):
+def trained(commands, config_file, tmp_path_factory, compiling_fast):
   """The workdirs of a segmentation that was evaluated, and of a classification on it."""
   home = tmp_path_factory.mktemp('trained')
-  config = f'--config={config_file}'
-  commands.succeed('segment', config, f'--workdir={home}/segment')
-  commands.succeed('evaluate', config, f'--workdir={home}/segment')
-  commands.succeed('classify', config, f'--workdir={home}/classify', f'--config.init_from={home}/segment')
-  commands.succeed('evaluate', config, f'--workdir={home}/classify')
+  tree = runpy.run_path(str(config_file))['get_config']()
+  segment = config_module.from_config_dict(tree)
+  classify = dataclasses.replace(segment, init_from=str(home / 'segment'))
+  with compiling_fast(), pytest.MonkeyPatch.context() as patch:
+    patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
+    data = stages.load_data(segment, home / 'segment')
+    stages.segment(segment, home / 'segment', data)
+    stages.classify(classify, home / 'classify', data)
+    stages.evaluate(classify, home / 'classify', data)
+  commands.succeed('evaluate', f'--config={config_file}', f'--workdir={home}/segment')
   return home
 
 
@@ -164,7 +175,7 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     (('--tile=8',), '--tile is 8; it must be 0, or at least 16'),
     (('--overlap=1',), '--overlap is 1.0; it must be between 0 and 0.9'),
     (('--batch_size=0',), '--batch_size is 0; it must be at least 1'),
-    (('--images=',), 'there is no such folder'),
+    (('--images=',), '--images is empty; give a folder'),
   ],
 )
 def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, trained, folder, tmp_path, flags, message):
