@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from ahm_jax.training.state import Task, TrainState
 
 EVALUATION = 'evaluation.json'
 PER_IMAGE = 'per_image.csv'
+DIAGNOSES = 'classes.json'  # Of a classify run.
 
 
 def load_data(config: Config, workdir: Path) -> Dataset:
@@ -76,6 +78,7 @@ class Plan(NamedTuple):
   split: Split
   indices: np.ndarray  # Of the images of the split that are trained on.
   steps: int
+  class_names: tuple[str, ...] = ()  # That a classifier tells apart.
 
   def source(self, config: Config) -> Source:
     """Its batches."""
@@ -94,7 +97,23 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Train
 
 def classify(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
   """Trains a classifier on what the segmentation run that `init_from` names finds in the labelled images."""
-  return _fit(plan_classify(config, workdir, data), config, workdir)
+  plan = plan_classify(config, workdir, data)
+  state = _fit(plan, config, workdir)
+  if processes.is_first():
+    rundir.write_json(workdir / DIAGNOSES, plan.class_names)
+  return state
+
+
+def diagnoses(config: Config, workdir: Path) -> tuple[str, ...]:
+  """The classes that the classify run in `workdir`, whose config this is, tells apart, in the order of its outputs.
+
+  Raises:
+    UserError: the run has not written them down, and its data set is not there to tell.
+  """
+  path = workdir / DIAGNOSES
+  if path.exists():
+    return tuple(json.loads(path.read_text()))
+  return load_data(config, workdir).class_names
 
 
 def plan_pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
@@ -148,7 +167,7 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
   classes = len(data.class_names)
   weights = classification.balanced_weights(labelled.labels, classes) if config.classify.balanced else None
   task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights)
-  return Plan(task, training, labelled, np.arange(len(labelled)), steps)
+  return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names)
 
 
 def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict:

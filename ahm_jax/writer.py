@@ -129,7 +129,7 @@ class Bar:
   The rate is the mean since the first step was done, so that it does not count the compilation.
   """
 
-  def __init__(self, name: str, start: int, stop: int, batch_size: int, validation: str = 'score'):
+  def __init__(self, name: str, start: int, stop: int, batch_size: int = 1, validation: str = 'score'):
     self._batch_size = batch_size
     self._validation = validation
     self._first = True
@@ -152,8 +152,9 @@ class Bar:
       self._shown[self._validation] = scores[self._validation]
       self._bar.set_postfix(self._shown, refresh=False)
 
-  def advance(self, loss: float) -> None:
-    self._shown['loss'] = loss
+  def advance(self, loss: float | None = None) -> None:
+    if loss is not None:
+      self._shown['loss'] = loss
     self._bar.set_postfix(self._shown, refresh=False)
     self._bar.update(self._batch_size)
     if self._first:

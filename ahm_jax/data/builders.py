@@ -111,10 +111,9 @@ def read_masks(item: Item, sizes: list[tuple[int, int]], config: DataConfig) -> 
 
 
 def _record(name: str, group: str, picture: files.Picture, mask: np.ndarray | None, config: DataConfig) -> dict:
-  size, channels = config.image_size, config.channels
-  whole = Image.fromarray(picture.pixels if channels == 3 else picture.pixels[..., 0])
+  size = config.image_size
   return dict(
-    image=np.asarray(whole.resize((size, size), Image.Resampling.BICUBIC)).reshape(size, size, channels),
+    image=files.squashed(picture.pixels, size),
     mask=np.zeros((size, size), np.uint8) if mask is None else _resize_mask(mask, size),
     has_mask=mask is not None,
     id=name,

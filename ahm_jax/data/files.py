@@ -268,6 +268,12 @@ def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return (np.clip(np.nan_to_num(share, nan=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def squashed(pixels: np.ndarray, side: int) -> np.ndarray:
+  """An image uint8 [H, W, C] as networks see it, resized bicubically with antialiasing to a square: uint8 [side, side, C]."""
+  picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+  return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)).reshape(side, side, pixels.shape[-1])
+
+
 def with_channels(grey: np.ndarray, channels: int) -> np.ndarray:
   """uint8 [H, W] as [H, W, channels], without a copy."""
   return np.broadcast_to(grey[..., None], (*grey.shape, channels))

@@ -243,7 +243,7 @@ def write_per_image(path: Path, rows: Sequence[dict]) -> None:
   with open(path, 'w', newline='', encoding='utf-8') as file:
     writer = csv.DictWriter(file, columns, restval='')
     writer.writeheader()
-    writer.writerows({key: _escape(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: spreadsheet_safe(value) for key, value in row.items()} for row in rows)
 
 
 def read_per_image(path: Path) -> list[dict]:
@@ -252,7 +252,8 @@ def read_per_image(path: Path) -> list[dict]:
     return [{key: _parse(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
 
 
-def _escape(value):
+def spreadsheet_safe(value):
+  """A cell of a CSV; a text that begins like a formula with an apostrophe before it."""
   return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

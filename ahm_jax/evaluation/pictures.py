@@ -153,10 +153,15 @@ def _overlay(grey: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def _outlined(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
   """The image with both borders; the truth's is the broader, so that it shows where the two coincide."""
   picture = image.copy()
-  for mask, colour, half_width in ((truth, TRUTH_COLOUR, 2), (prediction, PREDICTION_COLOUR, 1)):
-    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
-    inside = np.asarray(smooth) >= 128
-    if inside.any():
-      distance = np.where(inside, ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside))
-      picture[distance <= half_width] = colour
+  draw_border(picture, truth, TRUTH_COLOUR, 2)
+  draw_border(picture, prediction, PREDICTION_COLOUR, 1)
   return picture
+
+
+def draw_border(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], half_width: int) -> None:
+  """Draws the border of a mask, bool [h, w], stretched over a picture, uint8 [H, W, 3], into it."""
+  smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
+  inside = np.asarray(smooth) >= 128
+  if inside.any():
+    distance = np.where(inside, ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside))
+    picture[distance <= half_width] = colour

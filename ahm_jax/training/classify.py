@@ -132,12 +132,15 @@ def inputs(split: Split, lesions: np.ndarray, config: ClassifyConfig) -> np.ndar
   Returns:
     uint8 [N, S, S, C]. An image in which no lesion was found is kept whole.
   """
+  return seen(split.images, lesions, config)
+
+
+def seen(images: np.ndarray, lesions: np.ndarray, config: ClassifyConfig) -> np.ndarray:
+  """As `inputs`, of images uint8 [N, S, S, C]."""
   if config.input == 'image':
-    return split.images
+    return images
   change = _masked if config.input == 'masked' else functools.partial(_crop, margin=config.margin)
-  return np.stack(
-    [change(image, lesion) if lesion.any() else image for image, lesion in zip(split.images, lesions, strict=True)]
-  )
+  return np.stack([change(image, lesion) if lesion.any() else image for image, lesion in zip(images, lesions, strict=True)])
 
 
 def _masked(image: np.ndarray, lesion: np.ndarray) -> np.ndarray:

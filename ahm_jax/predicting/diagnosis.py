@@ -1,0 +1,58 @@
+"""A trained classifier that goes with a segmenter: the diagnosis of each image from what was found in it."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ahm_jax import checkpoint, checkpoint_files, rundir, stages
+from ahm_jax.config import Config
+from ahm_jax.errors import UserError
+from ahm_jax.predicting.model import Segmenter
+from ahm_jax.training import classify
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+  """A trained VGG16 with the names of its C classes."""
+
+  config: Config
+  class_names: tuple[str, ...]
+  params: Any
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """A SHA-256 over all its weights."""
+    return checkpoint_files.digest(self.params)
+
+  def probabilities(self, images: np.ndarray, lesions: np.ndarray) -> np.ndarray:
+    """Of each class, float32 [B, C], as `stages.evaluate` has them.
+
+    Args:
+      images: uint8 [B, S, S, channels].
+      lesions: bool [B, S, S], where the segmenter found something at this size.
+    """
+    seen = classify.seen(images, lesions, self.config.classify)
+    return classify.predict(classify.network(self.config.model, len(self.class_names)), self.params, seen, len(seen))
+
+
+def load_classifier(path: Path, segmenter: Segmenter) -> Classifier:
+  """Loads the best checkpoint of a classify run.
+
+  Raises:
+    UserError: it holds no such run, or one of images of another size than the segmenter's.
+  """
+  path = Path(path).expanduser()
+  _, config = rundir.read(path, ('classify',))
+  for name in ('image_size', 'channels'):
+    own, other = getattr(config.data, name), getattr(segmenter, name)
+    if own != other:
+      raise UserError(f'--classifier={path} was trained with config.data.{name}={own}, and {segmenter.path} with {other}')
+  params = checkpoint.load_variables(path, best=True)['params']
+  names = stages.diagnoses(config, path)
+  outputs = params['logits']['bias'].shape[0]
+  if len(names) != outputs:
+    raise UserError(f'--classifier={path} tells {outputs} classes apart, but its data has {len(names)} now; give it its own')
+  return Classifier(config, names, params)
