@@ -9,7 +9,8 @@ of the ratio within a round: on a machine that others use too, trust the ratios 
 Flags:
   --out=FILE          JSON: versions, device, figures with median, lowest and highest, and ratios. The charts of `growth`
                       go into a page beside it, FILE.growth.html.
-  --only=NAME,...     Workloads to run: unet_train, unet_infer, pretrain, vgg16, public_loop, input, start, growth, scaling.
+  --only=NAME,...     Workloads to run: unet_train, unet_infer, pretrain, vgg16, public_loop, input, start, predict,
+                      predict_memory, growth, scaling.
 
 JAX_NUM_CPU_DEVICES=4 divides a CPU into devices, for scaling.
 

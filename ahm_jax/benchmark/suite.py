@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from ahm_jax.benchmark import growth, starting, workloads
+from ahm_jax.benchmark import growth, predicting, starting, workloads
 from ahm_jax.benchmark.trainings import SIZES
 from ahm_jax.benchmark.workloads import Bench, Result
 
@@ -21,6 +21,8 @@ WORKLOADS: dict[str, Callable[[Bench], Result]] = {
   'public_loop': workloads.public_loop,
   'input': workloads.inputs,
   'start': starting.start,
+  'predict': predicting.predicting,
+  'predict_memory': predicting.memory,
   'growth': growth.growth,
   'scaling': workloads.scaling,
 }
@@ -31,6 +33,9 @@ RATIOS = (
   'ahm_vgg16_vs_uniform_time',
   'streamed_vs_resident',
   'ahm_vs_public_loop',
+  'predict_vs_forward',
+  'predict_vs_forward_file_bound',
+  'predict_memory_10000_vs_100',
 )
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 

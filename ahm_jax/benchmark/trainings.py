@@ -34,6 +34,9 @@ class Sizes(NamedTuple):
   growth_batches: tuple[int, ...]
   growth_sides: tuple[int, ...]
   scaling_batch: int  # Images a device.
+  predict_width: int = 32
+  predict_side: int = 224
+  predict_images: int = 32
 
 
 SIZES = {
@@ -68,6 +71,8 @@ SIZES = {
     growth_batches=(1, 4, 16, 64),
     growth_sides=(64, 128, 256, 512),
     scaling_batch=16,
+    predict_width=64,
+    predict_images=512,
   ),
 }
 

@@ -8,6 +8,7 @@ the number of images.
 import collections
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -203,6 +204,7 @@ def finish(item: Slice, image: str, segmenter: Segmenter, options: Options, labe
 # All of them.
 
 
+@functools.lru_cache(maxsize=4)
 def forward(segmenter: Segmenter, flips: bool) -> Callable[[Any, np.ndarray], jax.Array]:
   """The segmenter's `probabilities`, compiled, with flips where asked for."""
   return jax.jit(with_flips(segmenter.probabilities) if flips else segmenter.probabilities)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ahm_jax import parallel
-from ahm_jax.benchmark import growth, suite, trainings, workloads
+from ahm_jax.benchmark import growth, predicting, suite, trainings, workloads
 from ahm_jax.benchmark.timing import Figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result
@@ -27,6 +27,9 @@ TINY = Sizes(
   growth_batches=(1, 2),
   growth_sides=(32, 64),
   scaling_batch=2,
+  predict_width=2,
+  predict_side=32,
+  predict_images=3,
 )
 BENCH = Bench('cpu', TINY, seconds=0.0)
 
@@ -84,6 +87,19 @@ def test_streamed_input_is_set_against_resident():
   check(result, 'input', {'resident', 'streamed', 'resident, waiting', 'streamed, waiting'})
   assert list(result.ratios) == ['streamed_vs_resident']
   assert all(item.high <= 100 for item in result.figures if item.unit == '% of step')
+
+
+def test_predicting_is_set_against_the_network_alone():
+  result = predicting.predicting(BENCH)
+  check(result, 'predict', {'forward pass, network-bound (width 2, 32 px)', 'predict, file-bound (width 1, 16 px)'})
+  assert list(result.ratios) == ['predict_vs_forward', 'predict_vs_forward_file_bound']
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images():
+  result = predicting.memory(BENCH)
+  (ratio,) = result.ratios['predict_memory_10000_vs_100']
+  assert ratio < 1.05, result.figures
 
 
 def test_growth_has_time_and_memory_for_every_value_and_a_page(monkeypatch):

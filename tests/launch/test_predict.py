@@ -1,10 +1,8 @@
 """launch.predict as a user types it, on a trained run and real files."""
 
 import csv
-import dataclasses
 import os
 import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -12,32 +10,21 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
-
-from ahm_jax import config as config_module
-from ahm_jax import parallel, stages
 
 ROOT = Path(__file__).parents[2]
 MANY = 80
 
 
 @pytest.fixture(scope='module')
-def trained(commands, config_file, tmp_path_factory, compiling_fast):
-  """The workdirs of a segmentation that was evaluated, and of a classification on it."""
+def trained(commands, config_file, tmp_path_factory):
+  """The workdirs of a segmentation and of a classification on it, both evaluated."""
   home = tmp_path_factory.mktemp('trained')
-  tree = runpy.run_path(str(config_file))['get_config']()
-  segment = config_module.from_config_dict(tree)
-  classify = dataclasses.replace(segment, init_from=str(home / 'segment'))
-  with compiling_fast(), pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
-    data = stages.load_data(segment, home / 'segment')
-    stages.segment(segment, home / 'segment', data)
-    stages.classify(classify, home / 'classify', data)
-    stages.evaluate(classify, home / 'classify', data)
-  commands.succeed('evaluate', f'--config={config_file}', f'--workdir={home}/segment')
+  for stage, *init in (('segment',), ('classify', f'--config.init_from={home}/segment')):
+    for command in (stage, 'evaluate'):
+      commands.succeed(command, f'--config={config_file}', f'--workdir={home}/{stage}', *init)
   return home
 
 
