@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -182,3 +184,28 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
     raise UserError(
       f"{home}: the checkpoint {problem}; give that run's own command again, which goes on from the one before it"
     ) from problem
+
+
+def write_variables(path: Path, variables: Any) -> None:
+  """Writes arrays in nested dicts to a new folder, by themselves, as Orbax's StandardCheckpointer has them."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(Path(path).absolute(), variables)
+
+
+def read_variables(path: Path, target: Any) -> Any:
+  """NumPy arrays in nested dicts, from what `write_variables` wrote.
+
+  Args:
+    target: a tree of their shapes and dtypes.
+
+  Raises:
+    UserError: they cannot be read, or have others.
+  """
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), dict(target))
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      return jax.tree.map(np.asarray, checkpointer.restore(Path(path).absolute(), wanted))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(f'{path} cannot be read, or does not fit the config beside it ({line[:120]}); export it again') from error

@@ -75,6 +75,7 @@ class ModelConfig:
   agent_width: int = 64  # Channels of the trunk's first level; heads have four times as many.
   vgg_width: int = 64  # Channels of the classifier's first level.
   vgg_hidden: int = 4096  # Width of the classifier's two hidden dense layers.
+  vgg_weights: str = ''  # .safetensors or .npz of a VGG16, torchvision's or Keras's, that agent and classifier start from.
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,9 @@ class ProfileConfig:
 @dataclass(frozen=True)
 class Config:
   seed: int = 0
-  init_from: str = ''  # Run to start from: a pre-training run for segment, a segmentation run for classify.
+  # To start from. For segment: a pre-training run, its Orbax export, or a U-Net as .safetensors or .npz. For classify: a
+  # segmentation run.
+  init_from: str = ''
   data: DataConfig = field(default_factory=DataConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
   masking: MaskingConfig = field(default_factory=MaskingConfig)

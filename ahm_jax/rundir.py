@@ -31,7 +31,7 @@ FREE = (
 )
 FREE_BY_STAGE = {
   'pretrain': ('segment', 'transfer', 'classify', 'classifier', 'data.labels', 'data.mask_classes', 'init_from'),
-  'segment': ('pretrain', 'masking', 'classify', 'classifier'),
+  'segment': ('pretrain', 'masking', 'classify', 'classifier', 'model.vgg_weights'),
   'classify': ('pretrain', 'masking', 'segment', 'transfer'),
   'reproduce': (),
 }

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ from ahm_jax.errors import UserError
 from ahm_jax.evaluation import check_page, metrics
 from ahm_jax.evaluation import evaluate as scoring
 from ahm_jax.evaluation.agent import learning_metrics
+from ahm_jax.interop import foreign
+from ahm_jax.interop import trained as exported
+from ahm_jax.interop.files import is_weights
+from ahm_jax.models.vgg16 import VGG16Trunk
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
 from ahm_jax.training import segment as segmentation
@@ -29,6 +34,8 @@ from ahm_jax.training.state import Task, TrainState
 EVALUATION = 'evaluation.json'
 PER_IMAGE = 'per_image.csv'
 DIAGNOSES = 'classes.json'  # Of a classify run.
+DATA = 'data.json'  # How many images a run had, for its model card.
+IMPORTED = 'imported.json'  # What it took from foreign weights.
 
 
 def load_data(config: Config, workdir: Path) -> Dataset:
@@ -79,6 +86,8 @@ class Plan(NamedTuple):
   indices: np.ndarray  # Of the images of the split that are trained on.
   steps: int
   class_names: tuple[str, ...] = ()  # That a classifier tells apart.
+  data: dict[str, Any] | None = None  # What the run's directory is to say of its data, for a model card.
+  imported: dict[str, Any] | None = None  # What was taken from foreign weights, and what was not.
 
   def source(self, config: Config) -> Source:
     """Its batches."""
@@ -123,27 +132,71 @@ def plan_pretrain(config: Config, workdir: Path, data: Dataset | None = None) ->
   train = data.splits['train']
   training = recipe(config, 'pretrain')
   steps = total_steps(training, len(train.ids))
-  task = pretraining.build(config, data.splits['validation'], steps, len(train.ids) / training.batch_size)
-  return Plan(task, training, train, np.arange(len(train.ids)), steps)
+  build = functools.partial(pretraining.build, config, data.splits['validation'], steps, len(train.ids) / training.batch_size)
+  task, imported = build(), None
+  if config.model.vgg_weights and pretraining.has_vgg_trunk(task):
+    trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
+    taken = foreign.vgg16(Path(config.model.vgg_weights), trunk, _image_shape(config))
+    task, imported = build(foreign=taken.variables), taken.report
+  elif config.model.vgg_weights:
+    print(f'config.model.vgg_weights is not used: {config.masking.strategy} masks without a VGG16')
+  return Plan(task, training, train, np.arange(len(train.ids)), steps, (), _told(data, len(train.ids)), imported)
 
 
 def plan_segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
-  pretrained = None
-  if config.init_from:
-    _, origin = rundir.read(Path(config.init_from), ('pretrain',))
-    _check_same_unet(config, origin)
-    learnt = checkpoint.load_variables(Path(config.init_from), best=False)
-    pretrained = learnt['params']
+  start = _segmentation_start(config)
   rundir.check(workdir, 'segment', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']
-  if config.init_from and learnt['step'] < (whole := total_steps(recipe(origin, 'pretrain'), len(train))):
-    print(f'{config.init_from} is not finished: step {learnt["step"]} of {whole} is taken')
+  if start.origin and start.step < (whole := total_steps(recipe(start.origin, 'pretrain'), len(train))):
+    print(f'{config.init_from} is not finished: step {start.step} of {whole} is taken')
   chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
   training = recipe(config, 'segment')
   steps = total_steps(training, len(chosen))
-  task = segmentation.build(config, _held_out(data, 'mask'), steps, len(chosen) / training.batch_size, pretrained)
-  return Plan(task, training, train, chosen, steps)
+  task = segmentation.build(
+    config, _held_out(data, 'mask'), steps, len(chosen) / training.batch_size, start.pretrained, start.foreign
+  )
+  return Plan(task, training, train, chosen, steps, (), _told(data, len(chosen)), start.imported)
+
+
+class _Start(NamedTuple):
+  """What a segmentation starts from."""
+
+  pretrained: Any = None  # Parameters by our own pre-training,
+  origin: Config | None = None  # the config of that run, None of an export, which was finished,
+  step: int = 0  # and its step.
+  foreign: Any = None  # Variables from elsewhere,
+  imported: dict[str, Any] | None = None  # and the report on them.
+
+
+def _segmentation_start(config: Config) -> _Start:
+  if not config.init_from:
+    return _Start()
+  path = Path(config.init_from).expanduser()
+  if is_weights(config.init_from):
+    unet = segmentation.network(config.model, len(config.data.mask_classes))
+    taken = foreign.unet(path, unet, _image_shape(config))
+    return _Start(foreign=taken.variables, imported=taken.report)
+  if (path / exported.FILE).exists():
+    trained = exported.load_export(path, ('pretrain',), '--config.init_from')
+    _check_same_unet(config, trained.config)
+    return _Start(trained.variables['params'])
+  _, origin = rundir.read(path, ('pretrain',))
+  _check_same_unet(config, origin)
+  learnt = checkpoint.load_variables(path, best=False)
+  return _Start(learnt['params'], origin, int(learnt['step']))
+
+
+def _image_shape(config: Config) -> tuple[int, int, int, int]:
+  return 1, config.data.image_size, config.data.image_size, config.data.channels
+
+
+def _told(data: Dataset, trained_on: int) -> dict[str, Any]:
+  splits = {
+    name: {'images': len(split), 'masks': int(split.has_mask.sum()), 'labels': int((split.labels >= 0).sum())}
+    for name, split in data.splits.items()
+  }
+  return {'name': data.name, 'splits': splits, 'class_names': data.class_names, 'trained_on': trained_on}
 
 
 def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
@@ -166,8 +219,12 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
   steps = total_steps(training, len(labelled))
   classes = len(data.class_names)
   weights = classification.balanced_weights(labelled.labels, classes) if config.classify.balanced else None
-  task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights)
-  return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names)
+  taken = foreign.Taken(None, None)
+  if config.model.vgg_weights:
+    taken = foreign.vgg16(Path(config.model.vgg_weights), classification.network(config.model, classes), _image_shape(config))
+  task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights, taken.variables)
+  told = _told(data, len(labelled))
+  return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names, told, taken.report)
 
 
 def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict:
@@ -243,6 +300,8 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
         stack.enter_context(rundir.owned(workdir))
       claim = rundir.claim if first else rundir.check
       claim(workdir, plan.task.name, config)
+      if first:
+        _tell(plan, workdir)
     return fit(
       plan.task,
       batches,
@@ -253,6 +312,15 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
       safety=config.safety,
       profile_steps=config.profile.steps,
     )
+
+
+def _tell(plan: Plan, workdir: Path) -> None:
+  """Says what was taken from foreign weights, and writes that down, and what the data are."""
+  if plan.data:
+    rundir.write_json(workdir / DATA, plan.data)
+  if plan.imported:
+    rundir.write_json(workdir / IMPORTED, plan.imported)
+    print('\n'.join(foreign.lines(plan.imported)))
 
 
 def predict_lesions(config: Config, workdir: Path, images: np.ndarray) -> np.ndarray:

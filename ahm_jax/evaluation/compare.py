@@ -143,6 +143,14 @@ def _class_entries(
   }
 
 
+def mean_over_images(values: np.ndarray, samples: int) -> tuple[float | None, Interval]:
+  """Mean of the scores [I] of one run, and its 95 % interval over images, from so many draws; images that are nan are left out.
+
+  Where none is known, or there is but one image, there is no interval.
+  """
+  return _bootstrap(np.asarray(values, float)[None], None, samples, 0)
+
+
 def _bootstrap(values: np.ndarray, baseline: np.ndarray | None, samples: int, seed: int) -> tuple[float | None, Interval]:
   """Mean of `values` (minus that of `baseline`), both float [S, I], and its 95 % interval; see the module's docstring."""
   seeds, images = values.shape

@@ -9,6 +9,10 @@ is linear in each of d and g, and so are its gradients, which take 16 products a
 not wide enough to repay the transformations, the program is what autodiff makes of `lax.conv_general_dilated`.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,14 +42,31 @@ def per_pixel(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
   return x @ kernel[0, 0]
 
 
-@jax.custom_vjp
+_AS_LAX: contextvars.ContextVar[bool] = contextvars.ContextVar('as_lax', default=False)
+
+
+@contextlib.contextmanager
+def as_lax() -> Iterator[None]:
+  """What is traced in this context has plain convolutions, for every platform and batches of unknown size: to be exported."""
+  token = _AS_LAX.set(True)
+  try:
+    yield
+  finally:
+    _AS_LAX.reset(token)
+
+
 def convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolution of stride 1, padded with zeros: [B, H, W, C], [3, 3, C, features] -> [B, H, W, features]."""
+  return _plain(x, kernel) if _AS_LAX.get() else _convolve3x3(x, kernel)
+
+
+@jax.custom_vjp
+def _convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return lax.platform_dependent(x, kernel, cpu=_on_cpu, default=_plain)
 
 
 def _forward(x, kernel):
-  return convolve3x3(x, kernel), (x, kernel)
+  return _convolve3x3(x, kernel), (x, kernel)
 
 
 def _backward(saved, gradient):
@@ -56,7 +77,7 @@ def _backward(saved, gradient):
   )
 
 
-convolve3x3.defvjp(_forward, _backward)
+_convolve3x3.defvjp(_forward, _backward)
 
 
 def _pays(x: jax.Array, features: int) -> bool:

@@ -11,6 +11,7 @@ import jax
 from ahm_jax import checkpoint, checkpoint_files, rundir
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
+from ahm_jax.interop import trained as exported
 from ahm_jax.models.layers import init_variables
 from ahm_jax.training import segment
 
@@ -122,5 +123,10 @@ def _from_run(path: Path) -> Segmenter:
   return Segmenter(path, 'segment run', config, int(best['step']), variables)
 
 
+def _from_export(path: Path) -> Segmenter:
+  trained = exported.load_export(path, ('segment',), '--checkpoint')
+  return Segmenter(path, 'export', trained.config, trained.step, trained.variables)
+
+
 # What a folder is known by, and how it is loaded.
-LOADERS: dict[str, Callable[[Path], Segmenter]] = {rundir.FILE: _from_run}
+LOADERS: dict[str, Callable[[Path], Segmenter]] = {rundir.FILE: _from_run, exported.FILE: _from_export}

@@ -1,6 +1,7 @@
 """Classification: a VGG16 learns the diagnosis from what the segmentation found."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.parallel import DEVICES
 from ahm_jax.training.optimizers import optimizer
 from ahm_jax.training.state import Task, TrainState
+from ahm_jax.trees import replaced
 
 
 def network(model: ModelConfig, classes: int) -> VGG16:
@@ -33,6 +35,7 @@ def build(
   steps: int,
   steps_per_epoch: float,
   class_weights: tuple[float, ...] | None = None,
+  foreign: Any = None,
 ) -> Task:
   """The classification task.
 
@@ -41,6 +44,7 @@ def build(
     classes: number of classes C.
     steps, steps_per_epoch: length of the whole training, and batches in one pass, for the learning rate schedule.
     class_weights: of each class in the loss (see `balanced_weights`); None: 1.
+    foreign: variables of a VGG16 that was trained elsewhere, or some of them, to start from; or None.
   """
   training = recipe(config, 'classifier')
   vgg = network(config.model, classes)
@@ -49,7 +53,8 @@ def build(
 
   def init(key):
     side = config.data.image_size
-    params = init_variables(vgg, key, (1, side, side, config.data.channels))['params']
+    variables = init_variables(vgg, key, (1, side, side, config.data.channels))
+    params = (variables if foreign is None else replaced(variables, foreign))['params']
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats={}, opt_state=tx.init(params), extra=())
 
   def evaluate(state):

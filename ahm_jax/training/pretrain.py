@@ -23,6 +23,7 @@ from ahm_jax.models.unet import UNet
 from ahm_jax.parallel import DEVICES
 from ahm_jax.training.optimizers import optimizer
 from ahm_jax.training.state import Task, TrainState
+from ahm_jax.trees import replaced
 
 VALIDATION_IMAGES = 32  # At most so many held-out images are repaired at each validation.
 POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its own.
@@ -67,13 +68,14 @@ def check_workers(workers: int, batch_size: int, devices: int) -> None:
     )
 
 
-def build(config: Config, validation: Split, steps: int, steps_per_epoch: float) -> Task:
+def build(config: Config, validation: Split, steps: int, steps_per_epoch: float, foreign: Any = None) -> Task:
   """The pre-training task.
 
   Args:
     validation: held-out images; the first VALIDATION_IMAGES of them are repaired at each validation.
     steps: length of the whole training, which the easing-in and the learning rate schedule run over.
     steps_per_epoch: batches in one pass over the images.
+    foreign: {'params': {'trunk': ...}} of a VGG16 that was trained elsewhere, for the agent to start from; or None.
   """
   training = recipe(config, 'pretrain')
   nets = networks(config.model, config.masking, config.data.channels)
@@ -90,7 +92,7 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float)
       params=variables['params'],
       batch_stats=variables['batch_stats'],
       opt_state=tx.init(variables['params']),
-      extra=nets.strategy.init(strategy_key, sample, variables),
+      extra=_with_trunk(nets.strategy.init(strategy_key, sample, variables), foreign),
     )
 
   def evaluate(state):
@@ -113,6 +115,21 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float)
     shown='uniform_loss',
     snapshot=snapshot if len(held_out) else None,
   )
+
+
+def has_vgg_trunk(task: Task) -> bool:
+  """Whether the task's strategy has an agent with the trunk of a VGG16."""
+  agent = jax.eval_shape(task.init, jax.random.key(0)).extra
+  return 'conv1_1' in getattr(agent, 'params', {}).get('trunk', {})
+
+
+def _with_trunk(state: Any, foreign: Any) -> Any:
+  """A strategy's first state with a trunk from elsewhere; Adam's moments are still zeros. A teacher starts as its agent does."""
+  if foreign is None:
+    return state
+  if 'trunk' in getattr(state, 'teacher', {}).get('params', {}):
+    state = state._replace(teacher=replaced(state.teacher, foreign))
+  return state._replace(params=replaced(state.params, foreign['params']))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -24,6 +24,7 @@ from ahm_jax.parallel import DEVICES
 from ahm_jax.training.mask_classes import augment_classes, class_dice, class_losses
 from ahm_jax.training.optimizers import optimizer
 from ahm_jax.training.state import Task, TrainState
+from ahm_jax.trees import replaced
 
 HEAD = 'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
 
@@ -40,7 +41,14 @@ def network(model: ModelConfig, classes: int = 0) -> UNet:
   )
 
 
-def build(config: Config, validation: Split, steps: int, steps_per_epoch: float, pretrained: Any = None) -> Task:
+def build(
+  config: Config,
+  validation: Split,
+  steps: int,
+  steps_per_epoch: float,
+  pretrained: Any = None,
+  foreign: Any = None,
+) -> Task:
   """The segmentation task.
 
   Args:
@@ -50,18 +58,21 @@ def build(config: Config, validation: Split, steps: int, steps_per_epoch: float,
     steps_per_epoch: batches in one pass over the labelled images.
     pretrained: parameters of a pre-trained U-Net, or None. All but the head are taken over; batch statistics start afresh,
       since those of masked images are not those of whole ones.
+    foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are taken over, batch statistics too.
   """
   training = recipe(config, 'segment')
   mask_classes = config.data.mask_classes
   unet = network(config.model, len(mask_classes))
   tx = optimizer(training, steps, steps_per_epoch)
-  if pretrained is not None and config.transfer.encoder_rate < 1:
+  if (pretrained is not None or foreign is not None) and config.transfer.encoder_rate < 1:
     tx = slower_encoder(tx, config.transfer.encoder_rate)
   held_out = validation.take(np.flatnonzero(validation.has_mask))
 
   def init(key):
     side = config.data.image_size
     variables = init_variables(unet, key, (1, side, side, config.data.channels))
+    if foreign is not None:
+      variables = replaced(variables, foreign)
     params = variables['params'] if pretrained is None else transfer(pretrained, variables['params'])
     return TrainState(
       step=jnp.zeros((), jnp.int32),

@@ -1,0 +1,33 @@
+"""Where an export comes from: a run's directory, or an export in Orbax's format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ahm_jax import checkpoint, rundir, stages
+from ahm_jax.errors import UserError
+from ahm_jax.interop.trained import FILE, Trained, checked, load_export
+
+STAGES = ('pretrain', 'segment', 'classify')
+
+
+def load(path: Path, wanted: Sequence[str] = STAGES, flag: str = '--checkpoint') -> Trained:
+  """Loads what was trained.
+
+  Args:
+    path: the workdir of a run, of which the best checkpoint is taken, of a pre-training the last; or an Orbax export.
+    wanted: the stages that it may be of.
+    flag: that named it, for messages.
+
+  Raises:
+    UserError: it holds nothing, something of another stage, or weights that do not fit its config.
+  """
+  path = Path(path).expanduser()
+  if not path.is_dir():
+    raise UserError(f'{flag}={path}: there is no such folder; give the workdir of a {" or ".join(wanted)} run')
+  if (path / FILE).exists():
+    return load_export(path, wanted, flag)
+  stage, config = rundir.read(path, tuple(wanted))
+  learnt = checkpoint.load_variables(path, best=stage != 'pretrain')
+  parts = ('params',) if stage == 'classify' else ('params', 'batch_stats')
+  names = stages.diagnoses(config, path) if stage == 'classify' else ()
+  return checked(Trained(path, stage, config, int(learnt['step']), {part: learnt[part] for part in parts}, names))
