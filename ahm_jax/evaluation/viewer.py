@@ -93,7 +93,7 @@ def entry(name: str, image: np.ndarray, truth: np.ndarray, made: Sequence[tuple[
 
   Returns:
     'name', 'width', 'height'; 'image', a data URI; 'layers', those that all share; 'runs', for each 'dice' (None: not defined)
-    and 'layers'. A layer has 'alt', what one sees in words, 'over', the picture to lay over the image, and 'base', another image.
+    and 'layers'. A layer has 'alt', what one sees in words; 'over', a picture to lay over the image; 'base', another image.
   """
   height, width = truth.shape
   share = _share(truth)

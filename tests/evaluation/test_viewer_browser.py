@@ -16,9 +16,15 @@ webdriver = pytest.importorskip('selenium.webdriver', reason='needs selenium: pi
 NASTY = '</script><img src=x onerror="document.title=1"><script>document.title=2</script>'
 DICE = {'image10': (0.4, 0.2), 'image2': (0.1, 0.9), NASTY: (0.6, 0.5), 'empty': (None, None)}  # Of scratch and of ahm.
 FLAGS = (
-  '--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-  '--disable-component-update --disable-sync'
-).split()
+  '--headless=new',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+)
 
 
 def write(path):
