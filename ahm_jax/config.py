@@ -173,6 +173,7 @@ class EvaluateConfig:
   threshold: float = 0.5  # Lesion where the predicted probability is at least this; of several classes, the likeliest is taken.
   bootstrap_samples: int = 2000
   report_images: int = 6  # Held-out images shown in report.html.
+  viewer_images: int = 120  # Those one can page through there; fewer where the page would pass 10 MiB.
 
 
 @dataclass(frozen=True)
@@ -357,6 +358,7 @@ def check(config: Config) -> None:
   _at_least('evaluate.batch_size', config.evaluate.batch_size, 1)
   _at_least('evaluate.bootstrap_samples', config.evaluate.bootstrap_samples, 100)
   _at_least('evaluate.report_images', config.evaluate.report_images, 0)
+  _at_least('evaluate.viewer_images', config.evaluate.viewer_images, 0)
   for init in config.grid.inits:
     if init != SCRATCH:
       with_init(config, init)

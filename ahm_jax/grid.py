@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from ahm_jax import results, rundir, snapshots, stages, writer
 from ahm_jax.config import SCRATCH, Config, with_init
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import compare, metrics, pictures, report
-from ahm_jax.evaluation.examples import make_examples
+from ahm_jax.evaluation import viewer as viewing
+from ahm_jax.evaluation.evaluate import predicted_mask
+from ahm_jax.evaluation.examples import hide_and_repair, make_examples
 from ahm_jax.masking.strategy import fully_eased
 from ahm_jax.training import pretrain as pretraining
 
@@ -175,8 +178,9 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
     for init in dict.fromkeys(cell.init for cell in cells)
     if init != SCRATCH
   }
+  viewer = _viewer(cells, config, data, split)
   if not first or not len(split) or not count:
-    return report.Shown()
+    return report.Shown(viewer=viewer)
   cell = list(first.values())[-1]
   count = min(count, len(split))
   both = _examples(cell, config, data, split.take([*range(count), *_worst(cell, split, count)]))
@@ -185,12 +189,55 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
     failures=both[count:],
     strategies=_strategies(first, split.images[:count], data) if len(first) > 1 else None,
     movement=_movement(cell, data),
+    viewer=viewer,
   )
+
+
+def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> viewing.Viewer | None:
+  """Images of `split` through the first cell of each init, the last one that pre-trains coming last."""
+  first = {cell.init: cell for cell in reversed(cells)}
+  pretrained = [init for init in dict.fromkeys(cell.init for cell in cells) if init != SCRATCH]
+  inits = [*([SCRATCH] if SCRATCH in first else []), *pretrained]
+  if not inits or not len(split) or not config.evaluate.viewer_images:
+    return None
+  dice = {init: _dice(first[init]) for init in inits}
+  chosen = viewing.chosen([dice[inits[-1]][name] for name in split.ids], config.evaluate.viewer_images)
+  seen, count = split.take(chosen), len(split)
+  made = {init: _made(first[init], dice[init], config, data, seen) for init in inits}
+  entries = [
+    viewing.entry(name, seen.images[i], seen.full_mask(i), [(init, made[init](i)) for init in inits])
+    for i, name in enumerate(seen.ids)
+  ]
+  last = first[inits[-1]]
+  return viewing.Viewer(inits, last.labels, last.seed, entries, count)
+
+
+def _made(cell: Cell, dice: dict[str, float], config: Config, data: Dataset, split: Split) -> Callable[[int], viewing.Made]:
+  """What the networks of a cell make of each image of a split."""
+  _, segmented = rundir.read(cell.segment_dir, ('segment',))
+  probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
+  masking = ()
+  if cell.init != SCRATCH:
+    _, pretrained = rundir.read(cell.pretrain_dir, ('pretrain',))
+    nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
+    state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)
+    masking = hide_and_repair(nets, state, pretrained.masking, split.images, config.evaluate.batch_size)
+
+  def made(i: int) -> viewing.Made:
+    shape = split.full_mask(i).shape
+    prediction = predicted_mask(probabilities[i], shape, config.evaluate.threshold)
+    return viewing.Made(prediction, dice[split.ids[i]], *(part[i] for part in masking))
+
+  return made
+
+
+def _dice(cell: Cell) -> dict[str, float]:
+  return {row['image']: row['dice'] for row in metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)}
 
 
 def _worst(cell: Cell, split: Split, count: int) -> list[int]:
   """The images of the lowest Dice, worst first; those without any lesion, and right, are not among them."""
-  dice = {row['image']: row['dice'] for row in metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)}
+  dice = _dice(cell)
   scored = [i for i, name in enumerate(split.ids) if math.isfinite(dice[name])]
   return sorted(scored, key=lambda i: dice[split.ids[i]])[:count]
 

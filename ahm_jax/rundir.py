@@ -22,6 +22,7 @@ FREE = (
   'evaluate.batch_size',
   'evaluate.bootstrap_samples',
   'evaluate.report_images',
+  'evaluate.viewer_images',
   'grid',
   'profile',
   'safety',

@@ -206,6 +206,7 @@ OUT_OF_RANGE = [
   ('evaluate.threshold', 1),
   ('evaluate.bootstrap_samples', 10),
   ('evaluate.report_images', -1),
+  ('evaluate.viewer_images', -1),
   ('grid.inits', ('scratch', 'imagenet')),
   ('grid.labels', (20, -1)),
   ('grid.inits', ()),

@@ -174,11 +174,11 @@ def _finding_view(finding: Finding, images: Sequence[Seen]) -> dict:
 
 
 def _image_view(image: Seen) -> dict:
-  about = [image.split, *([image.label] if image.label else []), f'{image.width}x{image.height}']
-  if image.mask is not None:
-    about.append(f'{100 * image.mask.total:.1f} %')
+  size = f'{image.width} x {image.height}'
+  lines = [*([image.label] if image.label else []), size if image.mask is None else f'{size}, {100 * image.mask.total:.1f} %']
   uri = 'data:image/jpeg;base64,' + base64.b64encode(image.thumbnail).decode()
-  return {'name': image.name, 'about': ', '.join(about), 'uri': uri}
+  split, order = image.split, SPLITS.index(image.split)
+  return {'name': image.name, 'split': split, 'order': order, 'lines': lines, 'about': ', '.join([split, *lines]), 'uri': uri}
 
 
 def _chosen(images: Sequence[Seen]) -> list[Seen]:

@@ -46,6 +46,26 @@ def class_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   return np.round(picture).astype(np.uint8)
 
 
+def class_indices(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The same as a transparent picture to lay over an image.
+
+  Args:
+    mask: uint8 [H, W], as for `class_overlay`.
+
+  Returns:
+    uint8 [H, W], for each pixel its place among the colours; uint8 [K, 4], colours with opacity, the first one clear.
+  """
+  drawn = np.zeros(mask.shape, np.uint8)
+  place = np.indices(mask.shape)
+  looks = len(_PATTERNS) * len(COLOURS)
+  for k in np.unique(mask[mask > 0]):
+    inside = mask == k
+    lines = _PATTERNS[(k - 1) % len(_PATTERNS)](*place) | ~ndimage.binary_erosion(inside, border_value=1)
+    drawn[inside] = (1 + 2 * ((k - 1) % looks) + lines)[inside]
+  pairs = [((*_colour(k), 255 * _OPAQUE), (*_ink(k), 255)) for k in range(1, looks + 1)]
+  return drawn, np.round([(0, 0, 0, 0), *(colour for pair in pairs for colour in pair)]).astype(np.uint8)
+
+
 def class_swatch(k: int, height: int = 24, width: int = 40) -> np.ndarray:
   """What class k, from 1, looks like over mid-grey: uint8 [height, width, 3]."""
   return class_overlay(np.full((height, width, 3), 128, np.uint8), np.full((height, width), k, np.uint8))

@@ -12,6 +12,7 @@ from ahm_jax.data.augment import denormalise, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.evaluate import mask_scores, predicted_mask
 from ahm_jax.evaluation.pictures import Example
+from ahm_jax.inference import in_batches
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import hide
 from ahm_jax.masking.strategy import fully_eased
@@ -33,9 +34,7 @@ def make_examples(
     probabilities: float32 [N, S, S], the segmentation's; with K classes [N, S, S, K + 1].
     threshold, mask_classes: as for `segmentation_rows`.
   """
-  show = _show(nets.strategy, nets.unet, masking)
-  variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  policy, hidden, repaired = (np.asarray(x) for x in show(state.extra, variables, split.images))
+  policy, hidden, repaired = hide_and_repair(nets, state, masking, split.images, len(split))
   examples = []
   for i, name in enumerate(split.ids):
     truth = split.full_mask(i)
@@ -45,6 +44,19 @@ def make_examples(
     shown = split.images[i], policy[i], hidden[i] > 0, repaired[i]
     examples.append(Example(*shown, truth, prediction, name, scores['dice'], by_class))
   return examples
+
+
+def hide_and_repair(
+  nets, state, masking: MaskingConfig, images: np.ndarray, batch_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """What a pre-training makes of images uint8 [N, S, S, C].
+
+  Returns:
+    The policy, float32 [N, g, g]; one mask drawn from it, [N, g, g], 1 where hidden; the images with that repaired, uint8.
+  """
+  show = _show(nets.strategy, nets.unet, masking)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  return in_batches(lambda batch: show(state.extra, variables, batch), images, batch_size)
 
 
 @functools.cache

@@ -20,9 +20,9 @@ CLASS_PANELS = (*_FIRST_PANELS, 'truth', 'prediction')  # Of an example whose ma
 # A pair that every common kind of colour vision tells apart.
 TRUTH_COLOUR = (0, 229, 255)
 PREDICTION_COLOUR = (255, 159, 28)
-_HIDDEN_GREY = 128
-_OVERLAY = 0.65  # Share of the policy's colour; the rest is the image in grey.
-_COLOURS = 'viridis'
+HIDDEN_GREY = 128
+OVERLAY = 0.65  # Share of the policy's colour; the rest is the image in grey.
+COLOURS = 'viridis'
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def panels(example: Example, side: int = 320) -> dict[str, np.ndarray]:
   shown = {
     'image': image,
     'policy': _overlay(grey, _per_pixel(example.policy, shape)),
-    'hidden': np.where(hidden, np.uint8(_HIDDEN_GREY), image),
+    'hidden': np.where(hidden, np.uint8(HIDDEN_GREY), image),
     'reconstruction': _resized(example.reconstruction, shape),
   }
   if example.dice_by_class:
@@ -146,8 +146,8 @@ def _per_pixel(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _overlay(grey: np.ndarray, probability: np.ndarray) -> np.ndarray:
-  colours = matplotlib.colormaps[_COLOURS](np.clip(probability, 0, 1))[..., :3] * 255
-  return np.round(_OVERLAY * colours + (1 - _OVERLAY) * grey).astype(np.uint8)
+  colours = matplotlib.colormaps[COLOURS](np.clip(probability, 0, 1))[..., :3] * 255
+  return np.round(OVERLAY * colours + (1 - OVERLAY) * grey).astype(np.uint8)
 
 
 def _outlined(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -1,18 +1,23 @@
 """One self-contained web page of what a grid of runs showed. What it says it reads off the intervals, good news or bad."""
 
+import base64
+import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from PIL import Image
 
-from ahm_jax.evaluation import charts, pictures
+from ahm_jax.evaluation import charts, overlays, pictures
+from ahm_jax.evaluation import viewer as viewing
 from ahm_jax.evaluation.class_pictures import class_swatch
 from ahm_jax.evaluation.compare import BASELINES, baselines, best_rows, label_count, mask_classes
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
@@ -21,6 +26,8 @@ from ahm_jax.results import PER_IMAGE
 __all__ = ['Example', 'Shown', 'conclusions', 'render', 'write_masks_picture', 'write_report']
 
 _TEMPLATE = 'report_template.html'
+_GALLERY_BYTES = 3 * 2**20  # Of each group of examples.
+_SPARE = 1024  # Bytes for numbers that get longer.
 _MINUS = '\N{MINUS SIGN}'
 _NAMES = {'scratch': 'training from scratch', 'uniform': 'uniform masking', 'ahm': 'adaptive hard masking'}
 _AGENT = (
@@ -65,6 +72,7 @@ class Shown(NamedTuple):
   failures: Sequence[Example] = ()  # Those of the lowest Dice, worst first.
   strategies: Image.Image | None = None  # Where each strategy hides, see `pictures.policies_sheet`.
   movement: Image.Image | None = None  # How the last one's policy moved in training.
+  viewer: viewing.Viewer | None = None  # Images to page through; those that the page has no room for are left out.
 
 
 def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], shown: Shown, path: Path) -> None:
@@ -79,8 +87,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
   summary = results['summary']
   inits = [row['init'] for row in summary] + list(results['agent'])
   styles = charts.style_numbers(list(dict.fromkeys(inits + [_run_parts(name)[1] for name in curves])))
-  page = render(
-    _TEMPLATE,
+  values = dict(
     title=f'{results["dataset"]}: what masked pre-training gained',
     results=results,
     styles=styles,
@@ -105,7 +112,27 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     cell_columns=list(dict.fromkeys(key for cell in cells for key in cell)),
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
   )
+  page = render(_TEMPLATE, **values, **_viewer_values(None))
+  if shown.viewer and shown.viewer.entries:
+    room = viewing.PAGE_BYTES - len(render(_TEMPLATE, **values, **_viewer_values(replace(shown.viewer, entries=()))).encode())
+    fitted = replace(shown.viewer, entries=viewing.fitting(shown.viewer.entries, room - _SPARE))
+    page = render(_TEMPLATE, **values, **_viewer_values(fitted)) if fitted.entries else page
   Path(path).write_text(page, encoding='utf-8')
+
+
+def _viewer_values(viewer: viewing.Viewer | None) -> dict:
+  if viewer is None:
+    return {'viewer': None}
+  script = (Path(__file__).parent / 'viewer.js').read_text(encoding='utf-8')
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  return {
+    'viewer': viewer,
+    'viewer_data': htmlsafe_json_dumps({'runs': viewer.runs, 'images': viewer.entries}),
+    'viewer_script': Markup(script),
+    'allowed_script': f"'sha256-{digest}'",
+    'layers': viewing.LAYERS,
+    'start': viewing.START,
+  }
 
 
 def _flat(cell: Mapping) -> dict:
@@ -134,8 +161,10 @@ def render(template: str, **values) -> str:
     'palette': charts.PALETTE,
     'truth_colour': '#{:02x}{:02x}{:02x}'.format(*pictures.TRUTH_COLOUR),
     'prediction_colour': '#{:02x}{:02x}{:02x}'.format(*pictures.PREDICTION_COLOUR),
+    'confused_colour': '#{:02x}{:02x}{:02x}'.format(*overlays.CONFUSED_COLOUR),
+    'allowed_script': "'none'",
   }
-  return environment.get_template(template).render(**style, **values)
+  return environment.get_template(template).render(**style | values)
 
 
 def conclusions(summary: Sequence[Mapping]) -> list[str]:
@@ -251,7 +280,7 @@ def _sheets(shown: Shown) -> list[tuple[str, str, Image.Image | None]]:
 
 
 def _example_views(examples: Sequence[Example]) -> list[dict]:
-  return [
+  views = (
     {
       'id': example.id,
       'dice': example.dice,
@@ -260,7 +289,8 @@ def _example_views(examples: Sequence[Example]) -> list[dict]:
       'pictures': {name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()},
     }
     for example in examples
-  ]
+  )
+  return viewing.fitting(views, _GALLERY_BYTES)
 
 
 def _number(value, digits: int = 3) -> str:

@@ -13,7 +13,7 @@ NASTY = '<script>alert("x")</script>&'
 class Page(HTMLParser):
   """Tags with their attributes, visible text, and whether every tag is closed in its turn."""
 
-  VOID = ('meta', 'link', 'img', 'br')
+  VOID = ('meta', 'link', 'img', 'br', 'input')
 
   def __init__(self, html):
     super().__init__()
@@ -33,7 +33,7 @@ class Page(HTMLParser):
     assert self.open.pop() == tag
 
   def handle_data(self, data):
-    if 'style' not in self.open:
+    if not {'style', 'script'} & set(self.open):
       self.words.append(data)
 
 
