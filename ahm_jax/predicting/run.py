@@ -24,7 +24,7 @@ from ahm_jax.data import files
 from ahm_jax.data.files import Unfit, Unreadable
 from ahm_jax.data.folder import is_odd, link_problem
 from ahm_jax.errors import UserError, full_disk
-from ahm_jax.evaluation.evaluate import predicted_mask
+from ahm_jax.evaluation.evaluate import at_own_size, predicted_mask
 from ahm_jax.predicting import measures, writing
 from ahm_jax.predicting.diagnosis import Classifier
 from ahm_jax.predicting.flips import with_flips
@@ -177,6 +177,8 @@ def read(root: Path, name: str, config: Config, options: Options) -> list[Slice]
 def finish(item: Slice, image: str, segmenter: Segmenter, options: Options, labels: Sequence[str], output: Output) -> dict:
   """Writes the files of what was found in an image, and returns its row."""
   probabilities = item.view.result()
+  if probabilities.ndim == 2:  # Once and for all; of several classes, all at once would take much memory.
+    probabilities = at_own_size(probabilities, item.size)
   mask = predicted_mask(probabilities, item.size, options.threshold)
   place = f'masks/{item.name}.png'
   row = {

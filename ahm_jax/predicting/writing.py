@@ -9,12 +9,13 @@ from PIL import Image
 from ahm_jax.evaluation.evaluate import at_own_size
 
 OVERLAY_SIDE = 1024  # Longer side of an overlay in pixels, at most.
+COMPRESSION = 3  # Of PNG: half the time of the usual 6, for files that are a third larger.
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
   """Writes a PNG of 8 bits: of bool [h, w] 0 and 255, of class indices uint8 [h, w] these."""
   values = mask.astype(np.uint8) * np.uint8(255) if mask.dtype == bool else mask
-  Image.fromarray(values).save(path, 'PNG')
+  Image.fromarray(values).save(path, 'PNG', compress_level=COMPRESSION)
 
 
 def planes(probabilities: np.ndarray, mask_classes: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -28,7 +29,7 @@ def planes(probabilities: np.ndarray, mask_classes: Sequence[str]) -> Iterator[t
 def write_probabilities(path: Path, plane: np.ndarray, size: tuple[int, int]) -> None:
   """Writes a PNG of 16 bits and `size` (h, w), in which 65535 stands for a probability of 1."""
   own = at_own_size(plane, size)
-  Image.fromarray((np.clip(own, 0, 1) * 65535 + 0.5).astype(np.uint16)).save(path, 'PNG')
+  Image.fromarray((np.clip(own, 0, 1) * 65535 + 0.5).astype(np.uint16)).save(path, 'PNG', compress_level=COMPRESSION)
 
 
 def shrunk(pixels: np.ndarray) -> np.ndarray:
