@@ -4,8 +4,8 @@
   python -m launch.export --checkpoint=runs/mine_50 --format=stablehlo --out=exports/mine_program --licence=CC-BY-4.0
 
 Flags:
-  --checkpoint=DIR    Workdir of a segment or classify run, of which the best checkpoint is taken, or of a pretrain run, of which
-                      the last one's U-Net is; or an export in the format orbax.
+  --checkpoint=DIR    Workdir of a segment or classify run, of which the best checkpoint is taken, or of a pretrain run, of
+                      which the last one's U-Net is; or an export in the format orbax.
   --format=FORMAT
     orbax             Parameters and config alone, without the optimizer; launch.predict and --config.init_from load it.
     stablehlo         A program by jax.export: images of any size in, masks of that size out, any number of them, for CPU and
@@ -21,7 +21,7 @@ All but orbax and npz need pip install -e '.[interop]'; it says so where they ar
 
 OUT also holds MODEL_CARD.md, for people, and export.json, the same for programs.
 
-Exit codes: 0 done; 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM, nothing is left behind."""
+Exit codes: 0 done; 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM, and OUT is not there."""
 
 from pathlib import Path
 

@@ -88,7 +88,8 @@ def _onnx(trained: Trained, home: Path, platforms: Sequence[str]) -> dict[str, A
   side, _, channels = trained.shape
   return {
     'files': f'`{onnx_model.MODEL}`',
-    'takes': f'`images`, uint8 [batch, {side}, {side}, {channels}], resized before as training did (Pillow, bicubic); gives `probabilities`',
+    'takes': f'`images`, uint8 [batch, {side}, {side}, {channels}], resized before as in training (Pillow, bicubic)',
+    'gives': '`probabilities`, float32',
     'difference': f'at most {difference:.1e} between onnxruntime and JAX, on images of noise, at the export',
   }
 

@@ -83,9 +83,8 @@ def match(path: Path, weights: Mapping[str, np.ndarray], entries: Sequence[Entry
     if not np.isfinite(array).all():
       raise UserError(f'{path}: {entry.theirs} holds numbers that are not finite; nothing is loaded')
     flat[entry.ours] = array
-  at_random = {
-    entry.theirs: wrong[entry.theirs] or 'follows on one that does not fit' for entry in entries if entry.layer in unfit
-  }
+  left = [entry for entry in entries if entry.layer in unfit]
+  at_random = {entry.theirs: wrong[entry.theirs] or 'belongs to a layer that does not fit' for entry in left}
   counted = {entry.theirs for entry in used}
   report = {
     'file': str(path),
@@ -163,7 +162,7 @@ def _refuse(path: Path, problems: Sequence[str], count: int) -> None:
   if problems:
     shown = '; '.join(problems[:SHOWN]) + ('; ...' if len(problems) > SHOWN else '')
     raise UserError(
-      f'{path} does not fit: of {count} arrays {len(problems)} are missing or of another shape: {shown}. Nothing is loaded; '
+      f'{path} does not fit, and nothing is loaded; of {count} arrays {len(problems)} are wrong: {shown}; '
       'give weights of the same architecture, widths and channels as the config'
     )
 

@@ -21,9 +21,10 @@ def load(home=pathlib.Path(__file__).parent):
   try:
     platform = {{'gpu': 'cuda'}}.get(jax.default_backend(), jax.default_backend())
   except RuntimeError as error:
-    sys.exit(refuse(f'JAX does not find the device that JAX_PLATFORMS asks for ({{str(error).splitlines()[0][:80]}}); unset it'))
+    sys.exit(refuse(f'JAX does not find the device of JAX_PLATFORMS ({{str(error).splitlines()[0][:80]}}); unset it'))
   if platform not in program.platforms:
-    sys.exit(refuse(f'this program is for {{", ".join(program.platforms)}}, not for {{platform}}; set JAX_PLATFORMS, or export anew'))
+    wanted = ', '.join(program.platforms)
+    sys.exit(refuse(f'this program is for {{wanted}}, and not for {{platform}}; set JAX_PLATFORMS, or export it for that'))
   with np.load(home / 'weights.npz', allow_pickle=False) as stored:
     weights = jax.device_put({{name: stored[name] for name in stored.files}})
   return lambda images: jax.tree.map(np.asarray, jax.jit(program.call)(weights, images))

@@ -1,7 +1,7 @@
 """What the parameters of our networks are called elsewhere.
 
-The U-Net has the names of https://github.com/milesial/Pytorch-UNet (`bilinear=False`), VGG16 those of torchvision.models.vgg16 or
-of keras.applications.VGG16. A path of ours is that in {'params', 'batch_stats'}, joined by '/'.
+The U-Net has the names of https://github.com/milesial/Pytorch-UNet (`bilinear=False`), VGG16 those of torchvision.models.vgg16
+or of keras.applications.VGG16. A path of ours is that in {'params', 'batch_stats'}, joined by '/'.
 """
 
 import re

@@ -1,5 +1,6 @@
 """The format onnx, by jax2onnx: a network without the resizing around it, for onnxruntime and others."""
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -33,13 +34,17 @@ def write(trained: Trained, home: Path) -> float:
   jax2onnx, onnx, onnxruntime = _packages()
   variables, probabilities = trained.variables, trained.probabilities
   shape = ('batch', *trained.shape)
-  model = jax2onnx.to_onnx(
-    lambda images: probabilities(variables, images),
-    [jax.ShapeDtypeStruct(shape, np.uint8)],
-    model_name=f'ahm_jax_{trained.stage}',
-    input_names=['images'],
-    output_names=['probabilities'],
-  )
+  for name in ('onnx_ir', 'jax2onnx'):  # They warn of values whose types they then infer.
+    logging.getLogger(name).setLevel(logging.ERROR)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    model = jax2onnx.to_onnx(
+      lambda images: probabilities(variables, images),
+      [jax.ShapeDtypeStruct(shape, np.uint8)],
+      model_name=f'ahm_jax_{trained.stage}',
+      input_names=['images'],
+      output_names=['probabilities'],
+    )
   del model.graph.value_info[:]  # The converter notes some shapes as they were before it moved axes; they can be inferred.
   onnx.checker.check_model(model)
   onnx.save(model, home / MODEL)
@@ -47,9 +52,7 @@ def write(trained: Trained, home: Path) -> float:
   found = run(home / MODEL, images, onnxruntime)
   difference = float(np.abs(found - np.asarray(jax.jit(probabilities)(variables, images))).max())
   if not difference <= TOLERANCE:
-    raise UserError(
-      f'the ONNX model differs by {difference:.1e} from the network, more than {TOLERANCE:.0e}; choose another --format'
-    )
+    raise UserError(f'the ONNX model is off by {difference:.1e}, more than {TOLERANCE:.0e}; choose another --format')
   return difference
 
 

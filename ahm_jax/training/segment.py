@@ -58,7 +58,7 @@ def build(
     steps_per_epoch: batches in one pass over the labelled images.
     pretrained: parameters of a pre-trained U-Net, or None. All but the head are taken over; batch statistics start afresh,
       since those of masked images are not those of whole ones.
-    foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are taken over, batch statistics too.
+    foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are taken, batch statistics too.
   """
   training = recipe(config, 'segment')
   mask_classes = config.data.mask_classes
