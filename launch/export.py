@@ -21,7 +21,7 @@ All but orbax and npz need pip install -e '.[interop]'; it says so where they ar
 
 OUT also holds MODEL_CARD.md, for people, and export.json, the same for programs.
 
-Exit codes: 0 done; 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM, and OUT is not there."""
+Exit codes: 0 done; 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM; OUT is not there."""
 
 from pathlib import Path
 

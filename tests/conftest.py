@@ -17,7 +17,7 @@ def one_device(monkeypatch):
 
 @pytest.fixture(scope='module', autouse=True)
 def forget_programs():
-  """Each compiled program maps memory and keeps it, and Linux ends a process with more than 65,530 maps (`vm.max_map_count`)."""
+  """Each compiled program keeps memory mapped, and Linux ends a process of more than 65,530 maps (`vm.max_map_count`)."""
   yield
   maps = Path('/proc/self/maps')
   if maps.exists() and maps.read_bytes().count(b'\n') > 8_000:

@@ -1,4 +1,4 @@
-"""Segment Anything (Kirillov et al., 2023) and MedSAM (Ma et al., 2024) by the implementation in transformers, from local files."""
+"""Segment Anything (Kirillov et al., 2023) and MedSAM (Ma et al., 2024) by transformers, from local files."""
 
 import json
 import os

@@ -124,7 +124,7 @@ def has_vgg_trunk(task: Task) -> bool:
 
 
 def _with_trunk(state: Any, foreign: Any) -> Any:
-  """A strategy's first state with a trunk from elsewhere, for which Adam's zeros will do. A teacher starts as its agent does."""
+  """A strategy's first state with a trunk from elsewhere; Adam's zeros will do. A teacher starts as its agent does."""
   if foreign is None:
     return state
   if 'trunk' in getattr(state, 'teacher', {}).get('params', {}):
