@@ -1,4 +1,5 @@
 import contextlib
+import signal
 from pathlib import Path
 
 import jax
@@ -13,6 +14,14 @@ from ahm_jax import parallel  # noqa: E402
 def one_device(monkeypatch):
   """Runs train on one of the four host devices, as on a user's CPU; tests of several devices name them."""
   monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def ctrl_c_is_heard():
+  """Commands inherit it when this process ignores Ctrl-C, as one that a script started in the background does."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -21,14 +21,6 @@ ROOT = Path(__file__).parents[2]
 LONG = '--config.train.steps=100000'
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_is_heard():
-  """Commands inherit it when this process ignores Ctrl-C, as one that a script started in the background does."""
-  before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  yield
-  signal.signal(signal.SIGINT, before)
-
-
 @contextlib.contextmanager
 def training(commands, workdir, *flags):
   """A run that has taken some steps; killed in the end."""
