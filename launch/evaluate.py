@@ -2,7 +2,7 @@
 
   python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20
   python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20 --config.evaluate.split=validation
-  python -m launch.evaluate --config=configs/folder.py --workdir=runs/mine_50 --comparator=medsam --sam_checkpoint=medsam_vit_b.pth
+  python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20 --comparator=sam --sam_checkpoint=sam_vit_b.pth
 
 WORKDIR is that of a pretrain, segment or classify run, whose own config holds but for the fields under evaluate.
 
@@ -15,8 +15,8 @@ Segment Anything or MedSAM beside a segment run with binary masks (pip install -
   --sam_prompt=KIND        box, the default, or point (sam only): one for each connected region of a mask, at most for the
                            largest three. The point is the one deepest inside; of its three masks the one counts that the model
                            itself scores highest.
-  --sam_prompt_from=SOURCE unet, the default: the mask that our U-Net found; without one, nothing is found. truth: the true mask,
-                           which tells where the lesion is, and whether there is one.
+  --sam_prompt_from=SOURCE unet, the default: the mask that our U-Net found; without one, nothing is found. truth: the true
+                           mask, which tells where the lesion is, and whether there is one.
   --sam_margin=PIXELS      That a box is widened by to each side, in pixels of the image; 0.
 """
 

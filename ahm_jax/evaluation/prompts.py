@@ -21,7 +21,7 @@ def prompts(mask: np.ndarray, kind: str, margin: int = 0) -> list[tuple[int, ...
 
 
 def regions(mask: np.ndarray) -> list[np.ndarray]:
-  """The largest REGIONS regions of a mask, bool [h, w], whose pixels touch at a side or a corner; largest first: bool [h, w]."""
+  """The largest REGIONS regions of a mask whose pixels touch at a side or a corner, largest first; all bool [h, w]."""
   labels, _ = ndimage.label(mask, np.ones((3, 3)))
   areas = np.bincount(labels.ravel())[1:]
   return [labels == 1 + index for index in np.argsort(-areas, kind='stable')[:REGIONS]]

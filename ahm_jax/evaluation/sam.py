@@ -1,8 +1,8 @@
 """Segment Anything (Kirillov et al., 2023) and MedSAM (Ma et al., 2024) by transformers, from local files.
 
-They are one network, so their files look alike, but they see an image differently. Segment Anything: the longer side resized to
-1024 pixels, padded, with ImageNet's mean and deviation; logits are resized to the image and cut at 0. MedSAM: squashed to 1024 x
-1024, its own lowest level 0 and its highest 1; probabilities are resized and cut at 0.5 (MedSAM_Inference.py).
+They are one network, and their files look alike, but they see an image differently. Segment Anything: the longer side resized
+to 1024 pixels, padded, with ImageNet's mean and deviation; logits are resized to the image and cut at 0. MedSAM: squashed to
+1024 x 1024, its own lowest level 0 and its highest 1; probabilities are resized and cut at 0.5 (its MedSAM_Inference.py).
 """
 
 import json
