@@ -53,3 +53,13 @@ def compile_fast():
   """For modules whose time goes into compiling: `pytestmark = pytest.mark.usefixtures('compile_fast')`."""
   with _compiling_fast():
     yield
+
+
+@pytest.fixture(scope='module')
+def one_torch_thread():
+  """For networks so small that threads which wait for each other cost more than they save."""
+  torch = pytest.importorskip('torch')
+  before = torch.get_num_threads()
+  torch.set_num_threads(1)
+  yield
+  torch.set_num_threads(before)

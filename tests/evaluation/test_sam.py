@@ -17,17 +17,10 @@ from ahm_jax.errors import UserError  # noqa: E402
 from ahm_jax.evaluation import sam  # noqa: E402
 from tests.evaluation.tiny_sam import ENCODER, SIDE, WIDTH, official_names, official_weights, tiny_model  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures('one_torch_thread')
+
 BOXES = [(10, 5, 60, 40), (0, 0, 89, 49), (30, 20, 35, 22)]
 POINTS = [(45, 20), (3, 48)]
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-  """Threads that wait for each other cost such a small network more than they save."""
-  before = torch.get_num_threads()
-  torch.set_num_threads(1)
-  yield
-  torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-torch = pytest.importorskip('torch')
+pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from ahm_jax import parallel, rundir, stages  # noqa: E402
-from ahm_jax.checkpoint import Checkpoints, Progress  # noqa: E402
-from ahm_jax.config import Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig  # noqa: E402
-from ahm_jax.data import dataset  # noqa: E402
-from ahm_jax.evaluation import sam  # noqa: E402
-from ahm_jax.evaluation.comparator import Options  # noqa: E402
-from ahm_jax.evaluation.evaluate import predicted_mask  # noqa: E402
-from ahm_jax.evaluation.prompts import prompts  # noqa: E402
-from ahm_jax.models.layers import init_variables  # noqa: E402
-from ahm_jax.training import segment  # noqa: E402
-from ahm_jax.training.state import TrainState  # noqa: E402
-from tests.evaluation.tiny_sam import tiny_model  # noqa: E402
+from ahm_jax import parallel, rundir, stages
+from ahm_jax.checkpoint import Checkpoints, Progress
+from ahm_jax.config import Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig
+from ahm_jax.data import dataset
+from ahm_jax.evaluation import sam
+from ahm_jax.evaluation.comparator import Options
+from ahm_jax.evaluation.evaluate import predicted_mask
+from ahm_jax.evaluation.prompts import prompts
+from ahm_jax.models.layers import init_variables
+from ahm_jax.training import segment
+from ahm_jax.training.state import TrainState
+from tests.evaluation.tiny_sam import tiny_model
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
+pytestmark = pytest.mark.usefixtures('compile_fast', 'one_torch_thread')
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +37,7 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def trained(folder, tmp_path_factory, compiling_fast):
+def trained(folder, tmp_path_factory):
   """The workdir of a segmentation, whose weights are random, that was evaluated; not to be changed."""
   home = tmp_path_factory.mktemp('trained')
   config = Config(
@@ -47,16 +47,15 @@ def trained(folder, tmp_path_factory, compiling_fast):
     evaluate=EvaluateConfig(batch_size=4, bootstrap_samples=100),
   )
   workdir = home / 'segment'
-  with compiling_fast():
-    unet, rng = segment.network(config.model, 0), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: init_variables(unet, jax.random.key(0), (1, 16, 16, 3)))
-    drawn = jax.tree.map(lambda leaf: jnp.float32(rng.uniform(0.1, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)), shapes)
-    statistics = jax.tree.map(jnp.abs, drawn['batch_stats'])  # A variance is above 0.
-    state = TrainState(jnp.array(1, jnp.int32), drawn['params'], statistics, (), ())
-    rundir.claim(workdir, 'segment', config)
-    with Checkpoints(workdir) as checkpoints:
-      checkpoints.save(parallel.replicate(state, jax.local_devices()[:1]), Progress().after(1, 0.5))
-    stages.evaluate(config, workdir)
+  unet, rng = segment.network(config.model, 0), np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: init_variables(unet, jax.random.key(0), (1, 16, 16, 3)))
+  drawn = jax.tree.map(lambda leaf: jnp.float32(rng.uniform(0.1, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)), shapes)
+  statistics = jax.tree.map(jnp.abs, drawn['batch_stats'])  # A variance is above 0.
+  state = TrainState(jnp.array(1, jnp.int32), drawn['params'], statistics, (), ())
+  rundir.claim(workdir, 'segment', config)
+  with Checkpoints(workdir) as checkpoints:
+    checkpoints.save(parallel.replicate(state, jax.local_devices()[:1]), Progress().after(1, 0.5))
+  stages.evaluate(config, workdir)
   return workdir
 
 
@@ -64,15 +63,6 @@ def trained(folder, tmp_path_factory, compiling_fast):
 def run(trained, tmp_path):
   """A copy of it."""
   return shutil.copytree(trained, tmp_path / 'run')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-  """Threads that wait for each other cost such a small network more than they save."""
-  before = torch.get_num_threads()
-  torch.set_num_threads(1)
-  yield
-  torch.set_num_threads(before)
 
 
 def counts(path):
