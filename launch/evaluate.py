@@ -37,12 +37,17 @@ _MARGIN = flags.DEFINE_integer('sam_margin', None, 'Pixels that a box is widened
 def main(config, workdir):
   given = [flag for flag in (_CHECKPOINT, _PROMPT, _PROMPT_FROM, _MARGIN) if flag.value is not None]
   if _COMPARATOR.value:
-    given_options = {flag.name.removeprefix('sam_'): flag.value for flag in given}
-    options = comparator.Options(**{'comparator': _COMPARATOR.value, 'checkpoint': ''} | given_options)
+    chosen = {flag.name.removeprefix('sam_'): flag.value for flag in given}
+    options = comparator.Options(**{'comparator': _COMPARATOR.value, 'checkpoint': ''} | chosen)
     print(comparator.table(options, stages.compare(options, config, workdir)))
-    return
-  if given:
+  elif given:
     raise UserError(f'--{given[0].name} is of use with --comparator=sam or --comparator=medsam only; add it, or leave this out')
+  else:
+    evaluate(config, workdir)
+
+
+def evaluate(config, workdir):
+  """Scores the run, and prints a line for each score."""
   for name, value in stages.evaluate(config, workdir).items():
     for suffix, single in value.items() if isinstance(value, dict) else (('', value),):
       print(f'{name + (suffix and f" {suffix}"):28} ' + (f'{single:.4f}' if isinstance(single, float) else f'{single}'))

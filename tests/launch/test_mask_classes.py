@@ -193,7 +193,7 @@ def test_a_command_takes_the_classes_as_a_flag(commands, runs, tmp_path):
 
 def test_the_command_says_each_class(runs, monkeypatch, capsys):
   monkeypatch.setattr(stages, 'evaluate', lambda config, workdir: runs.evaluation)
-  evaluate.main(runs.config, runs.segment)
+  evaluate.evaluate(runs.config, runs.segment)
   lines = capsys.readouterr().out.splitlines()
   assert f'dice                         {runs.evaluation["dice"]:.4f}' in lines
   assert f'dice_by_class square         {runs.evaluation["dice_by_class"]["square"]:.4f}' in lines
