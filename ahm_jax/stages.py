@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,11 @@ import numpy as np
 from ahm_jax import checkpoint, parallel, processes, rundir
 from ahm_jax.config import Config, RecipeConfig, recipe
 from ahm_jax.data import dataset as datasets
-from ahm_jax.data import findings, inspection
+from ahm_jax.data import findings, inspection, originals
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.source import Source, source
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import check_page, metrics
+from ahm_jax.evaluation import check_page, comparator, metrics, sam
 from ahm_jax.evaluation import evaluate as scoring
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.interop import foreign
@@ -238,15 +239,36 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   stage, trained = rundir.read(workdir, tuple(_EVALUATIONS))
   config = dataclasses.replace(trained, evaluate=config.evaluate)
   data = data or load_data(config, workdir)
-  if not len(_known(data.splits[config.evaluate.split], _SCORED_BY[stage])):
-    raise UserError(
-      f'the {config.evaluate.split} split holds no {_SCORED_BY[stage]}; name another: --config.evaluate.split=...'
-    )
+  _check_scored(config, data, _SCORED_BY[stage])
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
   result = {'stage': stage, 'split': config.evaluate.split, **scores}
   if rows:
     metrics.write_per_image(workdir / PER_IMAGE, rows)
   rundir.write_json(workdir / EVALUATION, result)
+  return result
+
+
+def compare(options: comparator.Options, config: Config, workdir: Path, data: Dataset | None = None) -> dict:
+  """Scores Segment Anything, or MedSAM, on the images of `evaluate.split` beside the segmentation run in `workdir`.
+
+  Writes evaluation_NAME.json and per_image_NAME.csv there, NAME that of the options; the run's own evaluation stays as it is.
+
+  Returns:
+    What evaluation_NAME.json holds, see `comparator.result`.
+  """
+  _, trained = rundir.read(workdir, ('segment',))
+  config = dataclasses.replace(trained, evaluate=config.evaluate)
+  comparator.check(options, config)
+  model = sam.load(options.checkpoint)
+  data = data or load_data(config, workdir)
+  name = config.evaluate.split
+  _check_scored(config, data, 'mask')
+  split = data.splits[name].take(data.splits[name].has_mask)
+  pictures, parts = originals.pictures(config.data, name, split), _predicted(config, workdir, split)
+  found = comparator.rows(options, model, pictures, parts, len(split), config.evaluate.threshold)
+  result = {'stage': 'segment', 'split': name, **comparator.result(options, found, config.evaluate.bootstrap_samples)}
+  metrics.write_per_image(workdir / f'per_image_{options.name}.csv', found.theirs)
+  rundir.write_json(workdir / f'evaluation_{options.name}.json', result)
   return result
 
 
@@ -273,8 +295,12 @@ def check_splits(config: Config, data: Dataset) -> None:
     datasets.labelled_indices(data.splits['train'], labels, seed=0)
   for what in ('mask', 'label') if classifies else ('mask',):
     _held_out(data, what)
-    if not len(_known(data.splits[config.evaluate.split], what)):
-      raise UserError(f'the {config.evaluate.split} split holds no {what}; name another: --config.evaluate.split=...')
+    _check_scored(config, data, what)
+
+
+def _check_scored(config: Config, data: Dataset, what: str) -> None:
+  if not len(_known(data.splits[config.evaluate.split], what)):
+    raise UserError(f'the {config.evaluate.split} split holds no {what}; name another: --config.evaluate.split=...')
 
 
 def _known(split: Split, what: str) -> np.ndarray:
@@ -375,15 +401,19 @@ def _evaluate_pretrain(config: Config, workdir: Path, data: Dataset) -> tuple[di
 
 
 def _evaluate_segment(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
-  split = data.splits[config.evaluate.split]
-  unet, batch_size, classes = _best_unet(config, workdir), config.evaluate.batch_size, config.data.mask_classes
-  rows = []
-  for start in range(0, len(split), batch_size):  # The probabilities of many classes and images would fill the memory.
-    part = split.take(slice(start, start + batch_size))
-    probabilities = segmentation.predict(*unet, part.images, batch_size)
+  classes, rows = config.data.mask_classes, []
+  for part, probabilities in _predicted(config, workdir, data.splits[config.evaluate.split]):
     rows += scoring.segmentation_rows(probabilities, part, config.evaluate.threshold, classes)
   by_class = metrics.summarise_by_class(rows, classes) if classes else {}
   return metrics.summarise(rows) | by_class, rows
+
+
+def _predicted(config: Config, workdir: Path, split: Split) -> Iterator[tuple[Split, np.ndarray]]:
+  """A split in parts, with what `predict_lesions` gives for each: of all, many classes would fill the memory."""
+  unet, batch_size = _best_unet(config, workdir), config.evaluate.batch_size
+  for start in range(0, len(split), batch_size):
+    part = split.take(slice(start, start + batch_size))
+    yield part, segmentation.predict(*unet, part.images, batch_size)
 
 
 def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:

@@ -151,6 +151,15 @@ def mean_over_images(values: np.ndarray, samples: int) -> tuple[float | None, In
   return _bootstrap(np.asarray(values, float)[None], None, samples, 0)
 
 
+def difference_over_images(values: np.ndarray, baseline: np.ndarray, samples: int) -> tuple[float | None, Interval]:
+  """Mean of the scores [I] of one method minus that of another on the same images, and its 95 % interval over images, paired.
+
+  Each mean leaves out the images that are nan for its own method, so this is the difference of two of `mean_over_images`.
+  """
+  sides = (np.asarray(side, float)[None] for side in (values, baseline))
+  return _bootstrap(*sides, samples, 0)
+
+
 def _bootstrap(values: np.ndarray, baseline: np.ndarray | None, samples: int, seed: int) -> tuple[float | None, Interval]:
   """Mean of `values` (minus that of `baseline`), both float [S, I], and its 95 % interval; see the module's docstring."""
   seeds, images = values.shape
@@ -265,10 +274,10 @@ def table(summary: Sequence[Mapping]) -> str:
 
   One line an init; the highest Dice of each label count is starred. Scores that no cell has are left out.
   """
-  dice = [('Dice', lambda row: _interval_text(row['dice'], row['dice_ci95']))]
+  dice = [('Dice', lambda row: interval_text(row['dice'], row['dice_ci95']))]
   for baseline in baselines(summary):
     name = f'vs_{baseline}'
-    dice.append((f'vs {baseline}', lambda row, name=name: _interval_text(row[name], row[f'{name}_ci95'], '+')))
+    dice.append((f'vs {baseline}', lambda row, name=name: interval_text(row[name], row[f'{name}_ci95'], '+')))
   others = [
     (title, lambda row, name=name, digits=digits: _number(row.get(name), digits))
     for title, name, digits in (
@@ -282,9 +291,9 @@ def table(summary: Sequence[Mapping]) -> str:
     )
   ]
   gain = 'balanced_accuracy_vs_scratch'
-  others.append(('balanced accuracy vs scratch', lambda row: _interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
+  others.append(('balanced accuracy vs scratch', lambda row: interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
   classes = [
-    (f'Dice {name}', lambda row, name=name: _interval_text(row['dice_by_class'][name], row['dice_by_class_ci95'][name]))
+    (f'Dice {name}', lambda row, name=name: interval_text(row['dice_by_class'][name], row['dice_by_class_ci95'][name]))
     for name in mask_classes(summary)
   ]
   by_class = ['', *_block(summary, classes)] if classes else []
@@ -318,7 +327,8 @@ def _footnote(summary: Sequence[Mapping]) -> str:
   return note + (' that cover images only (one seed).' if single else ' over seeds and images.')
 
 
-def _interval_text(value: float | None, interval: Interval, sign: str = '') -> str:
+def interval_text(value: float | None, interval: Interval, sign: str = '') -> str:
+  """A score with its interval, as tables have it; with `sign` '+' a difference."""
   if value is None:
     return '-'
   ends = '' if interval is None else f' [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]'

@@ -58,9 +58,13 @@ def segmentation_rows(
   rows = []
   for i in np.flatnonzero(split.has_mask):
     truth = split.full_mask(i)
-    prediction = predicted_mask(probabilities[i], truth.shape, threshold)
-    rows.append({'image': split.ids[i], **mask_scores(prediction, truth, mask_classes, split.spacing[i])})
+    rows.append(mask_row(split, i, predicted_mask(probabilities[i], truth.shape, threshold), truth, mask_classes))
   return rows
+
+
+def mask_row(split: Split, i: int, prediction: np.ndarray, truth: np.ndarray, mask_classes: Sequence[str] = ()) -> dict:
+  """`mask_scores` of image i of a split, with its name under 'image'."""
+  return {'image': split.ids[i], **mask_scores(prediction, truth, mask_classes, split.spacing[i])}
 
 
 def classification_rows(probabilities: np.ndarray, split: Split, class_names: tuple[str, ...]) -> list[dict]:

@@ -1,4 +1,9 @@
-"""Segment Anything (Kirillov et al., 2023) and MedSAM (Ma et al., 2024) by transformers, from local files."""
+"""Segment Anything (Kirillov et al., 2023) and MedSAM (Ma et al., 2024) by transformers, from local files.
+
+They are one network, and their files look alike, but they see an image differently. Segment Anything: the longer side resized
+to 1024 pixels, padded, with ImageNet's mean and deviation; logits are resized to the image and cut at 0. MedSAM: squashed to
+1024 x 1024, its own lowest level 0 and its highest 1; probabilities are resized and cut at 0.5 (its MedSAM_Inference.py).
+"""
 
 import json
 import os
@@ -10,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ahm_jax.data.files import squashed
 from ahm_jax.errors import UserError
 
+TITLES = {'sam': 'Segment Anything', 'medsam': 'MedSAM'}  # By the name of the comparator.
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json')
 # The vision encoders of the official files, by their width: ViT-B, ViT-L and ViT-H.
 _ENCODERS = {
@@ -48,8 +55,45 @@ class Sam:
   model: Any  # transformers.SamModel.
   processor: Any  # transformers.SamProcessor.
 
+  def masks(self, comparator: str, image: np.ndarray, kind: str, prompts: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """What each prompt finds, as Segment Anything is used ('sam') or as MedSAM is ('medsam', which takes boxes only).
+
+    Args: image, kind, prompts: as of `logits`.
+
+    Returns:
+      bool [K, h, w].
+    """
+    if comparator == 'medsam':
+      return self.medsam_probabilities(image, prompts) > 0.5
+    return self.logits(image, kind, prompts) > 0
+
+  def medsam_probabilities(self, image: np.ndarray, boxes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Of each box's mask, by MedSAM's own pre- and postprocessing.
+
+    Args: image, boxes: as of `logits`.
+
+    Returns:
+      float32 [K, h, w].
+    """
+    import torch
+
+    height, width = image.shape[:2]
+    side = self.model.config.vision_config.image_size
+    seen = squashed(image, side).astype(np.float32)
+    seen = (seen - seen.min()) / max(seen.max() - seen.min(), 1e-8)
+    scaled = np.float32([boxes]) * np.float32([side / width, side / height] * 2)
+    with torch.inference_mode():
+      out = self.model(
+        pixel_values=torch.from_numpy(seen.transpose(2, 0, 1)[None]).to(self.model.device),
+        input_boxes=torch.from_numpy(scaled).to(self.model.device),
+        multimask_output=False,
+      )
+      probabilities = out.pred_masks[0].sigmoid()
+      shown = torch.nn.functional.interpolate(probabilities, (height, width), mode='bilinear', align_corners=False)
+    return shown[:, 0].float().cpu().numpy()
+
   def logits(self, image: np.ndarray, kind: str, prompts: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Of each prompt's mask, above 0 inside.
+    """Of each prompt's mask, above 0 inside, by the pre- and postprocessing of Segment Anything.
 
     Of the three masks that it has for a point, it is the one that the model itself scores highest; for a box it has one.
 
