@@ -17,6 +17,11 @@ _KERAS = (
   "in Python with Keras and the model: import numpy; numpy.savez('FILE.npz', **{f'{w.path}': w.numpy() for w in model.weights})"
 )
 _OTHERS = {'.pt': _PYTORCH, '.pth': _PYTORCH, '.bin': _PYTORCH, '.ckpt': _PYTORCH, '.h5': _KERAS, '.keras': _KERAS}
+# By launch/with_env, or by hand; jax2onnx by itself, since it asks for an Orbax older than ours.
+_INSTALL = (
+  "EXTRAS=interop launch/with_env ... installs it, or pip install -e '.[interop]'"
+  ' and then, by itself, pip install --no-deps jax2onnx'
+)
 
 
 def is_weights(path: str) -> bool:
@@ -63,7 +68,7 @@ def safetensors_numpy():
 
 
 def missing(what: str, package: str) -> UserError:
-  return UserError(f"{what} needs the package {package}, which is not installed; pip install -e '.[interop]'")
+  return UserError(f'{what} needs the package {package}, which is not installed; {_INSTALL}')
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
