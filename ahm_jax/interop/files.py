@@ -82,7 +82,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-  with np.load(path, allow_pickle=False) as stored:
+  with path.open('rb') as file:
+    stored = np.load(file, allow_pickle=False)
     if not isinstance(stored, np.lib.npyio.NpzFile):
       raise ValueError('it is a single array')
-    return {name: stored[name] for name in stored.files}
+    found = {name: stored[name] for name in stored.files}
+  for name, array in found.items():
+    if not isinstance(array, np.ndarray):  # Of what is no array, NumPy gives the bytes.
+      raise ValueError(f'{name} is no array')
+  return found
