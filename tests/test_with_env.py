@@ -178,7 +178,8 @@ def test_extras_are_added_and_kept(checkout):
 def test_an_unknown_extra_is_refused(checkout, name):
   refused = checkout.run('env', EXTRAS=f'interop,{name}')
   assert refused.returncode == 2
-  assert refused.stderr == f'launch/with_env: EXTRAS has {name}, which pyproject.toml does not know; it has: browser interop test\n'
+  line = f'EXTRAS has {name}, which pyproject.toml does not know; it has: browser interop test'
+  assert refused.stderr == f'launch/with_env: {line}\n'
   assert checkout.installs() == []
 
 

@@ -21,7 +21,7 @@ class Named(nn.Module):
 
 
 class UNet(nn.Module):
-  """That of milesial/Pytorch-UNet with bilinear=False, of any width; with biases before the norms as its older versions have."""
+  """That of milesial/Pytorch-UNet with bilinear=False, of any width; biases before norms as in older versions."""
 
   def __init__(self, channels=3, outputs=1, width=64, bias=False):
     super().__init__()
@@ -67,8 +67,9 @@ class VGG16(nn.Module):
       layers.append(nn.MaxPool2d(2, 2))
     self.features = nn.Sequential(*layers)
     self.avgpool = nn.AdaptiveAvgPool2d(pooled)
-    dense = [nn.Linear(channels * pooled**2, hidden), nn.ReLU(), nn.Dropout(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout()]
-    self.classifier = nn.Sequential(*dense, nn.Linear(hidden, classes))
+    first, second = nn.Linear(channels * pooled**2, hidden), nn.Linear(hidden, hidden)
+    head = nn.Linear(hidden, classes)
+    self.classifier = nn.Sequential(first, nn.ReLU(), nn.Dropout(), second, nn.ReLU(), nn.Dropout(), head)
     self.channels_last = channels_last
 
   def forward(self, x):

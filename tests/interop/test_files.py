@@ -41,7 +41,7 @@ def test_the_hint_for_pytorch_files_works(tmp_path):
   pytest.importorskip('safetensors')
   weights = {'a.weight': torch.arange(6.0).reshape(2, 3).T, 'mask_values': [0, 1]}  # As milesial's training saves it.
   torch.save(weights, tmp_path / 'w.pth')
-  with pytest.raises(UserError, match='neither .safetensors nor .npz; convert it, in Python with PyTorch: ') as caught:
+  with pytest.raises(UserError, match=r'neither \.safetensors nor \.npz; convert it, in Python with PyTorch: ') as caught:
     files.read(tmp_path / 'w.pth')
   exec(str(caught.value).partition('PyTorch: ')[2])
   equal(files.read(tmp_path / 'w.pth.safetensors'), {'a.weight': ARRAYS['a.weight']})
