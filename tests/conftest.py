@@ -1,6 +1,8 @@
 import contextlib
+import runpy
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -53,3 +55,10 @@ def compile_fast():
   """For modules whose time goes into compiling: `pytestmark = pytest.mark.usefixtures('compile_fast')`."""
   with _compiling_fast():
     yield
+
+
+@pytest.fixture(scope='session')
+def torch_networks():
+  """What tests/torch_networks.py defines; tests that ask for it are skipped where PyTorch is not installed."""
+  pytest.importorskip('torch')
+  return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('torch_networks.py'))))
