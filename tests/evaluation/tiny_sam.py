@@ -45,7 +45,12 @@ def official_names():
   }
   for i in range(LAYERS):
     block, layer = f'image_encoder.blocks.{i}', f'vision_encoder.layers.{i}'
-    for theirs, ours in (('norm1', 'layer_norm1'), ('norm2', 'layer_norm2'), ('mlp.lin1', 'mlp.lin1'), ('mlp.lin2', 'mlp.lin2')):
+    for theirs, ours in (
+      ('norm1', 'layer_norm1'),
+      ('norm2', 'layer_norm2'),
+      ('mlp.lin1', 'mlp.lin1'),
+      ('mlp.lin2', 'mlp.lin2'),
+    ):
       names[f'{block}.{theirs}'] = f'{layer}.{ours}'
     for same in ('attn.qkv', 'attn.proj'):
       names[f'{block}.{same}'] = f'{layer}.{same}'
