@@ -17,7 +17,7 @@ Flags:
   --licence=TEXT      Licence of the weights, for the model card.
   --platforms=A,B     That stablehlo is lowered for: cpu,cuda.
 
-All but orbax and npz need pip install -e '.[interop]'; it says so where they are missing.
+All but orbax and npz need packages of the extra interop: EXTRAS=interop launch/with_env python -m launch.export ...
 
 OUT also holds MODEL_CARD.md, for people, and export.json, the same for programs.
 

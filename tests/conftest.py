@@ -1,6 +1,8 @@
 import contextlib
+import runpy
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -63,3 +65,10 @@ def one_torch_thread():
   torch.set_num_threads(1)
   yield
   torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='session')
+def torch_networks():
+  """What tests/torch_networks.py defines; tests that ask for it are skipped where PyTorch is not installed."""
+  pytest.importorskip('torch')
+  return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('torch_networks.py'))))

@@ -50,6 +50,17 @@ case "$*" in
 esac
 """
 
+PYPROJECT = """[project]
+dependencies = [
+]
+[project.optional-dependencies]
+browser = ["a"]
+interop = ["b"]
+test = ["c"]
+[tool.x]
+y = ["z"]
+"""
+
 
 class Checkout:
   """A checkout with launch/with_env, below a folder with a space in its name, and the PATH it runs under."""
@@ -60,7 +71,7 @@ class Checkout:
     self.calls = folder / 'calls'
     (self.root / 'launch').mkdir(parents=True)
     shutil.copy(SCRIPT, self.root / 'launch')
-    (self.root / 'pyproject.toml').write_text('[project]\n')
+    (self.root / 'pyproject.toml').write_text(PYPROJECT)
     self.constraints = self.root / 'launch' / 'constraints.txt'
     self.constraints.write_text('numpy==2.0\n')
     self.bin.mkdir()
@@ -149,6 +160,27 @@ def test_installs_cuda_only_where_there_is_a_driver_and_then_keeps_it(checkout):
   (checkout.bin / 'nvidia-smi').unlink()
   checkout.run('env')
   assert len(checkout.installs()) == 2
+
+
+def test_extras_are_added_and_kept(checkout):
+  checkout.run('env')
+  assert 'Updating' in checkout.run('env', EXTRAS='interop').stderr
+  assert checkout.installs()[-1].endswith(' .[test,interop]')
+  last = checkout.calls.read_text().splitlines()[-1]
+  assert last.endswith(' --no-deps jax2onnx') and '--constraint launch/constraints.txt' in last
+  assert checkout.run('env').stderr == '' == checkout.run('env', EXTRAS='test,interop').stderr
+  checkout.run('env', EXTRAS='browser,interop')
+  assert checkout.installs()[-1].endswith(' .[test,interop,browser]')
+  assert len(checkout.installs()) == 3
+
+
+@pytest.mark.parametrize('name', ['dependencies', 'y', 'inter', 'nothing'])
+def test_an_unknown_extra_is_refused(checkout, name):
+  refused = checkout.run('env', EXTRAS=f'interop,{name}')
+  assert refused.returncode == 2
+  line = f'EXTRAS has {name}, which pyproject.toml does not know; it has: browser interop test'
+  assert refused.stderr == f'launch/with_env: {line}\n'
+  assert checkout.installs() == []
 
 
 @pytest.mark.parametrize('name', ['pyproject.toml', 'launch/constraints.txt'])

@@ -17,6 +17,11 @@ _KERAS = (
   "in Python with Keras and the model: import numpy; numpy.savez('FILE.npz', **{f'{w.path}': w.numpy() for w in model.weights})"
 )
 _OTHERS = {'.pt': _PYTORCH, '.pth': _PYTORCH, '.bin': _PYTORCH, '.ckpt': _PYTORCH, '.h5': _KERAS, '.keras': _KERAS}
+# By launch/with_env, or by hand; jax2onnx by itself, since it asks for an Orbax older than ours.
+_INSTALL = (
+  "EXTRAS=interop launch/with_env ... installs it, or pip install -e '.[interop]'"
+  ' and then, by itself, pip install --no-deps jax2onnx'
+)
 
 
 def is_weights(path: str) -> bool:
@@ -63,7 +68,7 @@ def safetensors_numpy():
 
 
 def missing(what: str, package: str) -> UserError:
-  return UserError(f"{what} needs the package {package}, which is not installed; pip install -e '.[interop]'")
+  return UserError(f'{what} needs the package {package}, which is not installed; {_INSTALL}')
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -77,7 +82,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-  with np.load(path, allow_pickle=False) as stored:
+  with path.open('rb') as file:
+    stored = np.load(file, allow_pickle=False)
     if not isinstance(stored, np.lib.npyio.NpzFile):
       raise ValueError('it is a single array')
-    return {name: stored[name] for name in stored.files}
+    found = {name: stored[name] for name in stored.files}
+  for name, array in found.items():
+    if not isinstance(array, np.ndarray):  # Of what is no array, NumPy gives the bytes.
+      raise ValueError(f'{name} is no array')
+  return found

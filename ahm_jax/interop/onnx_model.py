@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from ahm_jax.errors import UserError
+from ahm_jax.interop import files
 from ahm_jax.interop.trained import Trained
 
 MODEL = 'model.onnx'
 TOLERANCE = 1e-4  # Of probabilities, between onnxruntime and JAX.
-_INSTALL = "pip install -e '.[interop]' and then, by itself, pip install --no-deps jax2onnx==0.17.1"
 
 
 def check() -> None:
@@ -71,5 +71,5 @@ def _packages() -> tuple[Any, Any, Any]:
       import onnx
       import onnxruntime
   except ImportError as error:
-    raise UserError(f'--format=onnx needs the package {error.name}, which is not installed; {_INSTALL}') from error
+    raise files.missing('--format=onnx', error.name) from error
   return jax2onnx, onnx, onnxruntime
