@@ -126,4 +126,4 @@ def test_shapes_that_do_not_belong_to_the_config_are_named(trained):
 
 def test_a_folder_without_anything_is_refused(tmp_path):
   assert 'there is no such folder; give the workdir of a segment run' in refusal(tmp_path / 'nowhere', ('segment',))
-  assert 'holds no run.json' in refusal(tmp_path)
+  assert 'holds no run; give the --workdir of a pretrain or segment or classify run' in refusal(tmp_path)
