@@ -32,7 +32,7 @@ def picture(height, width, channels, smooth):
   ],
 )
 def test_images_are_seen_as_in_training(height, width, channels, smooth):
-  """Larger, smaller and of the size; at most 1 off in at most one value in a thousand, since Pillow's weights are fixed-point."""
+  """Larger, smaller and of the size; one value in a thousand may be 1 off, since Pillow's weights are fixed-point."""
   pixels = picture(height, width, channels, smooth)
   expected = files.squashed(pixels, 32).astype(float)
   found = np.asarray(jax.jit(resizing.squashed, static_argnums=1)(pixels[None], 32))[0]
