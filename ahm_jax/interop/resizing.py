@@ -8,9 +8,9 @@ from jax import lax
 def squashed(images: jax.Array, side: int) -> jax.Array:
   """`ahm_jax.data.files.squashed` of a batch: uint8 [b, h, w, C] -> float32 [b, side, side, C] of whole numbers 0 to 255.
 
-  Bicubic with antialiasing, along one axis and then along the other, rounded after each as Pillow rounds. From version 13 on
-  Pillow begins with the height where that shrinks by more than twice as many pixels as the width; before 13 always with the
-  width.  Of the values about one in ten thousand comes out higher or lower by 1, where Pillow's fixed-point weights round another way.
+  Bicubic with antialiasing, along one axis and then along the other, rounded after each as Pillow rounds. Pillow begins with
+  the height where that shrinks by more than twice as many pixels as the width; before its version 13, always with the width. Of
+  the values about one in ten thousand comes out higher or lower by 1, where Pillow's fixed-point weights round another way.
   """
   batch, height, width, channels = images.shape
   whole = batch, side, side, channels
