@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -192,20 +190,13 @@ def write_variables(path: Path, variables: Any) -> None:
     checkpointer.save(Path(path).absolute(), variables)
 
 
-def read_variables(path: Path, target: Any) -> Any:
-  """NumPy arrays in nested dicts, from what `write_variables` wrote.
-
-  Args:
-    target: a tree of their shapes and dtypes.
+def read_variables(path: Path) -> dict[str, Any]:
+  """NumPy arrays in nested dicts, 'params' and 'batch_stats', from what `write_variables` wrote.
 
   Raises:
-    UserError: they cannot be read, or have others.
+    UserError: they cannot be read.
   """
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), dict(target))
   try:
-    with ocp.StandardCheckpointer() as checkpointer:
-      return jax.tree.map(np.asarray, checkpointer.restore(Path(path).absolute(), wanted))
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(f'{path} cannot be read, or does not fit the config beside it ({line[:120]}); export it again') from error
+    return files.stored(Path(path).absolute(), ('params', 'batch_stats'))
+  except files.Damaged as problem:
+    raise UserError(f'{path} {problem}; export it again') from problem

@@ -55,17 +55,23 @@ def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, A
   Raises:
     Damaged: they cannot be read, or are not what was saved.
   """
+  tree = stored(home / STATE, parts)
+  saved = numbers(home).get(DIGESTS, {})  # Once, there were none.
+  if any(digest(tree.get(part, {})) != saved[part] for part in parts if part in saved):
+    raise Damaged('is damaged: its numbers are not those that were saved')
+  return tree
+
+
+def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
+  """Parts of what Orbax wrote into a folder: NumPy arrays in nested dicts. Raises Damaged where they cannot be read."""
   tree: dict[str, Any] = {}
   with _damaged_where_unreadable():
-    store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{home / STATE}/'}}
+    store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
     for file in tensorstore.KvStore.open(store).result().list().result():
       name, _, file_name = file.decode().partition('/')
       if file_name == _HEADER and name.partition('.')[0] in parts:
         array = tensorstore.open({'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}).result()
         _put(tree, name.split('.'), array.read().result())
-  saved = numbers(home).get(DIGESTS, {})  # Once, there were none.
-  if any(digest(tree.get(part, {})) != saved[part] for part in parts if part in saved):
-    raise Damaged('is damaged: its numbers are not those that were saved')
   return tree
 
 

@@ -20,8 +20,8 @@ def load(home=pathlib.Path(__file__).parent):
   program = jax.export.deserialize(bytearray((home / 'program.stablehlo').read_bytes()))
   try:
     platform = {{'gpu': 'cuda'}}.get(jax.default_backend(), jax.default_backend())
-  except RuntimeError as error:
-    sys.exit(refuse(f'JAX does not find the device of JAX_PLATFORMS ({{str(error).splitlines()[0][:80]}}); unset it'))
+  except (RuntimeError, AssertionError):  # The latter where JAX itself was installed without it.
+    sys.exit(refuse('JAX does not find the device that JAX_PLATFORMS names; unset it'))
   if platform not in program.platforms:
     wanted = ', '.join(program.platforms)
     sys.exit(refuse(f'this program is for {{wanted}}, and not for {{platform}}; set JAX_PLATFORMS, or export it for that'))

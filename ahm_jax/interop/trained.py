@@ -122,9 +122,7 @@ def load_export(path: Path, wanted: Sequence[str], flag: str) -> Trained:
     raise UserError(f'{flag}={path} is an export in the format {kind}; give one of --format=orbax, or the workdir of a run')
   if stage not in wanted:
     raise UserError(f'{flag}={path} is an export of a {stage} run; give one of a {" or ".join(wanted)} run')
-  bare = Trained(path, stage, config, step, None, names)
-  variables = checkpoint.read_variables(path / VARIABLES, foreign.expected(bare.network, (1, *bare.shape)))
-  found = dataclasses.replace(bare, variables=variables)
+  found = Trained(path, stage, config, step, checkpoint.read_variables(path / VARIABLES), names)
   if found.digest != digest:
     raise UserError(f'{path / VARIABLES} is damaged: its numbers are not those that were exported; export it again')
   return checked(found)
