@@ -20,11 +20,13 @@ from ahm_jax import parallel, stages, trees
 from ahm_jax.config import from_config_dict
 from ahm_jax.data import phantom
 from ahm_jax.data.files import squashed
-from ahm_jax.interop import files, onnx_model
+from ahm_jax.evaluation.evaluate import at_own_size
+from ahm_jax.interop import files, onnx_model, resizing
 from ahm_jax.interop.source import load
 from ahm_jax.training.loop import fit
 
 SIZES = ((61, 90), (140, 50), (61, 90), (32, 32))  # Height and width; two images of one size make a batch.
+NO_OUTPUT = 'holds a pretrain run; give the --workdir of a segment or classify run'
 NEEDS = {'stablehlo': ('flatbuffers',), 'onnx': ('jax2onnx', 'onnxruntime'), 'safetensors': ('safetensors',)}
 
 # In the folder of an export, with nothing of ours on the path: python - IMAGES RESULTS.
@@ -196,24 +198,32 @@ def elsewhere(home, *command, **environment):
   return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.mark.xfail(strict=True, reason='1.4e-3 was seen: a value in ten thousand is 1 off, see ahm_jax.interop.resizing')
-def test_a_program_segments_without_us_as_predict_does(exports, predicted, pictures, tmp_path):
+def test_a_program_segments_without_us_as_predict_does(exports, predicted, originals, pictures, config, tmp_path):
+  """To 1e-4 where the program resizes as Pillow does; a value that is 1 off moves probabilities further."""
   home = shutil.copytree(exports('segment', 'stablehlo'), tmp_path / 'given')
   assert elsewhere(home, '-c', 'import ahm_jax').returncode == 1
   done = elsewhere(home, '-c', DRIVER, pictures, tmp_path / 'results.npz')
   assert (done.returncode, done.stdout) == (0, '\n'), done.stderr
-  found = files.read(tmp_path / 'results.npz')
-  largest, other = 0.0, 0
+  found, (_, images) = files.read(tmp_path / 'results.npz'), seen(pictures, config.data.image_size)
+  largest, other, same = 0.0, 0, 0
   for number, size in enumerate(SIZES):
     mask, probabilities = found[f'image{number} mask'], found[f'image{number} probabilities']
     assert mask.shape == probabilities.shape == size and mask.dtype == np.uint8 and probabilities.std() > 1e-3
+    picture = pixels(pictures / f'image{number}.jpg')[None]
+    resized = np.asarray(resizing.squashed(picture, config.data.image_size)).astype(np.uint8)
+    network = at_own_size(originals('segment', resized)[0], size)
+    np.testing.assert_allclose(probabilities, network, atol=1e-5)
     expected = pixels(predicted / f'probabilities/image{number}.png') / 65535
-    largest = max(largest, float(np.abs(probabilities - expected).max()))
+    difference = float(np.abs(probabilities - expected).max())
+    if np.array_equal(resized[0], images[number]):
+      assert difference <= 1e-4
+      same += 1
+    largest = max(largest, difference)
     differ = (mask > 0) != (pixels(predicted / f'masks/image{number}.png') > 0)
     assert np.abs(expected[differ] - 0.5).max(initial=0) <= 1e-3
     other += int(differ.sum())
-  print(f'stablehlo, segment: probabilities {largest:.1e}, {other} pixels of the masks differ')
-  assert largest <= 1e-3
+  print(f'stablehlo, segment: probabilities {largest:.1e}, {other} pixels of the masks differ, {same} inputs are the same')
+  assert same
 
 
 def test_a_program_classifies_without_us(exports, originals, pictures, config, tmp_path):
@@ -244,9 +254,8 @@ def test_load_py_is_a_command_and_says_in_a_line_what_is_wrong(commands, exports
   line = 'error: this program is for cuda, and not for cpu; set JAX_PLATFORMS, or export it for that\n'
   assert (done.returncode, done.stdout, done.stderr) == (2, '', line)
   done = elsewhere(home, 'load.py', tmp_path / 'images.npy', tmp_path / 'other.npz', JAX_PLATFORMS='cuda')
-  assert (
-    done.returncode == 2 and 'JAX does not find the device that JAX_PLATFORMS names; unset it' in done.stderr.splitlines()[-1]
-  )
+  assert done.returncode == 2
+  assert 'JAX does not find the device that JAX_PLATFORMS names; unset it' in done.stderr.splitlines()[-1]
   assert not (tmp_path / 'other.npz').exists()
 
 
@@ -386,14 +395,8 @@ def test_the_card_says_what_it_is(exports, config):
     (('--format=tflite',), "--format is 'tflite'; it may be orbax, stablehlo, onnx, safetensors, npz"),
     (('--checkpoint={runs}/nowhere',), 'there is no such folder; give the workdir of a pretrain or segment or classify run'),
     (('--checkpoint={runs}',), 'holds no run; give the --workdir of'),
-    (
-      ('--checkpoint={runs}/pretrain', '--format=stablehlo'),
-      'holds a pretrain run; give the --workdir of a segment',
-    ),
-    (
-      ('--checkpoint={runs}/pretrain', '--format=onnx'),
-      'holds a pretrain run; give the --workdir of a segment',
-    ),
+    (('--checkpoint={runs}/pretrain', '--format=stablehlo'), NO_OUTPUT),
+    (('--checkpoint={runs}/pretrain', '--format=onnx'), NO_OUTPUT),
     (('--checkpoint={npz}',), 'is an export in the format npz; give one of --format=orbax, or the workdir of a run'),
     (('--checkpoint={wide}',), 'is (4,) in its weights but (8,) by its config; give a folder whose weights and config belong'),
     (('--out={runs}/segment',), 'is there already, and nothing is written over; choose a folder that is empty or not there'),
@@ -426,30 +429,30 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, ru
     (
       'segment',
       ('--config.init_from={npz}', '--config.model.unet_width=8'),
-      'inc.double_conv.0.weight is 4x3x3x3, not 8',
+      'inc.double_conv.0.weight is 4x3x3x3, not 8x3x3x3',
     ),
     ('segment', ('--config.init_from={vgg}',), 'inc.double_conv.0.weight is missing'),
     (
       'segment',
       ('--config.init_from=unet.pth',),
-      'unet.pth is neither .safetensors nor .npz; convert it, in',
+      'unet.pth is neither .safetensors nor .npz; convert it, in Python with PyTorch',
     ),
     ('segment', ('--config.init_from={segment}',), 'is an export of a segment run; give one of a pretrain run'),
     ('classify', ('--config.model.vgg_weights={npz}',), 'features.0.weight is missing'),
     (
       'classify',
       ('--config.model.vgg_weights={vgg}', '--config.model.vgg_width=8'),
-      'features.0.weight is 4x3x3x3, not 8',
+      'features.0.weight is 4x3x3x3, not 8x3x3x3',
     ),
     (
       'classify',
       ('--config.model.vgg_weights=vgg16.h5',),
-      'vgg16.h5 is neither .safetensors nor .npz; convert it, in',
+      'vgg16.h5 is neither .safetensors nor .npz; convert it, in Python with',
     ),
     ('classify', ('--config.model.vgg_weights=nowhere.npz',), 'nowhere.npz: there is no such file'),
   ],
 )
-def test_weights_that_do_not_fit_are_refused_at_once(commands, exports, config_file, tmp_path, stage, flags, message):
+def test_weights_that_do_not_fit_begin_nothing(commands, exports, config_file, tmp_path, stage, flags, message):
   places = {'npz': exports('segment', 'npz') / 'weights.npz', 'vgg': exports('classify', 'npz') / 'weights.npz'}
   flags = [flag.format(**places, segment=exports('segment', 'orbax')) for flag in flags]
   base = (f'--config={config_file}', f'--workdir={tmp_path}/run', '--config.classify.input=image')
