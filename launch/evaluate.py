@@ -6,7 +6,7 @@
 
 WORKDIR is that of a pretrain, segment or classify run, whose own config holds but for the fields under evaluate.
 
-Segment Anything or MedSAM beside a segment run with binary masks (pip install -e .[sam]):
+Segment Anything or MedSAM beside a segment run with binary masks (EXTRAS=sam launch/with_env python ...):
   --comparator=NAME        sam, or medsam, which shows images to the network as MedSAM's authors do. It is scored on the images
                            of evaluate.split at their own size, in one table with our U-Net, with the paired difference; written
                            to evaluation_NAME_PROMPT_SOURCE.json and per_image_NAME_PROMPT_SOURCE.csv.

@@ -147,7 +147,9 @@ def load(path: str) -> Sam:
     import torch
     import transformers
   except ImportError as error:
-    raise UserError(f'--comparator=sam needs {error.name}: pip install -e .[sam]') from error
+    raise UserError(
+      f'--comparator=sam needs {error.name}: EXTRAS=sam launch/with_env ... installs it, or pip install -e .[sam]'
+    ) from error
   transformers.logging.set_verbosity_error()
   transformers.logging.disable_progress_bar()
   try:
@@ -197,7 +199,7 @@ def _from_folder(path: Path):
 
 def _from_file(path: Path):
   import torch
-  from transformers import SamConfig, SamModel, SamProcessor, SamPromptEncoderConfig, SamVisionConfig
+  from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamProcessor, SamPromptEncoderConfig, SamVisionConfig
 
   held = torch.load(path, map_location='cpu', weights_only=True)
   if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
@@ -211,6 +213,7 @@ def _from_file(path: Path):
   config = SamConfig(
     vision_config=SamVisionConfig(hidden_size=len(first), image_size=side, **encoder),
     prompt_encoder_config=SamPromptEncoderConfig(image_size=side),
+    mask_decoder_config=SamMaskDecoderConfig(layer_norm_eps=1e-5),  # Of segment_anything; 1e-6 moves logits by 1e-4.
   )
   model = SamModel(config)
   model.load_state_dict(weights, strict=True)

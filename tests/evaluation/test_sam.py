@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sys
+from functools import partial
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ transformers = pytest.importorskip('transformers')
 
 from ahm_jax.errors import UserError  # noqa: E402
 from ahm_jax.evaluation import sam  # noqa: E402
-from tests.evaluation.tiny_sam import ENCODER, SIDE, WIDTH, official_names, official_weights, tiny_model  # noqa: E402
+from tests.evaluation.tiny_sam import ENCODER, LAYERS, PATCH, SIDE, WIDTH, official_names, official_weights, tiny_model  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
@@ -86,6 +88,51 @@ def test_logits_are_those_of_the_models_own_path(model, loaded, image, kind, pro
     assert expected.std() > 0.1
     np.testing.assert_allclose(logits, expected, atol=1e-4)
   np.testing.assert_array_equal(loaded.masks('sam', image, kind, prompts), found > 0)
+
+
+@pytest.fixture
+def official(model, monkeypatch):
+  """segment_anything's own predictor with the same weights; what it needs of torchvision is Pillow's."""
+  functional = ModuleType('torchvision.transforms.functional')
+  functional.to_pil_image = Image.fromarray
+  functional.resize = lambda picture, size: picture.resize(size[::-1], Image.Resampling.BILINEAR)
+  boxes = ModuleType('torchvision.ops.boxes')
+  boxes.batched_nms = boxes.box_area = None  # Of its generator of masks, which is not used.
+  for name in ('torchvision', 'torchvision.ops', 'torchvision.transforms'):
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+  for module in (functional, boxes):
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+  segment_anything = pytest.importorskip('segment_anything')
+  parts = segment_anything.modeling
+  attention = {'depth': LAYERS, 'num_heads': 2, 'global_attn_indexes': [1], 'window_size': 14}
+  encoder = parts.ImageEncoderViT(
+    img_size=SIDE,
+    patch_size=PATCH,
+    embed_dim=WIDTH,
+    norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    use_rel_pos=True,
+    **attention,
+  )
+  grid = (SIDE // PATCH, SIDE // PATCH)
+  decoder = parts.MaskDecoder(
+    transformer_dim=256, transformer=parts.TwoWayTransformer(depth=2, embedding_dim=256, num_heads=8, mlp_dim=2048)
+  )
+  sam_model = parts.Sam(encoder, parts.PromptEncoder(256, grid, (SIDE, SIDE), 16), decoder)
+  weights = {name: value for name, value in official_weights(model).items() if name not in ('pixel_mean', 'pixel_std')}
+  sam_model.load_state_dict(weights, strict=True)
+  return segment_anything.SamPredictor(sam_model.eval())
+
+
+def test_logits_are_those_of_segment_anything(official, loaded, image):
+  """Needs pip install segment-anything, which is no part of an extra. With -s, the largest differences."""
+  official.set_image(image)
+  for kind, prompts in (('box', BOXES), ('point', POINTS)):
+    for prompt, logits in zip(prompts, loaded.logits(image, kind, prompts), strict=True):
+      shown = {'box': np.array(prompt)} if kind == 'box' else {'point_coords': np.array([prompt]), 'point_labels': np.ones(1)}
+      masks, scores, _ = official.predict(multimask_output=kind == 'point', return_logits=True, **shown)
+      expected = masks[scores.argmax()]
+      print(f'{kind}: {np.abs(logits - expected).max():.1e} of {expected.min():.1f} to {expected.max():.1f}')
+      np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def test_prompts_matter(loaded, image):
@@ -205,5 +252,7 @@ def test_files_that_are_no_sam(model, tiny_encoder, tmp_path, capsys):
 @pytest.mark.parametrize('package', ['torch', 'transformers'])
 def test_a_missing_package_is_named(folder, package, monkeypatch):
   monkeypatch.setitem(sys.modules, package, None)
-  with pytest.raises(UserError, match=rf'needs {package}: pip install -e \.\[sam\]'):
+  with pytest.raises(
+    UserError, match=rf'needs {package}: EXTRAS=sam launch/with_env \.\.\. installs it, or pip install -e \.\[sam\]'
+  ):
     sam.load(str(folder))

@@ -9,10 +9,14 @@ ENCODER = dict(num_hidden_layers=LAYERS, num_attention_heads=2, global_attn_inde
 def tiny_model(seed=0):
   """As the official files have it but for the encoder: 32 wide, two layers, the second with global attention, 64 pixels."""
   import torch
-  from transformers import SamConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+  from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
   vision = SamVisionConfig(hidden_size=WIDTH, image_size=SIDE, patch_size=PATCH, **ENCODER)
-  model = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=SamPromptEncoderConfig(image_size=SIDE)))
+  parts = {
+    'prompt_encoder_config': SamPromptEncoderConfig(image_size=SIDE),
+    'mask_decoder_config': SamMaskDecoderConfig(layer_norm_eps=1e-5),
+  }
+  model = SamModel(SamConfig(vision_config=vision, **parts))
   draw = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for weights in model.parameters():
