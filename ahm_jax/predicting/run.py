@@ -3,6 +3,9 @@
 Threads read and shrink images ahead of the device, and write behind it what was found; the main thread fills batches of one
 size, of which one is computed while the next is filled. The queues between them are bounded, so that memory does not grow with
 the number of images.
+
+The last digits of a network's output may depend on the place in the batch. So as many images as a batch has rows form a group,
+which begins a batch, and is computed whole if any of it is missing: what an earlier run left makes no difference to a mask.
 """
 
 import collections
@@ -10,7 +13,7 @@ import contextlib
 import errno
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,12 +82,12 @@ def predict(
   check(out, identity)
   threads = threads or max(2, os.cpu_count() or 2)
   with _writing(out), Output(out, identity, columns, [as_cell(name) for name in names]) as output:
-    todo = [name for name in names if not output.is_done(as_cell(name))]
-    bar = Bar('predict', len(names) - len(todo), len(names))
+    done = {name for name in names if output.is_done(as_cell(name))}
+    bar = Bar('predict', len(done), len(names))
     with contextlib.closing(bar), ThreadPoolExecutor(threads) as pool:
       try:
         line = _Line(segmenter, options, classifier, batch_size, threads, pool, output, bar)
-        line.run(todo, lambda name: read(images, name, segmenter.config, options))
+        line.run(names, done, lambda name: read(images, name, segmenter.config, options))
       finally:
         pool.shutdown(cancel_futures=True)
     output.finish()
@@ -233,6 +236,7 @@ class _Work:
   """An image on its way."""
 
   name: str
+  done: bool  # By an earlier run.
   rows: list[Future] = field(default_factory=list)
   problem: str = ''
   whole: bool = False  # All that is to come of it is among `rows`.
@@ -266,36 +270,44 @@ class _Line:
     self._variables = jax.device_put(segmenter.variables)
     self._pending: collections.deque[_Work] = collections.deque()
     self._behind: collections.deque[Future] = collections.deque()  # What the threads are still to write.
-    self._spots: list[_Spot] = []
+    self._spots: list[_Spot | None] = []
     self._batch = self._empty_batch()
-    self._in_flight: tuple[list[_Spot], np.ndarray, jax.Array] | None = None
+    self._in_flight: tuple[list[_Spot | None], np.ndarray, jax.Array] | None = None
     self.failed = 0
 
-  def run(self, names: Iterable[str], read: Callable[[str], list[Slice] | str]) -> None:
-    names = list(names)
-    few = self._options.tile or any(files.is_volume(Path(name)) for name in names)  # Each may be large.
+  def run(self, names: Sequence[str], done: Set[str], read: Callable[[str], list[Slice] | str]) -> None:
+    groups = [names[start : start + self._batch_size] for start in range(0, len(names), self._batch_size)]
+    groups = [group for group in groups if not done.issuperset(group)]
+    todo = [name for group in groups for name in group]
+    few = self._options.tile or any(files.is_volume(Path(name)) for name in todo)  # Each may be large.
     depth = self._threads + 1 if few else self._threads + 2 * self._batch_size
-    for name, found in zip(names, ahead(self._pool, read, names, depth), strict=True):
-      work = _Work(name)
-      self._pending.append(work)
-      if isinstance(found, str):
-        work.problem, work.whole = found, True
-      else:
-        self._take(work, found)
-      self._commit()
-    self._dispatch()
+    found = ahead(self._pool, read, todo, depth)
+    for group in groups:
+      for name in group:
+        self._take(_Work(name, name in done), next(found))
+        self._commit()
+      self._dispatch()
     self._deliver()
     while self._behind:
       self._behind.popleft().exception()
     self._commit()
 
-  def _take(self, work: _Work, slices: list[Slice]) -> None:
-    for item in slices:
+  def _take(self, work: _Work, found: list[Slice] | str) -> None:
+    self._pending.append(work)
+    if isinstance(found, str):
+      work.problem, work.whole = found, True
+      self._add(None, None)  # As if it could be read, for the images after it.
+      return
+    for item in found:
       for index, window in enumerate(item.view.windows()):
-        self._batch[len(self._spots)] = window
-        self._spots.append(_Spot(work, item, index))
-        if len(self._spots) == self._batch_size:
-          self._dispatch()
+        self._add(_Spot(work, item, index), window)
+
+  def _add(self, spot: _Spot | None, window: np.ndarray | None) -> None:
+    if window is not None:
+      self._batch[len(self._spots)] = window
+    self._spots.append(spot)
+    if len(self._spots) == self._batch_size:
+      self._dispatch()
 
   def _empty_batch(self) -> np.ndarray:
     side = self._segmenter.image_size  # A new one each time: on CPU, JAX reads where NumPy wrote.
@@ -320,16 +332,19 @@ class _Line:
     if self._classifier:
       diagnoses = self._classifier.probabilities(batch, lesions(found, self._options.threshold))
       for spot, diagnosis in zip(spots, diagnoses, strict=False):
-        spot.item.diagnosis = diagnosis
+        if spot:
+          spot.item.diagnosis = diagnosis
     for spot, probabilities in zip(spots, found, strict=False):
-      if spot.item.view.add(spot.index, probabilities):
+      if spot and spot.item.view.add(spot.index, probabilities):
         self._hand_over(spot)
 
   def _hand_over(self, spot: _Spot) -> None:
+    spot.work.whole = spot.item.last
+    if spot.work.done:
+      return
     labels = self._classifier.class_names if self._classifier else ()
     task = self._pool.submit(finish, spot.item, spot.work.name, self._segmenter, self._options, labels, self._output)
     spot.work.rows.append(task)
-    spot.work.whole = spot.item.last
     self._behind.append(task)
     room = self._threads + (0 if self._options.tile else self._batch_size)
     while len(self._behind) > room or (self._behind and self._behind[0].done()):
@@ -339,6 +354,8 @@ class _Line:
     """Writes the rows of images that are done, in their order."""
     while self._pending and self._pending[0].whole and all(row.done() for row in self._pending[0].rows):
       work = self._pending.popleft()
+      if work.done:
+        continue
       try:
         rows = [row.result() for row in work.rows]
       except OSError as error:
