@@ -4,8 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from ahm_jax.parallel import Step
+from ahm_jax.parallel import DEVICES, Step
 from ahm_jax.training.state import TrainState
 from ahm_jax.writer import SKIPPED
 
@@ -19,7 +20,9 @@ def guarded(step: Step) -> Step:
 
   def run(state: TrainState, batch, key):
     new, metrics = step(state, batch, key)
-    sound = jnp.isfinite(metrics['loss']) & _is_finite(new)
+    # Of all devices: they must agree. Besides, XLA on CPU would write what comes before a collective once, and not again for
+    # each array of the state, of which it makes programs that take minutes to compile.
+    sound = lax.pmin(jnp.isfinite(metrics['loss']) & _is_finite(new), DEVICES)
     kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, state)
     return kept._replace(step=new.step), {**metrics, SKIPPED: 1.0 - sound}
 

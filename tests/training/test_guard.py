@@ -1,0 +1,28 @@
+"""The program of a guarded step; what it does is tested with the loop, in test_loop.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ahm_jax import parallel
+from ahm_jax.training.guard import guarded
+from ahm_jax.training.state import TrainState
+
+
+def instructions(arrays):
+  """How many a guarded step of so many parameter arrays has, compiled for CPU."""
+
+  def step(state, batch, key):
+    new = jax.tree.map(lambda x: jnp.cos(x) * batch.mean(), state.params)
+    return state._replace(step=state.step + 1, params=new), {'loss': new[0].sum()}
+
+  advance = parallel.over_all(guarded(step), tuple(jax.local_devices()[:1]))
+  state = TrainState(jnp.zeros((), jnp.int32), [jnp.ones((3, 3))] * arrays, {}, (), ())
+  wish = np.zeros(1, np.int32)
+  program = advance.lower(state, None, jnp.ones((1, 2)), jax.random.key(0), wish).compile().as_text()
+  return program.count(' = ')
+
+
+def test_the_guard_grows_with_the_state_and_not_with_its_square():
+  """The finiteness of all arrays decides on each of them, and is not to be found out again for each."""
+  assert instructions(80) < 2.5 * instructions(40)
