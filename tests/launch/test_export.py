@@ -232,7 +232,7 @@ def test_a_program_segments_without_us_as_predict_does(exports, predicted, origi
     assert np.abs(expected[differ] - 0.5).max(initial=0) <= 1e-3
     other += int(differ.sum())
   print(
-    f'stablehlo, segment: probabilities {max(own):.1e} off the network on its own input, {max(predict):.1e} off launch.predict, '
+    f'stablehlo, segment: probabilities {max(own):.1e} off the network on its input, {max(predict):.1e} off launch.predict; '
     f'{other} pixels of the masks differ, {same} of {len(SIZES)} inputs are the same'
   )
   assert same and np.max(own) <= 1e-5
