@@ -10,7 +10,9 @@ from ahm_jax.evaluation.metrics import UNKNOWN, class_scores, segmentation_score
 
 
 def at_own_size(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """Probabilities float32 [S, S], resized bilinearly to `shape` (h, w)."""
+  """Probabilities float32 [S, S], resized bilinearly to `shape` (h, w); those of that shape are returned as they are."""
+  if probabilities.shape == tuple(shape):
+    return probabilities
   height, width = shape
   return np.asarray(Image.fromarray(probabilities).resize((width, height), Image.Resampling.BILINEAR))
 

@@ -201,7 +201,12 @@ def _from_file(path: Path):
   import torch
   from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamProcessor, SamPromptEncoderConfig, SamVisionConfig
 
-  held = torch.load(path, map_location='cpu', weights_only=True)
+  try:
+    held = torch.load(path, map_location='cpu', weights_only=True)
+  except OSError:
+    raise
+  except Exception as error:  # What PyTorch says advises to unpickle it all the same.
+    raise _refusal(path, 'it cannot be read as weights alone, and nothing else is unpickled') from error
   if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
     raise _refusal(path, 'it holds something else than named weights')
   weights = renamed(held)

@@ -10,6 +10,7 @@ import numpy as np
 from ahm_jax import checkpoint, checkpoint_files, rundir, stages
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
+from ahm_jax.interop.trained import Trained, checked
 from ahm_jax.predicting.model import Segmenter
 from ahm_jax.training import classify
 
@@ -42,7 +43,7 @@ def load_classifier(path: Path, segmenter: Segmenter) -> Classifier:
   """Loads the best checkpoint of a classify run.
 
   Raises:
-    UserError: it holds no such run, or one of images of another size than the segmenter's.
+    UserError: it holds no such run, one of images of another size than the segmenter's, or weights that do not fit its config.
   """
   path = Path(path).expanduser()
   _, config = rundir.read(path, ('classify',))
@@ -55,4 +56,5 @@ def load_classifier(path: Path, segmenter: Segmenter) -> Classifier:
   outputs = params['logits']['bias'].shape[0]
   if len(names) != outputs:
     raise UserError(f'--classifier={path} tells {outputs} classes apart, but its data has {len(names)} now; give it its own')
+  checked(Trained(path, 'classify', config, 0, {'params': params}, names))
   return Classifier(config, names, params)

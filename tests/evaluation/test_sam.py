@@ -234,10 +234,11 @@ class Hostile:
 
 def test_files_that_are_no_sam(model, tiny_encoder, tmp_path, capsys):
   path = tmp_path / 'file.pth'
-  path.write_bytes(b'not a checkpoint')
-  assert 'it cannot be read' in refusal(path)
+  for content in (b'', b'not a checkpoint', b'PK\x03\x04'):
+    path.write_bytes(content)
+    assert ': it cannot be read as weights alone, and nothing else is unpickled; name a folder' in refusal(path)
   torch.save({'image_encoder': Hostile()}, path)
-  assert 'it cannot be read' in refusal(path)
+  assert 'it cannot be read as weights alone' in refusal(path)
   assert 'never to be run' not in capsys.readouterr().out
   torch.save({'model': official_weights(model), 'epoch': 3}, path)
   assert 'something else than named weights' in refusal(path)

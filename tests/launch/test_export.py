@@ -4,6 +4,7 @@ With -s, the largest differences, as the table in BUILD_NOTES.md has them.
 """
 
 import dataclasses
+import functools
 import json
 import runpy
 import shutil
@@ -160,14 +161,20 @@ def predicted(commands, runs, pictures, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def originals(runs, compiling_fast):
-  """originals(stage, images uint8) -> probabilities, by the run's weights in JAX."""
+  """originals(stage, images uint8 [4, S, S, 3]) -> probabilities, by the run's weights in JAX, and the logits."""
 
-  def run(stage, images):
+  @functools.cache
+  def program(stage):
     trained = load(runs / stage)
-    with compiling_fast():
-      return np.asarray(jax.jit(trained.probabilities)(trained.variables, images))
 
-  return run
+    def both(images):
+      scaled = (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
+      return trained.probabilities(trained.variables, images), trained.network.apply(trained.variables, scaled, train=False)
+
+    with compiling_fast():
+      return jax.jit(both).lower(jax.ShapeDtypeStruct((len(SIZES), *trained.shape), np.uint8)).compile()
+
+  return lambda stage, images: tuple(map(np.asarray, program(stage)(images)))
 
 
 def test_an_orbax_export_predicts_to_the_byte(commands, exports, predicted, pictures, tmp_path):
@@ -176,7 +183,10 @@ def test_an_orbax_export_predicts_to_the_byte(commands, exports, predicted, pict
   assert done.returncode == 0, done.stderr
   ours, theirs = tree(tmp_path / 'out'), tree(predicted)
   assert ours.keys() == theirs.keys() and len([name for name in ours if name.startswith('masks/')]) == len(SIZES)
-  assert all(ours[name] == theirs[name] for name in ours if name.endswith(('.png', '.csv')))
+  written = [name for name in ours if name.endswith(('.png', '.csv'))]
+  differ = [name for name in written if ours[name] != theirs[name]]
+  print(f'orbax, segment: {len(differ)} of {len(written)} files of launch.predict differ')
+  assert not differ
 
 
 def test_an_export_is_exported_again_with_its_scores(commands, exports, tmp_path):
@@ -193,7 +203,8 @@ def test_an_export_is_exported_again_with_its_scores(commands, exports, tmp_path
 def elsewhere(home, *command, **environment):
   """Runs Python in a folder with the packages that are installed, but without ours: -S leaves out editable ones."""
   packages = sysconfig.get_path('purelib')
-  environment = {'PATH': '', 'HOME': str(home), 'PYTHONPATH': f'{home}:{packages}', 'JAX_PLATFORMS': 'cpu', **environment}
+  fast = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+  environment = {'PATH': '', 'HOME': str(home), 'PYTHONPATH': f'{home}:{packages}', **fast, **environment}
   command = [sys.executable, '-S', '-W', 'error::UserWarning', *map(str, command)]
   return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
@@ -205,32 +216,34 @@ def test_a_program_segments_without_us_as_predict_does(exports, predicted, origi
   done = elsewhere(home, '-c', DRIVER, pictures, tmp_path / 'results.npz')
   assert (done.returncode, done.stdout) == (0, '\n'), done.stderr
   found, (_, images) = files.read(tmp_path / 'results.npz'), seen(pictures, config.data.image_size)
-  largest, other, same = 0.0, 0, 0
+  loaded = [pixels(pictures / f'image{number}.jpg')[None] for number in range(len(SIZES))]
+  resized = np.concatenate([np.asarray(resizing.squashed(x, config.data.image_size)) for x in loaded]).astype(np.uint8)
+  networks = originals('segment', resized)[0]
+  own, predict, other, same = [], [], 0, 0
   for number, size in enumerate(SIZES):
     mask, probabilities = found[f'image{number} mask'], found[f'image{number} probabilities']
     assert mask.shape == probabilities.shape == size and mask.dtype == np.uint8 and probabilities.std() > 1e-3
-    picture = pixels(pictures / f'image{number}.jpg')[None]
-    resized = np.asarray(resizing.squashed(picture, config.data.image_size)).astype(np.uint8)
-    network = at_own_size(originals('segment', resized)[0], size)
-    np.testing.assert_allclose(probabilities, network, atol=1e-5)
+    own.append(np.abs(probabilities - at_own_size(networks[number], size)).max())
     expected = pixels(predicted / f'probabilities/image{number}.png') / 65535
-    difference = float(np.abs(probabilities - expected).max())
-    if np.array_equal(resized[0], images[number]):
-      assert difference <= 1e-4
+    predict.append(np.abs(probabilities - expected).max())
+    if np.array_equal(resized[number], images[number]):
+      assert predict[-1] <= 1e-4
       same += 1
-    largest = max(largest, difference)
     differ = (mask > 0) != (pixels(predicted / f'masks/image{number}.png') > 0)
     assert np.abs(expected[differ] - 0.5).max(initial=0) <= 1e-3
     other += int(differ.sum())
-  print(f'stablehlo, segment: probabilities {largest:.1e}, {other} pixels of the masks differ, {same} inputs are the same')
-  assert same
+  print(
+    f'stablehlo, segment: probabilities {max(own):.1e} off the network on its input, {max(predict):.1e} off launch.predict; '
+    f'{other} pixels of the masks differ, {same} of {len(SIZES)} inputs are the same'
+  )
+  assert same and np.max(own) <= 1e-5
 
 
 def test_a_program_classifies_without_us(exports, originals, pictures, config, tmp_path):
   done = elsewhere(exports('classify', 'stablehlo'), '-c', DRIVER, pictures, tmp_path / 'results.npz')
   assert (done.returncode, done.stdout) == (0, '\n'), done.stderr
   found, (names, images) = files.read(tmp_path / 'results.npz'), seen(pictures, config.data.image_size)
-  expected = originals('classify', images)
+  expected, _ = originals('classify', images)
   probabilities = np.stack([found[f'{name} probabilities'] for name in names])
   print(f'stablehlo, classify: probabilities {np.abs(probabilities - expected).max():.1e}')
   np.testing.assert_allclose(probabilities, expected, atol=1e-3)
@@ -263,7 +276,7 @@ def test_load_py_is_a_command_and_says_in_a_line_what_is_wrong(commands, exports
 def test_onnxruntime_computes_what_jax_does(exports, originals, pictures, config, stage):
   home = exports(stage, 'onnx')
   _, images = seen(pictures, config.data.image_size)
-  expected = originals(stage, images)
+  expected, _ = originals(stage, images)
   found = onnx_model.run(home / 'model.onnx', images)
   difference = float(np.abs(found - expected).max())
   print(f'onnx, {stage}: probabilities {difference:.1e}')
@@ -272,15 +285,9 @@ def test_onnxruntime_computes_what_jax_does(exports, originals, pictures, config
   assert '- difference: at most ' in (home / 'MODEL_CARD.md').read_text()
 
 
-def logits(trained, images):
-  """Of images uint8, scaled as the card says."""
-  scaled = (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
-  return scaled, np.asarray(jax.jit(lambda v, x: trained.network.apply(v, x, train=False))(trained.variables, scaled))
-
-
 @pytest.mark.parametrize('kind', ['npz', 'safetensors'])
 @pytest.mark.parametrize('stage', ['segment', 'classify'])
-def test_pytorch_takes_the_weights(torch_networks, exports, runs, pictures, config, compiling_fast, stage, kind):
+def test_pytorch_takes_the_weights(torch_networks, exports, originals, pictures, config, stage, kind):
   weights = files.read(exports(stage, kind) / f'weights.{kind}')
   model, (_, images) = config.model, seen(pictures, config.data.image_size)
   network = (
@@ -289,17 +296,17 @@ def test_pytorch_takes_the_weights(torch_networks, exports, runs, pictures, conf
     else torch_networks.UNet(width=model.unet_width)
   )
   theirs = torch_networks.put(network, weights)
-  with compiling_fast():
-    scaled, expected = logits(load(runs / stage), images)
-  found = torch_networks.apply(theirs, scaled)
+  _, expected = originals(stage, images)
+  found = torch_networks.apply(theirs, (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25))  # As the card says.
   print(f'{kind}, {stage}: logits {np.abs(found - expected).max():.1e}')
   assert found.shape == expected.shape and expected.std() > 1e-3
   np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def first_state(plan, compiling_fast):
+def first_state(plan, compiling_fast, part=lambda state: state):
+  """A part of the state that a training begins with; what it does not need is not compiled."""
   with compiling_fast():
-    return jax.tree.map(np.asarray, plan.task.init(jax.random.key(0)))
+    return jax.tree.map(np.asarray, jax.jit(lambda key: part(plan.task.init(key)))(jax.random.key(0)))
 
 
 def equal(one, other):
@@ -331,7 +338,7 @@ def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, co
   plan = stages.plan_pretrain(
     dataclasses.replace(config, masking=dataclasses.replace(config.masking, strategy='ahm')), tmp_path / 'run'
   )
-  trunk = first_state(plan, compiling_fast).extra.params['trunk']
+  trunk = first_state(plan, compiling_fast, lambda state: state.extra.params['trunk'])
   whole = load(runs / 'classify').variables['params']['trunk']
   assert len(trunk) == 7 and equal(trunk, {name: whole[name] for name in trunk})
 
@@ -340,9 +347,9 @@ def test_a_pretrained_unet_is_started_from_as_from_its_run(exports, runs, config
   states = []
   for origin in (runs / 'pretrain', exports('pretrain', 'orbax')):
     plan = stages.plan_segment(dataclasses.replace(config, init_from=str(origin)), tmp_path / 'run')
-    states.append(first_state(plan, compiling_fast))
-  assert equal(states[0].params, states[1].params)
-  assert equal(states[0].params['encoder5'], load(runs / 'pretrain').variables['params']['encoder5'])
+    states.append(first_state(plan, compiling_fast, lambda state: state.params))
+  assert equal(states[0], states[1])
+  assert equal(states[0]['encoder5'], load(runs / 'pretrain').variables['params']['encoder5'])
 
 
 def test_a_training_says_and_writes_down_what_it_took(exports, config, compiling_fast, tmp_path, capsys, monkeypatch):

@@ -152,6 +152,7 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     (('--checkpoint={trained}/nowhere',), 'there is no such folder'),
     (('--checkpoint={wide}',), 'in its weights but 8 by its config (width 8, 3 channels, 1 mask classes)'),
     (('--classifier={trained}/segment',), 'holds a segment run; give the --workdir of a classify run'),
+    (('--classifier={deep}',), 'by its config; give a folder whose weights and config belong together'),
     (('--classifier={trained}/classify', '--tile=64'), 'leave out one of them'),
     (('--images={trained}/segment',), 'holds no image'),
     (('--images={folder}',), 'masks are no images'),
@@ -166,12 +167,12 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
   ],
 )
 def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, trained, folder, tmp_path, flags, message):
-  if '{wide}' in flags[0]:
-    shutil.copytree(trained / 'segment', tmp_path / 'wide')
-    run = tmp_path / 'wide/run.json'
-    run.write_text(run.read_text().replace('"unet_width": 4', '"unet_width": 8'))
+  for name, stage, width in (('wide', 'segment', 'unet_width'), ('deep', 'classify', 'vgg_width')):
+    if f'{{{name}}}' in flags[0]:
+      run = shutil.copytree(trained / stage, tmp_path / name) / 'run.json'
+      run.write_text(run.read_text().replace(f'"{width}": 4', f'"{width}": 8'))
   before = files(trained), files(folder)
-  flags = [flag.format(trained=trained, folder=folder, wide=tmp_path / 'wide') for flag in flags]
+  flags = [flag.format(trained=trained, folder=folder, wide=tmp_path / 'wide', deep=tmp_path / 'deep') for flag in flags]
   base = (f'--checkpoint={trained}/segment', f'--images={folder}/images', f'--out={tmp_path}/out')
   done = commands.fork('predict', *base, *flags)
   assert (done.returncode, done.stdout) == (2, ''), done.stderr

@@ -159,6 +159,10 @@ def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
       {'comparator': 'sam', 'sam_checkpoint': '.'},
       'error: --sam_checkpoint=. is no SAM or MedSAM checkpoint: it has no config',
     ),
+    (
+      {'comparator': 'sam', 'sam_checkpoint': 'README.md'},
+      'error: --sam_checkpoint=README.md is no SAM or MedSAM checkpoint: it cannot be read as weights alone, and nothing else',
+    ),
   ],
 )
 def test_wrong_flags(commands, config_file, trained, weights, flags, said):
