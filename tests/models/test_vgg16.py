@@ -30,6 +30,11 @@ def test_parameter_count_is_that_of_the_paper():
   assert count(abstract_params(VGG16(1000), 1, 224, 224, 3)) == 138_357_544
 
 
+def test_parameter_count_with_batch_normalisation_is_that_of_torchvision_less_the_biases_of_its_convolutions():
+  convolutions = 64 * (2 * 1 + 2 * 2 + 3 * 4 + 6 * 8)
+  assert count(abstract_params(VGG16(1000, norm='batch'), 1, 224, 224, 3)) == 138_365_992 - convolutions
+
+
 def test_a_small_hidden_width_makes_a_small_head():
   params = abstract_params(VGG16(3, width=16, hidden=32, head='pooled'), 1, 64, 64, 3)
   head = {name: params[name] for name in params if name != 'trunk'}
