@@ -76,7 +76,9 @@ class ModelConfig:
   vgg_width: int = 64  # Channels of the classifier's first level.
   vgg_hidden: int = 4096  # Width of the classifier's two hidden dense layers.
   vgg_norm: str = ''  # After each convolution of the classifier: '' (the paper) or 'batch' (torchvision's vgg16_bn).
-  vgg_weights: str = ''  # .safetensors or .npz of a VGG16, torchvision's or Keras's, that agent and classifier start from.
+  # .safetensors or .npz of a VGG16, torchvision's or Keras's, that agent and classifier start from. The agent's trunk has no
+  # norms: those of the file are folded into its convolutions. The classifier has them where the file has: see vgg_norm.
+  vgg_weights: str = ''
 
 
 @dataclass(frozen=True)

@@ -427,9 +427,7 @@ def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[di
   split = _classifier_inputs(config, data.splits[config.evaluate.split])
   vgg = classification.network(config.model, len(data.class_names))
   best = checkpoint.load_variables(workdir, best=True)
-  probabilities = classification.predict(
-    vgg, best['params'], best['batch_stats'], split.images, config.evaluate.batch_size
-  )
+  probabilities = classification.predict(vgg, best['params'], best['batch_stats'], split.images, config.evaluate.batch_size)
   rows = scoring.classification_rows(probabilities, split, data.class_names)
   return metrics.classification_scores(probabilities, split.labels), rows
 

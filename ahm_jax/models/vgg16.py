@@ -1,7 +1,7 @@
 """VGG16 (Simonyan and Zisserman, 2015, arXiv 1409.1556, configuration D): a classifier, and a trunk for other networks.
 
-The paper's has no normalisation. With `norm='batch'` it is torchvision's vgg16_bn, without the biases of its convolutions, which
-batch normalisation would take out again.
+The paper's has no normalisation. With `norm='batch'` it is torchvision's vgg16_bn, without the biases of its convolutions,
+which batch normalisation would take out again.
 """
 
 from collections.abc import Sequence

@@ -182,8 +182,8 @@ def test_a_head_of_other_outputs_stays_as_it_is_and_that_is_said(unet_weights, t
 @pytest.mark.parametrize(
   ('norm', 'keras', 'says'),
   [
-    ('', False, "with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch, or weights of a VGG16 without"),
-    ('batch', False, "without batch normalisation, and nothing is loaded; give --config.model.vgg_norm='', or weights of a VGG16 with"),
+    ('', False, 'with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch, or weights of a VGG16 w'),
+    ('batch', False, "without batch normalisation, and nothing is loaded; give --config.model.vgg_norm='', or weights of a "),
     ('batch', True, 'without batch normalisation, and nothing is loaded; give'),
   ],
 )

@@ -125,7 +125,8 @@ def exports(commands, runs, tmp_path_factory):
       done = commands.fork('export', f'--checkpoint={runs}/{stage}', f'--format={kind}', f'--out={out}', '--licence=CC-BY-4.0')
       assert done.returncode == 0, done.stderr
       step = json.loads((out / 'export.json').read_text())['step']
-      assert done.stdout.endswith(f'{stage.removesuffix("_normed")}, step {step}: {kind} is in {out}, and what it is in {out}/MODEL_CARD.md\n')
+      told = f'step {step}: {kind} is in {out}, and what it is in {out}/MODEL_CARD.md\n'
+      assert done.stdout.endswith(f'{stage.removesuffix("_normed")}, {told}')
     return out
 
   return find

@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 
+from ahm_jax import trees
 from ahm_jax.config import ClassifyConfig, Config, DataConfig, MaskingConfig, ModelConfig
 from ahm_jax.interop import foreign
 from ahm_jax.predicting.diagnosis import Classifier
 from ahm_jax.training import classify
-from ahm_jax import trees
 
 SIZE = 16
 

@@ -91,7 +91,8 @@ def test_without_synchronisation_statistics_are_means_of_the_devices_own(with_no
   """Of the first layer, means are those of the whole batch, and variances lack what lies between the two halves."""
   task = classify.build(with_norms(augment=False, sync=False), split, 2, STEPS, 1)
   halves = split.take([0, 2, 4, 6, 1, 3, 5, 7])  # Each of one class: the halves differ.
-  apart, whole = (state.batch_stats['trunk']['conv1_1']['norm'] for state in (drive(task, normed_first, halves, 2)[0], normed_last[0]))
+  states = drive(task, normed_first, halves, devices=2)[0], normed_last[0]
+  apart, whole = (state.batch_stats['trunk']['conv1_1']['norm'] for state in states)
   np.testing.assert_allclose(apart['mean'], whole['mean'], rtol=1e-3, atol=1e-6)
   assert (apart['var'] < whole['var'] - 1e-5).all()
 
