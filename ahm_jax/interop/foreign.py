@@ -55,17 +55,17 @@ def vgg16(path: Path, network: Any, shape: Sequence[int]) -> Taken:
   weights = _without_biases(_weights(path))
   held, is_keras = 'batch' if 'features.1.running_mean' in weights else '', 'block1_conv1/kernel' in weights
   if isinstance(network, VGG16Trunk):
-    trunk = expected(network.clone(norm=held), shape)
-    wanted = {part: {'trunk': arrays} for part, arrays in trunk.items()}
+    own = network.clone(norm=held)
+    wanted = {part: {'trunk': arrays} for part, arrays in expected(own, shape).items()}
   else:
     if held != network.norm and (is_keras or 'features.0.weight' in weights):
       raise UserError(
         f'{path} is a VGG16 {"with" if held else "without"} batch normalisation, and nothing is loaded; '
         f'give --config.model.vgg_norm={held or repr(held)}, or weights of a VGG16 {"without" if held else "with"} it'
       )
-    wanted = expected(network, shape)
-  taken = match(path, weights, names.keras_vgg16() if is_keras else names.vgg16(network.width, held), wanted)
-  return taken._replace(variables=_folded(taken.variables)) if isinstance(network, VGG16Trunk) and held else taken
+    own, wanted = network, expected(network, shape)
+  taken = match(path, weights, names.keras_vgg16() if is_keras else names.vgg16(own.width, own.norm), wanted)
+  return taken if own.norm == network.norm else taken._replace(variables=_folded(taken.variables))
 
 
 def expected(network: Any, shape: Sequence[int]) -> Any:
