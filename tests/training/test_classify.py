@@ -7,9 +7,6 @@ import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
 from ahm_jax.config import ClassifyConfig
-from ahm_jax.data.augment import normalise
-from ahm_jax.interop import foreign, names
-from ahm_jax.models import vgg16
 from ahm_jax.training import classify
 
 STEPS = 40
@@ -32,85 +29,6 @@ def test_four_devices_equal_one_dropout_included(task, first, split, drive, asse
   assert_close(history, other_history)
   assert_close(one.opt_state, four.opt_state)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, four.params)
-
-
-@pytest.fixture(scope='module')
-def with_norms(make_config):
-  """with_norms(augment, sync=True): a config of a VGG16 with batch normalisation."""
-
-  def make(augment, sync=True):
-    config = make_config(augment=augment)
-    model = dataclasses.replace(config.model, vgg_norm='batch', sync_batch_norm=sync)
-    return dataclasses.replace(config, model=model)
-
-  return make
-
-
-@pytest.fixture(scope='module')
-def normed(with_norms, split):
-  """Without augmentation."""
-  return classify.build(with_norms(augment=False), split, 2, STEPS, 1)
-
-
-@pytest.fixture(scope='module')
-def normed_first(normed, start):
-  return start(normed)
-
-
-@pytest.fixture(scope='module')
-def normed_last(normed, normed_first, split, drive):
-  """After one step on one device."""
-  return drive(normed, normed_first, split)
-
-
-def test_with_batch_norm_two_devices_equal_one(normed, normed_first, normed_last, split, drive, assert_close):
-  (one, history), (two, other_history) = normed_last, drive(normed, normed_first, split, devices=2)
-  assert_close(history, other_history)
-  assert_close((one.batch_stats, one.opt_state), (two.batch_stats, two.opt_state))
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, two.params)
-
-
-def test_running_statistics_are_those_of_pytorch(torch_networks, normed_first, normed_last, split):
-  """But for its variance of a sample, n / (n - 1) of ours, over the n pixels of a batch."""
-  entries = names.vgg16(4, 'batch')
-  weights = foreign.outward({'params': normed_first.params, 'batch_stats': normed_first.batch_stats}, entries)
-  weights = {name: array.copy() for name, array in foreign.with_zero_biases(weights).items()}
-  theirs = torch_networks.VGG16(2, width=4, hidden=32, pooled=1, norm=True)
-  torch_networks.put(theirs, foreign.with_counters(weights, 0)).train()
-  torch_networks.apply(theirs.features[:-1], np.array(normalise(split.images / np.float32(255))))
-  found = torch_networks.arrays(theirs)
-  state, _ = normed_last
-  ours = foreign.outward({'params': state.params, 'batch_stats': state.batch_stats}, entries)
-  statistics = [name for name in ours if 'running' in name]
-  assert len(statistics) == 26
-  sides = np.repeat([16, 8, 4, 2, 1], [2, 2, 3, 3, 3])
-  for name, n in zip(statistics, np.repeat(len(split) * sides**2, 2), strict=True):
-    expected = found[name] if 'mean' in name else 0.9 + (found[name] - 0.9) * (n - 1) / n
-    np.testing.assert_allclose(ours[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
-
-
-def test_without_synchronisation_statistics_are_means_of_the_devices_own(with_norms, split, start, drive, monkeypatch):
-  """Of the first layer, means are those of the whole batch, and variances lack what lies between the two halves."""
-  monkeypatch.setattr(vgg16, 'STAGES', ((1, 1), (2, 1)))  # Two layers compile faster than thirteen.
-  task = classify.build(with_norms(augment=False, sync=False), split, 2, STEPS, 1)
-  first, halves = start(task), split.take([0, 2, 4, 6, 1, 3, 5, 7])  # Each of one class: the halves differ.
-  states = [drive(task, first, halves, devices)[0] for devices in (1, 2)]
-  whole, apart = (state.batch_stats['trunk']['conv1_1']['norm'] for state in states)
-  np.testing.assert_allclose(apart['mean'], whole['mean'], rtol=1e-3, atol=1e-6)
-  assert (apart['var'] < whole['var'] - 1e-5).all()
-
-
-def test_with_batch_norm_it_learns_and_is_used_by_running_statistics(with_norms, normed, normed_first, split, drive):
-  """Those of a batch would depend on its size."""
-  state, history = drive(normed, normed_first, split, steps=60)
-  losses = [metrics['loss'] for metrics in history]
-  assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
-  assert normed.evaluate(state)['score'] == 1
-  vgg = classify.network(with_norms(augment=False).model, 2)
-  whole, in_threes = (classify.predict(vgg, state.params, state.batch_stats, split.images, size) for size in (8, 3))
-  np.testing.assert_allclose(in_threes, whole, atol=1e-5)
-  fresh = classify.predict(vgg, state.params, normed_first.batch_stats, split.images, 8)
-  assert np.abs(fresh - whole).max() > 0.1
 
 
 @pytest.fixture(scope='module')
