@@ -164,7 +164,7 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
     best: its best checkpoint, of equal ones the latest; or its latest.
 
   Returns:
-    {'step', 'params', 'batch_stats'} with NumPy arrays in nested dicts.
+    {'step', 'params', 'batch_stats'} with NumPy arrays in nested dicts; without norms 'batch_stats' is {}.
 
   Raises:
     UserError: there is no checkpoint, or it is damaged.
@@ -177,7 +177,7 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
   try:
     if best:
       home = max(reversed(homes), key=lambda home: _score(files.numbers(home)))
-    return files.arrays(home, ('step', 'params', 'batch_stats'))
+    return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
   except files.Damaged as problem:
     raise UserError(
       f"{home}: the checkpoint {problem}; give that run's own command again, which goes on from the one before it"

@@ -75,7 +75,10 @@ class ModelConfig:
   agent_width: int = 64  # Channels of the trunk's first level; heads have four times as many.
   vgg_width: int = 64  # Channels of the classifier's first level.
   vgg_hidden: int = 4096  # Width of the classifier's two hidden dense layers.
-  vgg_weights: str = ''  # .safetensors or .npz of a VGG16, torchvision's or Keras's, that agent and classifier start from.
+  vgg_norm: str = ''  # After each convolution of the classifier: '' (the paper) or 'batch' (torchvision's vgg16_bn).
+  # .safetensors or .npz of a VGG16, torchvision's or Keras's, that agent and classifier start from. The agent's trunk has no
+  # norms: those of the file are folded into its convolutions. The classifier has them where the file has: see vgg_norm.
+  vgg_weights: str = ''
 
 
 @dataclass(frozen=True)
@@ -431,6 +434,7 @@ def _check_model(config: Config) -> None:
     _at_least(f'model.{name}', getattr(model, name), 1)
   _one_of('model.dtype', model.dtype, ('float32', 'bfloat16'))
   _one_of('model.agent_trunk', model.agent_trunk, ('vgg16', 'light'))
+  _one_of('model.vgg_norm', model.vgg_norm, ('', 'batch'))
 
 
 def _check_masking(config: Config) -> None:
@@ -490,7 +494,7 @@ def _one_of(name: str, value, allowed) -> None:
   if value not in allowed:
     near = difflib.get_close_matches(str(value), [str(item) for item in allowed], n=1)
     hint = f'; did you mean {near[0]}?' if near else ''
-    raise UserError(f'config.{name} is {value!r}; it may be {", ".join(map(str, allowed))}{hint}')
+    raise UserError(f'config.{name} is {value!r}; it may be {", ".join(str(item) or repr(item) for item in allowed)}{hint}')
 
 
 def _at_least(name: str, value, low) -> None:

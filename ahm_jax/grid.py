@@ -62,7 +62,7 @@ def reproduce(config: Config, workdir: Path) -> dict:
     stages.check_workers(with_init(config, init))
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
-  stages.check_splits(config, data)
+  stages.check_grid(config, data)
   elsewhere = results.read(config.grid.results, config, data.name)
   rundir.claim(workdir, 'reproduce', config)
   cells = [

@@ -30,9 +30,10 @@ FREE = (
   'data.prepared_dir',
   'data.resident_share',
 )
+_CLASSIFIER = ('classify', 'classifier', 'model.vgg_width', 'model.vgg_hidden', 'model.vgg_norm')
 FREE_BY_STAGE = {
-  'pretrain': ('segment', 'transfer', 'classify', 'classifier', 'data.labels', 'data.mask_classes', 'init_from'),
-  'segment': ('pretrain', 'masking', 'classify', 'classifier', 'model.vgg_weights'),
+  'pretrain': ('segment', 'transfer', *_CLASSIFIER, 'data.labels', 'data.mask_classes', 'init_from'),
+  'segment': ('pretrain', 'masking', *_CLASSIFIER, 'model.vgg_weights'),
   'classify': ('pretrain', 'masking', 'segment', 'transfer'),
   'reproduce': (),
 }

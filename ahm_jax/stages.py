@@ -222,10 +222,15 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
   weights = classification.balanced_weights(labelled.labels, classes) if config.classify.balanced else None
   taken = foreign.Taken(None, None)
   if config.model.vgg_weights:
-    taken = foreign.vgg16(Path(config.model.vgg_weights), classification.network(config.model, classes), _image_shape(config))
+    taken = _foreign_vgg16(config, classes)
   task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights, taken.variables)
   told = _told(data, len(labelled))
   return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names, told, taken.report)
+
+
+def _foreign_vgg16(config: Config, classes: int) -> foreign.Taken:
+  network = classification.network(config.model, classes)
+  return foreign.vgg16(Path(config.model.vgg_weights), network, _image_shape(config))
 
 
 def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict:
@@ -283,12 +288,12 @@ def _check_same_unet(config: Config, origin: Config) -> None:
       )
 
 
-def check_splits(config: Config, data: Dataset) -> None:
+def check_grid(config: Config, data: Dataset) -> None:
   """Says before a grid's hours of training what would stop it later.
 
   Raises:
     UserError: more labels are asked for than there are; or the validation split, or the one to be scored, holds no image with a
-      mask, or none with a label where the grid classifies.
+      mask, or none with a label where the grid classifies; or the foreign weights do not fit the classifier.
   """
   classifies = config.grid.classify and len(data.class_names) > 1
   for labels in (*config.grid.labels, config.classify.labels * classifies):
@@ -296,6 +301,8 @@ def check_splits(config: Config, data: Dataset) -> None:
   for what in ('mask', 'label') if classifies else ('mask',):
     _held_out(data, what)
     _check_scored(config, data, what)
+  if classifies and config.model.vgg_weights:
+    _foreign_vgg16(config, len(data.class_names))
 
 
 def _check_scored(config: Config, data: Dataset, what: str) -> None:
@@ -419,8 +426,8 @@ def _predicted(config: Config, workdir: Path, split: Split) -> Iterator[tuple[Sp
 def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
   split = _classifier_inputs(config, data.splits[config.evaluate.split])
   vgg = classification.network(config.model, len(data.class_names))
-  params = checkpoint.load_variables(workdir, best=True)['params']
-  probabilities = classification.predict(vgg, params, split.images, config.evaluate.batch_size)
+  best = checkpoint.load_variables(workdir, best=True)
+  probabilities = classification.predict(vgg, best['params'], best['batch_stats'], split.images, config.evaluate.batch_size)
   rows = scoring.classification_rows(probabilities, split, data.class_names)
   return metrics.classification_scores(probabilities, split.labels), rows
 

@@ -32,7 +32,7 @@ def get_config(variant=''):
   c.data.image_size = 64
   c.model.unet_width = 16
   c.model.agent_trunk, c.model.agent_width = 'light', 16
-  c.model.vgg_width, c.model.vgg_hidden = 16, 128
+  c.model.vgg_width, c.model.vgg_hidden, c.model.vgg_norm = 8, 128, 'batch'
   c.masking.patch_size = 8
   c.masking.learning_rate = 1e-3
   c.masking.restore_colour = True
@@ -46,9 +46,11 @@ def get_config(variant=''):
   c.segment.learning_rate, c.segment.batch_size, c.segment.patience = 2e-3, 4, 0
   c.segment.steps, c.segment.epochs, c.segment.min_epochs = 1200, None, 10.0
   c.segment.augment.brightness, c.segment.augment.contrast, c.segment.augment.hue = 0.2, 0.2, 0.05
-  c.classifier.optimizer, c.classifier.schedule, c.classifier.warmup = 'adamw', 'cosine', 0.1
-  c.classifier.learning_rate, c.classifier.batch_size, c.classifier.patience = 3e-4, 16, 0
-  c.classifier.steps, c.classifier.epochs = 300, None
+  c.classify.balanced = True
+  c.classifier.optimizer, c.classifier.weight_decay, c.classifier.clip = 'adamw', 1e-4, 1.0
+  c.classifier.schedule, c.classifier.warmup, c.classifier.learning_rate = 'cosine', 0.1, 1e-3
+  c.classifier.batch_size, c.classifier.patience = 16, 0
+  c.classifier.steps, c.classifier.epochs = 600, None
 
   c.grid.inits, c.grid.labels, c.grid.seeds = VARIANTS[variant]
   return c

@@ -7,7 +7,7 @@ import pytest
 
 from ahm_jax.config import Config, from_config_dict
 from ahm_jax.errors import UserError
-from ahm_jax.rundir import FILE, alone, claim, owned
+from ahm_jax.rundir import FILE, alone, claim, owned, read
 
 
 def change(config, **parts):
@@ -59,6 +59,29 @@ def test_a_stage_does_not_mind_what_only_other_stages_look_at(tmp_path):
   claim(tmp_path / 'segment', 'segment', Config())
   with pytest.raises(UserError, match=r'config\.data\.labels'):
     claim(tmp_path / 'segment', 'segment', other)
+
+
+def test_a_run_from_before_a_field_was_there_has_its_default(tmp_path):
+  """The VGG16 of such a run has no norm."""
+  claim(tmp_path, 'classify', Config())
+  run = json.loads((tmp_path / FILE).read_text())
+  del run['config']['model']['vgg_norm']
+  (tmp_path / FILE).write_text(json.dumps(run))
+  assert read(tmp_path, ('classify',)) == ('classify', Config())
+  with pytest.raises(UserError, match=r"config\.model\.vgg_norm = '', and this one has 'batch'"):
+    claim(tmp_path, 'classify', change(Config(), model={'vgg_norm': 'batch'}))
+  claim(tmp_path, 'classify', Config())
+
+
+def test_what_the_classifier_is_matters_to_it_alone(tmp_path):
+  other = change(Config(), model={'vgg_norm': 'batch', 'vgg_width': 8, 'vgg_hidden': 64}, classifier={'steps': 7})
+  for stage in ('pretrain', 'segment'):
+    claim(tmp_path / stage, stage, Config())
+    claim(tmp_path / stage, stage, other)
+  for stage in ('classify', 'reproduce'):
+    claim(tmp_path / stage, stage, Config())
+    with pytest.raises(UserError, match=r'config\.model\.vgg_'):
+      claim(tmp_path / stage, stage, other)
 
 
 def test_classes_of_masks_are_part_of_every_run_but_a_pre_training(tmp_path):

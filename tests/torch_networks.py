@@ -55,14 +55,16 @@ class VGG16(nn.Module):
   Args:
     pooled: side of the map that the dense layers see; 7 there.
     channels_last: flatten that map as Keras does, by [H, W, C].
+    norm: batch normalisation, as vgg16_bn has it.
   """
 
-  def __init__(self, classes=1000, width=64, hidden=4096, pooled=7, channels_last=False):
+  def __init__(self, classes=1000, width=64, hidden=4096, pooled=7, channels_last=False, norm=False):
     super().__init__()
     layers, channels = [], 3
     for stage in ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)):
       for widths in stage:
-        layers += [nn.Conv2d(channels, widths * width, 3, padding=1), nn.ReLU(inplace=True)]
+        norms = [nn.BatchNorm2d(widths * width)] if norm else []
+        layers += [nn.Conv2d(channels, widths * width, 3, padding=1), *norms, nn.ReLU(inplace=True)]
         channels = widths * width
       layers.append(nn.MaxPool2d(2, 2))
     self.features = nn.Sequential(*layers)

@@ -164,6 +164,8 @@ def _network(trained: Trained) -> dict[str, Any]:
   model = trained.config.model
   width = f'{model.vgg_width} (hidden {model.vgg_hidden})' if trained.stage == 'classify' else model.unet_width
   found = {'sees': f'{sees} images, resized to {side} x {side} pixels', 'says': outputs[trained.stage], 'width': width}
+  if trained.stage == 'classify':
+    found['normalisation'] = model.vgg_norm or 'none'
   if trained.stage == 'classify' and trained.config.classify.input != 'image':
     found['sees'] += f"; of each, what a segmentation found (config.classify.input = '{trained.config.classify.input}')"
   return found | {'weights': f'SHA-256 `{trained.digest}`, of step {trained.step}'}

@@ -99,7 +99,8 @@ def _weights(suffix: str) -> Callable[[Trained, Path, Sequence[str]], dict[str, 
     del platforms
     arrays = foreign_arrays(trained)
     files.write(home / f'{WEIGHTS}{suffix}', arrays, {'format': 'pt', 'stage': trained.stage, 'digest': trained.digest})
-    names_of = 'torchvision.models.vgg16, with AdaptiveAvgPool2d(1)' if trained.stage == 'classify' else 'milesial/Pytorch-UNet'
+    vgg = f'torchvision.models.vgg16{"_bn" if trained.config.model.vgg_norm else ""}, with AdaptiveAvgPool2d(1)'
+    names_of = vgg if trained.stage == 'classify' else 'milesial/Pytorch-UNet'
     return {
       'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {names_of}',
       'takes': 'images scaled as (value / 255 - 0.5) / 0.25',
@@ -110,8 +111,10 @@ def _weights(suffix: str) -> Callable[[Trained, Path, Sequence[str]], dict[str, 
 
 def foreign_arrays(trained: Trained) -> dict[str, Any]:
   """The weights as a PyTorch state dict has them, with its counters."""
-  entries = names.vgg16(trained.config.model.vgg_width) if trained.stage == 'classify' else names.unet()
-  return foreign.with_counters(foreign.outward(trained.variables, entries), trained.step)
+  model = trained.config.model
+  is_vgg = trained.stage == 'classify'
+  arrays = foreign.outward(trained.variables, names.vgg16(model.vgg_width, model.vgg_norm) if is_vgg else names.unet())
+  return foreign.with_counters(foreign.with_zero_biases(arrays) if is_vgg and model.vgg_norm else arrays, trained.step)
 
 
 FORMATS: dict[str, Callable[[Trained, Path, Sequence[str]], dict[str, Any]]] = {

@@ -1,6 +1,7 @@
 """Weights from elsewhere into our networks, and ours out by the names used there; all or nothing, with a report."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from ahm_jax import trees
 from ahm_jax.errors import UserError
 from ahm_jax.interop import files, names
 from ahm_jax.interop.names import Entry
-from ahm_jax.models.layers import init_variables
+from ahm_jax.models.layers import EPSILON, init_variables
 from ahm_jax.models.vgg16 import VGG16Trunk
 
 SHOWN = 3  # Names in a message, of however many there are.
@@ -45,17 +46,26 @@ def vgg16(path: Path, network: Any, shape: Sequence[int]) -> Taken:
   """A VGG16 by the names of torchvision or of Keras: its convolutions, and its dense layers up to the first that does not fit.
 
   Args:
-    network: a VGG16 for images of `shape` [1, S, S, C], or a VGG16Trunk, whose parameters are then found under 'trunk'.
+    network: a VGG16 for images of `shape` [1, S, S, C], or a VGG16Trunk without norms, whose parameters are then found under
+      'trunk'. Norms of the file are folded into that one's convolutions, so that it computes what theirs does when in use.
 
   Raises:
-    UserError: as for `unet`.
+    UserError: as for `unet`; or one of the file and the VGG16 has norms and the other has none.
   """
-  weights = _weights(path)
-  entries = names.keras_vgg16() if 'block1_conv1/kernel' in weights else names.vgg16(network.width)
-  wanted = expected(network, shape)
+  weights = _without_biases(_weights(path))
+  held, is_keras = 'batch' if 'features.1.running_mean' in weights else '', 'block1_conv1/kernel' in weights
   if isinstance(network, VGG16Trunk):
-    wanted = {'params': {'trunk': wanted['params']}}
-  return match(path, weights, entries, wanted)
+    own = network.clone(norm=held)
+    wanted = {part: {'trunk': arrays} for part, arrays in expected(own, shape).items()}
+  else:
+    if held != network.norm and (is_keras or 'features.0.weight' in weights):
+      raise UserError(
+        f'{path} is a VGG16 {"with" if held else "without"} batch normalisation, and nothing is loaded; '
+        f'give --config.model.vgg_norm={held or repr(held)}, or weights of a VGG16 {"without" if held else "with"} it'
+      )
+    own, wanted = network, expected(network, shape)
+  taken = match(path, weights, names.keras_vgg16() if is_keras else names.vgg16(own.width, own.norm), wanted)
+  return taken if own.norm == network.norm else taken._replace(variables=_folded(taken.variables))
 
 
 def expected(network: Any, shape: Sequence[int]) -> Any:
@@ -112,6 +122,12 @@ def with_counters(arrays: Mapping[str, np.ndarray], step: int) -> dict[str, np.n
   return found
 
 
+def with_zero_biases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """With the biases, zeros, that convolutions before norms have in torchvision's VGG16 and not in ours."""
+  kernels = {name: array for name, array in arrays.items() if array.ndim == 4}
+  return {**arrays, **{name.replace('weight', 'bias'): np.zeros(len(kernel), np.float32) for name, kernel in kernels.items()}}
+
+
 def lines(report: Mapping[str, Any]) -> list[str]:
   """A report for the user to read."""
   found = [f'{report["file"]}: {len(report["taken"])} arrays are taken, {report["parameters"]:,} parameters']
@@ -129,14 +145,26 @@ def _weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def _without_biases(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Older U-Nets of milesial have biases before batch norms; the norm takes them out again, so they go off its running mean."""
+  """Biases before batch norms, as vgg16_bn and older U-Nets of milesial have, go off running means: the norm takes them out."""
   weights = dict(weights)
-  for name in [name for name in weights if name.endswith(('double_conv.0.bias', 'double_conv.3.bias'))]:
-    block, place, _ = name.rsplit('.', 2)
-    mean = f'{block}.{int(place) + 1}.running_mean'
-    if mean in weights and weights[mean].shape == weights[name].shape:
-      weights[mean] = weights[mean] - weights.pop(name)
+  for found in filter(None, [re.fullmatch(r'(.+)\.(\d+)\.bias', name) for name in weights]):
+    mean = f'{found[1]}.{int(found[2]) + 1}.running_mean'
+    if mean in weights and weights[mean].shape == weights[found[0]].shape:
+      weights[mean] = weights[mean] - weights.pop(found[0])
   return weights
+
+
+def _folded(variables: dict[str, Any]) -> dict[str, Any]:
+  """A trunk's norms, by their running statistics, folded into the convolutions before them."""
+  convolutions = {}
+  for name, layer in variables['params']['trunk'].items():
+    statistics = variables['batch_stats']['trunk'][name]['norm']
+    factor = layer['norm']['scale'] / np.sqrt(statistics['var'] + EPSILON)
+    convolutions[name] = {
+      'kernel': layer['convolution']['kernel'] * factor,
+      'bias': layer['norm']['bias'] - statistics['mean'] * factor,
+    }
+  return {'params': {'trunk': convolutions}}
 
 
 def _problem(entry: Entry, weights: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> str:

@@ -1,7 +1,7 @@
 """What the parameters of our networks are called elsewhere.
 
 The U-Net has the names of https://github.com/milesial/Pytorch-UNet (`bilinear=False`), VGG16 those of torchvision.models.vgg16
-or of keras.applications.VGG16. A path of ours is that in {'params', 'batch_stats'}, joined by '/'.
+and vgg16_bn, or of keras.applications.VGG16. A path of ours is that in {'params', 'batch_stats'}, joined by '/'.
 """
 
 import re
@@ -45,28 +45,34 @@ def unet() -> list[Entry]:
 def _two_convs(ours: str, theirs: str) -> list[Entry]:
   entries = []
   for part, convolution in (('first', 0), ('second', 3)):  # In their sequence, ReLUs are 2 and 5.
-    norm = f'{theirs}.{convolution + 1}'
-    entries += [
-      Entry(f'params/{ours}/{part}/convolution/kernel', f'{theirs}.{convolution}.weight', layouts.CONVOLUTION),
-      Entry(f'params/{ours}/{part}/norm/scale', f'{norm}.weight'),
-      Entry(f'params/{ours}/{part}/norm/bias', f'{norm}.bias'),
-      Entry(f'batch_stats/{ours}/{part}/norm/mean', f'{norm}.running_mean'),
-      Entry(f'batch_stats/{ours}/{part}/norm/var', f'{norm}.running_var'),
-    ]
+    entries += _conv_norm(f'{ours}/{part}', theirs, convolution)
   return entries
 
 
-def vgg16(width: int) -> list[Entry]:
+def _conv_norm(ours: str, sequence: str, place: int) -> list[Entry]:
+  """Of `ConvNorm`; a convolution, without its bias if it has one, and the norm after it in one of PyTorch's sequences."""
+  norm = f'{sequence}.{place + 1}'
+  return [
+    Entry(f'params/{ours}/convolution/kernel', f'{sequence}.{place}.weight', layouts.CONVOLUTION),
+    Entry(f'params/{ours}/norm/scale', f'{norm}.weight'),
+    Entry(f'params/{ours}/norm/bias', f'{norm}.bias'),
+    Entry(f'batch_stats/{ours}/norm/mean', f'{norm}.running_mean'),
+    Entry(f'batch_stats/{ours}/norm/var', f'{norm}.running_var'),
+  ]
+
+
+def vgg16(width: int, norm: str = '') -> list[Entry]:
   """Of `VGG16` with so many channels in its first stage, by torchvision's names."""
   entries, index = [], 0
   for stage, (_, convolutions) in enumerate(STAGES, start=1):
     for number in range(1, convolutions + 1):
-      ours, theirs = f'params/trunk/conv{stage}_{number}', f'features.{index}'
-      entries += [
-        Entry(f'{ours}/kernel', f'{theirs}.weight', layouts.CONVOLUTION),
-        Entry(f'{ours}/bias', f'{theirs}.bias'),
+      ours, theirs = f'trunk/conv{stage}_{number}', f'features.{index}'
+      plain = [
+        Entry(f'params/{ours}/kernel', f'{theirs}.weight', layouts.CONVOLUTION),
+        Entry(f'params/{ours}/bias', f'{theirs}.bias'),
       ]
-      index += 2  # A ReLU follows,
+      entries += _conv_norm(ours, 'features', index) if norm else plain
+      index += 3 if norm else 2  # A norm and a ReLU follow, or a ReLU,
     index += 1  # and after each stage a pool.
   flat = layouts.flattened(STAGES[-1][0] * width)
   for name, place, layout in (('hidden1', 0, flat), ('hidden2', 3, layouts.DENSE), ('logits', 6, layouts.DENSE)):

@@ -28,6 +28,6 @@ def load(path: Path, wanted: Sequence[str] = STAGES, flag: str = '--checkpoint')
     return load_export(path, wanted, flag)
   stage, config = rundir.read(path, tuple(wanted))
   learnt = checkpoint.load_variables(path, best=stage != 'pretrain')
-  parts = ('params',) if stage == 'classify' else ('params', 'batch_stats')
   names = stages.diagnoses(config, path) if stage == 'classify' else ()
-  return checked(Trained(path, stage, config, int(learnt['step']), {part: learnt[part] for part in parts}, names))
+  variables = {part: learnt[part] for part in ('params', 'batch_stats') if learnt[part]}
+  return checked(Trained(path, stage, config, int(learnt['step']), variables, names))

@@ -33,7 +33,7 @@ class Trained:
     path: the folder that it came from.
     stage: 'pretrain' (the U-Net), 'segment' or 'classify'.
     step: of its training.
-    variables: {'params'} and, of a U-Net, 'batch_stats', float32 arrays in nested dicts.
+    variables: {'params'} and, of a network with norms, 'batch_stats', float32 arrays in nested dicts.
     class_names: that a classifier tells apart.
   """
 

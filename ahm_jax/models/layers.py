@@ -35,6 +35,9 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
   return (x + bias).astype(x.dtype)
 
 
+EPSILON = 1e-5  # Added to variances in batch normalisation, as PyTorch does.
+
+
 class Conv(nn.Module):
   """3x3 convolution with a bias: [B, H, W, C] -> [B, H, W, features]; parameters as those of `flax.linen.Conv`."""
 
@@ -74,7 +77,7 @@ class ConvNorm(nn.Module):
       name='convolution',
     )(x)
     x = nn.BatchNorm(
-      use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name, name='norm'
+      use_running_average=not train, momentum=0.9, epsilon=EPSILON, dtype=self.dtype, axis_name=self.axis_name, name='norm'
     )(x)
     return nn.relu(x)
 

@@ -17,16 +17,17 @@ from ahm_jax.training import classify
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-  """A trained VGG16 with the names of its C classes."""
+  """A trained VGG16 with the names of its C classes; without norms its `batch_stats` are {}."""
 
   config: Config
   class_names: tuple[str, ...]
   params: Any
+  batch_stats: Any
 
   @functools.cached_property
   def digest(self) -> str:
     """A SHA-256 over all its weights."""
-    return checkpoint_files.digest(self.params)
+    return checkpoint_files.digest((self.params, self.batch_stats))
 
   def probabilities(self, images: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     """Of each class, float32 [B, C], as `stages.evaluate` has them.
@@ -36,7 +37,8 @@ class Classifier:
       lesions: bool [B, S, S], where the segmenter found something at this size.
     """
     seen = classify.seen(images, lesions, self.config.classify)
-    return classify.predict(classify.network(self.config.model, len(self.class_names)), self.params, seen, len(seen))
+    vgg = classify.network(self.config.model, len(self.class_names))
+    return classify.predict(vgg, self.params, self.batch_stats, seen, len(seen))
 
 
 def load_classifier(path: Path, segmenter: Segmenter) -> Classifier:
@@ -51,10 +53,11 @@ def load_classifier(path: Path, segmenter: Segmenter) -> Classifier:
     own, other = getattr(config.data, name), getattr(segmenter, name)
     if own != other:
       raise UserError(f'--classifier={path} was trained with config.data.{name}={own}, and {segmenter.path} with {other}')
-  params = checkpoint.load_variables(path, best=True)['params']
+  best = checkpoint.load_variables(path, best=True)
   names = stages.diagnoses(config, path)
-  outputs = params['logits']['bias'].shape[0]
+  outputs = best['params']['logits']['bias'].shape[0]
   if len(names) != outputs:
     raise UserError(f'--classifier={path} tells {outputs} classes apart, but its data has {len(names)} now; give it its own')
-  checked(Trained(path, 'classify', config, 0, {'params': params}, names))
-  return Classifier(config, names, params)
+  variables = {part: best[part] for part in ('params', 'batch_stats')}
+  checked(Trained(path, 'classify', config, 0, variables, names))
+  return Classifier(config, names, best['params'], best['batch_stats'])

@@ -24,8 +24,15 @@ from ahm_jax.trees import replaced
 
 
 def network(model: ModelConfig, classes: int) -> VGG16:
-  dtype = jnp.dtype(model.dtype)
-  return VGG16(num_classes=classes, width=model.vgg_width, hidden=model.vgg_hidden, head='pooled', dtype=dtype)
+  return VGG16(
+    num_classes=classes,
+    width=model.vgg_width,
+    hidden=model.vgg_hidden,
+    head='pooled',
+    norm=model.vgg_norm,
+    dtype=jnp.dtype(model.dtype),
+    axis_name=DEVICES if model.sync_batch_norm else None,
+  )
 
 
 def build(
@@ -54,11 +61,18 @@ def build(
   def init(key):
     side = config.data.image_size
     variables = init_variables(vgg, key, (1, side, side, config.data.channels))
-    params = (variables if foreign is None else replaced(variables, foreign))['params']
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats={}, opt_state=tx.init(params), extra=())
+    if foreign is not None:
+      variables = replaced(variables, foreign)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=variables['params'],
+      batch_stats=variables.get('batch_stats', {}),
+      opt_state=tx.init(variables['params']),
+      extra=(),
+    )
 
   def evaluate(state):
-    probabilities = predict(vgg, state.params, held_out.images, config.evaluate.batch_size)
+    probabilities = predict(vgg, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size)
     scores = classification_scores(probabilities, held_out.labels)
     return {**scores, 'score': scores['balanced_accuracy']}
 
@@ -87,20 +101,19 @@ def make_step(
     dropout_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, batch.positions)
 
     def objective(params):
-      def classify(image, key):
-        return vgg.apply({'params': params}, image[None], train=True, rngs={'dropout': key})[0]
-
-      logits = jax.vmap(classify)(normalise(images), dropout_keys)
+      variables = {'params': params, 'batch_stats': state.batch_stats}
+      logits, updates = vgg.apply(variables, normalise(images), train=True, keys=dropout_keys, mutable=['batch_stats'])
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
       if class_weights is not None:
         losses = losses * jnp.array(class_weights)[batch.labels]
-      return losses.mean(), logits
+      return losses.mean(), (updates.get('batch_stats', {}), logits)
 
-    (loss, logits), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, opt_state = tx.update(lax.pmean(gradients, DEVICES), state.opt_state, state.params)
+    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = lax.pmean({'loss': loss, 'train_accuracy': (logits.argmax(-1) == batch.labels).mean()}, DEVICES)
-    return TrainState(state.step + 1, params, state.batch_stats, opt_state, state.extra), metrics
+    return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
 
   return step
 
@@ -116,14 +129,15 @@ def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
   return tuple(float(len(labels) / (occurring * count)) if count else 0.0 for count in counts)
 
 
-def predict(vgg: VGG16, params, images: np.ndarray, batch_size: int) -> np.ndarray:
-  """Class probabilities, float32 [N, C], of uint8 images [N, S, S, channels]."""
-  return in_batches(functools.partial(_probabilities, vgg, params), images, batch_size)
+def predict(vgg: VGG16, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+  """Class probabilities, float32 [N, C], of uint8 images [N, S, S, channels]; without norms `batch_stats` is {}."""
+  variables = {'params': params, 'batch_stats': batch_stats}
+  return in_batches(functools.partial(_probabilities, vgg, variables), images, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _probabilities(vgg, params, images):
-  return jax.nn.softmax(vgg.apply({'params': params}, normalise(images / 255.0), train=False))
+def _probabilities(vgg, variables, images):
+  return jax.nn.softmax(vgg.apply(variables, normalise(images / 255.0), train=False))
 
 
 def inputs(split: Split, lesions: np.ndarray, config: ClassifyConfig) -> np.ndarray:

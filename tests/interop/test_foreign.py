@@ -45,18 +45,21 @@ def test_a_unet_to_pytorch_computes_the_same(torch_networks, draw, outputs, imag
   near('U-Net out', outputs(network, variables, images), torch_networks.apply(theirs, images))
 
 
+@pytest.mark.parametrize('norm', ['', 'batch'], ids=['plain', 'batch norm'])
 @pytest.mark.parametrize(('head', 'pooled'), [('classic', 2), ('pooled', 1)])
-def test_vgg16_from_and_to_torchvision_computes_the_same(torch_networks, draw, outputs, tmp_path, head, pooled):
+def test_vgg16_from_and_to_torchvision_computes_the_same(torch_networks, draw, outputs, tmp_path, head, pooled, norm):
   images = np.random.default_rng(1).uniform(-2, 2, (2, 64, 64, 3)).astype(np.float32)
-  network, shape = VGG16(5, width=4, hidden=16, head=head), (1, 64, 64, 3)
-  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=pooled))
+  network, shape = VGG16(5, width=4, hidden=16, head=head, norm=norm), (1, 64, 64, 3)
+  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=pooled, norm=bool(norm)))
   taken = foreign.vgg16(save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs)), network, shape)
   assert taken.report['at_random'] == {} and taken.report['unused'] == []
-  near(f'VGG16 in, {head}', outputs(network, taken.variables, images), torch_networks.apply(theirs, images))
+  assert taken.report['parameters'] == sum(x.numel() for x in theirs.parameters()) - bool(norm) * 4 * 66
+  near(f'VGG16 in, {head} {norm}', outputs(network, taken.variables, images), torch_networks.apply(theirs, images))
 
   variables = draw(network, shape)
-  theirs = torch_networks.put(theirs, foreign.outward(variables, names.vgg16(4)))
-  near(f'VGG16 out, {head}', outputs(network, variables, images), torch_networks.apply(theirs, images))
+  weights = foreign.outward(variables, names.vgg16(4, norm))
+  theirs = torch_networks.put(theirs, foreign.with_counters(foreign.with_zero_biases(weights) if norm else weights, 40))
+  near(f'VGG16 out, {head} {norm}', outputs(network, variables, images), torch_networks.apply(theirs, images))
 
 
 @pytest.mark.parametrize('form', ['{}/{}', '{0}/{0}/{1}:0', 'vgg16.{}.{}'])
@@ -78,6 +81,16 @@ def test_the_agents_trunk_takes_the_first_three_stages(torch_networks, tmp_path)
   assert list(trunk) == ['conv1_1', 'conv1_2', 'conv2_1', 'conv2_2', 'conv3_1', 'conv3_2', 'conv3_3']
   np.testing.assert_array_equal(trunk['conv3_3']['bias'], theirs.features[14].bias.detach().numpy())
   assert taken.report['unused'][:2] == ['classifier.0.bias', 'classifier.0.weight'] and len(taken.report['taken']) == 14
+
+
+def test_the_agents_trunk_takes_batch_norms_folded_into_its_convolutions(torch_networks, outputs, images, tmp_path):
+  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=1, norm=True))
+  trunk = VGG16Trunk(stages=3, width=4)
+  taken = foreign.vgg16(save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs)), trunk, SHAPE)
+  assert list(taken.variables) == ['params'] and len(taken.report['taken']) == 5 * 7
+  theirs.features = theirs.features[:23]  # To the ReLU after conv3_3.
+  ours = outputs(trunk, {'params': taken.variables['params']['trunk']}, images)
+  near('the trunk of a VGG16 with batch norm in', ours, torch_networks.apply(theirs.features, images))
 
 
 @pytest.fixture(scope='module')
@@ -164,6 +177,33 @@ def test_a_head_of_other_outputs_stays_as_it_is_and_that_is_said(unet_weights, t
     '  at random as before: 2 arrays (outc.conv.weight is 1x2x1x1, not 4x2x1x1)',
     '  of the file unused: 3 arrays (more, outc.conv.bias, outc.conv.weight)',
   ]
+
+
+@pytest.mark.parametrize(
+  ('norm', 'keras', 'says'),
+  [
+    ('', False, 'with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch, or weights of a VGG16 w'),
+    ('batch', False, "without batch normalisation, and nothing is loaded; give --config.model.vgg_norm='', or weights of a "),
+    ('batch', True, 'without batch normalisation, and nothing is loaded; give'),
+  ],
+)
+def test_a_vgg16_with_norms_into_one_without_or_the_reverse_is_refused(draw, tmp_path, norm, keras, says):
+  networks = {norm: VGG16(2, width=2, hidden=8, head='pooled', norm=norm) for norm in ('', 'batch')}
+  held = '' if norm else 'batch'
+  entries = names.keras_vgg16() if keras else names.vgg16(2, held)
+  weights = foreign.outward(draw(networks[held], SHAPE), entries)
+  assert f' is a VGG16 {says}' in refusal(weights, networks[norm], tmp_path, foreign.vgg16)
+  other = {'inc.double_conv.0.weight': np.zeros((2, 3, 3, 3), np.float32)}
+  assert 'features.0.weight is missing; ' in refusal(other, networks[norm], tmp_path, foreign.vgg16)
+
+
+def test_a_vgg16_with_norms_and_without_a_statistic_is_refused(draw, tmp_path):
+  network = VGG16(2, width=2, hidden=8, head='pooled', norm='batch')
+  weights = foreign.with_zero_biases(foreign.outward(draw(network, SHAPE), names.vgg16(2, 'batch')))
+  del weights['features.21.running_var']
+  assert 'of 71 arrays 1 are wrong: features.21.running_var is missing; ' in refusal(weights, network, tmp_path, foreign.vgg16)
+  trunk = VGG16Trunk(stages=3, width=2)
+  assert 'of 35 arrays 1 are wrong: features.21.running_var is' in refusal(weights, trunk, tmp_path, foreign.vgg16)
 
 
 def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_path):

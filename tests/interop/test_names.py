@@ -11,9 +11,18 @@ def parameters(network, shape):
   return set(trees.flatten(foreign.expected(network, shape)))
 
 
-@pytest.mark.parametrize('entries', [names.unet(), names.vgg16(4), names.keras_vgg16()], ids=['unet', 'vgg16', 'keras'])
-def test_each_of_ours_has_one_name(entries):
-  network, shape = (UNet(width=2), (1, 16, 16, 3)) if len(entries) > 60 else (VGG16(3, width=4, hidden=8), (1, 32, 32, 3))
+@pytest.mark.parametrize(
+  ('network', 'entries'),
+  [
+    (UNet(width=2), names.unet()),
+    (VGG16(3, width=4, hidden=8), names.vgg16(4)),
+    (VGG16(3, width=4, hidden=8, norm='batch'), names.vgg16(4, 'batch')),
+    (VGG16(3, width=4, hidden=8), names.keras_vgg16()),
+  ],
+  ids=['unet', 'vgg16', 'vgg16_bn', 'keras'],
+)
+def test_each_of_ours_has_one_name(network, entries):
+  shape = (1, 32, 32, 3)
   assert {entry.ours for entry in entries} == parameters(network, shape)
   assert len({entry.ours for entry in entries}) == len({entry.theirs for entry in entries}) == len(entries)
 
@@ -29,6 +38,15 @@ def test_names_of_vgg16_are_those_that_torchvision_publishes():
   convolutions = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # Configuration D without batch norm.
   layers = [*(f'features.{i}' for i in convolutions), *(f'classifier.{i}' for i in (0, 3, 6))]
   assert [entry.theirs for entry in names.vgg16(64)] == [f'{layer}.{part}' for layer in layers for part in ('weight', 'bias')]
+
+
+def test_names_of_vgg16_with_norms_are_those_that_torchvision_publishes(torch_networks):
+  convolutions = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)  # Of vgg16_bn.
+  found = [entry.theirs for entry in names.vgg16(64, 'batch')]
+  assert [name for name in found if name.endswith('.running_mean')] == [f'features.{i + 1}.running_mean' for i in convolutions]
+  theirs = set(torch_networks.VGG16(width=1, hidden=1, norm=True).state_dict())
+  biases = {f'features.{i}.bias' for i in convolutions}
+  assert set(found) == {name for name in theirs if not name.endswith(names.COUNTER)} - biases
 
 
 def test_names_of_vgg16_are_those_of_keras():

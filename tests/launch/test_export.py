@@ -30,6 +30,8 @@ SIZES = ((61, 90), (140, 50), (61, 90), (32, 32))  # Height and width; two image
 NO_OUTPUT = 'holds a pretrain run; give the --workdir of a segment or classify run'
 NEEDS = {'stablehlo': ('flatbuffers',), 'onnx': ('jax2onnx', 'onnxruntime'), 'safetensors': ('safetensors',)}
 
+NORMED = 'classify_normed'  # A classification by a VGG16 with batch normalisation.
+
 # In the folder of an export, with nothing of ours on the path: python - IMAGES RESULTS.
 DRIVER = """
 import sys, pathlib
@@ -66,6 +68,10 @@ def config(config_file):
   )
 
 
+def normed(config, **fields):
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, vgg_norm='batch', **fields))
+
+
 def fit_nothing(task, *arguments, **options):
   """The training loop, of steps that only count, from numbers of a network in use; compiling gradients takes a minute."""
   generator = np.random.default_rng(0)
@@ -95,14 +101,15 @@ def fit_nothing(task, *arguments, **options):
 
 @pytest.fixture(scope='module')
 def runs(config, compiling_fast, tmp_path_factory):
-  """The workdirs of a pre-training, a segmentation, which is evaluated, and a classification."""
+  """The workdirs of a pre-training, and of a segmentation and two classifications, which are evaluated."""
   home = tmp_path_factory.mktemp('runs')
   with compiling_fast(), pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
     patch.setattr(stages, 'fit', fit_nothing)
     for stage in ('pretrain', 'segment', 'classify'):
       getattr(stages, stage)(config, home / stage)
-    for stage in ('segment', 'classify'):
+    stages.classify(normed(config), home / NORMED)
+    for stage in ('segment', 'classify', NORMED):
       stages.evaluate(config, home / stage)
   return home
 
@@ -119,7 +126,8 @@ def exports(commands, runs, tmp_path_factory):
       done = commands.fork('export', f'--checkpoint={runs}/{stage}', f'--format={kind}', f'--out={out}', '--licence=CC-BY-4.0')
       assert done.returncode == 0, done.stderr
       step = json.loads((out / 'export.json').read_text())['step']
-      assert done.stdout.endswith(f'{stage}, step {step}: {kind} is in {out}, and what it is in {out}/MODEL_CARD.md\n')
+      told = f'step {step}: {kind} is in {out}, and what it is in {out}/MODEL_CARD.md\n'
+      assert done.stdout.endswith(f'{stage.removesuffix("_normed")}, {told}')
     return out
 
   return find
@@ -239,13 +247,14 @@ def test_a_program_segments_without_us_as_predict_does(exports, predicted, origi
   assert same and np.max(own) <= 1e-5
 
 
-def test_a_program_classifies_without_us(exports, originals, pictures, config, tmp_path):
-  done = elsewhere(exports('classify', 'stablehlo'), '-c', DRIVER, pictures, tmp_path / 'results.npz')
+@pytest.mark.parametrize('stage', ['classify', NORMED])
+def test_a_program_classifies_without_us(exports, originals, pictures, config, tmp_path, stage):
+  done = elsewhere(exports(stage, 'stablehlo'), '-c', DRIVER, pictures, tmp_path / 'results.npz')
   assert (done.returncode, done.stdout) == (0, '\n'), done.stderr
   found, (names, images) = files.read(tmp_path / 'results.npz'), seen(pictures, config.data.image_size)
-  expected, _ = originals('classify', images)
+  expected, _ = originals(stage, images)
   probabilities = np.stack([found[f'{name} probabilities'] for name in names])
-  print(f'stablehlo, classify: probabilities {np.abs(probabilities - expected).max():.1e}')
+  print(f'stablehlo, {stage}: probabilities {np.abs(probabilities - expected).max():.1e}')
   np.testing.assert_allclose(probabilities, expected, atol=1e-3)
   np.testing.assert_array_equal([found[f'{name} class'] for name in names], probabilities.argmax(-1))
 
@@ -272,7 +281,7 @@ def test_load_py_is_a_command_and_says_in_a_line_what_is_wrong(commands, exports
   assert not (tmp_path / 'other.npz').exists()
 
 
-@pytest.mark.parametrize('stage', ['segment', 'classify'])
+@pytest.mark.parametrize('stage', ['segment', 'classify', NORMED])
 def test_onnxruntime_computes_what_jax_does(exports, originals, pictures, config, stage):
   home = exports(stage, 'onnx')
   _, images = seen(pictures, config.data.image_size)
@@ -286,14 +295,14 @@ def test_onnxruntime_computes_what_jax_does(exports, originals, pictures, config
 
 
 @pytest.mark.parametrize('kind', ['npz', 'safetensors'])
-@pytest.mark.parametrize('stage', ['segment', 'classify'])
+@pytest.mark.parametrize('stage', ['segment', 'classify', NORMED])
 def test_pytorch_takes_the_weights(torch_networks, exports, originals, pictures, config, stage, kind):
   weights = files.read(exports(stage, kind) / f'weights.{kind}')
   model, (_, images) = config.model, seen(pictures, config.data.image_size)
   network = (
-    torch_networks.VGG16(2, width=model.vgg_width, hidden=model.vgg_hidden, pooled=1)
-    if stage == 'classify'
-    else torch_networks.UNet(width=model.unet_width)
+    torch_networks.UNet(width=model.unet_width)
+    if stage == 'segment'
+    else torch_networks.VGG16(2, width=model.vgg_width, hidden=model.vgg_hidden, pooled=1, norm=stage == NORMED)
   )
   theirs = torch_networks.put(network, weights)
   _, expected = originals(stage, images)
@@ -327,6 +336,17 @@ def test_weights_come_back_by_init_from_and_vgg_weights(exports, runs, config, c
   plan = stages.plan_classify(dataclasses.replace(config, model=model), tmp_path / 'run')
   assert equal(first_state(plan, compiling_fast).params, load(runs / 'classify').variables['params'])
   assert plan.imported['at_random'] == {} and len(plan.imported['taken']) == 32
+
+
+def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, config, compiling_fast, tmp_path):
+  weights, trained = exports(NORMED, 'npz') / 'weights.npz', load(runs / NORMED).variables
+  plan = stages.plan_classify(normed(config, vgg_weights=str(weights)), tmp_path / 'run')
+  state = first_state(plan, compiling_fast)
+  assert equal(state.params, trained['params']) and equal(state.batch_stats, trained['batch_stats'])
+  assert plan.imported['at_random'] == {} and plan.imported['unused'] == [] and len(plan.imported['taken']) == 5 * 13 + 6
+  whole = load(exports(NORMED, 'orbax'))
+  assert whole.config.model.vgg_norm == 'batch' and equal(whole.variables, trained)
+  assert trees.flatten(trained['batch_stats'])['trunk/conv5_3/norm/mean'].any()
 
 
 def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, compiling_fast, tmp_path, capsys):
@@ -391,6 +411,9 @@ def test_the_card_says_what_it_is(exports, config):
 
   card = (exports('classify', 'npz') / 'MODEL_CARD.md').read_text()
   assert '- says: a, b\n' in card and '| accuracy |' in card and 'torchvision.models.vgg16, with AdaptiveAvgPool2d(1)' in card
+  assert '- normalisation: none\n' in card
+  card = (exports(NORMED, 'npz') / 'MODEL_CARD.md').read_text()
+  assert '- normalisation: batch\n' in card and 'torchvision.models.vgg16_bn, with AdaptiveAvgPool2d(1)' in card
   card = (exports('pretrain', 'orbax') / 'MODEL_CARD.md').read_text()
   assert 'There are none: launch.evaluate was not run before the export.' in card
   assert 'it says nothing of an image until it is trained further' in card and '3 channels of the repaired image' in card
@@ -453,6 +476,16 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, ru
     ),
     (
       'classify',
+      ('--config.model.vgg_weights={vgg}', '--config.model.vgg_norm=batch'),
+      "is a VGG16 without batch normalisation, and nothing is loaded; give --config.model.vgg_norm=''",
+    ),
+    (
+      'reproduce',
+      ('--config.model.vgg_weights={normed}', '--config.model.vgg_norm='),
+      'is a VGG16 with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch',
+    ),
+    (
+      'classify',
       ('--config.model.vgg_weights=vgg16.h5',),
       'vgg16.h5 is neither .safetensors nor .npz; convert it, in Python with',
     ),
@@ -460,7 +493,8 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, ru
   ],
 )
 def test_weights_that_do_not_fit_begin_nothing(commands, exports, config_file, tmp_path, stage, flags, message):
-  places = {'npz': exports('segment', 'npz') / 'weights.npz', 'vgg': exports('classify', 'npz') / 'weights.npz'}
+  homes = {'npz': 'segment', 'vgg': 'classify', 'normed': NORMED}
+  places = {name: exports(stage, 'npz') / 'weights.npz' for name, stage in homes.items()}
   flags = [flag.format(**places, segment=exports('segment', 'orbax')) for flag in flags]
   base = (f'--config={config_file}', f'--workdir={tmp_path}/run', '--config.classify.input=image')
   done = commands.fork(stage, *base, *flags)

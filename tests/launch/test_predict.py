@@ -20,9 +20,9 @@ MANY = 80
 
 @pytest.fixture(scope='module')
 def trained(commands, config_file, tmp_path_factory):
-  """The workdirs of a segmentation and of a classification on it, both evaluated."""
+  """The workdirs of a segmentation and of a classification on it, with batch normalisation; both are evaluated."""
   home = tmp_path_factory.mktemp('trained')
-  for stage, *init in (('segment',), ('classify', f'--config.init_from={home}/segment')):
+  for stage, *init in (('segment',), ('classify', f'--config.init_from={home}/segment', '--config.model.vgg_norm=batch')):
     for command in (stage, 'evaluate'):
       commands.succeed(command, f'--config={config_file}', f'--workdir={home}/{stage}', *init)
   return home

@@ -30,6 +30,11 @@ def test_parameter_count_is_that_of_the_paper():
   assert count(abstract_params(VGG16(1000), 1, 224, 224, 3)) == 138_357_544
 
 
+def test_parameter_count_with_batch_normalisation_is_that_of_torchvision_less_the_biases_of_its_convolutions():
+  convolutions = 64 * (2 * 1 + 2 * 2 + 3 * 4 + 6 * 8)
+  assert count(abstract_params(VGG16(1000, norm='batch'), 1, 224, 224, 3)) == 138_365_992 - convolutions
+
+
 def test_a_small_hidden_width_makes_a_small_head():
   params = abstract_params(VGG16(3, width=16, hidden=32, head='pooled'), 1, 64, 64, 3)
   head = {name: params[name] for name in params if name != 'trunk'}
@@ -88,17 +93,23 @@ def test_initial_weights_keep_the_scale_of_activations():
   assert 0.2 < jnp.sqrt((result**2).mean()) < 5  # Thirteen layers of LeCun's scale would make it 0.01.
 
 
-def test_dropout_in_training_only_and_by_its_key(draw_variables):
-  model, x = VGG16(5, width=4, hidden=64, head='pooled'), images(1, 32, 32, 3)
-  variables = draw_variables(model, x)
+def test_dropout_in_training_only_and_by_each_images_key(draw_variables):
+  """The second hidden layer gives ones, and the scores are its units: dropped, or doubled."""
+  model, x = VGG16(64, width=4, hidden=64, head='pooled'), images(1, 16, 16, 3).repeat(256, 0)
+  params = draw_variables(model, x)['params']
+  ones = {'kernel': jnp.zeros((64, 64)), 'bias': jnp.ones(64)}
+  variables = {'params': {**params, 'hidden2': ones, 'logits': {'kernel': jnp.eye(64), 'bias': jnp.zeros(64)}}}
 
   @functools.partial(jax.jit, static_argnums=1)
-  def run(seed, train):
-    return model.apply(variables, x, train=train, rngs={'dropout': jax.random.key(seed)})
+  def run(keys, train):
+    return model.apply(variables, x, train=train, keys=keys)
 
-  assert np.array_equal(run(0, True), run(0, True))
-  assert not np.array_equal(run(0, True), run(1, True))
-  assert np.array_equal(run(0, False), run(1, False))
+  keys = jax.random.split(jax.random.key(0), len(x))
+  first, turned, still = run(keys, True), run(keys[::-1], True), run(keys, False)
+  assert set(np.unique(first)) == {0, 2} and first.mean() == pytest.approx(1, abs=0.03)
+  assert len(np.unique(first, axis=0)) == len(x)
+  np.testing.assert_array_equal(turned[::-1], first)
+  assert (still == 1).all()
 
 
 def test_bfloat16_computes_what_float32_does(draw_variables):

@@ -54,7 +54,7 @@ def test_it_learns_to_tell_red_from_dark(make_config, still, first, split, drive
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert still.evaluate(state) == {'accuracy': 1, 'balanced_accuracy': 1, 'auc': 1, 'score': 1}
   vgg = classify.network(make_config().model, 2)
-  whole, in_threes = (classify.predict(vgg, state.params, split.images, size) for size in (8, 3))
+  whole, in_threes = (classify.predict(vgg, state.params, {}, split.images, size) for size in (8, 3))
   np.testing.assert_allclose(whole.sum(1), np.ones(8), rtol=1e-5)
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_images_of_unknown_label_do_not_count(make_config, first, split, monkeyp
   held_out = dataclasses.replace(split.take(range(4)), labels=np.array([0, 1, -1, 1], np.int32))
   task = classify.build(make_config(), held_out, 2, STEPS, 1)
   planted = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-  monkeypatch.setattr(classify, 'predict', lambda vgg, params, images, size: planted[: len(images)])
+  monkeypatch.setattr(classify, 'predict', lambda vgg, params, batch_stats, images, size: planted[: len(images)])
   scores = task.evaluate(first)
   assert scores['score'] == scores['balanced_accuracy'] == 0.75
   assert scores['accuracy'] == pytest.approx(2 / 3)
