@@ -4,6 +4,7 @@ import functools
 import pathlib
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
@@ -128,6 +129,7 @@ def _silence_orbax() -> None:
   """Where Orbax fails, it says so to us; what it logs besides, and its threads complain of later, is of no use to the user."""
   noisy = ('orbax', 'asyncio', 'concurrent')
   logging.get_absl_handler().addFilter(lambda record: not any(name in record.pathname for name in noisy))
+  warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
   complain = sys.unraisablehook
 
   def unless_closed(report):
