@@ -49,6 +49,7 @@ def get_config(variant=''):
   c.classify.balanced = True
   c.classifier.optimizer, c.classifier.weight_decay, c.classifier.clip = 'adamw', 1e-4, 1.0
   c.classifier.schedule, c.classifier.warmup, c.classifier.learning_rate = 'cosine', 0.1, 1e-3
+  c.classifier.augment.brightness, c.classifier.augment.contrast, c.classifier.augment.hue = 0.2, 0.2, 0.05
   c.classifier.batch_size, c.classifier.patience = 16, 0
   c.classifier.steps, c.classifier.epochs = 600, None
 
