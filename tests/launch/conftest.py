@@ -29,7 +29,7 @@ def get_config():
 
 # Runs launch scripts, each in a fork of its own, so that Python starts and imports once for many commands.
 FORKS = """
-import json, os, runpy, sys, tempfile
+import json, os, runpy, signal, sys, tempfile
 import ahm_jax.grid, launch.app
 for line in sys.stdin:
   stage, *flags = json.loads(line)
@@ -37,6 +37,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
       os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+      signal.alarm(500)
       sys.argv = ['launch/' + stage + '.py', *flags]
       code = 0
       try:
@@ -70,19 +71,13 @@ class Commands:
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     return subprocess.Popen(command, cwd=ROOT, env=self.environment, **pipes | options)
 
-  def run(self, stage: str, *flags) -> subprocess.CompletedProcess:
-    """A command that has ended."""
-    process = self.start(stage, *flags)
-    out, err = process.communicate(timeout=500)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
   def succeed(self, stage: str, *flags) -> subprocess.CompletedProcess:
     done = self.run(stage, *flags)
     assert done.returncode == 0, done.stderr
     return done
 
-  def fork(self, stage: str, *flags) -> subprocess.CompletedProcess:
-    """As `run`, and much faster, for commands that end before JAX computes."""
+  def run(self, stage: str, *flags) -> subprocess.CompletedProcess:
+    """A command that has ended; 500 s are the most that it may take."""
     if self._forks is None:
       pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL, 'text': True}
       self._forks = subprocess.Popen([sys.executable, '-c', FORKS], cwd=ROOT, env=self.environment, **pipes)

@@ -19,7 +19,7 @@ def test_a_wrong_command_is_refused_with_one_line_and_exit_code_2(commands, tmp_
 
 @pytest.mark.parametrize('stage', STAGES)
 def test_help_says_what_the_command_does_and_takes(commands, stage):
-  done = commands.fork(stage, '--help')
+  done = commands.run(stage, '--help')
   assert (done.returncode, done.stderr) == (0, '')
   assert f'\n  python -m launch.{stage} --config=' in done.stdout
   assert ('\n  --coordinator=HOST:PORT ' in done.stdout) == (stage in ('pretrain', 'segment', 'classify'))
@@ -28,7 +28,7 @@ def test_help_says_what_the_command_does_and_takes(commands, stage):
 
 
 def test_benchmark_has_flags_of_its_own(commands, tmp_path):
-  done = commands.fork('benchmark', '--help')
+  done = commands.run('benchmark', '--help')
   assert (done.returncode, done.stderr) == (0, '')
   assert '\n  python -m launch.benchmark --out=' in done.stdout and '--only=NAME' in done.stdout
   for flags, message in (
@@ -36,7 +36,7 @@ def test_benchmark_has_flags_of_its_own(commands, tmp_path):
     ((f'--out={tmp_path / "no" / "b.json"}',), 'there is no folder'),
     ((f'--out={tmp_path / "b.json"}', '--only=unet_train,unets'), "--only names 'unets'; the workloads are unet_train,"),
   ):
-    done = commands.fork('benchmark', *flags)
+    done = commands.run('benchmark', *flags)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
   assert not list(tmp_path.iterdir())
 
@@ -93,7 +93,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(('command', 'message'), REFUSED, ids=[' '.join(command) for command, _ in REFUSED])
 def test_a_command_is_refused_before_anything_is_written(commands, command, message, tmp_path):
-  done = commands.fork(*command, f'--workdir={tmp_path / "run"}')
+  done = commands.run(*command, f'--workdir={tmp_path / "run"}')
   assert done.returncode == 2
   assert done.stdout == ''
   assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
@@ -102,5 +102,5 @@ def test_a_command_is_refused_before_anything_is_written(commands, command, mess
 
 
 def test_a_missing_workdir_is_refused(commands):
-  done = commands.fork(*PRETRAIN)
+  done = commands.run(*PRETRAIN)
   assert (done.returncode, done.stderr) == (2, 'error: --workdir is missing; see --help\n')

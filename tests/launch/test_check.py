@@ -24,7 +24,7 @@ def digests(root) -> dict:
 
 
 def check(commands, root, workdir, *flags):
-  return commands.fork(*CHECK, f'--config.data.root={root}', f'--workdir={workdir}', *flags)
+  return commands.run(*CHECK, f'--config.data.root={root}', f'--workdir={workdir}', *flags)
 
 
 class Page(html.parser.HTMLParser):
@@ -154,17 +154,17 @@ def test_wrong_usage_ends_with_2(commands, sound, tmp_path):
   ):
     done = check(commands, root, workdir)
     assert (done.returncode, done.stdout) == (2, '') and message in done.stderr and done.stderr.count('\n') == 1
-  assert commands.fork('segment', '--config=configs/smoke.py', '--check', f'--workdir={tmp_path}').returncode == 2
+  assert commands.run('segment', '--config=configs/smoke.py', '--check', f'--workdir={tmp_path}').returncode == 2
   assert not (tmp_path / 'run').exists() and not (sound / 'check.json').exists()
 
 
 def test_help_says_it(commands):
-  text = commands.fork('prepare_data', '--help').stdout
+  text = commands.run('prepare_data', '--help').stdout
   assert '--check ' in text and 'Exit code 3 where one of the findings is an error' in text
 
 
 def test_phantoms_are_checked_too(commands, tmp_path):
-  done = commands.fork('prepare_data', '--config=configs/smoke.py', f'--workdir={tmp_path}', '--check')
+  done = commands.run('prepare_data', '--config=configs/smoke.py', f'--workdir={tmp_path}', '--check')
   assert done.returncode == 0, done.stdout + done.stderr
   assert done.stdout.startswith('phantom: 104 images\n')
 

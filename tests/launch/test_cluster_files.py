@@ -27,14 +27,14 @@ def test_the_kubernetes_jobs_command_is_understood_and_its_counts_agree(commands
   assert args[-1] == '--process=$(JOB_COMPLETION_INDEX)' and spec['completionMode'] == 'Indexed'
   assert {mount['name'] for mount in container['volumeMounts']} == {volume['name'] for volume in pod['volumes']}
   module = container['command'][-1].removeprefix('launch.')
-  done = commands.fork(module, *args[:-1], f'--process={spec["completions"]}')  # All is well but this: no pod has that number.
+  done = commands.run(module, *args[:-1], f'--process={spec["completions"]}')  # All is well but this: no pod has that number.
   assert f'--process={spec["completions"]} is none of' in done.stderr
 
 
 def test_the_command_that_the_slurm_file_gives_is_understood(commands):
   text = SBATCH.read_text().replace('\\\n#', '')
   stage, flags = re.search(r'#   sbatch launch/slurm\.sbatch (\w+) (.+)\n', text).groups()
-  done = commands.fork(stage, *flags.split(), '--coordinator=auto')
+  done = commands.run(stage, *flags.split(), '--coordinator=auto')
   assert 'finds no SLURM step' in done.stderr
 
 

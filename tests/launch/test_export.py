@@ -123,7 +123,7 @@ def exports(commands, runs, tmp_path_factory):
     installed(kind)
     out = home / f'{stage}_{kind}'
     if not out.exists():
-      done = commands.fork('export', f'--checkpoint={runs}/{stage}', f'--format={kind}', f'--out={out}', '--licence=CC-BY-4.0')
+      done = commands.run('export', f'--checkpoint={runs}/{stage}', f'--format={kind}', f'--out={out}', '--licence=CC-BY-4.0')
       assert done.returncode == 0, done.stderr
       step = json.loads((out / 'export.json').read_text())['step']
       told = f'step {step}: {kind} is in {out}, and what it is in {out}/MODEL_CARD.md\n'
@@ -162,7 +162,7 @@ def tree(folder):
 def predicted(commands, runs, pictures, tmp_path_factory):
   """What launch.predict makes of the pictures, by the segmentation run itself."""
   out = tmp_path_factory.mktemp('predicted') / 'out'
-  done = commands.fork('predict', f'--checkpoint={runs}/segment', f'--images={pictures}', f'--out={out}', '--probabilities')
+  done = commands.run('predict', f'--checkpoint={runs}/segment', f'--images={pictures}', f'--out={out}', '--probabilities')
   assert done.returncode == 0, done.stderr
   return out
 
@@ -187,7 +187,7 @@ def originals(runs, compiling_fast):
 
 def test_an_orbax_export_predicts_to_the_byte(commands, exports, predicted, pictures, tmp_path):
   flags = (f'--checkpoint={exports("segment", "orbax")}', f'--images={pictures}', f'--out={tmp_path}/out', '--probabilities')
-  done = commands.fork('predict', *flags)
+  done = commands.run('predict', *flags)
   assert done.returncode == 0, done.stderr
   ours, theirs = tree(tmp_path / 'out'), tree(predicted)
   assert ours.keys() == theirs.keys() and len([name for name in ours if name.startswith('masks/')]) == len(SIZES)
@@ -199,7 +199,7 @@ def test_an_orbax_export_predicts_to_the_byte(commands, exports, predicted, pict
 
 def test_an_export_is_exported_again_with_its_scores(commands, exports, tmp_path):
   first, again = exports('segment', 'orbax'), tmp_path / 'again'
-  done = commands.fork('export', f'--checkpoint={first}', '--format=npz', f'--out={again}')
+  done = commands.run('export', f'--checkpoint={first}', '--format=npz', f'--out={again}')
   assert done.returncode == 0, done.stderr
   direct = files.read(exports('segment', 'npz') / 'weights.npz')
   found = files.read(again / 'weights.npz')
@@ -270,7 +270,7 @@ def test_load_py_is_a_command_and_says_in_a_line_what_is_wrong(commands, exports
   assert (again.returncode, again.stderr.count('\n')) == (2, 1) and 'a file that is not there yet' in again.stderr
 
   flags = (f'--checkpoint={runs}/segment', '--format=stablehlo', f'--out={tmp_path}/cuda', '--platforms=cuda')
-  assert commands.fork('export', *flags).returncode == 0
+  assert commands.run('export', *flags).returncode == 0
   assert '- platforms: cuda\n' in (tmp_path / 'cuda/MODEL_CARD.md').read_text()
   done = elsewhere(tmp_path / 'cuda', 'load.py', tmp_path / 'images.npy', tmp_path / 'other.npz')
   line = 'error: this program is for cuda, and not for cpu; set JAX_PLATFORMS, or export it for that\n'
@@ -447,7 +447,7 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, ru
     (wide / 'run.json').write_text((wide / 'run.json').read_text().replace('"unet_width": 4', '"unet_width": 8'))
   before = tree(runs)
   flags = [flag.format(runs=runs, wide=wide, npz=exports('segment', 'npz')) for flag in flags]
-  done = commands.fork('export', f'--checkpoint={runs}/segment', '--format=npz', f'--out={tmp_path}/out', *flags)
+  done = commands.run('export', f'--checkpoint={runs}/segment', '--format=npz', f'--out={tmp_path}/out', *flags)
   assert (done.returncode, done.stdout) == (2, ''), done.stderr
   assert message in done.stderr and done.stderr.count('\n') == 1
   assert tree(runs) == before and {path.name for path in tmp_path.iterdir()} <= {'wide'}
@@ -497,15 +497,15 @@ def test_weights_that_do_not_fit_begin_nothing(commands, exports, config_file, t
   places = {name: exports(stage, 'npz') / 'weights.npz' for name, stage in homes.items()}
   flags = [flag.format(**places, segment=exports('segment', 'orbax')) for flag in flags]
   base = (f'--config={config_file}', f'--workdir={tmp_path}/run', '--config.classify.input=image')
-  done = commands.fork(stage, *base, *flags)
+  done = commands.run(stage, *base, *flags)
   assert done.returncode == 2, done.stderr
   assert message in done.stderr and done.stderr.count('\n') == 1
   assert not (tmp_path / 'run').exists()
 
 
 def test_help_and_missing_flags(commands):
-  done = commands.fork('export', '--help')
+  done = commands.run('export', '--help')
   assert (done.returncode, done.stderr) == (0, '')
   assert '\n  python -m launch.export --checkpoint=' in done.stdout and max(map(len, done.stdout.splitlines())) <= 130
-  done = commands.fork('export', '--checkpoint=x', '--format=npz')
+  done = commands.run('export', '--checkpoint=x', '--format=npz')
   assert (done.returncode, done.stderr) == (2, 'error: --out is missing; see --help\n')

@@ -91,7 +91,7 @@ def test_an_agent_metric_without_a_value_is_null(commands, config_file, grid):
   path = workdir / 'pretrain/ahm/seed0/evaluation.json'
   agent = read(path)
   path.write_text(json.dumps(agent | {'border_lift': None}))
-  done = commands.fork('reproduce', f'--config={config_file}', f'--workdir={workdir}')
+  done = commands.run('reproduce', f'--config={config_file}', f'--workdir={workdir}')
   assert done.returncode == 0, done.stderr
   assert read(workdir / 'results.json')['agent']['ahm'] == {name: agent[name] for name in AGENT} | {'border_lift': None}
   assert 'border lift' not in next(line for line in done.stdout.splitlines() if line.startswith('ahm: '))
@@ -103,8 +103,19 @@ def evaluations(workdir):
   return {path: path.stat().st_mtime_ns for path in workdir.glob('*/**/evaluation.json')}
 
 
+FEW = ('scratch', 'uniform')  # Inits that share what they train with the grid of the fixture, and no more than they need.
+
+
+def assert_equal_as_far(results, whole):
+  """What the inits FEW found is what they found in the whole grid."""
+  assert [cell['init'] for cell in results['cells']] == list(FEW)
+  for part in ('cells', 'pretrainings'):
+    assert results[part] == [item for item in whole[part] if item['init'] in FEW]
+  assert results['agent'] == {name: values for name, values in whole['agent'].items() if name in FEW}
+
+
 def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_file, grid, tmp_path):
-  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}')
+  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.inits={FEW}')
   process = commands.start(*command, start_new_session=True)
   deadline = time.monotonic() + 200
   checkpoints = tmp_path / 'pretrain/uniform/seed0/checkpoints'
@@ -118,11 +129,11 @@ def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_
   assert not (tmp_path / 'results.json').exists()
 
   commands.succeed(*command)
-  assert read(tmp_path / 'results.json') == read(grid[0] / 'results.json')
+  assert_equal_as_far(read(tmp_path / 'results.json'), read(grid[0] / 'results.json'))
   assert finished.items() <= evaluations(tmp_path).items()
 
   finished = evaluations(tmp_path)
-  assert len(finished) == 8  # Of three inits: two pre-trainings, three segmentations, three classifications.
+  assert len(finished) == 5  # Of two inits: a pre-training, two segmentations, two classifications.
   commands.succeed(*command, '--config.grid.seeds=(0,1)', '--config.grid.inits=("scratch",)')
   assert finished.items() <= evaluations(tmp_path).items()
   cells = read(tmp_path / 'results.json')['cells']
@@ -144,7 +155,7 @@ def test_another_split_is_scored_without_training_again(commands, config_file, g
 
 
 def test_too_many_labels_are_refused_before_any_training(commands, config_file, tmp_path):
-  done = commands.fork('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', '--config.grid.labels=(6,60)')
+  done = commands.run('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', '--config.grid.labels=(6,60)')
   assert done.returncode == 2
   assert done.stderr == (
     'error: 60 labelled training images are asked for, but only 10 of 12 have a mask; lower config.data.labels '
@@ -154,24 +165,25 @@ def test_too_many_labels_are_refused_before_any_training(commands, config_file, 
 
 
 def test_two_processes_share_the_cells_and_find_what_one_finds(commands, config_file, grid, tmp_path):
-  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}')
+  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.inits={FEW}')
   both = [commands.start(*command) for _ in range(2)]
   said = [process.communicate(timeout=500) for process in both]
   assert [process.returncode for process in both] == [0, 0], said
-  assert read(tmp_path / 'results.json') == read(grid[0] / 'results.json')
+  assert_equal_as_far(read(tmp_path / 'results.json'), read(grid[0] / 'results.json'))
   trained = [len([line for line in err.splitlines() if '100%' in line]) for _, err in said]
-  assert sum(trained) == 8  # Two pre-trainings, three segmentations, three classifications: each in one process only.
+  assert sum(trained) == 5  # A pre-training, two segmentations, two classifications: each in one process only.
 
 
 def test_an_init_may_change_fields(commands, config_file, grid, tmp_path):
   init = 'uniform:mask_ratio=0.4+patch_size=16'
-  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.inits=("scratch","{init}")')
+  flags = (f'--config.grid.inits=("scratch","{init}")', '--config.grid.classify=False')
+  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', *flags)
   held = read(tmp_path / f'pretrain/{init}/seed0/run.json')['config']['masking']
   assert (held['strategy'], held['mask_ratio'], held['patch_size']) == ('uniform', 0.4, 16)
   results = read(tmp_path / 'results.json')
   assert [row['init'] for row in results['summary']] == ['scratch', init]
   assert results['agent'][init]['mask_ratio'] == pytest.approx(0.4, abs=0.15)
-  assert results['cells'][0] == read(grid[0] / 'results.json')['cells'][0]
+  assert results['cells'][0].items() <= read(grid[0] / 'results.json')['cells'][0].items()
   assert init in (tmp_path / 'report.html').read_text()
 
 
@@ -204,6 +216,6 @@ def test_cells_from_elsewhere_are_compared_and_not_run_again(commands, config_fi
 def test_results_that_do_not_belong_to_the_grid_are_refused(commands, config_file, grid, tmp_path, change, said):
   path = tmp_path / 'results.json'
   path.write_text(json.dumps(read(grid[0] / 'results.json') | change))
-  done = commands.fork('reproduce', f'--config={config_file}', f'--workdir={tmp_path / "run"}', f'--config.grid.results={path}')
+  done = commands.run('reproduce', f'--config={config_file}', f'--workdir={tmp_path / "run"}', f'--config.grid.results={path}')
   assert done.returncode == 2 and done.stderr.startswith(f'error: {path}, in config.grid.results,') and said in done.stderr
   assert not (tmp_path / 'run' / 'run.json').exists()

@@ -185,9 +185,9 @@ def test_the_classifier_sees_all_classes_as_lesion(runs, tmp_path):
 
 def test_a_command_takes_the_classes_as_a_flag(commands, runs, tmp_path):
   flags = ['--config=configs/folder.py', f'--workdir={tmp_path}', f'--config.data.root={runs.home / "folder"}']
-  done = commands.fork('prepare_data', *flags, '--config.data.mask_classes=disc,square,bar')
+  done = commands.run('prepare_data', *flags, '--config.data.mask_classes=disc,square,bar')
   assert (done.returncode, done.stderr) == (0, '')
-  done = commands.fork('prepare_data', *flags)
+  done = commands.run('prepare_data', *flags)
   assert done.returncode == 2 and 'is not binary' in done.stderr
 
 

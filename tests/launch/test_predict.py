@@ -174,16 +174,16 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, trained, fo
   before = files(trained), files(folder)
   flags = [flag.format(trained=trained, folder=folder, wide=tmp_path / 'wide', deep=tmp_path / 'deep') for flag in flags]
   base = (f'--checkpoint={trained}/segment', f'--images={folder}/images', f'--out={tmp_path}/out')
-  done = commands.fork('predict', *base, *flags)
+  done = commands.run('predict', *base, *flags)
   assert (done.returncode, done.stdout) == (2, ''), done.stderr
   assert message in done.stderr and done.stderr.count('\n') == 1
   assert not (tmp_path / 'out').exists() and (files(trained), files(folder)) == before
 
 
 def test_help_and_missing_flags(commands):
-  done = commands.fork('predict', '--help')
+  done = commands.run('predict', '--help')
   assert (done.returncode, done.stderr) == (0, '')
   assert '\n  python -m launch.predict --checkpoint=' in done.stdout and '\n  --tile=PIXELS ' in done.stdout
   assert max(map(len, done.stdout.splitlines())) <= 130
-  done = commands.fork('predict', '--images=x')
+  done = commands.run('predict', '--images=x')
   assert (done.returncode, done.stderr) == (2, 'error: --checkpoint is missing; see --help\n')

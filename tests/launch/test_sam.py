@@ -167,7 +167,7 @@ def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
 )
 def test_wrong_flags(commands, config_file, trained, weights, flags, said):
   before = sorted(trained.rglob('*'))
-  done = commands.fork('evaluate', *evaluate_flags(config_file, trained, weights, **flags))
+  done = commands.run('evaluate', *evaluate_flags(config_file, trained, weights, **flags))
   assert (done.returncode, done.stdout) == (2, '')
   assert done.stderr.startswith(said) and done.stderr.count('\n') == 1
   assert sorted(trained.rglob('*')) == before
@@ -178,13 +178,13 @@ def test_runs_of_other_stages(commands, config_file, trained, weights, tmp_path,
   (tmp_path / 'other').mkdir()
   held = json.loads((trained / 'run.json').read_text())
   (tmp_path / 'other/run.json').write_text(json.dumps(held | {'stage': stage}))
-  done = commands.fork('evaluate', *evaluate_flags(config_file, tmp_path / 'other', weights, comparator='sam'))
+  done = commands.run('evaluate', *evaluate_flags(config_file, tmp_path / 'other', weights, comparator='sam'))
   assert done.returncode == 2
   assert done.stderr == f'error: {tmp_path}/other holds a {stage} run; give the --workdir of a segment run\n'
 
 
 def test_help_says_how(commands):
-  done = commands.fork('evaluate', '--help')
+  done = commands.run('evaluate', '--help')
   assert done.returncode == 0
   for flag in ('--comparator=', '--sam_checkpoint=', '--sam_prompt=', '--sam_prompt_from=', '--sam_margin='):
     assert f'\n  {flag}' in done.stdout

@@ -137,7 +137,7 @@ def test_another_split_can_be_scored(runs, commands, config_file, tmp_path):
 
 def refused(commands, stage, config_file, workdir, *flags):
   """The one line that a command is refused with; nothing was trained."""
-  done = commands.fork(stage, f'--config={config_file}', f'--workdir={workdir}', *flags)
+  done = commands.run(stage, f'--config={config_file}', f'--workdir={workdir}', *flags)
   assert done.returncode == 2, done
   assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
   assert not (workdir / 'checkpoints').exists() and not (workdir / 'run.json').exists()
@@ -168,10 +168,10 @@ def test_init_from_a_run_of_another_width_is_refused(commands, config_file, tmp_
 def test_a_workdir_with_a_run_of_another_config_is_refused(commands, config_file, runs):
   workdir = runs['pretrain'].workdir
   before = (workdir / 'metrics.jsonl').read_text(), (workdir / 'run.json').read_text()
-  done = commands.fork('pretrain', f'--config={config_file}', f'--workdir={workdir}', '--config.masking.mask_ratio=0.5')
+  done = commands.run('pretrain', f'--config={config_file}', f'--workdir={workdir}', '--config.masking.mask_ratio=0.5')
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert 'config.masking.mask_ratio = 0.6, and this one has 0.5' in done.stderr
-  done = commands.fork('segment', f'--config={config_file}', f'--workdir={workdir}')
+  done = commands.run('segment', f'--config={config_file}', f'--workdir={workdir}')
   assert done.returncode == 2 and 'holds a pretrain run, not a segment run' in done.stderr
   assert before == ((workdir / 'metrics.jsonl').read_text(), (workdir / 'run.json').read_text())
 
@@ -266,7 +266,7 @@ def test_a_folder_is_refused_by_naming_what_is_wrong(commands, config_file, own_
 
 def prepared(commands, root, workdir, *flags):
   flags = (f'--config.data.root={root}', '--config.data.image_size=32', f'--workdir={workdir}', *flags)
-  done = commands.fork('prepare_data', '--config=configs/folder.py', *flags)
+  done = commands.run('prepare_data', '--config=configs/folder.py', *flags)
   assert (done.returncode, done.stderr) == (0, '')
   return done.stdout.splitlines()
 
