@@ -115,7 +115,8 @@ def assert_equal_as_far(results, whole):
 
 
 def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_file, grid, tmp_path):
-  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.inits={FEW}')
+  wider = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}')
+  command = (*wider, f'--config.grid.inits={FEW}')
   process = commands.start(*command, start_new_session=True)
   deadline = time.monotonic() + 200
   checkpoints = tmp_path / 'pretrain/uniform/seed0/checkpoints'
@@ -134,7 +135,7 @@ def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_
 
   finished = evaluations(tmp_path)
   assert len(finished) == 5  # Of two inits: a pre-training, two segmentations, two classifications.
-  commands.succeed(*command, '--config.grid.seeds=(0,1)', '--config.grid.inits=("scratch",)')
+  commands.succeed(*wider, '--config.grid.seeds=(0,1)', '--config.grid.inits=("scratch",)')
   assert finished.items() <= evaluations(tmp_path).items()
   cells = read(tmp_path / 'results.json')['cells']
   assert [(cell['init'], cell['seed']) for cell in cells] == [('scratch', 0), ('scratch', 1)]
