@@ -147,6 +147,8 @@ def compare(what: str, stage: str, held: dict, config: Config, free: tuple[str, 
     UserError: it does.
   """
   old, new = (_flatten(json.loads(json.dumps(to_dict(item)))) for item in (from_config_dict(held), config))
+  if stage == 'reproduce' and not old['grid.classify']:
+    free += _CLASSIFIER  # Nothing was classified yet.
   for name in dict.fromkeys([*new, *old]):
     is_free = any(name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage], *free))
     if not is_free and old.get(name) != new.get(name):

@@ -84,6 +84,16 @@ def test_what_the_classifier_is_matters_to_it_alone(tmp_path):
       claim(tmp_path / stage, stage, other)
 
 
+def test_a_grid_that_has_not_classified_yet_is_free_to_choose_how(tmp_path):
+  other = change(Config(), model={'vgg_norm': 'batch'}, classifier={'steps': 7})
+  claim(tmp_path, 'reproduce', change(Config(), grid={'classify': False}))
+  with pytest.raises(UserError, match=r'config\.model\.unet_width'):
+    claim(tmp_path, 'reproduce', change(other, model={'unet_width': 3}))
+  claim(tmp_path, 'reproduce', other)
+  with pytest.raises(UserError, match=r'config\.model\.vgg_norm'):
+    claim(tmp_path, 'reproduce', Config())
+
+
 def test_classes_of_masks_are_part_of_every_run_but_a_pre_training(tmp_path):
   folder = {'name': 'folder', 'root': 'mine'}
   one, other = (change(Config(), data=folder | {'mask_classes': names}) for names in (('disc', 'cup'), ('cup', 'disc')))
