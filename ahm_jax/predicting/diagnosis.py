@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax import checkpoint, checkpoint_files, rundir, stages
+from ahm_jax import checkpoint_files
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
-from ahm_jax.interop.trained import Trained, checked
+from ahm_jax.interop.source import load
 from ahm_jax.predicting.model import Segmenter
 from ahm_jax.training import classify
 
@@ -47,17 +47,10 @@ def load_classifier(path: Path, segmenter: Segmenter) -> Classifier:
   Raises:
     UserError: it holds no such run, one of images of another size than the segmenter's, or weights that do not fit its config.
   """
-  path = Path(path).expanduser()
-  _, config = rundir.read(path, ('classify',))
+  trained = load(path, ('classify',), '--classifier')
+  config, variables = trained.config, trained.variables
   for name in ('image_size', 'channels'):
     own, other = getattr(config.data, name), getattr(segmenter, name)
     if own != other:
       raise UserError(f'--classifier={path} was trained with config.data.{name}={own}, and {segmenter.path} with {other}')
-  best = checkpoint.load_variables(path, best=True)
-  names = stages.diagnoses(config, path)
-  outputs = best['params']['logits']['bias'].shape[0]
-  if len(names) != outputs:
-    raise UserError(f'--classifier={path} tells {outputs} classes apart, but its data has {len(names)} now; give it its own')
-  variables = {part: best[part] for part in ('params', 'batch_stats')}
-  checked(Trained(path, 'classify', config, 0, variables, names))
-  return Classifier(config, names, best['params'], best['batch_stats'])
+  return Classifier(config, trained.class_names, variables['params'], variables.get('batch_stats', {}))

@@ -296,15 +296,14 @@ class _Line:
     self._pending.append(work)
     if isinstance(found, str):
       work.problem, work.whole = found, True
-      self._add(None, None)  # As if it could be read, for the images after it.
+      self._add(None, 0)  # Its place stays empty, and those after it keep theirs.
       return
     for item in found:
       for index, window in enumerate(item.view.windows()):
         self._add(_Spot(work, item, index), window)
 
-  def _add(self, spot: _Spot | None, window: np.ndarray | None) -> None:
-    if window is not None:
-      self._batch[len(self._spots)] = window
+  def _add(self, spot: _Spot | None, window: np.ndarray | int) -> None:
+    self._batch[len(self._spots)] = window
     self._spots.append(spot)
     if len(self._spots) == self._batch_size:
       self._dispatch()

@@ -170,6 +170,26 @@ def test_an_image_that_was_mended_is_tried_again(segmenter, images, tmp_path):
   assert files(out) == files(whole)
 
 
+class Lightness:
+  """A classifier whose probability of 'light' is the mean of what it sees."""
+
+  class_names, digest = ('dark', 'light'), ''
+
+  def probabilities(self, images, lesions):
+    light = np.float32(images.mean((1, 2, 3)) / 255)
+    return np.stack([1 - light, light], -1)
+
+
+def test_a_bad_file_leaves_the_diagnoses_of_others_theirs(segmenter, images, tmp_path):
+  predict(segmenter, images, tmp_path / 'whole', HALF, Lightness(), batch_size=3)
+  (images / 'b.png').write_bytes(b'nothing')
+  assert predict(segmenter, images, tmp_path / 'out', HALF, Lightness(), batch_size=3) == (6, 1)
+  whole, found = (table(tmp_path / name) for name in ('whole', 'out'))
+  assert len({row['class_probability_light'] for row in whole.values()}) == 7
+  del whole['b.png'], found['b.png']
+  assert found == whole
+
+
 def test_cells_that_a_spreadsheet_would_run_are_escaped(segmenter, images, tmp_path):
   (images / 'a.png').rename(images / '=cmd().png')
   predict(segmenter, images, tmp_path / 'out', HALF)
