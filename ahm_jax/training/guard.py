@@ -20,8 +20,8 @@ def guarded(step: Step) -> Step:
 
   def run(state: TrainState, batch, key):
     new, metrics = step(state, batch, key)
-    # Of all devices: they must agree. Besides, XLA on CPU would write what comes before a collective once, and not again for
-    # each array of the state, of which it makes programs that take minutes to compile.
+    # Of all devices, which must agree. Besides, XLA on CPU repeats the tests of all arrays in the kernel of each, which takes
+    # minutes to compile, unless a collective stands between.
     sound = lax.pmin(jnp.isfinite(metrics['loss']) & _is_finite(new), DEVICES)
     kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, state)
     return kept._replace(step=new.step), {**metrics, SKIPPED: 1.0 - sound}
