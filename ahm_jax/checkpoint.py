@@ -1,7 +1,8 @@
 """The only Orbax: a run's checkpoints, of which the last two and the best are kept."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from ahm_jax import checkpoint_files as files
-from ahm_jax import processes
+from ahm_jax import processes, trees
 from ahm_jax.errors import UserError
 from ahm_jax.interruption import Stopped
 from ahm_jax.training.state import TrainState
@@ -138,6 +139,9 @@ class Checkpoints:
     Args:
       target: shapes, dtypes and shardings that the state is to have (`parallel.abstract`); the devices need not be those it was
         saved from.
+
+    Raises:
+      UserError: what was saved has other shapes.
     """
     return self._restore(self._manager.latest_step(), target)
 
@@ -148,7 +152,23 @@ class Checkpoints:
   def _restore(self, step: int | None, target: TrainState) -> TrainState:
     self._manager.wait_until_finished()
     step = processes.from_first(0 if step is None else step)  # A shared file system may show others an older list.
+    home = files.directory(self.workdir) / str(step)
+    with _named(home):
+      problem = trees.misfit(files.shapes(home), target)
+    if problem:
+      raise UserError(f'{home}: {problem}; a checkpoint and run.json of one run belong together')
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+
+
+@contextlib.contextmanager
+def _named(home: Path) -> Iterator[None]:
+  """Says which checkpoint it is that is damaged."""
+  try:
+    yield
+  except files.Damaged as problem:
+    raise UserError(
+      f"{home}: the checkpoint {problem}; give that run's own command again, which goes on from the one before it"
+    ) from problem
 
 
 def latest_step(workdir: Path) -> int:
@@ -173,15 +193,14 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
   homes = [home for home in homes if (home / files.METRICS).is_dir()]  # One without was being deleted.
   if not homes:
     raise UserError(f'{workdir} holds no checkpoint; give the directory of a run that has saved one')
-  home = homes[-1]
-  try:
-    if best:
-      home = max(reversed(homes), key=lambda home: _score(files.numbers(home)))
+  home = max(reversed(homes), key=_score_at) if best else homes[-1]
+  with _named(home):
     return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
-  except files.Damaged as problem:
-    raise UserError(
-      f"{home}: the checkpoint {problem}; give that run's own command again, which goes on from the one before it"
-    ) from problem
+
+
+def _score_at(home: Path) -> float:
+  with _named(home):
+    return _score(files.numbers(home))
 
 
 def write_variables(path: Path, variables: Any) -> None:

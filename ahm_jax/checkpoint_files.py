@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,24 @@ def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, A
 
 def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
   """Parts of what Orbax wrote into a folder: NumPy arrays in nested dicts. Raises Damaged where they cannot be read."""
-  tree: dict[str, Any] = {}
   with _damaged_where_unreadable():
-    store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
-    for file in tensorstore.KvStore.open(store).result().list().result():
-      name, _, file_name = file.decode().partition('/')
-      if file_name == _HEADER and name.partition('.')[0] in parts:
-        array = tensorstore.open({'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}).result()
-        _put(tree, name.split('.'), array.read().result())
+    return _opened(folder, parts, lambda array: array.read().result())
+
+
+def shapes(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, Any]:
+  """As `arrays`, but shapes and dtypes alone, which takes no time: `jax.ShapeDtypeStruct`s in nested dicts. Raises Damaged."""
+  with _damaged_where_unreadable():
+    return _opened(home / STATE, parts, lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype.numpy_dtype))
+
+
+def _opened(folder: Path, parts: Sequence[str], look: Callable[[tensorstore.TensorStore], Any]) -> dict[str, Any]:
+  tree: dict[str, Any] = {}
+  store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
+  for file in tensorstore.KvStore.open(store).result().list().result():
+    name, _, file_name = file.decode().partition('/')
+    if file_name == _HEADER and name.partition('.')[0] in parts:
+      array = tensorstore.open({'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}).result()
+      _put(tree, name.split('.'), look(array))
   return tree
 
 

@@ -421,6 +421,8 @@ def _check_mask_classes(data: DataConfig) -> None:
       raise UserError(f'config.data.mask_classes holds {name!r}; a name may have letters, digits, _ and -')
   if 'background' in (name.lower() for name in names):
     raise UserError('config.data.mask_classes holds background, which is value 0 by itself; name the values from 1 on')
+  if 'mm' in names:
+    raise UserError("config.data.mask_classes holds 'mm', but hd95_mm is the distance in millimetres; choose another name")
   twice = [name for name in names if names.count(name) > 1]
   if twice:
     raise UserError(f'config.data.mask_classes holds {twice[0]!r} twice; give every value a name of its own')

@@ -184,8 +184,8 @@ def _segmentation_start(config: Config) -> _Start:
     return _Start(trained.variables['params'])
   _, origin = rundir.read(path, ('pretrain',))
   _check_same_unet(config, origin)
-  learnt = checkpoint.load_variables(path, best=False)
-  return _Start(learnt['params'], origin, int(learnt['step']))
+  learnt = exported.load_run(path, 'pretrain', origin)
+  return _Start(learnt.variables['params'], origin, learnt.step)
 
 
 def _image_shape(config: Config) -> tuple[int, int, int, int]:
@@ -378,7 +378,7 @@ def find_lesions(config: Config, workdir: Path, images: np.ndarray, threshold: f
 
 def _best_unet(config: Config, workdir: Path) -> tuple[Any, Any, Any]:
   """The U-Net of a segmentation run, with the parameters and the batch statistics of its best checkpoint."""
-  best = checkpoint.load_variables(workdir, best=True)
+  best = exported.load_run(workdir, 'segment', config).variables
   return segmentation.network(config.model, len(config.data.mask_classes)), best['params'], best['batch_stats']
 
 
@@ -426,8 +426,9 @@ def _predicted(config: Config, workdir: Path, split: Split) -> Iterator[tuple[Sp
 def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
   split = _classifier_inputs(config, data.splits[config.evaluate.split])
   vgg = classification.network(config.model, len(data.class_names))
-  best = checkpoint.load_variables(workdir, best=True)
-  probabilities = classification.predict(vgg, best['params'], best['batch_stats'], split.images, config.evaluate.batch_size)
+  best = exported.load_run(workdir, 'classify', config, tuple(data.class_names)).variables
+  norms = best.get('batch_stats', {})
+  probabilities = classification.predict(vgg, best['params'], norms, split.images, config.evaluate.batch_size)
   rows = scoring.classification_rows(probabilities, split, data.class_names)
   return metrics.classification_scores(probabilities, split.labels), rows
 

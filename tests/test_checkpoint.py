@@ -113,6 +113,19 @@ def test_damage_is_the_users_error(tmp_path):
     load_variables(tmp_path, best=True)
 
 
+def test_a_state_of_other_shapes_is_the_users_error(tmp_path):
+  save(tmp_path, [0.1])
+  wide = target(jax.local_devices()[:1])
+  wide = wide._replace(params={'layer': {'kernel': jax.ShapeDtypeStruct((2, 4), jnp.float32)}})
+  with Checkpoints(tmp_path) as checkpoints:
+    said = r'checkpoints/1: params/layer/kernel is 2x3 in its weights but 2x4 by its config'
+    with pytest.raises(UserError, match=said):
+      checkpoints.restore_latest(wide)
+    more = target(jax.local_devices()[:1])._replace(extra={'agent': wide.step})
+    with pytest.raises(UserError, match='extra/agent is not there in its weights but a number by its config'):
+      checkpoints.restore_latest(more)
+
+
 def test_a_digest_is_of_numbers_and_shapes_and_kinds():
   tree = {'a': np.arange(6.0), 'b': [np.zeros(2, np.int32)]}
   assert digest(tree) == digest((jnp.zeros(2, jnp.int32), {'x': np.arange(6.0)}))

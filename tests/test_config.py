@@ -331,6 +331,7 @@ def test_mask_classes_are_names_of_values():
     (('zystä',), "holds 'zystä'"),
     (('cup', 'disc', 'cup'), "holds 'cup' twice"),
     (('Background', 'cup'), 'holds background, which is value 0 by itself'),
+    (('cup', 'mm'), "holds 'mm', but hd95_mm is the distance in millimetres; choose another name"),
     (tuple(f'c{k}' for k in range(256)), 'holds 256 names; masks of 8 bits have room for 255'),
   ],
 )

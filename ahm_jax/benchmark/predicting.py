@@ -47,7 +47,7 @@ def untrained(width: int, side: int) -> Segmenter:
   """A segmenter with random weights."""
   config = configured(width, side, BATCH, augmented=False)
   variables = init_variables(segment.network(config.model), jax.random.key(0), (1, side, side, 3))
-  return Segmenter(Path('untrained'), 'segment run', config, 0, {name: variables[name] for name in ('params', 'batch_stats')})
+  return Segmenter(Path('untrained'), config, 0, {name: variables[name] for name in ('params', 'batch_stats')})
 
 
 def draw(root: Path, count: int) -> None:

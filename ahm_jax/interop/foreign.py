@@ -174,7 +174,7 @@ def _problem(entry: Entry, weights: Mapping[str, np.ndarray], shape: tuple[int, 
   theirs = entry.layout.outward(np.broadcast_to(np.float32(0), shape)).shape
   array = weights[entry.theirs]
   if array.shape != theirs:
-    return f'is {_said(array.shape)}, not {_said(theirs)}'
+    return f'is {trees.said_shape(array.shape)}, not {trees.said_shape(theirs)}'
   return '' if np.issubdtype(array.dtype, np.floating) else f'is of type {array.dtype}'
 
 
@@ -193,7 +193,3 @@ def _refuse(path: Path, problems: Sequence[str], count: int) -> None:
       f'{path} does not fit, and nothing is loaded; of {count} arrays {len(problems)} are wrong: {shown}; '
       'give weights of the same architecture, widths and channels as the config'
     )
-
-
-def _said(shape: Sequence[int]) -> str:
-  return 'x'.join(map(str, shape)) or 'a number'

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ahm_jax import checkpoint, rundir, stages
+from ahm_jax import rundir, stages
 from ahm_jax.errors import UserError
-from ahm_jax.interop.trained import FILE, Trained, checked, load_export
+from ahm_jax.interop.trained import FILE, Trained, load_export, load_run
 
 STAGES = ('pretrain', 'segment', 'classify')
 
@@ -27,7 +27,4 @@ def load(path: Path, wanted: Sequence[str] = STAGES, flag: str = '--checkpoint')
   if (path / FILE).exists():
     return load_export(path, wanted, flag)
   stage, config = rundir.read(path, tuple(wanted))
-  learnt = checkpoint.load_variables(path, best=stage != 'pretrain')
-  names = stages.diagnoses(config, path) if stage == 'classify' else ()
-  variables = {part: learnt[part] for part in ('params', 'batch_stats') if learnt[part]}
-  return checked(Trained(path, stage, config, int(learnt['step']), variables, names))
+  return load_run(path, stage, config, stages.diagnoses(config, path) if stage == 'classify' else ())

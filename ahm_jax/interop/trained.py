@@ -90,16 +90,20 @@ def config_digest(config: Config) -> str:
 
 def checked(trained: Trained) -> Trained:
   """The argument itself; raises a UserError where its weights have other shapes than its config asks for."""
-  wanted = trees.flatten(foreign.expected(trained.network, (1, *trained.shape)))
-  held = trees.flatten(trained.variables)
-  for name in sorted(wanted.keys() | held.keys()):
-    shapes = [tuple(tree[name].shape) if name in tree else None for tree in (held, wanted)]
-    if shapes[0] != shapes[1]:
-      raise UserError(
-        f'{trained.path}: {name} is {shapes[0] or "not there"} in its weights but {shapes[1] or "not there"} by its config; '
-        'give a folder whose weights and config belong together'
-      )
+  if problem := trees.misfit(trained.variables, foreign.expected(trained.network, (1, *trained.shape))):
+    raise UserError(f'{trained.path}: {problem}; give a folder whose weights and config belong together')
   return trained
+
+
+def load_run(path: Path, stage: str, config: Config, class_names: tuple[str, ...] = ()) -> Trained:
+  """What the run in a folder, of this stage and config, has learnt: its best checkpoint, of a pre-training the last.
+
+  Raises:
+    UserError: there is none, it is damaged, or its weights do not fit the config.
+  """
+  learnt = checkpoint.load_variables(path, best=stage != 'pretrain')
+  variables = {part: learnt[part] for part in ('params', 'batch_stats') if learnt[part]}
+  return checked(Trained(path, stage, config, int(learnt['step']), variables, class_names))
 
 
 def load_export(path: Path, wanted: Sequence[str], flag: str) -> Trained:

@@ -428,7 +428,7 @@ def test_the_card_says_what_it_is(exports, config):
     (('--checkpoint={runs}/pretrain', '--format=stablehlo'), NO_OUTPUT),
     (('--checkpoint={runs}/pretrain', '--format=onnx'), NO_OUTPUT),
     (('--checkpoint={npz}',), 'is an export in the format npz; give one of --format=orbax, or the workdir of a run'),
-    (('--checkpoint={wide}',), 'is (4,) in its weights but (8,) by its config; give a folder whose weights and config belong'),
+    (('--checkpoint={wide}',), 'is 4 in its weights but 8 by its config; give a folder whose weights and config belong'),
     (('--out={runs}/segment',), 'is there already, and nothing is written over; choose a folder that is empty or not there'),
     (('--out={runs}/segment/run.json',), 'is there already, and nothing is written over'),
     (('--format=stablehlo', '--platforms=tpu'), "--platforms has 'tpu', which there is no export for; choose among cpu, cuda"),

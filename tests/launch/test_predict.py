@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     (('--checkpoint={trained}/classify',), 'holds a classify run; give the --workdir of a segment run'),
     (('--checkpoint={folder}',), 'holds no run.json'),
     (('--checkpoint={trained}/nowhere',), 'there is no such folder'),
-    (('--checkpoint={wide}',), 'in its weights but 8 by its config (width 8, 3 channels, 1 mask classes)'),
+    (('--checkpoint={wide}',), 'in its weights but 8 by its config; give a folder whose weights and config belong together'),
     (('--classifier={trained}/segment',), 'holds a segment run; give the --workdir of a classify run'),
     (('--classifier={deep}',), 'by its config; give a folder whose weights and config belong together'),
     (('--classifier={trained}/classify', '--tile=64'), 'leave out one of them'),

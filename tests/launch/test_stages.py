@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +176,27 @@ def test_a_workdir_with_a_run_of_another_config_is_refused(commands, config_file
   done = commands.run('segment', f'--config={config_file}', f'--workdir={workdir}')
   assert done.returncode == 2 and 'holds a pretrain run, not a segment run' in done.stderr
   assert before == ((workdir / 'metrics.jsonl').read_text(), (workdir / 'run.json').read_text())
+
+
+@pytest.mark.parametrize(
+  ('stage', 'field', 'message'),
+  [
+    ('pretrain', 'unet_width', 'checkpoints/6: batch_stats/decoder1/first/norm/mean is 4 in its weights but 8 by its config'),
+    ('pretrain', 'agent_width', 'checkpoints/6: extra/'),
+    ('segment', 'unet_width', 'segment: batch_stats/decoder1/first/norm/mean is 4 in its weights but 8 by its config'),
+    ('classify', 'vgg_width', 'classify: params/'),
+  ],
+)
+def test_a_run_whose_weights_are_of_another_width_is_not_scored(commands, config_file, tmp_path, runs, stage, field, message):
+  workdir = Path(shutil.copytree(runs[stage].workdir, tmp_path / stage))
+  told = json.loads((workdir / 'run.json').read_text())
+  told['config']['model'][field] *= 2
+  (workdir / 'run.json').write_text(json.dumps(told))
+  before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
+  done = commands.run('evaluate', f'--config={config_file}', f'--workdir={workdir}')
+  assert done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+  assert message in done.stderr and 'belong together' in done.stderr
+  assert before == {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
 
 
 def test_evaluate_without_a_run_is_refused(commands, config_file, tmp_path):

@@ -30,7 +30,7 @@ def make_segmenter(compiling_fast):
     with compiling_fast():
       variables = jax.tree.map(np.asarray, init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels)))
     kept = {part: variables[part] for part in ('params', 'batch_stats')}
-    return Segmenter(Path('run'), 'segment run', config, 7, kept)
+    return Segmenter(Path('run'), config, 7, kept)
 
   return make
 
