@@ -1,4 +1,3 @@
-import contextlib
 import runpy
 import signal
 from pathlib import Path
@@ -8,6 +7,7 @@ import jax
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_disable_most_optimizations', True)  # Compiling is most of the time that the tests take.
 
 from ahm_jax import parallel  # noqa: E402
 
@@ -35,26 +35,12 @@ def forget_programs():
     jax.clear_caches()
 
 
-@contextlib.contextmanager
-def _compiling_fast():
-  jax.config.update('jax_disable_most_optimizations', True)
-  try:
-    yield
-  finally:
-    jax.config.update('jax_disable_most_optimizations', False)
-
-
-@pytest.fixture(scope='session')
-def compiling_fast():
-  """compiling_fast(): a context in which programs are compiled quickly and run slowly."""
-  return _compiling_fast
-
-
 @pytest.fixture(scope='module')
-def compile_fast():
-  """For modules whose time goes into compiling: `pytestmark = pytest.mark.usefixtures('compile_fast')`."""
-  with _compiling_fast():
-    yield
+def run_fast():
+  """For modules whose time goes into running, not into compiling: `pytestmark = pytest.mark.usefixtures('run_fast')`."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
 
 
 @pytest.fixture(scope='module')

@@ -13,8 +13,6 @@ from ahm_jax.data.augment import augment, augment_batch, denormalise, geometry_o
 
 NOTHING = {'flip': False, 'scale': 0.0, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.0}
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 def only(**fields):
   return AugmentConfig(**{**NOTHING, **fields})

@@ -49,12 +49,11 @@ def make_trained(draw):
 
 
 @pytest.fixture(scope='session')
-def outputs(compiling_fast):
+def outputs():
   """outputs(network, variables, images float32 [B, H, W, C]) -> float32 NumPy array."""
 
   def run(network, variables, images):
-    with compiling_fast():
-      return np.asarray(jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, jnp.asarray(images)))
+    return np.asarray(jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, jnp.asarray(images)))
 
   return run
 

@@ -58,12 +58,11 @@ def test_an_export_comes_back_to_the_bit(trained, export):
   assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_it_computes_in_float32_what_the_network_does(trained, compiling_fast):
+def test_it_computes_in_float32_what_the_network_does(trained):
   images = np.random.default_rng(0).integers(0, 256, (2, *trained.shape), np.uint8)
-  with compiling_fast():
-    found = np.asarray(jax.jit(trained.probabilities)(trained.variables, images))
-    scaled = (images / np.float32(255) - 0.5) / 0.25
-    logits = jax.jit(lambda v, x: trained.network.apply(v, x, train=False))(trained.variables, scaled)
+  found = np.asarray(jax.jit(trained.probabilities)(trained.variables, images))
+  scaled = (images / np.float32(255) - 0.5) / 0.25
+  logits = jax.jit(lambda v, x: trained.network.apply(v, x, train=False))(trained.variables, scaled)
   assert logits.dtype == np.float32 and trained.config.model.dtype == 'bfloat16'
   np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.asarray(logits)[..., 0])), atol=1e-5)
 

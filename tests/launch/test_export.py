@@ -100,10 +100,10 @@ def fit_nothing(task, *arguments, **options):
 
 
 @pytest.fixture(scope='module')
-def runs(config, compiling_fast, tmp_path_factory):
+def runs(config, tmp_path_factory):
   """The workdirs of a pre-training, and of a segmentation and two classifications, which are evaluated."""
   home = tmp_path_factory.mktemp('runs')
-  with compiling_fast(), pytest.MonkeyPatch.context() as patch:
+  with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
     patch.setattr(stages, 'fit', fit_nothing)
     for stage in ('pretrain', 'segment', 'classify'):
@@ -168,7 +168,7 @@ def predicted(commands, runs, pictures, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def originals(runs, compiling_fast):
+def originals(runs):
   """originals(stage, images uint8 [4, S, S, 3]) -> probabilities, by the run's weights in JAX, and the logits."""
 
   @functools.cache
@@ -179,8 +179,7 @@ def originals(runs, compiling_fast):
       scaled = (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
       return trained.probabilities(trained.variables, images), trained.network.apply(trained.variables, scaled, train=False)
 
-    with compiling_fast():
-      return jax.jit(both).lower(jax.ShapeDtypeStruct((len(SIZES), *trained.shape), np.uint8)).compile()
+    return jax.jit(both).lower(jax.ShapeDtypeStruct((len(SIZES), *trained.shape), np.uint8)).compile()
 
   return lambda stage, images: tuple(map(np.asarray, program(stage)(images)))
 
@@ -312,10 +311,9 @@ def test_pytorch_takes_the_weights(torch_networks, exports, originals, pictures,
   np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def first_state(plan, compiling_fast, part=lambda state: state):
+def first_state(plan, part=lambda state: state):
   """A part of the state that a training begins with; what it does not need is not compiled."""
-  with compiling_fast():
-    return jax.tree.map(np.asarray, jax.jit(lambda key: part(plan.task.init(key)))(jax.random.key(0)))
+  return jax.tree.map(np.asarray, jax.jit(lambda key: part(plan.task.init(key)))(jax.random.key(0)))
 
 
 def equal(one, other):
@@ -324,24 +322,24 @@ def equal(one, other):
 
 
 @pytest.mark.parametrize('kind', ['npz', 'safetensors'])
-def test_weights_come_back_by_init_from_and_vgg_weights(exports, runs, config, compiling_fast, tmp_path, kind):
+def test_weights_come_back_by_init_from_and_vgg_weights(exports, runs, config, tmp_path, kind):
   weights = exports('segment', kind) / f'weights.{kind}'
   plan = stages.plan_segment(dataclasses.replace(config, init_from=str(weights)), tmp_path / 'run')
-  state, trained = first_state(plan, compiling_fast), load(runs / 'segment')
+  state, trained = first_state(plan), load(runs / 'segment')
   assert equal(state.params, trained.variables['params']) and equal(state.batch_stats, trained.variables['batch_stats'])
   assert plan.imported['at_random'] == {} and len(plan.imported['taken']) == 100
 
   weights = exports('classify', kind) / f'weights.{kind}'
   model = dataclasses.replace(config.model, vgg_weights=str(weights))
   plan = stages.plan_classify(dataclasses.replace(config, model=model), tmp_path / 'run')
-  assert equal(first_state(plan, compiling_fast).params, load(runs / 'classify').variables['params'])
+  assert equal(first_state(plan).params, load(runs / 'classify').variables['params'])
   assert plan.imported['at_random'] == {} and len(plan.imported['taken']) == 32
 
 
-def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, config, compiling_fast, tmp_path):
+def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, config, tmp_path):
   weights, trained = exports(NORMED, 'npz') / 'weights.npz', load(runs / NORMED).variables
   plan = stages.plan_classify(normed(config, vgg_weights=str(weights)), tmp_path / 'run')
-  state = first_state(plan, compiling_fast)
+  state = first_state(plan)
   assert equal(state.params, trained['params']) and equal(state.batch_stats, trained['batch_stats'])
   assert plan.imported['at_random'] == {} and plan.imported['unused'] == [] and len(plan.imported['taken']) == 5 * 13 + 6
   whole = load(exports(NORMED, 'orbax'))
@@ -349,7 +347,7 @@ def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, 
   assert trees.flatten(trained['batch_stats'])['trunk/conv5_3/norm/mean'].any()
 
 
-def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, compiling_fast, tmp_path, capsys):
+def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, tmp_path, capsys):
   weights = exports('classify', 'npz') / 'weights.npz'
   model = dataclasses.replace(config.model, agent_trunk='vgg16', vgg_weights=str(weights))
   config = dataclasses.replace(config, model=model)
@@ -358,25 +356,24 @@ def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, co
   plan = stages.plan_pretrain(
     dataclasses.replace(config, masking=dataclasses.replace(config.masking, strategy='ahm')), tmp_path / 'run'
   )
-  trunk = first_state(plan, compiling_fast, lambda state: state.extra.params['trunk'])
+  trunk = first_state(plan, lambda state: state.extra.params['trunk'])
   whole = load(runs / 'classify').variables['params']['trunk']
   assert len(trunk) == 7 and equal(trunk, {name: whole[name] for name in trunk})
 
 
-def test_a_pretrained_unet_is_started_from_as_from_its_run(exports, runs, config, compiling_fast, tmp_path):
+def test_a_pretrained_unet_is_started_from_as_from_its_run(exports, runs, config, tmp_path):
   states = []
   for origin in (runs / 'pretrain', exports('pretrain', 'orbax')):
     plan = stages.plan_segment(dataclasses.replace(config, init_from=str(origin)), tmp_path / 'run')
-    states.append(first_state(plan, compiling_fast, lambda state: state.params))
+    states.append(first_state(plan, lambda state: state.params))
   assert equal(states[0], states[1])
   assert equal(states[0]['encoder5'], load(runs / 'pretrain').variables['params']['encoder5'])
 
 
-def test_a_training_says_and_writes_down_what_it_took(exports, config, compiling_fast, tmp_path, capsys, monkeypatch):
+def test_a_training_says_and_writes_down_what_it_took(exports, config, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(stages, 'fit', fit_nothing)
   weights, run = exports('segment', 'npz') / 'weights.npz', tmp_path / 'run'
-  with compiling_fast():
-    stages.segment(dataclasses.replace(config, init_from=str(weights)), run)
+  stages.segment(dataclasses.replace(config, init_from=str(weights)), run)
   assert f'{weights}: 100 arrays are taken, 122,093 parameters\n' in capsys.readouterr().out
   report = json.loads((run / 'imported.json').read_text())
   assert report['file'] == str(weights) and len(report['taken']) == 100 and report['unused'] == []

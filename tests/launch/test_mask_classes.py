@@ -75,14 +75,14 @@ def make_config(root: Path, prepared: Path) -> Config:
 
 
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory, compiling_fast):
+def runs(tmp_path_factory):
   """The stages by hand, in a grid's directories; then the grid, which makes what is missing of them."""
   home = tmp_path_factory.mktemp('classes')
   draw_folder(home / 'folder')
   config = make_config(home / 'folder', home / 'data')
   workdir = home / 'grid'
   before, after = workdir / 'pretrain/uniform/seed0', workdir / 'segment/uniform/labels0/seed0'
-  with compiling_fast(), pytest.MonkeyPatch.context() as patch:
+  with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
     data = stages.load_data(config, workdir)
     stages.pretrain(config, before, data)

@@ -26,7 +26,7 @@ from ahm_jax.training import segment
 from ahm_jax.training.state import TrainState
 from tests.evaluation.tiny_sam import tiny_model
 
-pytestmark = pytest.mark.usefixtures('compile_fast', 'one_torch_thread')
+pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
 
 @pytest.fixture(scope='module')

@@ -11,8 +11,6 @@ from ahm_jax.masking.patches import bound_logits
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.masking.strategy import Context, draw
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 def two_by_two(fields, progress=1.0):
   """p of the logits 0, 4, -4, 0, at a ratio of 1/2, where an image's symmetric logits need no shift."""

@@ -16,6 +16,8 @@ from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import rollout
 from ahm_jax.masking.strategy import WORKERS, Context
 
+pytestmark = pytest.mark.usefixtures('run_fast')
+
 ACTORS, SHARE, GRID, PATCH = 2, 4, 8, 4  # Images a worker, patches along a side, pixels along the side of a patch.
 
 

@@ -9,8 +9,6 @@ from scipy.special import log_expit, log_softmax
 from ahm_jax.masking.rivals import ranking_loss, sampling_loss
 from ahm_jax.masking.rollout import Rollout
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 def test_anatomask_hides_what_its_teacher_repairs_worst(build, unet):
   """The teacher of conftest.py rolls the image: constant stripes of three colours, of which one is repaired worst by far."""

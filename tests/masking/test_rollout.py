@@ -8,8 +8,6 @@ import pytest
 from ahm_jax.masking.patches import draw_bernoulli, patch_mean, to_pixels
 from ahm_jax.masking.rollout import Proposal, hide, rollout
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 def propose_uniform(observation, key):
   b, height, width, _ = observation.shape

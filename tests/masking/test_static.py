@@ -7,8 +7,6 @@ from scipy import stats
 from ahm_jax.masking.patches import patch_mean
 from ahm_jax.masking.static import block_order, gradient_energy, grey_entropy
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 STATIC = ('uniform', 'blockwise', 'saliency')
 
 

@@ -6,8 +6,6 @@ from ahm_jax import config
 from ahm_jax.masking import strategies
 from ahm_jax.masking.strategy import WORKERS
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 FLAT = ('uniform', 'blockwise')  # Hide every patch equally often.
 COUNTED = ('adamae',)  # Hide an exact number of patches, whatever the config says.
 

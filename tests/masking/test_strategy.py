@@ -6,8 +6,6 @@ import pytest
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking.strategy import growing_share, hardest_first, moving_average
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 SCORES = jnp.asarray(np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32)  # All different.
 
 

@@ -8,8 +8,6 @@ import pytest
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.agent import Agent
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 PATCH = 4
 
 

@@ -7,11 +7,6 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(autouse=True, scope='module')
-def always(compile_fast):
-  """These tests compile large networks to run them once on tiny images; code generation is most of their time."""
-
-
 @pytest.fixture
 def draw_variables():
   """draw_variables(model, x): random variables of He's scale, none of them 0 or 1, without compiling the model's own draw."""

@@ -16,7 +16,7 @@ SIZE = 16
 
 
 @pytest.fixture(scope='session')
-def make_segmenter(compiling_fast):
+def make_segmenter():
   """make_segmenter(classes=(), channels=3): a U-Net whose weights are random, and differ from call to call by `seed`."""
 
   def make(classes=(), channels=3, seed=0):
@@ -27,8 +27,7 @@ def make_segmenter(compiling_fast):
       masking=MaskingConfig(patch_size=8),
     )
     unet = segment.network(config.model, len(classes))
-    with compiling_fast():
-      variables = jax.tree.map(np.asarray, init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels)))
+    variables = jax.tree.map(np.asarray, init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels)))
     kept = {part: variables[part] for part in ('params', 'batch_stats')}
     return Segmenter(Path('run'), config, 7, kept)
 

@@ -17,7 +17,6 @@ from ahm_jax.predicting.listing import list_images
 from ahm_jax.predicting.output import Output
 from ahm_jax.predicting.run import Options, predict
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
 NAMES = ['a.png', 'b.png', 'c.bmp', 'd.webp', 'e.tif', 'sub/a.png', 'sub/f.jpg']
 HALF = Options(threshold=0.5)
 

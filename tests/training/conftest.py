@@ -56,34 +56,32 @@ def split():
 
 
 @pytest.fixture(scope='session')
-def start(compiling_fast):
+def start():
   """start(task) -> its state at the beginning, as NumPy arrays."""
 
   def begin(task):
-    with compiling_fast():
-      return jax.tree.map(np.asarray, task.init(jax.random.key(0)))
+    return jax.tree.map(np.asarray, task.init(jax.random.key(0)))
 
   return begin
 
 
 @pytest.fixture(scope='session')
-def drive(compiling_fast):
+def drive():
   """drive(task, state, split, devices=1, steps=1, seed=0) -> the state after so many steps of all images, a list of metrics."""
 
   def run(task, state, split, devices=1, steps=1, seed=0):
     over = tuple(jax.local_devices()[:devices])
-    with compiling_fast():
-      advance = parallel.over_all(guarded(task.step), over)
-      positions = np.arange(len(split), dtype=np.int32)
-      arrays = split.images, split.masks, split.labels, positions
-      batch = Batch(*(parallel.own_rows(array, over) for array in arrays))
-      key = parallel.replicate(jax.random.key(seed), over)
-      state, history = parallel.replicate(state, over), []
-      for _ in range(steps):
-        state, metrics = advance(state, None, batch, key, parallel.wishes(0, over))
-        assert not metrics.pop(parallel.WISH).any() and not metrics.pop(SKIPPED).any()
-        history.append(jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(metrics)))
-      return jax.tree.map(np.array, parallel.one_copy(state)), history
+    advance = parallel.over_all(guarded(task.step), over)
+    positions = np.arange(len(split), dtype=np.int32)
+    arrays = split.images, split.masks, split.labels, positions
+    batch = Batch(*(parallel.own_rows(array, over) for array in arrays))
+    key = parallel.replicate(jax.random.key(seed), over)
+    state, history = parallel.replicate(state, over), []
+    for _ in range(steps):
+      state, metrics = advance(state, None, batch, key, parallel.wishes(0, over))
+      assert not metrics.pop(parallel.WISH).any() and not metrics.pop(SKIPPED).any()
+      history.append(jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(metrics)))
+    return jax.tree.map(np.array, parallel.one_copy(state)), history
 
   return run
 

@@ -11,8 +11,6 @@ from ahm_jax.training import classify
 
 STEPS = 40
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 @pytest.fixture(scope='module')
 def task(make_config, split):

@@ -14,8 +14,6 @@ from ahm_jax.training import classify
 
 STEPS = 60
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 @pytest.fixture(scope='module', autouse=True)
 def two_stages():

@@ -17,8 +17,6 @@ from ahm_jax.training.segment import segmentation_losses
 
 NAMES = ('a', 'b')
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 @jax.jit
 def losses(logits, masks):

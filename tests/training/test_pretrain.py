@@ -14,8 +14,6 @@ from ahm_jax.training import pretrain
 
 PATCH, STEPS = 4, 40
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 def build(config, split):
   return pretrain.build(config, split, STEPS, 1)

@@ -17,8 +17,6 @@ from ahm_jax.training import segment
 
 STEPS = 40
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 
 def is_moments(part):
   return isinstance(part, optax.ScaleByAdamState)

@@ -9,8 +9,6 @@ from ahm_jax.data.source import Source, source
 from ahm_jax.training import classify, pretrain, segment
 from ahm_jax.training.loop import fit
 
-pytestmark = pytest.mark.usefixtures('compile_fast')
-
 STEPS, EVERY = 9, 3
 RECIPE = RecipeConfig(steps=STEPS, log_every=2, eval_every=EVERY)
 CLASSES = 2
