@@ -1,13 +1,15 @@
+import os
 import runpy
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'  # Also in processes that tests start: most of their time is compiling.
+
 import jax
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 4)
-jax.config.update('jax_disable_most_optimizations', True)  # Compiling is most of the time that the tests take.
 
 from ahm_jax import parallel  # noqa: E402
 

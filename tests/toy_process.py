@@ -62,6 +62,5 @@ def work(argv, devices, home, name, variables):
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', devices)
   jax.config.update('jax_enable_compilation_cache', False)
-  jax.config.update('jax_disable_most_optimizations', True)
   processes.HEARTBEAT = processes.LEAVING = HEARTBEAT
   app.run(stage, several=True)

@@ -60,9 +60,8 @@ class Commands:
   """Starts launch scripts. The programs that JAX compiles for one are kept for the next, which is most of their time."""
 
   def __init__(self, home: Path):
-    flags = '--xla_backend_optimization_level=0'
     cache = {'JAX_COMPILATION_CACHE_DIR': str(home), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
-    self.environment = {**os.environ, **cache, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+    self.environment = {**os.environ, **cache, 'JAX_PLATFORMS': 'cpu'}
     self._forks = None
 
   def start(self, stage: str, *flags, **options) -> subprocess.Popen:
