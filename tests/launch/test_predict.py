@@ -148,7 +148,7 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
   ('flags', 'message'),
   [
     (('--checkpoint={trained}/classify',), 'holds a classify run; give the --workdir of a segment run'),
-    (('--checkpoint={folder}',), 'holds no run.json'),
+    (('--checkpoint={folder}',), 'holds no run; give the --workdir of a segment run'),
     (('--checkpoint={trained}/nowhere',), 'there is no such folder'),
     (('--checkpoint={wide}',), 'in its weights but 8 by its config; give a folder whose weights and config belong together'),
     (('--classifier={trained}/segment',), 'holds a segment run; give the --workdir of a classify run'),
