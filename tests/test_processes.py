@@ -142,9 +142,10 @@ LOST = 'another process was lost, so this one ends; the last checkpoint is that 
 @pytest.mark.parametrize(
   ('name', 'victim', 'why', 'devices'),
   [
-    ('first', 0, 'Terminating process because', 2),  # The coordinator: JAX calls abort().
-    ('second', 1, 'by peer', 1),  # A collective fails: the connection is closed or reset by peer.
-    ('waiting', 1, 'heartbeats', 4),  # One fails and the other waits, until JAX notices and calls abort().
+    ('first', 0, ['Terminating process because'], 2),  # The coordinator: JAX calls abort().
+    # A collective fails, the connection closed or reset by peer, or where only some devices' do, JAX notices and calls abort().
+    ('second', 1, ['by peer', 'heartbeats'], 1),
+    ('waiting', 1, ['by peer', 'heartbeats'], 4),
   ],
 )
 def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, name, victim, why, devices):
@@ -157,7 +158,7 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, na
   step = latest_step(home / name)
   assert 5 <= step < toy.STEPS
   assert ('process 1: ' * (victim == 0) + LOST.format(step)) in err.splitlines()[-1]
-  assert why in err and 'Traceback' not in err
+  assert any(sign in err for sign in why) and 'Traceback' not in err
   assert_equals(train(home / name, devices=devices).params, home / name, alone)
 
 
