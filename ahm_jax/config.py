@@ -165,7 +165,7 @@ class TrainConfig:
 class ClassifyConfig:
   input: str = 'crop'  # 'image': as it is. 'crop': box around the predicted lesion. 'masked': all but the lesion blacked out.
   margin: float = 0.1  # Margin of the crop's box on each side, as a share of the box's side.
-  labels: int = 0  # Labelled images to train on; 0: as many as data.labels.
+  labels: int = 0  # Images to train on, of all with a label, also those without a mask; 0: the images of data.labels.
   balanced: bool = False  # Weigh images in the loss so that every class counts alike, however few its images are.
 
 

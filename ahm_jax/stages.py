@@ -213,8 +213,8 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
   if len(data.class_names) < 2:
     raise UserError('there are no two classes to tell apart; give labels.csv a column label that names at least two')
   train = data.splits['train']
-  chosen = datasets.labelled_indices(train, config.classify.labels or config.data.labels, config.seed)
-  labelled = _classifier_inputs(config, train.take(chosen[train.labels[chosen] >= 0]))
+  chosen = _diagnosed(config, train)
+  labelled = _classifier_inputs(config, train.take(chosen))
   validation = _classifier_inputs(config, _held_out(data, 'label'))
   training = recipe(config, 'classifier')
   steps = total_steps(training, len(labelled))
@@ -226,6 +226,18 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
   task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights, taken.variables)
   told = _told(data, len(labelled))
   return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names, told, taken.report)
+
+
+def _diagnosed(config: Config, train: Split) -> np.ndarray:
+  """Which images a classifier learns from: of those with a label, the ones that the segmentation learns from too.
+
+  Where config.classify.labels says how many, or all labels are used, one needs no mask for it.
+  """
+  count = config.classify.labels
+  if count or not config.data.labels:
+    return datasets.labelled_indices(train, count, config.seed, by='label')
+  chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
+  return chosen[train.labels[chosen] >= 0]
 
 
 def _foreign_vgg16(config: Config, classes: int) -> foreign.Taken:
@@ -296,11 +308,13 @@ def check_grid(config: Config, data: Dataset) -> None:
       mask, or none with a label where the grid classifies; or the foreign weights do not fit the classifier.
   """
   classifies = config.grid.classify and len(data.class_names) > 1
-  for labels in (*config.grid.labels, config.classify.labels * classifies):
+  for labels in config.grid.labels:
     datasets.labelled_indices(data.splits['train'], labels, seed=0)
   for what in ('mask', 'label') if classifies else ('mask',):
     _held_out(data, what)
     _check_scored(config, data, what)
+  if classifies:
+    datasets.labelled_indices(data.splits['train'], config.classify.labels, seed=0, by='label')
   if classifies and config.model.vgg_weights:
     _foreign_vgg16(config, len(data.class_names))
 

@@ -4,8 +4,9 @@ r"""Your own images: a folder of images, with masks and labels for some of them.
   DIR/masks/NAME.png    one channel, 0 and 255 or 0 and 1, of the image's size
   DIR/labels.csv        columns image,label,split,group; of them only image is required
 
-An image without a mask, or without a row in labels.csv, serves pre-training only (one with a label but no mask
-serves classification too); the run says how many there are. Without labels.csv, every image with a mask serves segmentation.
+An image without a mask, or without a row in labels.csv, serves pre-training only; one with a label but no mask serves
+classification too, where that uses all labels or config.classify.labels of them. The run says how many there are. Without
+labels.csv, every image with a mask serves segmentation.
 split is train, validation or test, and the images of one group (a patient, near-duplicates) share it. Without that column the
 groups are dealt to the splits from config.data.split_seed, in the shares config.data.split_fractions. Then:
 

@@ -217,8 +217,8 @@ def _lock(path: Path) -> Iterator[None]:
 # Label budgets and the order of training images.
 
 
-def labelled_indices(split: Split, count: int, seed: int) -> np.ndarray:
-  """Chooses images with a mask to learn from.
+def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> np.ndarray:
+  """Chooses images with a mask, or with a label, to learn from.
 
   The choice is nested: for one seed, that of a smaller count is the beginning of that of a larger one. It is stratified: of
   every class it holds what the class's share asks for, to within one image (images without a label are a class of their own).
@@ -226,22 +226,23 @@ def labelled_indices(split: Split, count: int, seed: int) -> np.ndarray:
   and k N / n: of the classes that may come next, the one that must come soonest does (Baruah et al. 1996).
 
   Args:
-    count: how many; 0: all that have a mask, in their order.
+    count: how many; 0: all there are, in their order.
     seed: of the choice.
+    by: what they must have, 'mask' or 'label'.
 
   Returns:
     int64 [count], indices into the split.
 
   Raises:
-    UserError: fewer images than that have a mask.
+    UserError: fewer images than that have it.
   """
-  candidates = np.flatnonzero(split.has_mask)
+  candidates = np.flatnonzero(split.has_mask if by == 'mask' else split.labels >= 0)
   if count == 0:
     return candidates
   if count > len(candidates):
     raise UserError(
-      f'{count} labelled training images are asked for, but only {len(candidates)} of {len(split)} have a mask; '
-      'lower config.data.labels (or config.grid.labels)'
+      f'{count} labelled training images are asked for, but only {len(candidates)} of {len(split)} have a {by}; '
+      f'lower {"config.data.labels (or config.grid.labels)" if by == "mask" else "config.classify.labels"}'
     )
   shuffled = candidates[_permutation(len(candidates), LABELS, seed)]
   classes = [shuffled[split.labels[shuffled] == label] for label in np.unique(split.labels[candidates])]

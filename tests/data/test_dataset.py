@@ -246,10 +246,25 @@ def test_budgets_differ_by_seed_within_classes():
   assert len(set(chosen)) == 5
 
 
-def test_asking_for_more_labels_than_there_are():
-  split = make_split([0] * 8, [True] * 5 + [False] * 3)
-  with pytest.raises(UserError, match=r'^6 labelled training images are asked for, but only 5 of 8 have a mask; lower'):
-    dataset.labelled_indices(split, 6, 0)
+def test_budgets_by_label_pass_over_images_without_one():
+  split = make_split([0] * 30 + [-1] * 20 + [1] * 30, [False] * 40 + [True] * 40)
+  assert dataset.labelled_indices(split, 0, 0, by='label').tolist() == [*range(30), *range(50, 80)]
+  chosen = dataset.labelled_indices(split, 20, 0, by='label')
+  assert len(set(chosen.tolist())) == 20
+  assert np.bincount(split.labels[chosen]).tolist() == [10, 10]
+
+
+@pytest.mark.parametrize(
+  ('by', 'said'),
+  [
+    ('mask', 'only 5 of 8 have a mask; lower config.data.labels'),
+    ('label', 'only 4 of 8 have a label; lower config.classify.labels'),
+  ],
+)
+def test_asking_for_more_labels_than_there_are(by, said):
+  split = make_split([0] * 4 + [-1] * 4, [True] * 5 + [False] * 3)
+  with pytest.raises(UserError, match=f'^6 labelled training images are asked for, but {said}'):
+    dataset.labelled_indices(split, 6, 0, by)
 
 
 # The order of training images.

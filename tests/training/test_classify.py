@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
+from ahm_jax import stages
 from ahm_jax.config import ClassifyConfig
+from ahm_jax.data.dataset import Dataset
+from ahm_jax.errors import UserError
 from ahm_jax.training import classify
 
 STEPS = 40
@@ -161,3 +164,36 @@ def test_a_lesion_of_one_pixel(channels):
 def test_an_image_without_lesion_is_kept_whole(kind):
   image = gradient_image()
   np.testing.assert_array_equal(inputs(image, np.zeros((8, 8)), input=kind), image)
+
+
+@pytest.fixture(scope='module')
+def learns_from(make_config, split, tmp_path_factory):
+  """learns_from(data.labels, classify.labels) -> the images, of 8 of which 0 to 3 have a mask, and 2 to 7 a label."""
+  train = dataclasses.replace(split, has_mask=np.arange(8) < 4, labels=np.where(np.arange(8) < 2, -1, split.labels))
+  data = Dataset('toy', ('dark', 'red'), {'train': train, 'validation': split}, ())
+
+  def plan(labels, classify_labels):
+    config = make_config()
+    config = dataclasses.replace(
+      config,
+      data=dataclasses.replace(config.data, labels=labels),
+      classify=ClassifyConfig(input='image', labels=classify_labels),
+    )
+    return {int(name[-1]) for name in stages.plan_classify(config, tmp_path_factory.mktemp('run'), data).split.ids}
+
+  return plan
+
+
+def test_images_without_a_mask_are_learnt_from_where_labels_alone_count(learns_from):
+  assert learns_from(0, 0) == learns_from(0, 6) == learns_from(2, 6) == {2, 3, 4, 5, 6, 7}
+  some = learns_from(0, 4)
+  assert len(some) == 4 and some < {2, 3, 4, 5, 6, 7}
+
+
+def test_else_a_classifier_learns_from_what_the_segmentation_learns_from(learns_from):
+  assert learns_from(4, 0) == {2, 3}
+
+
+def test_more_labels_than_there_are_are_refused(learns_from):
+  with pytest.raises(UserError, match=r'^7 labelled training images .* only 6 of 8 have a label; lower'):
+    learns_from(4, 7)
