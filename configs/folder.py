@@ -31,19 +31,20 @@ Links that lead out of DIR, names with control characters and images of more tha
 
 prepare_data checks every file, and can be left out: the others prepare what they need. reproduce runs the whole comparison of
 scratch, uniform and ahm, at the numbers of labels in config.grid.labels. The sizes are a GPU's work, 224 px and base width 64;
-on 2 cores use the variant --config=configs/folder.py:cpu, 64 px and base width 16.
+on 2 cores use the variant --config=configs/folder.py:cpu, 64 px and base width 16. configs/folder.py:paper has the published
+hyper-parameters in place of the best that were found.
 """
 
 from ahm_jax.errors import UserError
 from configs import isic, isic_cpu
 
-VARIANTS = {'': isic.get_config, 'cpu': isic_cpu.get_config}
+VARIANTS = {'': isic.get_config, 'cpu': isic_cpu.get_config, 'paper': lambda: isic.get_config('paper')}
 LABELS, SEEDS = (20, 50), (0, 1, 2)  # Of a grid; few enough for a small folder.
 
 
 def get_config(variant=''):
   if variant not in VARIANTS:
-    raise UserError(f'configs/folder.py has no variant {variant!r}; use configs/folder.py or configs/folder.py:cpu')
+    raise UserError(f'configs/folder.py has no variant {variant!r}; choose one of cpu, paper, or none')
   c = VARIANTS[variant]()
   c.grid.labels, c.grid.seeds = LABELS, SEEDS
   return c

@@ -10,20 +10,20 @@ Download them from challenge.isic-archive.com (2018), and leave them as they are
   launch/with_env python -m launch.prepare_data --check --config=configs/isic2018.py --config.data.root=DIR --workdir=runs/isic
   launch/with_env python -m launch.reproduce --config=configs/isic2018.py --config.data.root=DIR --workdir=runs/isic
 
-Images of task 3 have no mask and serve pre-training. The recipe is that of configs/isic.py, 224 px and base width 64, a GPU's
-work; --config=configs/isic2018.py:cpu is for 2 cores. Not run on the real archives yet, which were not at hand: 2,594 images to
-train on, 100 to validate and 1,000 to test are to be expected of task 1.
+Images of task 3 have no mask and serve pre-training, and classification where all labels are used. The recipe is that of
+configs/isic.py, 224 px and base width 64, a GPU's work; --config=configs/isic2018.py:cpu is for 2 cores. Not run on the real
+archives yet, which were not at hand: 2,594 images to train on, 100 to validate and 1,000 to test are to be expected of task 1.
 """
 
 from ahm_jax.errors import UserError
 from configs import isic, isic_cpu
 
-VARIANTS = {'': isic.get_config, 'cpu': isic_cpu.get_config}
+VARIANTS = {'': isic.get_config, 'cpu': isic_cpu.get_config, 'paper': lambda: isic.get_config('paper')}
 
 
 def get_config(variant=''):
   if variant not in VARIANTS:
-    raise UserError(f'configs/isic2018.py has no variant {variant!r}; use configs/isic2018.py or configs/isic2018.py:cpu')
+    raise UserError(f'configs/isic2018.py has no variant {variant!r}; choose one of cpu, paper, or none')
   c = VARIANTS[variant]()
   c.data.name = 'isic2018'
   return c

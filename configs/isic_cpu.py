@@ -9,6 +9,7 @@ go on in the --workdir of another: what they share is computed once.
 
 from ahm_jax import config
 from ahm_jax.errors import UserError
+from configs import isic
 
 RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae')
 CHANGES = (
@@ -32,26 +33,10 @@ def get_config(variant=''):
   c.data.image_size = 64
   c.model.unet_width = 16
   c.model.agent_trunk, c.model.agent_width = 'light', 16
-  c.model.vgg_width, c.model.vgg_hidden, c.model.vgg_norm = 8, 128, 'batch'
+  c.model.vgg_width, c.model.vgg_hidden = 8, 128
   c.masking.patch_size = 8
-  c.masking.learning_rate = 1e-3
-  c.masking.restore_colour = True
-  c.masking.ease, c.masking.hard_share = 'share', 0.5
-
-  c.pretrain.optimizer, c.pretrain.weight_decay, c.pretrain.clip = 'adamw', 1e-4, 1.0
-  c.pretrain.schedule, c.pretrain.warmup, c.pretrain.learning_rate = 'cosine', 0.1, 1e-3
+  isic.best(c)
   c.pretrain.batch_size, c.pretrain.steps, c.pretrain.epochs = 16, 3000, None
-  c.pretrain.augment.brightness, c.pretrain.augment.contrast, c.pretrain.augment.hue = 0.3, 0.3, 0.08
-  c.segment.optimizer, c.segment.weight_decay, c.segment.schedule, c.segment.warmup = 'adamw', 1e-4, 'cosine', 0.1
-  c.segment.learning_rate, c.segment.batch_size, c.segment.patience = 2e-3, 4, 0
-  c.segment.steps, c.segment.epochs, c.segment.min_epochs = 1200, None, 10.0
-  c.segment.augment.brightness, c.segment.augment.contrast, c.segment.augment.hue = 0.2, 0.2, 0.05
-  c.classify.balanced = True
-  c.classifier.optimizer, c.classifier.weight_decay, c.classifier.clip = 'adamw', 1e-4, 1.0
-  c.classifier.schedule, c.classifier.warmup, c.classifier.learning_rate = 'cosine', 0.1, 1e-3
-  c.classifier.augment.brightness, c.classifier.augment.contrast, c.classifier.augment.hue = 0.2, 0.2, 0.05
-  c.classifier.batch_size, c.classifier.patience = 16, 0
-  c.classifier.steps, c.classifier.epochs = 600, None
 
   c.grid.inits, c.grid.labels, c.grid.seeds = VARIANTS[variant]
   return c
