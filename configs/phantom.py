@@ -4,12 +4,31 @@
 
 Expect Dice of about 0.78 from scratch, 0.81 after uniform and 0.80 after adaptive masks (20 labels, 3 seeds; intervals in
 BUILD_NOTES.md), and an agent with a difficulty rank correlation of about 0.65, a hardness ratio and a border lift of about 1.6.
+phantom.py:rivals compares all strategies, phantom.py:ablations changes one thing of AHM at a time; both without classification.
 """
 
 from ahm_jax import config
+from ahm_jax.errors import UserError
+from configs.isic_cpu import RIVALS
+
+CHANGES = (
+  *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'workers=1', 'rounds=2', 'model.agent_trunk=vgg16'),
+  *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16', 'restore_colour=True'),
+  *('ease=share+hard_share=0.5', 'ease_in=0.0', 'polarity=easy', 'reward=rank', 'reward=progress'),
+)
+VARIANTS = {
+  '': (('scratch', 'uniform', 'ahm'), (0, 1, 2)),
+  'rivals': (('scratch', 'uniform', *RIVALS, 'ahm'), (0, 1, 2, 3, 4)),
+  'ablations': (
+    ('scratch', 'uniform', 'untrained', 'reinforce', *(f'ahm:{change}' for change in CHANGES), 'ahm'),
+    (0, 1, 2, 3, 4),
+  ),
+}
 
 
-def get_config():
+def get_config(variant=''):
+  if variant not in VARIANTS:
+    raise UserError(f'configs/phantom.py has no variant {variant!r}; choose rivals, ablations, or none')
   c = config.default()
   c.data.image_size = 64
   c.data.phantom.train, c.data.phantom.validation, c.data.phantom.test = 800, 60, 120
@@ -30,5 +49,6 @@ def get_config():
   c.classifier.learning_rate, c.classifier.batch_size, c.classifier.steps, c.classifier.epochs = 5e-4, 16, 80, None
   c.classifier.patience = 0
 
-  c.grid.labels, c.grid.seeds = (20,), (0, 1, 2)
+  c.grid.labels, c.grid.classify = (20,), not variant
+  c.grid.inits, c.grid.seeds = VARIANTS[variant]
   return c

@@ -2,12 +2,12 @@
 
 import pytest
 
-from ahm_jax.config import default, from_config_dict
+from ahm_jax.config import SCRATCH, default, from_config_dict, with_init
 from configs import busi_cpu, folder, isic, isic2018, isic_cpu, phantom, smoke
 
 VARIANTS = [
-  *((module, ('',)) for module in (phantom, smoke)),
-  *((module, ('', 'rivals', 'ablations')) for module in (isic_cpu, busi_cpu)),
+  (smoke, ('',)),
+  *((module, ('', 'rivals', 'ablations')) for module in (phantom, isic_cpu, busi_cpu)),
   *((module, ('', 'cpu', 'paper')) for module in (folder, isic2018)),
   (isic, ('', 'paper')),
 ]
@@ -17,7 +17,11 @@ VARIANTS = [
 def test_every_variant_is_a_config(module, variant):
   tree = module.get_config(variant) if variant else module.get_config()
   tree.data.root = '/somewhere'
-  assert from_config_dict(tree).data.root == '/somewhere'
+  c = from_config_dict(tree)
+  assert len(set(c.grid.inits)) == len(c.grid.inits)
+  for init in c.grid.inits:
+    if init != SCRATCH:
+      assert with_init(c, init).masking.strategy == init.partition(':')[0]
 
 
 def test_the_paper_variant_is_the_defaults():
