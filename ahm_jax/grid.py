@@ -132,7 +132,7 @@ def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdi
     rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
     columns = results.dice_columns(config.data.mask_classes)
     found.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
-    found.scores[cell.key] = _scores(cell)
+    found.scores[cell.key] = _scores(cell, config.grid.classify)
     if cell.init != SCRATCH:
       agent = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
       found.agents[cell.init, cell.seed] = {name: agent[name] for name in results.AGENT_METRICS}
@@ -159,9 +159,9 @@ def _metrics(directory: Path) -> list[dict]:
   return [json.loads(line) for line in (directory / writer.FILE).read_text().splitlines()]
 
 
-def _scores(cell: Cell) -> dict:
+def _scores(cell: Cell, classify: bool) -> dict:
   scores = {'init': cell.init, 'labels': cell.labels, 'seed': cell.seed}
-  for directory in (cell.segment_dir, cell.classify_dir):
+  for directory in (cell.segment_dir, cell.classify_dir)[: 1 + classify]:  # Another grid may have classified some of the cells.
     if (directory / stages.EVALUATION).exists():
       found = json.loads((directory / stages.EVALUATION).read_text())
       scores.update({name: value for name, value in found.items() if name not in ('stage', 'split')})

@@ -46,7 +46,7 @@ REFUSED = [
   (('pretrain',), '--config is missing'),
   (('pretrain', '--config=configs/nowhere.py'), 'configs/nowhere.py'),
   (('pretrain', '--config=configs/folder.py:gpu'), "configs/folder.py has no variant 'gpu'"),
-  (('pretrain', '--config=configs/phantom.py:cpu'), 'has no variants'),
+  (('pretrain', '--config=configs/smoke.py:cpu'), 'has no variants'),
   (('pretrain', '--config=configs/folder.py'), '--config.data.root=DIR'),
   (('pretrain', '--config=configs/isic2018.py'), 'holds the official archives: --config.data.root=DIR'),
   (('pretrain', '--config=configs/isic2018.py:gpu'), "configs/isic2018.py has no variant 'gpu'"),

@@ -84,16 +84,20 @@ def test_the_terminal_shows_cells_the_table_and_where_the_report_is(grid):
   assert all(line.startswith(stages) for line in done.stderr.splitlines()), done.stderr
 
 
-def test_an_agent_metric_without_a_value_is_null(commands, config_file, grid):
+def test_an_agent_metric_without_a_value_is_null_and_what_another_grid_classified_stays_there(commands, config_file, grid):
   """Where no patch is without lesion, there is no border lift."""
   workdir, _ = grid
   before = (workdir / 'results.json').read_text()
   path = workdir / 'pretrain/ahm/seed0/evaluation.json'
   agent = read(path)
   path.write_text(json.dumps(agent | {'border_lift': None}))
-  done = commands.run('reproduce', f'--config={config_file}', f'--workdir={workdir}')
+  done = commands.run('reproduce', f'--config={config_file}', f'--workdir={workdir}', '--config.grid.classify=False')
   assert done.returncode == 0, done.stderr
-  assert read(workdir / 'results.json')['agent']['ahm'] == {name: agent[name] for name in AGENT} | {'border_lift': None}
+  results = read(workdir / 'results.json')
+  assert results['agent']['ahm'] == {name: agent[name] for name in AGENT} | {'border_lift': None}
+  assert (workdir / 'classify/ahm/labels6/seed0/evaluation.json').exists()
+  assert not any({'accuracy', 'auc'} & set(cell) for cell in results['cells'])
+  assert [row['accuracy'] for row in results['summary']] == [None] * 3
   assert 'border lift' not in next(line for line in done.stdout.splitlines() if line.startswith('ahm: '))
   path.write_text(json.dumps(agent))
   (workdir / 'results.json').write_text(before)
