@@ -48,6 +48,10 @@ class Cell:
   def classify_dir(self) -> Path:
     return self.root / 'classify' / self.init / f'labels{self.labels}' / f'seed{self.seed}'
 
+  def directories(self, classify: bool) -> tuple[Path, ...]:
+    """The folders of its runs; without that of a classification, which another grid may have made, unless it is asked for."""
+    return (self.pretrain_dir, self.segment_dir, *([self.classify_dir] if classify else []))
+
   @property
   def key(self) -> tuple[str, int, int]:
     return self.init, self.labels, self.seed
@@ -142,7 +146,7 @@ def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdi
   curves = {
     f'{directory.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(directory)
     for cell in cells
-    for directory in (cell.pretrain_dir, cell.segment_dir, cell.classify_dir)
+    for directory in cell.directories(config.grid.classify)
     if directory.exists()
   }
   shown = _shown(cells, config, data)
@@ -161,7 +165,7 @@ def _metrics(directory: Path) -> list[dict]:
 
 def _scores(cell: Cell, classify: bool) -> dict:
   scores = {'init': cell.init, 'labels': cell.labels, 'seed': cell.seed}
-  for directory in (cell.segment_dir, cell.classify_dir)[: 1 + classify]:  # Another grid may have classified some of the cells.
+  for directory in cell.directories(classify)[1:]:
     if (directory / stages.EVALUATION).exists():
       found = json.loads((directory / stages.EVALUATION).read_text())
       scores.update({name: value for name, value in found.items() if name not in ('stage', 'split')})

@@ -14,10 +14,11 @@ from configs import isic
 RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae')
 CHANGES = (
   *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'workers=1', 'rounds=2', 'model.agent_trunk=vgg16'),
-  *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16', 'restore_colour=False'),
-  *('ease=logits+hard_share=1.0', 'polarity=easy', 'reward=rank', 'reward=progress'),
+  *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16'),
+  *('polarity=easy', 'reward=rank', 'reward=progress'),
 )
-ABLATIONS = ('untrained', 'reinforce', *(f'ahm:{change}' for change in CHANGES))  # reinforce: no critic.
+OWN_CHANGES = ('restore_colour=False', 'ease=logits+hard_share=1.0')
+ABLATIONS = ('untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)))  # reinforce: no critic.
 VARIANTS = {
   '': (('scratch', 'uniform', 'ahm'), (10, 20, 50, 100, 0), (0, 1, 2, 3, 4)),
   'rivals': (('scratch', 'uniform', *RIVALS, 'ahm'), (20, 50), (0, 1, 2, 3, 4)),

@@ -9,18 +9,14 @@ phantom.py:rivals compares all strategies, phantom.py:ablations changes one thin
 
 from ahm_jax import config
 from ahm_jax.errors import UserError
-from configs.isic_cpu import RIVALS
+from configs.isic_cpu import CHANGES, RIVALS
 
-CHANGES = (
-  *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'workers=1', 'rounds=2', 'model.agent_trunk=vgg16'),
-  *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16', 'restore_colour=True'),
-  *('ease=share+hard_share=0.5', 'ease_in=0.0', 'polarity=easy', 'reward=rank', 'reward=progress'),
-)
+OWN_CHANGES = ('restore_colour=True', 'ease=share+hard_share=0.5', 'ease_in=0.0')
 VARIANTS = {
   '': (('scratch', 'uniform', 'ahm'), (0, 1, 2)),
   'rivals': (('scratch', 'uniform', *RIVALS, 'ahm'), (0, 1, 2, 3, 4)),
   'ablations': (
-    ('scratch', 'uniform', 'untrained', 'reinforce', *(f'ahm:{change}' for change in CHANGES), 'ahm'),
+    ('scratch', 'uniform', 'untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)), 'ahm'),
     (0, 1, 2, 3, 4),
   ),
 }

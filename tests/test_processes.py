@@ -81,6 +81,10 @@ def break_off(workdir, victims, number, devices=(2, 2)):
   since = time.monotonic()
   for victim in victims:
     os.kill(pair.processes[victim].pid, number)
+  if number == signal.SIGSTOP:
+    for victim in victims:
+      pair.processes[1 - victim].join(100)
+      pair.processes[victim].kill()
   return pair.finish(), time.monotonic() - since
 
 
@@ -92,7 +96,8 @@ def broken_off(tmp_path_factory):
     found = {
       'first': pool.submit(break_off, home / 'first', [0], signal.SIGKILL),
       'second': pool.submit(break_off, home / 'second', [1], signal.SIGKILL, devices=(1, 1)),
-      'waiting': pool.submit(break_off, home / 'waiting', [1], signal.SIGKILL),
+      'waiting': pool.submit(break_off, home / 'waiting', [1], signal.SIGSTOP),
+      'several': pool.submit(break_off, home / 'several', [1], signal.SIGKILL),
       'ctrl-c': pool.submit(break_off, home / 'ctrl-c', [0, 1], signal.SIGINT),
       'sigterm': pool.submit(break_off, home / 'sigterm', [1], signal.SIGTERM),
       'fault': pool.submit(lambda: Pair(home / 'fault', '--fails=1').finish()),
@@ -143,9 +148,9 @@ LOST = 'another process was lost, so this one ends; the last checkpoint is that 
   ('name', 'victim', 'why', 'devices'),
   [
     ('first', 0, ['Terminating process because'], 2),  # The coordinator: JAX calls abort().
-    # A collective fails, the connection closed or reset by peer, or where only some devices' do, JAX notices and calls abort().
-    ('second', 1, ['by peer', 'heartbeats'], 1),
-    ('waiting', 1, ['by peer', 'heartbeats'], 4),
+    ('second', 1, ['by peer'], 1),  # A collective fails: the connection is closed or reset by peer.
+    ('waiting', 1, ['heartbeats'], 4),  # All wait, for nothing is closed, until JAX notices and calls abort().
+    ('several', 1, ['by peer', 'heartbeats'], 4),  # Whichever comes first: all devices fail, or one fails and the other waits.
   ],
 )
 def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, name, victim, why, devices):
