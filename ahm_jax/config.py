@@ -18,7 +18,7 @@ from ml_collections.config_dict import placeholder
 
 from ahm_jax.errors import UserError
 
-STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm', 'blockwise', 'saliency', 'anatomask', 'hpm', 'adamae')
+STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm', 'blockwise', 'saliency', 'anatomask', 'hpm', 'adamae', 'adios')
 
 MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 

@@ -11,7 +11,7 @@ from ahm_jax import config
 from ahm_jax.errors import UserError
 from configs import isic
 
-RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae')
+RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae', 'adios')
 CHANGES = (
   *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'workers=1', 'rounds=2', 'model.agent_trunk=vgg16'),
   *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16'),

@@ -55,6 +55,21 @@ def raw_logits(context: Context, state: AgentState | TaughtState, images: jax.Ar
   return raw
 
 
+def each_round(forward: Callable, params: Any, batch_stats: Any, observations: jax.Array) -> tuple[Any, Any]:
+  """The agent on the rounds of one worker, one at a time as in acting: batch norm makes the policy depend on the batch.
+
+  Args:
+    forward: (params, batch_stats, images [b, H, W, C]) -> maps, new batch_stats.
+    observations: [T, b, H, W, C].
+
+  Returns:
+    The maps, each [T, b, g, g], and the mean of the rounds' batch statistics.
+  """
+  rounds = [forward(params, batch_stats, images) for images in observations]
+  maps, new_stats = jax.tree.map(lambda *arrays: jnp.stack(arrays), *rounds)
+  return maps, jax.tree.map(lambda x: x.mean(0), new_stats)
+
+
 def improved(
   context: Context,
   optimizer: optax.GradientTransformation,
@@ -132,10 +147,7 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     return draw(key, policy_logits(raw_logits(context, state, images, train), progress, masking), masking)
 
   def worker_losses(params, batch_stats, rollout, rewards, progress):
-    """Of one worker. The agent sees a round at a time, as in acting: batch norm makes the policy depend on the batch."""
-    by_round = [forward(params, batch_stats, observations) for observations in rollout.observations]
-    (raw, values), new_stats = jax.tree.map(lambda *rounds: jnp.stack(rounds), *by_round)
-    new_stats = jax.tree.map(lambda x: x.mean(0), new_stats)
+    (raw, values), new_stats = each_round(forward, params, batch_stats, rollout.observations)
     if not critic:
       values = jnp.zeros_like(values)
     last_value = jnp.zeros_like(values[0])

@@ -1,4 +1,4 @@
-"""Learnt masks of others, on the same U-Net: AnatoMask, hard patches mining, AdaMAE.
+"""Learnt masks of others, on the same U-Net: AnatoMask, hard patches mining, AdaMAE, ADIOS.
 
 Each is the paper's way of placing a mask. The papers' networks are transformers or sparse convolutions with heads of their own;
 here the U-Net repairs for all of them, and where a network looks at the image, it is our agent's trunk and policy head.
@@ -7,14 +7,26 @@ here the U-Net repairs for all of them, and where a network looks at the image, 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from ahm_jax.masking.agents import AgentState, TaughtState, fresh_agent, improved, raw_logits, taught, variables_of
-from ahm_jax.masking.patches import budget_shift, draw_exact, patch_losses
-from ahm_jax.masking.rollout import hide
+from ahm_jax.masking.agents import (
+  AgentState,
+  TaughtState,
+  each_round,
+  fresh_agent,
+  improved,
+  policy_logits,
+  raw_logits,
+  taught,
+  variables_of,
+)
+from ahm_jax.masking.patches import budget_shift, draw_exact, patch_losses, to_pixels
+from ahm_jax.masking.rollout import Rollout, hide
 from ahm_jax.masking.strategy import (
   WORKERS,
   Context,
   Strategy,
+  draw,
   grid_shape,
   growing_share,
   hardest_first,
@@ -77,7 +89,7 @@ def hpm(context: Context) -> Strategy:
 
   def learn(state, rollouts, variables, progress):
     del variables
-    state, loss = _improved(context, optimizer, state, rollouts, ranking_loss)
+    state, loss = _improved(context, optimizer, state, rollouts, _of_each_round(ranking_loss))
     teacher = moving_average(state.teacher, variables_of(state), progress, masking)
     return state._replace(teacher=teacher), {'ranking_loss': loss}
 
@@ -123,7 +135,7 @@ def adamae(context: Context) -> Strategy:
 
   def learn(state, rollouts, variables, progress):
     del variables, progress
-    state, loss = _improved(context, optimizer, state, rollouts, sampling_loss)
+    state, loss = _improved(context, optimizer, state, rollouts, _of_each_round(sampling_loss))
     return state, {'sampling_loss': loss}
 
   return Strategy(init, propose, learn)
@@ -135,15 +147,69 @@ def sampling_loss(logits: jax.Array, losses: jax.Array, hidden: jax.Array) -> ja
   return -(hidden * log_probability * losses).sum() / jnp.maximum(hidden.sum(), 1)
 
 
+def adios(context: Context) -> Strategy:
+  """After ADIOS (Shi et al., arXiv 2201.13100): the mask is placed by the U-Net's adversary, which has its gradient.
+
+  What the U-Net minimises, the loss over the hidden patches, is maximised by the policy, through the U-Net: so it is told what
+  hiding a patch does to the repair of the others, which no reward of a patch says. It costs the U-Net a pass forward and one
+  back. ADIOS hides pixels by soft masks from a contrastive learner and penalises sparse ones; here patches are drawn within
+  the budget, and the gradient goes straight through the draw to its probability (Bengio et al., arXiv 1308.3432).
+  """
+  masking = context.masking
+  optimizer = optax.adam(masking.learning_rate)
+  sign = 1 if masking.polarity == 'hard' else -1
+
+  def init(key, images, variables):
+    del variables
+    return fresh_agent(context, optimizer, key, images)
+
+  def propose(state, images, key, progress, train):
+    return draw(key, policy_logits(raw_logits(context, state, images, train), progress, masking), masking)
+
+  def learn(state, rollouts, variables, progress):
+    def loss_of(raw, rollout):
+      probability = jax.nn.sigmoid(policy_logits(raw, progress, masking))
+      if masking.action_means == 'keep':
+        probability = 1 - probability
+      hidden = rollout.hidden + probability - lax.stop_gradient(probability)
+      return -sign * adversarial_loss(context, variables, rollout, hidden)
+
+    state, loss = _improved(context, optimizer, state, rollouts, loss_of)
+    return state, {'adversarial_loss': -sign * loss}
+
+  return Strategy(init, propose, learn)
+
+
+def adversarial_loss(context: Context, variables, rollout: Rollout, hidden: jax.Array) -> jax.Array:
+  """The loss of the U-Net in inference over the hidden patches of one worker, differentiable by what is hidden.
+
+  Args:
+    hidden: [T, b, g, g], the rollout's own, from which its gradient may go on. A patch hidden by a little is a blend of what
+      was seen and `masking.fill_value`, and its loss counts by as much.
+
+  Returns:
+    sum over patches of hidden * loss / number of hidden patches, a scalar.
+  """
+  masking = context.masking
+  more = to_pixels(hidden - rollout.hidden, masking.patch_size)[..., None]  # 0, but for the gradient.
+  masked = rollout.masked + more * (masking.fill_value - rollout.observations)
+  repaired = context.reconstruct(variables, masked.reshape(-1, *masked.shape[2:])).reshape(masked.shape)
+  losses = patch_losses(repaired, rollout.observations[:1], masking.patch_size)
+  return (hidden * losses).sum() / jnp.maximum(rollout.hidden.sum(), 1)
+
+
+def _of_each_round(loss_of):
+  """`loss_of`(logits, losses, hidden), each [b, g, g], as a function of the rounds' logits [T, b, g, g] and a rollout."""
+  return lambda logits, rollout: jax.vmap(loss_of)(logits, rollout.losses, rollout.hidden).mean()
+
+
 def _improved(context: Context, optimizer, state, rollouts, loss_of) -> tuple[AgentState | TaughtState, jax.Array]:
-  """One step on the mean over workers and rounds of `loss_of`(logits, losses, hidden), and that mean."""
+  """One step on the mean over workers of `loss_of`(logits of the rounds [T, b, g, g], the worker's rollout), and that mean."""
   forward = as_one_batch(context.agent)
 
   def worker_loss(params, rollout):
-    by_round = [forward(params, state.batch_stats, observations) for observations in rollout.observations]
-    terms = [loss_of(maps[0], *of_round) for (maps, _), *of_round in zip(by_round, rollout.losses, rollout.hidden, strict=True)]
-    statistics = jax.tree.map(lambda *rounds: sum(rounds) / len(rounds), *(stats for _, stats in by_round))
-    return sum(terms) / len(terms), statistics
+    (logits, _), batch_stats = each_round(forward, params, state.batch_stats, rollout.observations)
+    return loss_of(logits, rollout), batch_stats
 
   def objective(params):
     losses, batch_stats = jax.vmap(worker_loss, in_axes=(None, 0), out_axes=(0, None), axis_name=WORKERS)(params, rollouts)

@@ -17,6 +17,7 @@ _BUILDERS = {
   'anatomask': rivals.anatomask,
   'hpm': rivals.hpm,
   'adamae': rivals.adamae,
+  'adios': rivals.adios,
 }
 
 

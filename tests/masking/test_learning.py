@@ -104,6 +104,18 @@ def test_hpm_finds_the_hardest_patches(build):
   assert share_found(learnt) > 0.8
 
 
+@pytest.mark.parametrize(('polarity', 'sign'), [('hard', 1), ('easy', -1)])
+def test_adios_learns_by_the_gradient_what_its_u_net_repairs_worst(tiny_agent, polarity, sign):
+  """The U-Net answers -1 everywhere, so that brighter patches cost more. Measured: 0.99 and -0.94, from -0.33."""
+  masking = MaskingConfig(patch_size=PATCH, learning_rate=5e-3, strategy='adios', polarity=polarity)
+  context = Context(masking, tiny_agent(), lambda variables, masked: jnp.full_like(masked, -1.0), lambda tree: tree)
+  strategy = strategies.build(context)
+  start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
+  learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
+  assert sign * rank_correlation(strategy, start) < 0.4
+  assert sign * rank_correlation(strategy, learnt) > 0.7
+
+
 class TableAgent(nn.Module):
   """One logit and one value a patch, whatever the image: nothing is shared, so that the loss alone is tested."""
 

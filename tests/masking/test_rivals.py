@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_expit, log_softmax
 
+from ahm_jax.masking.agents import policy_logits
 from ahm_jax.masking.rivals import ranking_loss, sampling_loss
 from ahm_jax.masking.rollout import Rollout
 
@@ -143,3 +144,44 @@ def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images
   for _ in range(40):
     state, _ = learn(state, rollouts, None, 0.5)
   assert hides(state) < before - 0.05
+
+
+def repair_loss(observations, hidden):
+  """What ADIOS maximises, in NumPy, for the U-Net of conftest.py: one worker's [T, b, H, W, C] and [T, b, g, g]."""
+  pixels = hidden.repeat(4, -2).repeat(4, -1)[..., None]
+  repaired = 0.5 * np.roll(observations * (1 - pixels), 3, axis=3)
+  errors = ((repaired - observations[:1]) ** 2).mean(-1)
+  losses = errors.reshape(*hidden.shape[:2], 4, 4, 4, 4).mean((-3, -1))
+  return (hidden * losses).sum()
+
+
+@pytest.mark.parametrize('fields', [{}, {'polarity': 'easy'}, {'action_means': 'keep'}, {'rounds': 2}], ids=str)
+def test_adios_ascends_the_loss_through_the_u_net(lesson, tiny_agent, leaves, first_gradient, fields):
+  """The derivatives by what is hidden are central differences, exact but for rounding: the loss is cubic in each of them."""
+  done = lesson(strategy='adios', **fields)
+  observations, hidden = (np.asarray(x, np.float64) for x in (done.rollouts.observations, done.rollouts.hidden))
+  values, slopes = np.zeros(2), np.zeros_like(hidden)
+  for k in range(2):
+    values[k] = repair_loss(observations[k], hidden[k]) / hidden[k].sum()
+    for place in np.ndindex(hidden[k].shape):
+      more, less = hidden[k].copy(), hidden[k].copy()
+      more[place] += 1e-3
+      less[place] -= 1e-3
+      slopes[k][place] = (repair_loss(observations[k], more) - repair_loss(observations[k], less)) / 2e-3 / hidden[k].sum()
+  assert done.metrics['adversarial_loss'] == pytest.approx(values.mean(), rel=1e-5)
+
+  def probabilities(params):
+    variables = {'params': params, 'batch_stats': done.state.batch_stats}
+    rounds = np.asarray(done.rollouts.observations).swapaxes(0, 1).reshape(-1, 6, 16, 16, 2)
+    maps = [tiny_agent().apply(variables, seen, train=True, mutable=['batch_stats'])[0][0] for seen in rounds]
+    actions = jax.nn.sigmoid(policy_logits(jnp.stack(maps), 0.5, done.masking))
+    return actions if done.masking.action_means == 'mask' else 1 - actions
+
+  _, pull_back = jax.vjp(probabilities, done.state.params)
+  by_round = slopes.reshape(2, -1, 3, 4, 4).swapaxes(0, 1).reshape(-1, 6, 4, 4) / 2
+  (ascent,) = pull_back(jnp.asarray(by_round, jnp.float32))
+  sign = -1 if done.masking.polarity == 'hard' else 1
+  expected = leaves(jax.tree.map(lambda x: sign * x, ascent))
+  for path, gradient in leaves(first_gradient(done.learnt)).items():
+    np.testing.assert_allclose(gradient, expected[path], rtol=2e-3, atol=2e-5, err_msg=path)
+  assert max(np.abs(expected[path]).max() for path in expected if 'policy' in path) > 1e-3

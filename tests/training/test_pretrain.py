@@ -63,7 +63,13 @@ def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
 
 @pytest.mark.parametrize(
   'masking',
-  [{'strategy': 'anatomask'}, {'strategy': 'hpm'}, {'strategy': 'adamae'}, {'strategy': 'ahm', 'reward': 'progress'}],
+  [
+    {'strategy': 'anatomask'},
+    {'strategy': 'hpm'},
+    {'strategy': 'adamae'},
+    {'strategy': 'adios'},
+    {'strategy': 'ahm', 'reward': 'progress'},
+  ],
   ids=lambda masking: '-'.join(masking.values()),
 )
 def test_four_devices_equal_one_under_rivals_and_teachers_follow(make_config, split, start, drive, masking):
