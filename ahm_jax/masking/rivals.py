@@ -171,7 +171,8 @@ def adios(context: Context) -> Strategy:
       probability = jax.nn.sigmoid(policy_logits(raw, progress, masking))
       if masking.action_means == 'keep':
         probability = 1 - probability
-      hidden = rollout.hidden + probability - lax.stop_gradient(probability)
+      # In this order, so that the sum is exactly what was hidden: rounding would decide between the equal values of a pool.
+      hidden = rollout.hidden + (probability - lax.stop_gradient(probability))
       return -sign * adversarial_loss(context, variables, rollout, hidden)
 
     state, loss = _improved(context, optimizer, state, rollouts, loss_of)
