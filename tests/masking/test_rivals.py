@@ -157,7 +157,7 @@ def repair_loss(observations, hidden):
 
 @pytest.mark.parametrize('fields', [{}, {'polarity': 'easy'}, {'action_means': 'keep'}, {'rounds': 2}], ids=str)
 def test_adios_ascends_the_loss_through_the_u_net(lesson, tiny_agent, leaves, first_gradient, fields):
-  """The derivatives by what is hidden are central differences, exact but for rounding: the loss is cubic in each of them."""
+  """The derivatives by what is hidden are central differences: the loss is a cubic of each, so their error is some 1e-6."""
   done = lesson(strategy='adios', **fields)
   observations, hidden = (np.asarray(x, np.float64) for x in (done.rollouts.observations, done.rollouts.hidden))
   values, slopes = np.zeros(2), np.zeros_like(hidden)
