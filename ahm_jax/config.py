@@ -100,7 +100,7 @@ class MaskingConfig:
   # Of a hidden patch: 'log', whitened log loss; 'relative', loss / mean - 1; 'rank', in [-1, 1]; 'progress', whitened log of a
   # teacher's loss / the loss, which is what was learnt of late and costs another pass of the U-Net.
   reward: str = 'log'
-  polarity: str = 'hard'  # 'hard': hide what the reward (or the saliency) is high for. 'easy': what it is low for.
+  polarity: str = 'hard'  # 'hard': hide what the reward (the saliency, adios's loss) is high for. 'easy': what it is low for.
   logit_bound: float = 3.0  # Logits z are centred per image and bounded as c * tanh(z / c).
   temperature: float = 1.0  # Bounded logits are divided by it.
   budget: str = 'image'  # Where mask_ratio holds in the mean: 'image', 'tile' (so nothing is hidden whole), 'none' (nowhere).

@@ -4,7 +4,8 @@
 
 Expect Dice of about 0.78 from scratch, 0.81 after uniform and 0.80 after adaptive masks (20 labels, 3 seeds; intervals in
 BUILD_NOTES.md), and an agent with a difficulty rank correlation of about 0.65, a hardness ratio and a border lift of about 1.6.
-phantom.py:rivals compares all strategies, phantom.py:ablations changes one thing of AHM at a time; both without classification.
+Five seeds show no gain of either. phantom.py:rivals compares all strategies, phantom.py:ablations changes one
+thing of AHM at a time; both without classification.
 """
 
 from ahm_jax import config

@@ -11,7 +11,7 @@ from jax import lax
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import bound_logits, budget_shift, patch_losses
-from ahm_jax.masking.rollout import Rollout
+from ahm_jax.masking.rollout import Proposal, Rollout
 from ahm_jax.masking.strategy import WORKERS, Context, Strategy, action_ratio, draw, easing, growing_share, moving_average, stay
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.layers import init_variables
@@ -53,6 +53,16 @@ def raw_logits(context: Context, state: AgentState | TaughtState, images: jax.Ar
   else:
     raw, _ = context.agent.apply(variables_of(state), images, train=False)
   return raw
+
+
+def by_policy(context: Context) -> Callable[..., Proposal]:
+  """The `propose` of a strategy that draws from its agent's policy."""
+
+  def propose(state, images, key, progress, train):
+    logits = policy_logits(raw_logits(context, state, images, train), progress, context.masking)
+    return draw(key, logits, context.masking)
+
+  return propose
 
 
 def each_round(forward: Callable, params: Any, batch_stats: Any, observations: jax.Array) -> tuple[Any, Any]:
@@ -143,9 +153,6 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     state = fresh_agent(context, optimizer, key, images)
     return taught(state, variables) if has_teacher else state
 
-  def propose(state, images, key, progress, train):
-    return draw(key, policy_logits(raw_logits(context, state, images, train), progress, masking), masking)
-
   def worker_losses(params, batch_stats, rollout, rewards, progress):
     (raw, values), new_stats = each_round(forward, params, batch_stats, rollout.observations)
     if not critic:
@@ -175,7 +182,7 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
       state = state._replace(teacher=moving_average(state.teacher, variables, progress, masking))
     return state, metrics
 
-  return Strategy(init, propose, learn if learns else stay)
+  return Strategy(init, by_policy(context), learn if learns else stay)
 
 
 def _rewards(rollouts: Rollout, state: AgentState | TaughtState, context: Context) -> jax.Array:

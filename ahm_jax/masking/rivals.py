@@ -12,6 +12,7 @@ from jax import lax
 from ahm_jax.masking.agents import (
   AgentState,
   TaughtState,
+  by_policy,
   each_round,
   fresh_agent,
   improved,
@@ -26,7 +27,6 @@ from ahm_jax.masking.strategy import (
   WORKERS,
   Context,
   Strategy,
-  draw,
   grid_shape,
   growing_share,
   hardest_first,
@@ -163,9 +163,6 @@ def adios(context: Context) -> Strategy:
     del variables
     return fresh_agent(context, optimizer, key, images)
 
-  def propose(state, images, key, progress, train):
-    return draw(key, policy_logits(raw_logits(context, state, images, train), progress, masking), masking)
-
   def learn(state, rollouts, variables, progress):
     def loss_of(raw, rollout):
       probability = jax.nn.sigmoid(policy_logits(raw, progress, masking))
@@ -178,7 +175,7 @@ def adios(context: Context) -> Strategy:
     state, loss = _improved(context, optimizer, state, rollouts, loss_of)
     return state, {'adversarial_loss': -sign * loss}
 
-  return Strategy(init, propose, learn)
+  return Strategy(init, by_policy(context), learn)
 
 
 def adversarial_loss(context: Context, variables, rollout: Rollout, hidden: jax.Array) -> jax.Array:
@@ -186,7 +183,7 @@ def adversarial_loss(context: Context, variables, rollout: Rollout, hidden: jax.
 
   Args:
     hidden: [T, b, g, g], the rollout's own, from which its gradient may go on. A patch hidden by a little is a blend of what
-      was seen and `masking.fill_value`, and its loss counts by as much.
+      the agent saw (colours unchanged) and `masking.fill_value`, and its loss counts by as much.
 
   Returns:
     sum over patches of hidden * loss / number of hidden patches, a scalar.
