@@ -98,8 +98,9 @@ class MaskingConfig:
   entropy_weight: float = 0.1  # beta.
   value_weight: float = 0.5  # Weight of the critic's loss.
   # Of a hidden patch: 'log', whitened log loss; 'relative', loss / mean - 1; 'rank', in [-1, 1]; 'progress', whitened log of a
-  # teacher's loss / the loss, which is what was learnt of late and costs another pass of the U-Net.
+  # teacher's loss / the loss, which is what was learnt of late and costs two more passes of the U-Net.
   reward: str = 'log'
+  reward_within: str = 'worker'  # The hidden patches that are compared: of all the worker's images, or of one 'image'.
   polarity: str = 'hard'  # 'hard': hide what the reward (the saliency, adios's loss) is high for. 'easy': what it is low for.
   logit_bound: float = 3.0  # Logits z are centred per image and bounded as c * tanh(z / c).
   temperature: float = 1.0  # Bounded logits are divided by it.
@@ -109,7 +110,8 @@ class MaskingConfig:
   ease_out: float = 0.0  # Share of the steps, the last ones, over which they go back to uniform.
   ease: str = 'logits'  # What grows meanwhile: 'logits', a factor from 0 to 1, or 'share', from 0 to hard_share.
   hard_share: float | None = None  # Share of hidden patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
-  ema_decay: tuple[float, ...] = (0.999, 0.9999)  # Of teachers, at the start and from a quarter of the steps on.
+  # Of teachers, at the start and from a quarter of the steps on; but never more than (1 + t) / (10 + t) after t steps.
+  ema_decay: tuple[float, ...] = (0.999, 0.9999)
   saliency: str = 'gradient'  # What 'saliency' hides: 'gradient', patches with edges, or 'entropy', with many grey levels.
   learning_rate: float = 2e-4  # Of the agent (Adam).
 
@@ -446,6 +448,7 @@ def _check_masking(config: Config) -> None:
   _one_of('masking.patch_size', masking.patch_size, (4, 8, 16, 32))
   _one_of('masking.action_means', masking.action_means, ('mask', 'keep'))
   _one_of('masking.reward', masking.reward, ('log', 'relative', 'rank', 'progress'))
+  _one_of('masking.reward_within', masking.reward_within, ('worker', 'image'))
   _one_of('masking.polarity', masking.polarity, ('hard', 'easy'))
   _one_of('masking.budget', masking.budget, ('image', 'tile', 'none'))
   _one_of('masking.ease', masking.ease, ('logits', 'share'))

@@ -47,11 +47,12 @@ def check(workdir: Path, stage: str, config: Config) -> None:
   """
   path = Path(workdir) / FILE
   if path.exists():
-    held, old = _held(path)
-    if held != stage:
-      raise UserError(f'{workdir} holds a {held} run, not a {stage} run; choose another --workdir')
+    held = _held(path)
+    if held['stage'] != stage:
+      raise UserError(f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir')
+    free = ('init_from',) if _same_start(held, workdir, config) else ()
     remedy = 'choose another --workdir, or set the field back'
-    compare(f'{workdir} holds a {stage} run', stage, old, config, remedy=remedy)
+    compare(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
 
 
 def claim(workdir: Path, stage: str, config: Config) -> None:
@@ -61,7 +62,15 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
   """
   check(workdir, stage, config)
   Path(workdir).mkdir(parents=True, exist_ok=True)
-  write_json(Path(workdir) / FILE, {'stage': stage, 'config': to_dict(config)})
+  write_json(Path(workdir) / FILE, {'stage': stage, 'workdir': str(workdir), 'config': to_dict(config)})
+
+
+def _same_start(held: dict, workdir: Path, config: Config) -> bool:
+  """Whether `init_from` lies where it did, seen from the run: both were moved together, or are named in another way."""
+  old, new = held['config'].get('init_from'), config.init_from
+  if not (old and new and 'workdir' in held):
+    return False
+  return os.path.relpath(old, held['workdir']) == os.path.relpath(new, workdir)
 
 
 _OWN: set[Path] = set()  # The directories that this process has to itself.
@@ -114,10 +123,10 @@ def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
   path = Path(workdir) / FILE
   if not path.exists():
     raise UserError(f'{workdir} holds no run; give the --workdir of a {" or ".join(stages)} run')
-  stage, config = _held(path)
-  if stage not in stages:
-    raise UserError(f'{workdir} holds a {stage} run; give the --workdir of a {" or ".join(stages)} run')
-  return stage, from_config_dict(config)
+  held = _held(path)
+  if held['stage'] not in stages:
+    raise UserError(f'{workdir} holds a {held["stage"]} run; give the --workdir of a {" or ".join(stages)} run')
+  return held['stage'], from_config_dict(held['config'])
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -155,11 +164,14 @@ def compare(what: str, stage: str, held: dict, config: Config, free: tuple[str, 
       raise UserError(f'{what} with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; {remedy}')
 
 
-def _held(path: Path) -> tuple[str, dict]:
+def _held(path: Path) -> dict:
+  """What a run.json says: its 'stage', its 'config', and as what it was begun, 'workdir'."""
   try:
     held = json.loads(path.read_text())
-    return held['stage'], held['config']
-  except (ValueError, KeyError) as error:
+    if not isinstance(held['stage'], str) or not isinstance(held['config'], dict):
+      raise TypeError
+    return held
+  except (ValueError, KeyError, TypeError) as error:
     raise UserError(f'{path} cannot be read as the description of a run; choose another --workdir') from error
 
 

@@ -162,6 +162,7 @@ OUT_OF_RANGE = [
   ('masking.patch_size', 0),
   ('masking.action_means', 'hide'),
   ('masking.reward', 'linear'),
+  ('masking.reward_within', 'batch'),
   ('masking.workers', 0),
   ('masking.rounds', 0),
   ('masking.gamma', 1.1),

@@ -52,6 +52,19 @@ def test_another_config_is_refused_by_its_first_difference(tmp_path):
   assert json.loads((tmp_path / FILE).read_text())['config']['data']['image_size'] == 224
 
 
+def test_a_start_may_be_named_in_another_way(tmp_path, monkeypatch):
+  """A grid's cells hold their start by its path: the grid may be given by another path, or be moved."""
+  monkeypatch.chdir(tmp_path)
+  begun = dataclasses.replace(Config(), init_from='grid/pretrain/ahm')
+  claim('grid/segment/ahm', 'segment', begun)
+  claim(tmp_path / 'grid/segment/ahm', 'segment', dataclasses.replace(begun, init_from=str(tmp_path / 'grid/pretrain/ahm')))
+  (tmp_path / 'grid').rename(tmp_path / 'elsewhere')
+  claim('elsewhere/segment/ahm', 'segment', dataclasses.replace(begun, init_from='elsewhere/pretrain/ahm'))
+  for other in ('elsewhere/pretrain/uniform', 'grid/pretrain/ahm', ''):
+    with pytest.raises(UserError, match=r'config\.init_from'):
+      claim('elsewhere/segment/ahm', 'segment', dataclasses.replace(begun, init_from=other))
+
+
 def test_a_stage_does_not_mind_what_only_other_stages_look_at(tmp_path):
   other = change(Config(), data={'labels': 5}, segment={'learning_rate': 0.5})
   claim(tmp_path / 'pretrain', 'pretrain', Config())

@@ -29,7 +29,7 @@ def reconstruction_loss(losses: jax.Array, hidden: jax.Array) -> jax.Array:
 
 
 def rewards(losses: jax.Array, hidden: jax.Array, form: str = 'log', reference: jax.Array | None = None) -> jax.Array:
-  """What each patch is paid: how hard it was to repair, among the hidden patches of this worker's images.
+  """What each patch is paid: how hard it was to repair, among the hidden patches given: of a worker, or of an image.
 
   A visible patch gets 0, the reward of an average hidden one. Forms:
     'log': (log(l) - mean) / std over hidden patches; its scale does not drift as the U-Net learns.
@@ -38,12 +38,12 @@ def rewards(losses: jax.Array, hidden: jax.Array, form: str = 'log', reference: 
     'progress': as 'log', of log(reference) - log(l): what was learnt since the reference, and not what is hard for good.
 
   Args:
-    losses: [b, g, g], at least 0.
-    hidden: [b, g, g] in {0, 1}.
-    reference: [b, g, g], the losses of an older U-Net on the same masks; only 'progress' looks at them.
+    losses: [..., g, g], at least 0.
+    hidden: [..., g, g] in {0, 1}.
+    reference: [..., g, g], the losses of an older U-Net on the same masks; only 'progress' looks at them.
 
   Returns:
-    [b, g, g]; constant to the gradient.
+    [..., g, g]; constant to the gradient.
   """
   losses = lax.stop_gradient(losses)
   count = jnp.maximum(hidden.sum(), 1)

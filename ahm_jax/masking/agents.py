@@ -12,8 +12,21 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import a3c
 from ahm_jax.masking.patches import bound_logits, budget_shift, patch_losses
 from ahm_jax.masking.rollout import Proposal, Rollout
-from ahm_jax.masking.strategy import WORKERS, Context, Strategy, action_ratio, draw, easing, growing_share, moving_average, stay
+from ahm_jax.masking.strategy import (
+  WORKERS,
+  Average,
+  Context,
+  Strategy,
+  action_ratio,
+  average_of,
+  draw,
+  easing,
+  growing_share,
+  moving_average,
+  stay,
+)
 from ahm_jax.masking.workers import as_one_batch
+from ahm_jax.models.agent import PYTORCH_VARIANCE
 from ahm_jax.models.layers import init_variables
 
 
@@ -29,17 +42,12 @@ class TaughtState(NamedTuple):
   params: Any
   batch_stats: Any
   opt_state: Any
-  teacher: Any
+  teacher: Average
 
 
 def fresh_agent(context: Context, optimizer: optax.GradientTransformation, key: jax.Array, images: jax.Array) -> AgentState:
   variables = init_variables(context.agent, key, images.shape)
   return AgentState(variables['params'], variables['batch_stats'], optimizer.init(variables['params']))
-
-
-def taught(state: AgentState, teacher: Any) -> TaughtState:
-  """The state with a copy of `teacher`: the step gives up its buffers, and would give up shared ones twice."""
-  return TaughtState(*state, jax.tree.map(jnp.copy, teacher))
 
 
 def variables_of(state: AgentState | TaughtState) -> dict[str, Any]:
@@ -111,8 +119,9 @@ def reinforce(context: Context) -> Strategy:
 
 
 def untrained(context: Context) -> Strategy:
-  """An agent that never learns: what the public reproduction of the paper really ran."""
-  return _agent_strategy(context, learns=False, critic=False)
+  """An agent that never learns, as in the public reproduction of the paper, whose last layer starts as PyTorch's do."""
+  agent = context.agent.clone(output_variance=PYTORCH_VARIANCE)
+  return _agent_strategy(context._replace(agent=agent), learns=False, critic=False)
 
 
 def policy_logits(raw: jax.Array, progress: jax.Array, masking: MaskingConfig) -> jax.Array:
@@ -151,7 +160,7 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
 
   def init(key, images, variables):
     state = fresh_agent(context, optimizer, key, images)
-    return taught(state, variables) if has_teacher else state
+    return TaughtState(*state, average_of(variables)) if has_teacher else state
 
   def worker_losses(params, batch_stats, rollout, rewards, progress):
     (raw, values), new_stats = each_round(forward, params, batch_stats, rollout.observations)
@@ -165,7 +174,7 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     return a3c.losses(logits, values, rollout.actions, returns), new_stats
 
   def learn(state, rollouts, variables, progress):
-    rewards = _rewards(rollouts, state, context)
+    rewards = _rewards(rollouts, state, variables, context)
 
     def objective(params):
       by_worker = jax.vmap(worker_losses, in_axes=(None, None, 0, 0, None), out_axes=(0, None), axis_name=WORKERS)
@@ -185,24 +194,27 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
   return Strategy(init, by_policy(context), learn if learns else stay)
 
 
-def _rewards(rollouts: Rollout, state: AgentState | TaughtState, context: Context) -> jax.Array:
-  """What every patch is paid, [K, T, b, g, g], each round of each worker by itself."""
+def _rewards(rollouts: Rollout, state: AgentState | TaughtState, variables: Any, context: Context) -> jax.Array:
+  """What every patch is paid, [K, T, b, g, g], each round of each worker by itself, or each image of it."""
   masking = context.masking
-  reference = _teacher_losses(rollouts, state.teacher, context) if masking.reward == 'progress' else rollouts.losses
+  losses = reference = rollouts.losses
+  if masking.reward == 'progress':  # Both in inference: else batch statistics would be taken for progress.
+    losses, reference = (_losses_of(unet, rollouts, context) for unet in (variables, state.teacher.value))
 
-  def of_a_round(losses, hidden, reference):
+  def paid(losses, hidden, reference):
     return a3c.rewards(losses, hidden, masking.reward, reference)
 
-  paid = jax.vmap(jax.vmap(of_a_round))(rollouts.losses, rollouts.hidden, reference)
-  return paid if masking.polarity == 'hard' else -paid
+  of_a_round = jax.vmap(paid) if masking.reward_within == 'image' else paid
+  rewards = jax.vmap(jax.vmap(of_a_round))(losses, rollouts.hidden, reference)
+  return rewards if masking.polarity == 'hard' else -rewards
 
 
-def _teacher_losses(rollouts: Rollout, teacher: Any, context: Context) -> jax.Array:
-  """Patch losses [K, T, b, g, g] of the teacher on what the U-Net was given."""
+def _losses_of(unet: Any, rollouts: Rollout, context: Context) -> jax.Array:
+  """Patch losses [K, T, b, g, g], in inference, of a U-Net's variables on what the U-Net was given."""
   images = jnp.broadcast_to(rollouts.observations[:, :1], rollouts.observations.shape)
 
   def flat(x):
     return x.reshape(-1, *x.shape[3:])
 
-  losses = patch_losses(context.reconstruct(teacher, flat(rollouts.masked)), flat(images), context.masking.patch_size)
+  losses = patch_losses(context.reconstruct(unet, flat(rollouts.masked)), flat(images), context.masking.patch_size)
   return losses.reshape(rollouts.losses.shape)

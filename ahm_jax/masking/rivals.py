@@ -18,7 +18,6 @@ from ahm_jax.masking.agents import (
   improved,
   policy_logits,
   raw_logits,
-  taught,
   variables_of,
 )
 from ahm_jax.masking.patches import budget_shift, draw_exact, patch_losses, to_pixels
@@ -27,6 +26,7 @@ from ahm_jax.masking.strategy import (
   WORKERS,
   Context,
   Strategy,
+  average_of,
   grid_shape,
   growing_share,
   hardest_first,
@@ -49,13 +49,13 @@ def anatomask(context: Context) -> Strategy:
 
   def init(key, images, variables):
     del key, images
-    return jax.tree.map(jnp.copy, variables)
+    return average_of(variables)
 
   def propose(state, images, key, progress, train):
     del train
     first_key, second_key = jax.random.split(key)
     tried = jax.random.bernoulli(first_key, masking.mask_ratio, grid_shape(images, masking)).astype(jnp.float32)
-    repaired = context.reconstruct(state, hide(images, tried, masking.patch_size, masking.fill_value))
+    repaired = context.reconstruct(state.value, hide(images, tried, masking.patch_size, masking.fill_value))
     losses = patch_losses(repaired, images, masking.patch_size)
     share = growing_share(progress, masking, HARD_SHARE)
     return hardest_first(second_key, losses * tried, share, masking)
@@ -80,11 +80,11 @@ def hpm(context: Context) -> Strategy:
   def init(key, images, variables):
     del variables
     state = fresh_agent(context, optimizer, key, images)
-    return taught(state, variables_of(state))
+    return TaughtState(*state, average_of(variables_of(state)))
 
   def propose(state, images, key, progress, train):
     del train
-    predicted, _ = context.agent.apply(state.teacher, images, train=False)
+    predicted, _ = context.agent.apply(state.teacher.value, images, train=False)
     return hardest_first(key, predicted, growing_share(progress, masking, HARD_SHARE), masking)
 
   def learn(state, rollouts, variables, progress):
@@ -183,14 +183,14 @@ def adversarial_loss(context: Context, variables, rollout: Rollout, hidden: jax.
 
   Args:
     hidden: [T, b, g, g], the rollout's own, from which its gradient may go on. A patch hidden by a little is a blend of what
-      the agent saw (colours unchanged) and `masking.fill_value`, and its loss counts by as much.
+      the U-Net would have seen there and `masking.fill_value`, and its loss counts by as much.
 
   Returns:
     sum over patches of hidden * loss / number of hidden patches, a scalar.
   """
   masking = context.masking
   more = to_pixels(hidden - rollout.hidden, masking.patch_size)[..., None]  # 0, but for the gradient.
-  masked = rollout.masked + more * (masking.fill_value - rollout.observations)
+  masked = rollout.masked + more * (masking.fill_value - rollout.unmasked)
   repaired = context.reconstruct(variables, masked.reshape(-1, *masked.shape[2:])).reshape(masked.shape)
   losses = patch_losses(repaired, rollout.observations[:1], masking.patch_size)
   return (hidden * losses).sum() / jnp.maximum(rollout.hidden.sum(), 1)

@@ -22,6 +22,7 @@ class Rollout(NamedTuple):
   """T rounds of one worker on b images."""
 
   observations: jax.Array  # [T, b, H, W, C], what the agent saw
+  unmasked: jax.Array  # [T, b, H, W, C], what the U-Net would have seen with nothing hidden
   masked: jax.Array  # [T, b, H, W, C], what the U-Net saw
   actions: jax.Array  # [T, b, g, g]
   hidden: jax.Array  # [T, b, g, g]
@@ -67,12 +68,13 @@ def rollout(
   def one_round(state, round_key):
     observation, carry = state
     proposal = propose(observation, round_key)
-    masked = hide(distort(observation), proposal.hidden, patch_size, fill_value)
+    unmasked = distort(observation)
+    masked = hide(unmasked, proposal.hidden, patch_size, fill_value)
     reconstruction, carry = reconstruct(carry, masked)
     losses = patch_losses(reconstruction, images, patch_size)
     pixels = to_pixels(proposal.hidden, patch_size)[..., None]
     repaired = lax.stop_gradient(jnp.where(pixels > 0, reconstruction, observation))
-    return (repaired, carry), (observation, masked, *proposal, losses)
+    return (repaired, carry), (observation, unmasked, masked, *proposal, losses)
 
   keys = jax.random.split(key, rounds)
   if rounds == 1:

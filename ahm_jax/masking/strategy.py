@@ -129,8 +129,26 @@ def hardest_first(key: jax.Array, scores: jax.Array, share: jax.Array, masking: 
   return proposal(hidden, probability, masking)
 
 
-def moving_average(average: Any, new: Any, progress: jax.Array, masking: MaskingConfig) -> Any:
-  """Exponential moving average of a pytree; the decay grows over the first quarter of the steps (arXiv 2407.06468)."""
+class Average(NamedTuple):
+  """An exponential moving average of a pytree."""
+
+  value: Any
+  count: jax.Array  # How often it has moved.
+
+
+def average_of(first: Any) -> Average:
+  """An average that starts from a copy of `first`: the step gives up its buffers, and would give up shared ones twice."""
+  return Average(jax.tree.map(jnp.copy, first), jnp.zeros((), jnp.int32))
+
+
+def moving_average(average: Average, new: Any, progress: jax.Array, masking: MaskingConfig) -> Average:
+  """The average, moved towards `new`.
+
+  The decay grows over the first quarter of the steps (arXiv 2407.06468), but is at most (1 + t) / (10 + t) after t moves, as
+  TensorFlow's averages have it: over a few thousand steps 0.9999 alone would leave half of the random start in it.
+  """
   first, last = masking.ema_decay
   decay = first + (last - first) * jnp.clip(4 * progress, 0, 1)
-  return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average, new)
+  decay = jnp.minimum(decay, (1 + average.count) / (10 + average.count))
+  value = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average.value, new)
+  return Average(value, average.count + 1)

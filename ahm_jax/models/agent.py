@@ -12,7 +12,8 @@ from ahm_jax.models.convolution import per_pixel
 from ahm_jax.models.layers import ConvNorm, max_pool
 from ahm_jax.models.vgg16 import VGG16Trunk
 
-near_zero = nn.initializers.variance_scaling(1e-4, 'fan_in', 'normal')
+NEAR_ZERO = 1e-4  # Variance of the last layer's first weights, times their number.
+PYTORCH_VARIANCE = 1 / 3  # The same of a layer of PyTorch's.
 
 
 class Agent(nn.Module):
@@ -24,12 +25,14 @@ class Agent(nn.Module):
     width: channels of the trunk's first level; heads have four times as many, or less for 'light' and small patches.
     patch_size: side of a patch in pixels; 4, 8, 16 or 32.
     dtype: what convolutions compute in. Parameters, batch statistics and outputs are float32.
+    output_variance: of the first weights of the heads' last layers, times their number.
     axis_name: mapped axis, or axes, over which batch statistics are taken together.
   """
 
   trunk: str = 'vgg16'
   width: int = 64
   patch_size: int = 16
+  output_variance: float = NEAR_ZERO
   dtype: jnp.dtype = jnp.float32
   axis_name: str | Sequence[str] | None = None
 
@@ -43,7 +46,7 @@ class Agent(nn.Module):
         as mutable), instead of using those.
 
     Returns:
-      Logits and values, float32 [B, H / patch_size, W / patch_size]; not bounded, near zero before training.
+      Logits and values, float32 [B, H / patch_size, W / patch_size]; not bounded, with NEAR_ZERO near zero before training.
 
     Raises:
       UserError: H or W is not a multiple of patch_size.
@@ -63,6 +66,7 @@ class Agent(nn.Module):
     else:
       x = LightTrunk(halvings, self.width, **common, name='trunk')(x, train)
       head_width = min(4, self.patch_size // 4) * self.width
+    common['output_variance'] = self.output_variance
     logits = Head(head_width, bias=False, **common, name='policy')(x, train)  # The budget would take a bias out again.
     values = Head(head_width, **common, name='value')(x, train)
     return logits, values
@@ -89,6 +93,7 @@ class Head(nn.Module):
 
   features: int
   bias: bool = True
+  output_variance: float = NEAR_ZERO
   dtype: jnp.dtype = jnp.float32
   axis_name: str | Sequence[str] | None = None
 
@@ -96,5 +101,6 @@ class Head(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for name in ('first', 'second', 'third'):
       x = ConvNorm(self.features, dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
-    output = {'kernel_init': near_zero, 'dtype': jnp.float32, 'conv_general_dilated': per_pixel, 'name': 'output'}
+    first = nn.initializers.variance_scaling(self.output_variance, 'fan_in', 'normal')
+    output = {'kernel_init': first, 'dtype': jnp.float32, 'conv_general_dilated': per_pixel, 'name': 'output'}
     return nn.Conv(1, (1, 1), use_bias=self.bias, **output)(x)[..., 0]

@@ -127,8 +127,9 @@ def _with_trunk(state: Any, foreign: Any) -> Any:
   """A strategy's first state with a trunk from elsewhere; Adam's zeros will do. A teacher starts as its agent does."""
   if foreign is None:
     return state
-  if 'trunk' in getattr(state, 'teacher', {}).get('params', {}):
-    state = state._replace(teacher=replaced(state.teacher, foreign))
+  teacher = getattr(state, 'teacher', None)
+  if teacher is not None and 'trunk' in teacher.value['params']:
+    state = state._replace(teacher=teacher._replace(value=replaced(teacher.value, foreign)))
   return state._replace(params=replaced(state.params, foreign['params']))
 
 

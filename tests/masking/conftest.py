@@ -24,6 +24,7 @@ class TinyAgent(nn.Module):
 
   patch_size: int = 4
   width: int = 4
+  output_variance: float = 1.0
 
   @nn.compact
   def __call__(self, x, train: bool):
@@ -32,7 +33,8 @@ class TinyAgent(nn.Module):
       return nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
 
     trunk = block(x, self.patch_size, self.patch_size)
-    logits = nn.Conv(1, (1, 1), use_bias=False, name='policy')(block(trunk, 3))
+    first = nn.initializers.variance_scaling(self.output_variance, 'fan_in', 'normal')
+    logits = nn.Conv(1, (1, 1), use_bias=False, kernel_init=first, name='policy')(block(trunk, 3))
     values = nn.Conv(1, (1, 1), name='value')(block(trunk, 3))
     return logits[..., 0], values[..., 0]
 
@@ -43,6 +45,7 @@ def tiny_agent():
 
 
 UNET = {'params': jnp.float32(0.5), 'batch_stats': jnp.float32(0.0)}  # Stands for a U-Net's variables.
+FIRST_UNET = {'params': jnp.float32(0.3), 'batch_stats': jnp.float32(0.1)}  # And for those that a teacher starts from.
 
 
 def reconstruct(variables, masked):
@@ -53,6 +56,11 @@ def reconstruct(variables, masked):
 @pytest.fixture(scope='session')
 def unet():
   return UNET
+
+
+@pytest.fixture(scope='session')
+def first_unet():
+  return FIRST_UNET
 
 
 @pytest.fixture(scope='session')
@@ -74,7 +82,10 @@ def images():
 
 @pytest.fixture(scope='session')
 def play():
-  """play(strategy, masking, state, images, key, progress=0.5) -> rollouts of all workers, [K, T, b, ...], as in a step."""
+  """play(strategy, masking, state, images, key, progress=0.5) -> rollouts of all workers, [K, T, b, ...], as in a step.
+
+  The U-Net sees everything brighter by 0.25.
+  """
 
   def repair(carry, masked):
     return jnp.tanh(masked + jnp.roll(masked, 3, axis=2)), carry
@@ -84,7 +95,8 @@ def play():
       def propose(observation, round_key):
         return strategy.propose(state, observation, round_key, progress, True)
 
-      return rollout(images, key, propose, repair, None, patch_size=masking.patch_size, rounds=masking.rounds)[0]
+      fields = {'patch_size': masking.patch_size, 'rounds': masking.rounds, 'distort': lambda seen: seen + 0.25}
+      return rollout(images, key, propose, repair, None, **fields)[0]
 
     keys = jax.random.split(key, images.shape[0])
     return jax.jit(jax.vmap(work, axis_name=WORKERS))(images, keys)
@@ -98,7 +110,7 @@ def start(images):
   states = {}
 
   def start(strategy):
-    arguments = (jax.random.key(0), images[0, :1], UNET)
+    arguments = (jax.random.key(0), images[0, :1], FIRST_UNET)
     structure = jax.tree.structure(jax.eval_shape(strategy.init, *arguments))
     if structure not in states:
       states[structure] = jax.jit(strategy.init)(*arguments)

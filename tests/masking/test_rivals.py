@@ -9,6 +9,7 @@ from scipy.special import log_expit, log_softmax
 from ahm_jax.masking.agents import policy_logits
 from ahm_jax.masking.rivals import ranking_loss, sampling_loss
 from ahm_jax.masking.rollout import Rollout
+from ahm_jax.masking.strategy import Average
 
 
 def test_anatomask_hides_what_its_teacher_repairs_worst(build, unet):
@@ -41,12 +42,12 @@ def test_the_patches_that_anatomask_takes_for_hard_were_hidden_from_its_teacher(
 
 def test_anatomask_s_teacher_is_a_moving_average_of_the_u_net(build):
   strategy, _ = build(strategy='anatomask', ema_decay=(0.5, 0.9))
-  state = {'params': jnp.float32(0.5), 'batch_stats': jnp.float32(0.0)}
+  state = Average({'params': jnp.float32(0.5), 'batch_stats': jnp.float32(0.0)}, jnp.int32(100))
   later = {'params': jnp.float32(1.5), 'batch_stats': jnp.float32(1.0)}
   learnt, metrics = strategy.learn(state, None, later, 1.0)
   assert metrics == {}
-  assert learnt['params'] == pytest.approx(0.9 * 0.5 + 0.1 * 1.5)
-  assert learnt['batch_stats'] == pytest.approx(0.1)
+  assert learnt.value['params'] == pytest.approx(0.9 * 0.5 + 0.1 * 1.5)
+  assert learnt.value['batch_stats'] == pytest.approx(0.1)
 
 
 def pairwise_by_hand(predicted, losses, hidden):
@@ -106,10 +107,10 @@ def test_the_gradient_is_that_of_the_loss_over_all_workers(lesson, tiny_agent, l
 
 
 def test_hpm_hides_by_its_teacher_which_follows_the_predictor(lesson, images):
-  done = lesson(strategy='hpm', ema_decay=(0.9, 0.9))
-  teacher, params = done.learnt.teacher['params'], done.learnt.params
+  done = lesson(strategy='hpm', ema_decay=(0.05, 0.05))
+  teacher, params = done.learnt.teacher.value['params'], done.learnt.params
   jax.tree.map(
-    lambda mean, old, new: np.testing.assert_allclose(mean, 0.9 * old + 0.1 * new, atol=1e-6),
+    lambda mean, old, new: np.testing.assert_allclose(mean, 0.05 * old + 0.95 * new, atol=1e-6),
     teacher,
     done.state.params,
     params,
@@ -121,7 +122,7 @@ def test_hpm_hides_by_its_teacher_which_follows_the_predictor(lesson, images):
 
 def test_hpm_hides_what_its_teacher_predicts_to_be_hardest(lesson, images, tiny_agent):
   done = lesson(strategy='hpm')
-  predicted, _ = tiny_agent().apply(done.state.teacher, images[0], train=False)
+  predicted, _ = tiny_agent().apply(done.state.teacher.value, images[0], train=False)
   p = np.asarray(done.strategy.propose(done.state, images[0], jax.random.key(1), 1.0, True).probability)
   for i in range(3):  # Half of 0.6 * 16 patches, rounded down.
     np.testing.assert_array_equal(p[i] == 1, predicted[i] >= np.sort(np.ravel(predicted[i]))[-4])
@@ -134,7 +135,7 @@ def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images
   batch = images.reshape(1, 1, 6, 16, 16, 2)
   hidden = jnp.ones((1, 1, 6, 4, 4))
   losses = jnp.zeros_like(hidden).at[..., 1, 2].set(1.0)
-  rollouts = Rollout(batch, batch, hidden, hidden, hidden, losses, batch[:, 0])
+  rollouts = Rollout(batch, batch, batch, hidden, hidden, hidden, losses, batch[:, 0])
 
   def hides(state):
     return strategy.propose(state, images.reshape(6, 16, 16, 2), jax.random.key(0), 1.0, False).probability[:, 1, 2].mean()
@@ -147,9 +148,9 @@ def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images
 
 
 def repair_loss(observations, hidden):
-  """What ADIOS maximises, in NumPy, for the U-Net of conftest.py: one worker's [T, b, H, W, C] and [T, b, g, g]."""
+  """What ADIOS maximises, in NumPy, for the U-Net of conftest.py, which sees all brighter: [T, b, H, W, C], [T, b, g, g]."""
   pixels = hidden.repeat(4, -2).repeat(4, -1)[..., None]
-  repaired = 0.5 * np.roll(observations * (1 - pixels), 3, axis=3)
+  repaired = 0.5 * np.roll((observations + 0.25) * (1 - pixels), 3, axis=3)
   errors = ((repaired - observations[:1]) ** 2).mean(-1)
   losses = errors.reshape(*hidden.shape[:2], 4, 4, 4, 4).mean((-3, -1))
   return (hidden * losses).sum()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.config import MaskingConfig
-from ahm_jax.masking.strategy import growing_share, hardest_first, moving_average
+from ahm_jax.masking.strategy import Average, average_of, growing_share, hardest_first, moving_average
 
 SCORES = jnp.asarray(np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32)  # All different.
 
@@ -63,7 +63,28 @@ def test_the_share_grows_and_falls_linearly(fields, progress, expected):
 
 def test_moving_average_by_hand():
   masking = MaskingConfig(ema_decay=(0.8, 0.9))
-  average, new = {'a': jnp.array([1.0, 2])}, {'a': jnp.array([2.0, 0])}
-  for progress, decay in ((0.0, 0.8), (0.125, 0.85), (0.25, 0.9), (1.0, 0.9)):
-    result = moving_average(average, new, progress, masking)
-    np.testing.assert_allclose(result['a'], decay * np.array([1, 2]) + (1 - decay) * np.array([2, 0]), rtol=1e-6)
+  first, new = {'a': jnp.array([1.0, 2])}, {'a': jnp.array([2.0, 0])}
+  # (1 + t) / (10 + t) is 0.1 and 0.5 at the first and the ninth move, and above 0.9 from the 81st on.
+  for progress, moves, decay in (
+    *((p, 0, 0.1) for p in (0.0, 1.0)),
+    (1.0, 8, 0.5),
+    (0.0, 80, 0.8),
+    (0.125, 80, 0.85),
+    (1.0, 81, 0.9),
+  ):
+    result = moving_average(Average(first, jnp.int32(moves)), new, progress, masking)
+    np.testing.assert_allclose(result.value['a'], decay * np.array([1, 2]) + (1 - decay) * np.array([2, 0]), rtol=1e-6)
+    assert result.count == moves + 1
+
+
+def test_a_slow_average_of_a_short_run_forgets_its_random_start():
+  """With 0.9999 alone, 0.98 of the start would be left after 200 moves."""
+  average = average_of(jnp.float32(100.0))
+  for move in range(200):
+    average = moving_average(average, jnp.float32(move), move / 200, MaskingConfig(ema_decay=(0.999, 0.9999)))
+  weights = np.ones(1)
+  for move in range(200):
+    decay = (1 + move) / (10 + move)
+    weights = np.append(weights * decay, 1 - decay)
+  assert weights[0] < 1e-12
+  assert average.value == pytest.approx(weights @ np.array([100.0, *range(200)]), rel=1e-5)

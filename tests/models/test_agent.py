@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.errors import UserError
-from ahm_jax.models.agent import Agent
+from ahm_jax.models.agent import PYTORCH_VARIANCE, Agent
 from ahm_jax.models.unet import UNet
 
 TRUNKS = ['vgg16', 'light']
@@ -67,6 +67,16 @@ def test_first_logits_are_near_zero_but_depend_on_the_image(trunk):
   for result in (logits, values):
     assert np.abs(result).max() < 0.1
     assert result.std() > 1e-4
+
+
+def test_the_last_layers_can_start_as_pytorch_s_do():
+  """torch.nn.Conv2d draws from -1 / sqrt(n) to 1 / sqrt(n), a variance of 1 / (3 n)."""
+  model = Agent(trunk='light', width=64, patch_size=16, output_variance=PYTORCH_VARIANCE)
+  params = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images(1, 16, 16, 3))['params']
+  for head in ('policy', 'value'):
+    kernel = params[head]['output']['kernel']
+    assert kernel.size == 256
+    assert kernel.var() * kernel.size == pytest.approx(1 / 3, rel=0.25)
 
 
 @pytest.mark.parametrize('trunk', TRUNKS)

@@ -86,8 +86,8 @@ def test_four_devices_equal_one_under_rivals_and_teachers_follow(make_config, sp
   if masking['strategy'] == 'anatomask':
     for last in (one, four):  # Each against its own step: Adam may take a gradient that is but rounding either way.
       for name in ('params', 'batch_stats'):
-        expected = jax.tree.map(lambda new, old: (new + old) / 2, getattr(last, name), getattr(first, name))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last.extra[name], expected)
+        expected = jax.tree.map(lambda new, old: 0.9 * new + 0.1 * old, getattr(last, name), getattr(first, name))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last.extra.value[name], expected)
 
 
 def test_a_step_is_the_same_where_the_unet_recomputes(pretrained, split, drive, assert_close):
@@ -136,7 +136,9 @@ def test_untrained_keeps_its_agent_and_options_reach_the_masks(make_config, spli
   first = start(task)
   last, history = drive(task, first, split, steps=3)
   jax.tree.map(np.testing.assert_array_equal, first.extra, last.extra)
-  assert jax.tree.leaves(first.extra)
+  kernel = first.extra.params['policy']['output']['kernel']
+  assert np.var(kernel) * kernel[..., 0].size == pytest.approx(1 / 3, rel=0.5)
+  assert min(metrics['policy_spread'] for metrics in history) > 0.01  # Ease in, or it would be uniform masks by another name.
   assert [float(metrics['mask_ratio']) for metrics in history] == [0.75] * 3
   assert not np.array_equal(first.params['head']['kernel'], last.params['head']['kernel'])
 
