@@ -15,7 +15,7 @@ RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm',
 CHANGES = (
   *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'workers=1', 'rounds=2', 'model.agent_trunk=vgg16'),
   *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16'),
-  *('polarity=easy', 'reward=rank', 'reward=progress'),
+  *('polarity=easy', 'reward=rank', 'reward=progress', 'reward_within=image'),
 )
 OWN_CHANGES = ('restore_colour=False', 'ease=logits+hard_share=1.0')
 ABLATIONS = ('untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)))  # reinforce: no critic.
