@@ -57,8 +57,7 @@ _FULL = 'error: {} in {} (or in the temporary folder); {}; make room, and the sa
 
 _ALONE = (
   'only launch.pretrain, launch.segment and launch.classify run in several processes; leave out --coordinator. To share a grid '
-  'among machines, start launch.reproduce on each with the same --workdir and its own --config.grid.seeds, and at the end once '
-  'with all of them'
+  'among machines, start launch.reproduce on each with the same --workdir; each takes cells that no other is at'
 )
 
 
