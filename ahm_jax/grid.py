@@ -131,11 +131,12 @@ def _is_finished(workdir: Path, config: Config) -> bool:
 
 
 def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdir: Path, data: Dataset) -> dict:
-  found = results.Cells({}, {}, {})
+  found = results.Cells({}, {}, {}, {})
   for cell in cells:
     rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
     columns = results.dice_columns(config.data.mask_classes)
     found.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
+    found.groups.update((row['image'], row['group']) for row in rows if 'group' in row)
     found.scores[cell.key] = _scores(cell, config.grid.classify)
     if cell.init != SCRATCH:
       agent = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())

@@ -260,6 +260,8 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
   result = {'stage': stage, 'split': config.evaluate.split, **scores}
   if rows:
+    groups = scoring.group_numbers(data.splits[config.evaluate.split])
+    rows = [{'image': row['image'], 'group': groups[row['image']], **row} for row in rows]
     metrics.write_per_image(workdir / PER_IMAGE, rows)
   rundir.write_json(workdir / EVALUATION, result)
   return result
@@ -283,7 +285,8 @@ def compare(options: comparator.Options, config: Config, workdir: Path, data: Da
   split = data.splits[name].take(data.splits[name].has_mask)
   pictures, parts = originals.pictures(config.data, name, split), _predicted(config, workdir, split)
   found = comparator.rows(options, model, pictures, parts, len(split), config.evaluate.threshold)
-  result = {'stage': 'segment', 'split': name, **comparator.result(options, found, config.evaluate.bootstrap_samples)}
+  scores = comparator.result(options, found, config.evaluate.bootstrap_samples, scoring.group_numbers(split))
+  result = {'stage': 'segment', 'split': name, **scores}
   metrics.write_per_image(workdir / f'per_image_{options.name}.csv', found.theirs)
   rundir.write_json(workdir / f'evaluation_{options.name}.json', result)
   return result

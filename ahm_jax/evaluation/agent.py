@@ -29,7 +29,8 @@ def learning_metrics(nets, state, split: Split, masking: MaskingConfig, batch_si
   Returns:
     difficulty_rank_correlation: Spearman correlation between the policy and each patch's mean loss under uniform masks, within
       images, averaged over them; in [-1, 1]. A policy that is the same everywhere ranks nothing and gets 0.
-    hardness_ratio: mean loss of patches that the policy hides / of patches that uniform masks of the same ratio hide.
+    hardness_ratio: mean loss of patches that the policy hides / of patches that uniform masks of `masking.mask_ratio` hide,
+      which is the policy's own share too, unless it has no budget.
     border_lift: mean probability of patches that the lesion's border crosses / of patches without lesion.
     mask_ratio: mean share of patches hidden.
     loss, uniform_loss: mean squared error of hidden patches under the policy's masks and under uniform ones, in squared

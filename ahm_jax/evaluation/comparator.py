@@ -8,6 +8,7 @@ to draw a prompt from, nothing is found.
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from ahm_jax.config import Config
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import compare, metrics
+from ahm_jax.evaluation import bootstrap, compare, metrics
 from ahm_jax.evaluation.evaluate import mask_row, predicted_mask
 from ahm_jax.evaluation.prompts import prompts
 from ahm_jax.evaluation.sam import TITLES, Sam
@@ -107,19 +108,25 @@ def predict(options: Options, model: Sam, image: np.ndarray, source: np.ndarray)
   return model.masks(options.comparator, colour, options.prompt, drawn).any(axis=0)
 
 
-def result(options: Options, found: Rows, samples: int) -> dict[str, Any]:
+def result(options: Options, found: Rows, samples: int, groups: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
   """Scores in the mean.
 
   Args:
     samples: of the bootstrap.
+    groups: of images, by name; see `evaluate.group_numbers`.
 
   Returns:
     'comparator': the options. Those of `metrics.summarise` for the comparator, with 'dice_ci95'; 'unet': the same of our U-Net.
-    'difference': 'dice', the comparator's minus ours, and 'dice_ci95', paired. Intervals cover images, not trainings.
+    'difference': 'dice', the comparator's minus ours, and 'dice_ci95', over the images that have a Dice by both. Intervals
+    cover images, not trainings.
   """
   ours, theirs = (np.array([row['dice'] for row in side]) for side in found)
-  own, other = ({**metrics.summarise(side), 'dice_ci95': _interval(side, samples)} for side in found)
-  difference, interval = compare.difference_over_images(theirs, ours, samples)
+  drawn = bootstrap.group_indices([row['image'] for row in found.ours], groups)
+  own, other = (
+    {**metrics.summarise(side), 'dice_ci95': _interval(dice, drawn, samples)}
+    for side, dice in zip(found, (ours, theirs), strict=True)
+  )
+  difference, interval = bootstrap.difference_over_images(theirs, ours, samples, drawn)
   about = {
     'name': options.comparator,
     'checkpoint': options.checkpoint,
@@ -130,8 +137,8 @@ def result(options: Options, found: Rows, samples: int) -> dict[str, Any]:
   return {'comparator': about, **other, 'unet': own, 'difference': {'dice': difference, 'dice_ci95': interval}}
 
 
-def _interval(side: Sequence[Mapping], samples: int) -> list[float] | None:
-  _, interval = compare.mean_over_images(np.array([row['dice'] for row in side]), samples)
+def _interval(dice: np.ndarray, drawn: Sequence[int], samples: int) -> list[float] | None:
+  _, interval = bootstrap.mean_over_images(dice, samples, drawn)
   return None if interval is None else [max(interval[0], 0.0), min(interval[1], 1.0)]
 
 

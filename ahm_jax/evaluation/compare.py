@@ -1,21 +1,17 @@
 """Compares the cells of a grid {init} x {number of labels} x {seed}: means with 95 % intervals, and paired differences.
 
-Dice is known per image, so its intervals come from a paired hierarchical bootstrap: every sample draws seeds and images with
-replacement, the same ones for both sides of a difference. Percentiles over so few seeds are far too narrow (three seeds: a
-nominal 95 % covers about 80 % where seeds differ more than images do), hence two corrections. The seeds' share of each sample
-is stretched by sqrt(S / (S - 1)), which makes its variance unbiased. And the interval is the estimate -+ t * standard error, t
-with Satterthwaite's degrees of freedom, between S - 1 (seeds differ most) and images - 1 (images differ most). All other scores
-are one number a cell: Student's t-interval over seeds.
+Dice is known per image, so its intervals are those of `bootstrap`, over seeds and images. All other scores are one number a
+cell: Student's t-interval over seeds.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
-from scipy import stats
 
 from ahm_jax.errors import UserError
+from ahm_jax.evaluation.bootstrap import Interval, Resampling, group_indices, mean_over_runs, mean_over_seeds
 
 BASELINES = ('scratch', 'uniform', 'ahm')
 # Means over seeds, with the range that clips their interval.
@@ -31,7 +27,6 @@ SCORES = {
   'lesion_dice': (0, 1),
   'false_alarm_rate': (0, 1),
 }
-Interval = list[float] | None
 Key = tuple[str, int, int]  # init, labels, seed
 
 
@@ -41,6 +36,7 @@ def summarise_grid(
   samples: int = 2000,
   seed: int = 0,
   by_class: Mapping[str, Mapping[Key, Mapping[str, float]]] | None = None,
+  groups: Mapping[str, int] = MappingProxyType({}),
 ) -> list[dict]:
   """One summary for each init and number of labels.
 
@@ -50,13 +46,15 @@ def summarise_grid(
     samples: bootstrap samples.
     seed: of the bootstrap.
     by_class: where masks have classes, for each class what `per_image` is for their mean.
+    groups: the group of each image; one that is not named is a group of its own.
 
   Returns:
     Dicts, fewest labels first and 0 (all of them) last, inits in the order of `cells`. Keys:
-      'init', 'labels'; 'seeds', 'images': how many.
-      'interval_covers': 'seeds and images', or 'images' where there is one seed, whose run-to-run spread is unknown.
+      'init', 'labels'; 'seeds', 'images', 'groups': how many.
+      'interval_covers': 'seeds and images', or 'images' where there is one seed, whose run-to-run spread is unknown; with fewer
+        groups than images 'seeds and groups', or 'groups'.
       'dice', 'dice_ci95': mean over seeds of the mean over images.
-      'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that init's, over the seeds they share.
+      'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that init's, over the seeds and images that both have.
       Each of SCORES, and with '_ci95' its t-interval over seeds.
       With `by_class` also 'dice_by_class' and 'dice_by_class_ci95': by class, as 'dice' and 'dice_ci95'.
       'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval of the seeds' differences.
@@ -66,27 +64,31 @@ def summarise_grid(
     UserError: cells were scored on different images.
   """
   images = _shared_images(per_image)
-  groups = {}
+  resampling = Resampling(group_indices(images, groups), samples, seed)
+  group_count = len(set(resampling.groups))
+  unit = 'groups' if group_count < len(images) else 'images'
+  arms = {}
   for cell in cells:
-    groups.setdefault((cell['init'], cell['labels']), {})[cell['seed']] = cell
+    arms.setdefault((cell['init'], cell['labels']), {})[cell['seed']] = cell
   dice = {
-    (init, labels): {seed: _values(per_image[init, labels, seed], images) for seed in sorted(group)}
-    for (init, labels), group in groups.items()
+    (init, labels): {seed: _values(per_image[init, labels, seed], images) for seed in sorted(arm)}
+    for (init, labels), arm in arms.items()
   }
   summary = []
-  for (init, labels), group in sorted(groups.items(), key=lambda item: (item[0][1] == 0, item[0][1])):
+  for (init, labels), arm in sorted(arms.items(), key=lambda item: (item[0][1] == 0, item[0][1])):
     summary.append(
       {
         'init': init,
         'labels': labels,
-        'seeds': len(group),
+        'seeds': len(arm),
         'images': len(images),
-        'interval_covers': 'seeds and images' if len(group) > 1 else 'images',
-        **_dice_entries(init, labels, dice, samples, seed),
-        **_class_entries(init, labels, group, by_class or {}, images, samples, seed),
-        **_score_entries(group),
-        **_difference_entries('accuracy', init, group, groups.get(('scratch', labels), {})),
-        **_difference_entries('balanced_accuracy', init, group, groups.get(('scratch', labels), {})),
+        'groups': group_count,
+        'interval_covers': f'seeds and {unit}' if len(arm) > 1 else unit,
+        **_dice_entries(init, labels, dice, resampling),
+        **_class_entries(init, labels, arm, by_class or {}, images, resampling),
+        **_score_entries(arm),
+        **_difference_entries('accuracy', init, arm, arms.get(('scratch', labels), {})),
+        **_difference_entries('balanced_accuracy', init, arm, arms.get(('scratch', labels), {})),
       }
     )
   return summary
@@ -113,126 +115,47 @@ def _values(dice: Mapping[str, float], images: Sequence[str]) -> np.ndarray:
   return np.array([dice[image] for image in images], np.float64)
 
 
-def _dice_entries(init: str, labels: int, dice: Mapping[tuple[str, int], Mapping], samples: int, seed: int) -> dict:
+def _dice_entries(init: str, labels: int, dice: Mapping[tuple[str, int], Mapping], resampling: Resampling) -> dict:
   own = dice[init, labels]
-  mean, interval = _bootstrap(np.stack(list(own.values())), None, samples, seed)
+  mean, interval = mean_over_runs(np.stack(list(own.values())), resampling)
   entries = {'dice': mean, 'dice_ci95': _clip(interval, 0, 1)}
   for baseline in BASELINES:
     other = dice.get((baseline, labels), {})
     shared = [s for s in own if s in other]
     difference, interval = None, None
     if baseline != init and shared:
-      sides = (np.stack([side[s] for s in shared]) for side in (own, other))
-      difference, interval = _bootstrap(*sides, samples, seed)
+      difference, interval = mean_over_runs(np.stack([own[s] - other[s] for s in shared]), resampling)
     entries |= {f'vs_{baseline}': difference, f'vs_{baseline}_ci95': interval}
   return entries
 
 
 def _class_entries(
-  init: str, labels: int, group: Mapping, by_class: Mapping, images: Sequence[str], samples: int, seed: int
+  init: str, labels: int, arm: Mapping, by_class: Mapping, images: Sequence[str], resampling: Resampling
 ) -> dict:
   if not by_class:
     return {}
   found = {}
   for name, per_image in by_class.items():
-    values = np.stack([_values(per_image[init, labels, s], images) for s in sorted(group)])
-    found[name] = _bootstrap(values, None, samples, seed)
+    values = np.stack([_values(per_image[init, labels, s], images) for s in sorted(arm)])
+    found[name] = mean_over_runs(values, resampling)
   return {
     'dice_by_class': {name: mean for name, (mean, _) in found.items()},
     'dice_by_class_ci95': {name: _clip(interval, 0, 1) for name, (_, interval) in found.items()},
   }
 
 
-def mean_over_images(values: np.ndarray, samples: int) -> tuple[float | None, Interval]:
-  """Mean of the scores [I] of one run, and its 95 % interval over images, from so many draws; images that are nan are left out.
-
-  Where none is known, or there is but one image, there is no interval.
-  """
-  return _bootstrap(np.asarray(values, float)[None], None, samples, 0)
-
-
-def difference_over_images(values: np.ndarray, baseline: np.ndarray, samples: int) -> tuple[float | None, Interval]:
-  """Mean of the scores [I] of one method minus that of another on the same images, and its 95 % interval over images, paired.
-
-  Each mean leaves out the images that are nan for its own method, so this is the difference of two of `mean_over_images`.
-  """
-  sides = (np.asarray(side, float)[None] for side in (values, baseline))
-  return _bootstrap(*sides, samples, 0)
-
-
-def _bootstrap(values: np.ndarray, baseline: np.ndarray | None, samples: int, seed: int) -> tuple[float | None, Interval]:
-  """Mean of `values` (minus that of `baseline`), both float [S, I], and its 95 % interval; see the module's docstring."""
-  seeds, images = values.shape
-  estimate = _side_mean(values, np.ones((1, images)))
-  image_draws, seed_draws = _draws(seeds, images, samples, seed)
-  resampled = _side_mean(values, image_draws)  # [samples, S]
-  if baseline is not None:
-    estimate = estimate - _side_mean(baseline, np.ones((1, images)))
-    resampled = resampled - _side_mean(baseline, image_draws)
-  estimate = float(estimate.mean())
-  resampled = resampled[np.isfinite(resampled).all(axis=1)]
-  if not np.isfinite(estimate):
-    return None, None
-  if seeds * images == 1 or len(resampled) < 2:
-    return estimate, None
-  over_images = resampled.mean(axis=1)
-  from_images, from_seeds = over_images.var(ddof=1), 0.0
-  if seeds > 1:
-    over_both = np.mean(resampled * seed_draws[: len(resampled)], axis=1)
-    stretched = over_images + math.sqrt(seeds / (seeds - 1)) * (over_both - over_images)
-    from_seeds = np.mean((stretched - over_images) ** 2)
-  margin = _t_margin(from_images, images - 1, from_seeds, seeds - 1)
-  return estimate, [estimate - margin, estimate + margin]
-
-
-def _side_mean(values: np.ndarray, image_draws: np.ndarray) -> np.ndarray:
-  """Mean over drawn images of each seed, images that are nan left out: [S, I], [samples, I] -> [samples, S]."""
-  known = np.isfinite(values)
-  count = image_draws @ known.T
-  total = image_draws @ np.where(known, values, 0).T
-  return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-
-
-@lru_cache(maxsize=8)
-def _draws(seeds: int, images: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """How often each image, float [samples, I], and each seed, [samples, S], is drawn; a pure function of its arguments."""
-  rng = np.random.default_rng(seed)
-  counts = [rng.multinomial(n, np.full(n, 1 / n), size=samples).astype(np.float64) for n in (images, seeds)]
-  return counts[0], counts[1]
-
-
-def _t_margin(from_images: float, image_freedom: int, from_seeds: float, seed_freedom: int) -> float:
-  """Half the width of a 95 % interval from two variances and their degrees of freedom (Satterthwaite 1946)."""
-  variance = from_images + from_seeds
-  if variance <= 0:
-    return 0.0
-  spread = from_images**2 / max(image_freedom, 1) + from_seeds**2 / max(seed_freedom, 1)
-  return float(stats.t.ppf(0.975, variance**2 / spread) * math.sqrt(variance))
-
-
-def _score_entries(group: Mapping[int, Mapping]) -> dict:
+def _score_entries(arm: Mapping[int, Mapping]) -> dict:
   entries = {}
   for name, (low, high) in SCORES.items():
-    mean, interval = _t_interval([cell[name] for cell in group.values() if _is_known(cell.get(name))])
+    mean, interval = mean_over_seeds([cell[name] for cell in arm.values() if _is_known(cell.get(name))])
     entries |= {name: mean, f'{name}_ci95': _clip(interval, low, high)}
   return entries
 
 
-def _difference_entries(score: str, init: str, group: Mapping[int, Mapping], scratch: Mapping[int, Mapping]) -> dict:
-  shared = [s for s in group if s in scratch and _is_known(group[s].get(score)) and _is_known(scratch[s].get(score))]
-  mean, interval = _t_interval([] if init == 'scratch' else [group[s][score] - scratch[s][score] for s in shared])
+def _difference_entries(score: str, init: str, arm: Mapping[int, Mapping], scratch: Mapping[int, Mapping]) -> dict:
+  shared = [s for s in arm if s in scratch and _is_known(arm[s].get(score)) and _is_known(scratch[s].get(score))]
+  mean, interval = mean_over_seeds([] if init == 'scratch' else [arm[s][score] - scratch[s][score] for s in shared])
   return {f'{score}_vs_scratch': mean, f'{score}_vs_scratch_ci95': interval}
-
-
-def _t_interval(values: Sequence[float]) -> tuple[float | None, Interval]:
-  """Mean of one value a seed and its 95 % t-interval; no interval from a single seed."""
-  if not values:
-    return None, None
-  mean = float(np.mean(values))
-  if len(values) < 2:
-    return mean, None
-  margin = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-  return mean, [mean - margin, mean + margin]
 
 
 def _clip(interval: Interval, low: float, high: float) -> Interval:
@@ -297,7 +220,8 @@ def table(summary: Sequence[Mapping]) -> str:
     for name in mask_classes(summary)
   ]
   by_class = ['', *_block(summary, classes)] if classes else []
-  return '\n'.join([*_block(summary, dice), _footnote(summary), *by_class, '', *_block(summary, others)])
+  note = ['95 % interval over seeds.'] if any(row.get(f'{gain}_ci95') for row in summary) else []
+  return '\n'.join([*_block(summary, dice), _footnote(summary), *by_class, '', *_block(summary, others), *note])
 
 
 def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
@@ -322,9 +246,14 @@ def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
 
 
 def _footnote(summary: Sequence[Mapping]) -> str:
-  single = any(row['interval_covers'] == 'images' for row in summary)
+  single = any(row['seeds'] == 1 for row in summary)
+  count, unit = summary[0]['groups'], summary[0]['interval_covers'].removeprefix('seeds and ')
+  unit = f'{count} groups of images' if unit == 'groups' else unit
   note = '* highest. Mean over images, then over seeds, with 95 % intervals'
-  return note + (' that cover images only (one seed).' if single else ' over seeds and images.')
+  note += f' that cover {unit} only (one seed).' if single else f' over seeds and {unit}.'
+  if any(row.get('false_alarm_rate') is not None for row in summary):
+    note += '\nAn image without lesion where only one side of a difference finds one counts among its false alarms alone.'
+  return note
 
 
 def interval_text(value: float | None, interval: Interval, sign: str = '') -> str:

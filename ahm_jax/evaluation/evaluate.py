@@ -47,6 +47,12 @@ def mask_scores(
   return segmentation_scores(prediction, truth, spacing)
 
 
+def group_numbers(split: Split) -> dict[str, int]:
+  """The number of each image's group, by the image's name; from 0 in the order of the images. A name may be a patient's."""
+  numbers = {}
+  return {name: numbers.setdefault(group, len(numbers)) for name, group in zip(split.ids, split.groups, strict=True)}
+
+
 def segmentation_rows(
   probabilities: np.ndarray, split: Split, threshold: float, mask_classes: Sequence[str] = ()
 ) -> list[dict]:

@@ -235,9 +235,10 @@ def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
 def write_per_image(path: Path, rows: Sequence[dict]) -> None:
   """Writes one line an image as CSV; columns are the rows' keys in the order in which they first occur.
 
-  Keys: 'image' (its name), those of `segmentation_scores` or `class_scores`, and where there is a classifier 'label' and
-  'predicted' (class names, '' if unknown) and one 'probability_CLASS' for each class. Texts that begin like a formula get an
-  apostrophe before them, so that a spreadsheet does not run them (OWASP, CSV injection); `read_per_image` takes it off.
+  Keys: 'image' (its name), 'group' (see `evaluate.group_numbers`), those of `segmentation_scores` or `class_scores`, and where
+  there is a classifier 'label' and 'predicted' (class names, '' if unknown) and one 'probability_CLASS' for each class.
+  Texts that begin like a formula get an apostrophe before them, so that a spreadsheet does not run them (OWASP, CSV injection);
+  `read_per_image` takes it off.
   """
   columns = list(dict.fromkeys(key for row in rows for key in row))
   with open(path, 'w', newline='', encoding='utf-8') as file:
@@ -247,7 +248,7 @@ def write_per_image(path: Path, rows: Sequence[dict]) -> None:
 
 
 def read_per_image(path: Path) -> list[dict]:
-  """Reads what `write_per_image` wrote: names as str, pixel counts as int, all else as float, nan where the field is empty."""
+  """Reads what `write_per_image` wrote: names as str, groups and counts as int, all else as float, nan for an empty field."""
   with open(path, newline='', encoding='utf-8') as file:
     return [{key: _parse(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
 
@@ -260,7 +261,7 @@ def spreadsheet_safe(value):
 def _parse(key: str, text: str) -> str | int | float:
   if key in _TEXT_COLUMNS:
     return text.removeprefix("'")
-  if key.partition('_')[0] in _COUNT_COLUMNS and text:
+  if key.partition('_')[0] in (*_COUNT_COLUMNS, 'group') and text:
     return int(text)
   return float(text) if text else math.nan
 

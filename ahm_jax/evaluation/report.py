@@ -199,7 +199,7 @@ def _conclusion(row: Mapping, baseline: str) -> str:
   else:
     verb = 'gained' if gain > 0 else 'lost'
     text = f'{start}{_named(row["init"])} {verb} {abs(100 * gain):.1f} points of Dice against {_named(baseline)} ({bounds}).'
-  return text + (' One seed: runs may differ by more than this.' if row['interval_covers'] == 'images' else '')
+  return text + (' One seed: runs may differ by more than this.' if row['seeds'] == 1 else '')
 
 
 def _points(difference: float) -> str:

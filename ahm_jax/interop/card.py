@@ -12,7 +12,7 @@ import numpy as np
 from ahm_jax import rundir, stages
 from ahm_jax.config import recipe, to_dict
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation.compare import mean_over_images
+from ahm_jax.evaluation.bootstrap import group_indices, mean_over_images
 from ahm_jax.evaluation.metrics import read_per_image
 from ahm_jax.interop.trained import FILE, Trained, config_digest
 
@@ -84,18 +84,18 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   path = trained.path / stages.PER_IMAGE
   rows = read_per_image(path) if trained.stage != 'pretrain' and path.exists() else []
   samples = trained.config.evaluate.bootstrap_samples
+  groups = group_indices([row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row})
   intervals = {}
   for name, values in _per_image(trained.stage, rows).items():
     if result.get(name) is not None and len(values):
-      intervals[name] = mean_over_images(values, samples)[1]
+      intervals[name] = mean_over_images(values, samples, groups)[1]
   return {'split': result['split'], 'values': _flat(result), 'intervals': intervals}
 
 
 def _per_image(stage: str, rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
   if stage == 'classify':
     return {'accuracy': np.array([float(row['label'] == row['predicted']) for row in rows])}
-  scored = [row for row in rows if row['tp'] + row['fp'] + row['fn'] > 0]
-  return {name: np.array([row[name] for row in scored], float) for name in _SCORES}
+  return {name: np.array([row[name] for row in rows], float) for name in _SCORES}
 
 
 def _flat(result: Mapping[str, Any]) -> dict[str, float]:

@@ -76,14 +76,39 @@ def test_pairing_cancels_what_both_sides_share():
   assert row['dice_ci95'][1] - row['dice_ci95'][0] > 0.05
 
 
-def test_images_without_dice_are_left_out():
+def test_images_without_dice_are_left_out_and_of_a_difference_on_both_sides():
   values = np.array([[0.5, np.nan, 0.7], [0.6, np.nan, 0.8]])
   other = np.array([[0.4, np.nan, 0.4], [0.4, 0.0, 0.5]])  # A false alarm on an image without lesion.
   summary = by_key(compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=500))
   assert summary['ahm', 20]['dice'] == pytest.approx((0.6 + 0.7) / 2)
   assert summary['scratch', 20]['dice'] == pytest.approx((0.4 + 0.3) / 2)
-  assert summary['ahm', 20]['vs_scratch'] == pytest.approx(0.65 - 0.35)
+  assert summary['ahm', 20]['vs_scratch'] == pytest.approx((0.1 + 0.3 + 0.2 + 0.3) / 4)
   assert np.isfinite(summary['ahm', 20]['vs_scratch_ci95']).all()
+
+
+def test_a_group_counts_as_one():
+  """Four slices of each of 30 patients, all alike, say no more than one slice each; drawn singly they would seem to."""
+  rng = np.random.default_rng(0)
+  patients = rng.uniform(0.3, 0.9, (2, 1, 30))
+  arms = (('ahm', 20), ('scratch', 20))
+  one = grid(dict(zip(arms, patients, strict=True)))
+  four = grid(dict(zip(arms, np.repeat(patients, 4, axis=2), strict=True)))
+  groups = {f'image{i}': i // 4 for i in range(120)}
+  expected, single = (by_key(compare.summarise_grid(*cells))['ahm', 20] for cells in (one, four))
+  row = by_key(compare.summarise_grid(*four, groups=groups))['ahm', 20]
+  assert (row['images'], row['groups'], row['interval_covers']) == (120, 30, 'groups')
+  assert (single['images'], single['groups'], single['interval_covers']) == (120, 120, 'images')
+  for name in ('dice', 'vs_scratch'):
+    assert row[name] == pytest.approx(expected[name])
+    widths = [np.diff(found[f'{name}_ci95'])[0] for found in (row, expected, single)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.1) and widths[2] == pytest.approx(widths[0] / 2, rel=0.1)
+  assert '30 groups of images' in compare.table([row])
+
+
+def test_one_group_of_one_seed_has_no_interval():
+  cells = grid({('ahm', 20): [[0.5, 0.7]]})
+  row = compare.summarise_grid(*cells, groups={'image0': 5, 'image1': 5})[0]
+  assert (row['dice'], row['dice_ci95'], row['groups']) == (pytest.approx(0.6), None, 1)
 
 
 def test_no_dice_at_all_is_none():

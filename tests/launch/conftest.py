@@ -113,7 +113,7 @@ def draw(name: str, number: int, size: tuple[int, int], root: Path, suffix: str,
 
 
 def draw_folder(root: Path) -> None:
-  """10 images to train on with masks, one without a mask, one without a row; 4 to validate, 5 to test; of many sizes."""
+  """10 images to train on with masks, one without a mask, one without a row; 4 to validate, 5 (two of a patient) to test."""
   (root / 'images').mkdir(parents=True)
   (root / 'masks').mkdir()
   rows = ['image,label,split,group']
@@ -122,7 +122,7 @@ def draw_folder(root: Path) -> None:
     name = f'{split}{number:02d}'
     size = (40 + 7 * (number % 5), 64 - 5 * (number % 3))
     draw(name, number, size, root, '.jpg' if number % 3 else '.png', 1 if number == 4 else 255)
-    rows.append(f'{name},{"ab"[number % 2]},{split},patient{number}')
+    rows.append(f'{name},{"ab"[number % 2]},{split},patient{min(number, 17)}')
   draw('maskless', 50, (48, 48), root, '.jpg', None)
   rows.append('maskless,a,train,patient50')
   draw('rowless', 51, (50, 30), root, '.png', None)

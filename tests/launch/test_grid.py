@@ -26,7 +26,7 @@ def grid(commands, config_file, tmp_path_factory):
 def test_results_have_the_documented_form(grid):
   workdir, _ = grid
   results = read(workdir / 'results.json')
-  assert set(results) == {'dataset', 'split', 'config', 'images', 'cells', 'pretrainings', 'summary', 'agent'}
+  assert set(results) == {'dataset', 'split', 'config', 'images', 'groups', 'cells', 'pretrainings', 'summary', 'agent'}
   assert (results['dataset'], results['split']) == ('lesions', 'test')
   assert results['config']['data']['labels'] == 6
   assert [(cell['init'], cell['labels'], cell['seed']) for cell in results['cells']] == [
@@ -38,6 +38,9 @@ def test_results_have_the_documented_form(grid):
   assert [(row['init'], row['labels']) for row in results['summary']] == [('scratch', 6), ('uniform', 6), ('ahm', 6)]
   assert all(set(row) >= ROW for row in results['summary'])
   assert results['images'] == [f'test{number}' for number in range(14, 19)]
+  assert results['groups'] == [0, 1, 2, 3, 3]
+  assert all((row['groups'], row['interval_covers']) == (4, 'groups') for row in results['summary'])
+  assert 'patient' not in (workdir / 'results.json').read_text()
   assert all(len(cell['per_image']['dice']) == 5 for cell in results['cells'])
   assert [(item['init'], item['seed']) for item in results['pretrainings']] == [('uniform', 0), ('ahm', 0)]
   assert set(results['agent']) == {'uniform', 'ahm'}
