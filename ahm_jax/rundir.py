@@ -1,6 +1,7 @@
 """What a run's directory holds beside its checkpoints: run.json, with the stage and the whole config, and other JSON files."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -115,7 +116,7 @@ def owned(workdir: Path) -> Iterator[None]:
 
 
 def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
-  """The stage and the config of the run that `workdir` holds.
+  """The stage and config of the run that `workdir` holds; `init_from` is where it lies now, if both were moved together.
 
   Raises:
     UserError: it holds no run, or one of a stage that is not among `stages`.
@@ -126,7 +127,11 @@ def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
   held = _held(path)
   if held['stage'] not in stages:
     raise UserError(f'{workdir} holds a {held["stage"]} run; give the --workdir of a {" or ".join(stages)} run')
-  return held['stage'], from_config_dict(held['config'])
+  config = from_config_dict(held['config'])
+  if config.init_from and 'workdir' in held and not Path(config.init_from).expanduser().exists():
+    moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held['workdir']))
+    config = dataclasses.replace(config, init_from=moved) if os.path.exists(moved) else config
+  return held['stage'], config
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -65,6 +65,18 @@ def test_a_start_may_be_named_in_another_way(tmp_path, monkeypatch):
       claim('elsewhere/segment/ahm', 'segment', dataclasses.replace(begun, init_from=other))
 
 
+def test_a_run_that_was_moved_with_its_start_finds_it(tmp_path):
+  old, new = tmp_path / 'old', tmp_path / 'new'
+  (old / 'segment').mkdir(parents=True)
+  config = Config(init_from=str(old / 'segment'))
+  claim(old / 'classify', 'classify', config)
+  assert read(old / 'classify', ('classify',)) == ('classify', config)
+  old.rename(new)
+  assert read(new / 'classify', ('classify',))[1].init_from == str(new / 'segment')
+  (new / 'segment').rmdir()
+  assert read(new / 'classify', ('classify',)) == ('classify', config)
+
+
 def test_a_stage_does_not_mind_what_only_other_stages_look_at(tmp_path):
   other = change(Config(), data={'labels': 5}, segment={'learning_rate': 0.5})
   claim(tmp_path / 'pretrain', 'pretrain', Config())
