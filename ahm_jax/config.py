@@ -23,6 +23,8 @@ STRATEGIES = ('uniform', 'untrained', 'reinforce', 'ahm', 'blockwise', 'saliency
 MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 
 SCRATCH = 'scratch'  # The init without pre-training.
+_CHANGED_BY_INIT = ('', 'masking', 'pretrain', 'segment', 'transfer')  # Parts of the config, see `with_init`.
+_FINE_TUNING = ('segment.', 'transfer.')
 
 
 @dataclass(frozen=True)
@@ -306,11 +308,12 @@ def recipe(config: Config, stage: str) -> RecipeConfig:
 
 
 def with_init(config: Config, init: str) -> Config:
-  """The config of the pre-training that an entry of `grid.inits` names; its `grid` is without one.
+  """The config of the runs that an entry of `grid.inits` names; its `grid` is without one.
 
   Args:
-    init: a masking strategy; after a colon, fields that are changed for it, joined by '+'. Those of `masking` go by their name:
-      'ahm:mask_ratio=0.75+rounds=2'; those of `pretrain`, and the agent's of `model`, by their path: 'ahm:pretrain.clip=2'.
+    init: a masking strategy, or 'scratch'; after a colon, fields that are changed for it, joined by '+'. Those of `masking` go
+      by their name: 'ahm:mask_ratio=0.75+rounds=2'; those of `pretrain`, and the agent's of `model`, by their path:
+      'ahm:pretrain.clip=2'; those of fine-tuning too: 'scratch:segment.learning_rate=1e-3', 'ahm:transfer.encoder_rate=0.3'.
 
   Raises:
     UserError: there is no such strategy or field, the field may not differ within a grid, or its value is out of its range.
@@ -318,17 +321,27 @@ def with_init(config: Config, init: str) -> Config:
   strategy, _, changes = init.partition(':')
   _one_of('grid.inits', strategy, (SCRATCH, *STRATEGIES))
   tree = to_dict(dataclasses.replace(config, grid=GridConfig(inits=(SCRATCH,))))
-  tree['masking']['strategy'] = strategy
+  if strategy != SCRATCH:
+    tree['masking']['strategy'] = strategy
   for change in changes.split('+') if changes else ():
     name, equals, text = change.partition('=')
     part, _, field_name = name.rpartition('.')
-    if not equals or not (part in ('', 'masking', 'pretrain') or name in ('model.agent_trunk', 'model.agent_width')):
+    if strategy == SCRATCH and part != 'segment':
+      raise UserError(f'config.grid.inits holds {init!r}, where {change!r} is not segment.FIELD=VALUE')
+    if not equals or not (part in _CHANGED_BY_INIT or name in ('model.agent_trunk', 'model.agent_width')):
       raise UserError(
         f'config.grid.inits holds {init!r}, where {change!r} is not FIELD=VALUE with a field of masking, pretrain.FIELD, '
-        'model.agent_trunk or model.agent_width'
+        'segment.FIELD, transfer.FIELD, model.agent_trunk or model.agent_width'
       )
     tree[part or 'masking'][field_name] = _literal(text)
   return from_config_dict(tree)
+
+
+def pretraining_of(init: str) -> str:
+  """The entry of `grid.inits` that pre-trains for `init`: without what `init` changes of fine-tuning; '' for 'scratch'."""
+  strategy, _, changes = init.partition(':')
+  kept = [change for change in changes.split('+') if not change.startswith(_FINE_TUNING)]
+  return '' if strategy == SCRATCH else ':'.join([strategy, *filter(None, ['+'.join(kept)])])
 
 
 def _literal(text: str):

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ahm_jax import results, rundir, snapshots, stages, writer
-from ahm_jax.config import SCRATCH, Config, with_init
+from ahm_jax.config import Config, pretraining_of, with_init
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import compare, metrics, pictures, report
 from ahm_jax.evaluation import viewer as viewing
@@ -37,8 +37,13 @@ class Cell:
   seed: int
 
   @property
+  def pretraining(self) -> str:
+    """The init whose pre-training it starts from; '' from scratch."""
+    return pretraining_of(self.init)
+
+  @property
   def pretrain_dir(self) -> Path:
-    return self.root / 'pretrain' / self.init / f'seed{self.seed}'
+    return self.root / 'pretrain' / self.pretraining / f'seed{self.seed}'
 
   @property
   def segment_dir(self) -> Path:
@@ -62,7 +67,7 @@ def reproduce(config: Config, workdir: Path) -> dict:
 
   Writes results.json, report.html and pictures into `workdir`, and returns what results.json holds, see `results.tree`.
   """
-  for init in set(config.grid.inits) - {SCRATCH}:
+  for init in filter(pretraining_of, config.grid.inits):
     stages.check_workers(with_init(config, init))
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
@@ -100,12 +105,14 @@ def _run_all(cells: list[Cell], config: Config, data: Dataset) -> None:
 def _run(cell: Cell, config: Config, data: Dataset) -> bool:
   """Runs what is not finished of a cell; False where another process is at it."""
   config = dataclasses.replace(config, seed=cell.seed, data=dataclasses.replace(config.data, labels=cell.labels))
-  if cell.init != SCRATCH:
-    own = with_init(config, cell.init)
+  if cell.pretraining:
+    own = with_init(config, cell.pretraining)
     own = dataclasses.replace(own, data=dataclasses.replace(config.data, labels=0), init_from='')
     if not _finish(stages.pretrain, own, cell.pretrain_dir, data):
       return False
-  init_from = '' if cell.init == SCRATCH else str(cell.pretrain_dir)
+  tuned = with_init(config, cell.init)
+  config = dataclasses.replace(config, segment=tuned.segment, transfer=tuned.transfer)
+  init_from = str(cell.pretrain_dir) if cell.pretraining else ''
   if not _finish(stages.segment, dataclasses.replace(config, init_from=init_from), cell.segment_dir, data):
     return False
   if config.grid.classify and len(data.class_names) > 1:
@@ -138,7 +145,7 @@ def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdi
     found.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
     found.groups.update((row['image'], row['group']) for row in rows if 'group' in row)
     found.scores[cell.key] = _scores(cell, config.grid.classify)
-    if cell.init != SCRATCH:
+    if cell.pretraining:
       agent = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
       found.agents[cell.init, cell.seed] = {name: agent[name] for name in results.AGENT_METRICS}
   joined = results.Cells(*(own | other for own, other in zip(found, elsewhere, strict=True)))
@@ -181,7 +188,7 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
   first = {
     init: next(cell for cell in cells if cell.init == init)
     for init in dict.fromkeys(cell.init for cell in cells)
-    if init != SCRATCH
+    if pretraining_of(init)
   }
   viewer = _viewer(cells, config, data, split)
   if not first or not len(split) or not count:
@@ -201,8 +208,7 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
 def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> viewing.Viewer | None:
   """Images of `split` through the first cell of each init, the last one that pre-trains coming last."""
   first = {cell.init: cell for cell in reversed(cells)}
-  pretrained = [init for init in dict.fromkeys(cell.init for cell in cells) if init != SCRATCH]
-  inits = [*([SCRATCH] if SCRATCH in first else []), *pretrained]
+  inits = sorted(dict.fromkeys(cell.init for cell in cells), key=lambda init: pretraining_of(init) != '')
   if not inits or not len(split) or not config.evaluate.viewer_images:
     return None
   dice = {init: _dice(first[init]) for init in inits}
@@ -222,7 +228,7 @@ def _made(cell: Cell, dice: dict[str, float], config: Config, data: Dataset, spl
   _, segmented = rundir.read(cell.segment_dir, ('segment',))
   probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
   masking = ()
-  if cell.init != SCRATCH:
+  if cell.pretraining:
     _, pretrained = rundir.read(cell.pretrain_dir, ('pretrain',))
     nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
     state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)

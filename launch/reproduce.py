@@ -8,6 +8,9 @@ of these commands on one workdir share the cells, so start one for each core or 
 
 An init is scratch, a masking strategy, or one with fields changed, which makes an ablation:
   --config.grid.inits='("scratch","uniform","ahm","ahm:mask_ratio=0.75+rounds=2")'
+Fine-tuning may differ too; such inits share a pre-training. To choose without a look at the test images:
+  --config.evaluate.split=validation --config.grid.inits='("scratch","scratch:segment.learning_rate=1e-3",
+  "ahm","ahm:segment.learning_rate=1e-3","ahm:transfer.encoder_rate=0.3")'
 """
 
 from ahm_jax import grid

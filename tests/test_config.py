@@ -292,6 +292,23 @@ def test_an_init_names_a_strategy_and_what_is_changed_for_it():
   assert dataclasses.replace(other, masking=plain.masking, grid=plain.grid) == plain
   far = config.with_init(plain, 'uniform:model.agent_trunk=light+pretrain.learning_rate=1e-3+masking.rounds=1')
   assert (far.model.agent_trunk, far.pretrain.learning_rate, far.masking.rounds) == ('light', 1e-3, 1)
+  tuned = config.with_init(plain, 'ahm:transfer.encoder_rate=0.3+segment.steps=7')
+  assert (tuned.transfer.encoder_rate, tuned.segment.steps) == (0.3, 7)
+  assert config.with_init(plain, 'scratch:segment.steps=7').masking == plain.masking
+
+
+@pytest.mark.parametrize(
+  ('init', 'pretraining'),
+  [
+    ('scratch', ''),
+    ('scratch:segment.steps=7', ''),
+    ('ahm', 'ahm'),
+    ('ahm:segment.steps=7', 'ahm'),
+    ('ahm:rounds=2+transfer.encoder_rate=0.3+pretrain.clip=2', 'ahm:rounds=2+pretrain.clip=2'),
+  ],
+)
+def test_fine_tuning_is_no_part_of_a_pretraining(init, pretraining):
+  assert config.pretraining_of(init) == pretraining
 
 
 @pytest.mark.parametrize(
@@ -305,6 +322,9 @@ def test_an_init_names_a_strategy_and_what_is_changed_for_it():
     ('ahm:patch_size=5', 'config.masking.patch_size is 5'),
     ('ahm:patch_size=big', "config.masking.patch_size must be of type int, not 'big'"),
     ('ahm:model.unet_width=8', "where 'model.unet_width=8' is not FIELD=VALUE"),
+    ('scratch:mask_ratio=0.5', "where 'mask_ratio=0.5' is not segment.FIELD=VALUE"),
+    ('scratch:transfer.encoder_rate=0.5', 'is not segment.FIELD=VALUE'),
+    ('scratch:segment.step=5', 'did you mean segment.steps?'),
     ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
   ],
 )

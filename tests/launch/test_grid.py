@@ -188,12 +188,17 @@ def test_two_processes_share_the_cells_and_find_what_one_finds(commands, config_
 
 def test_an_init_may_change_fields(commands, config_file, grid, tmp_path):
   init = 'uniform:mask_ratio=0.4+patch_size=16'
-  flags = (f'--config.grid.inits=("scratch","{init}")', '--config.grid.classify=False')
+  tuned = f'{init}+segment.steps=2'
+  flags = (f'--config.grid.inits=("scratch","{init}","{tuned}")', '--config.grid.classify=False')
   commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', *flags)
   held = read(tmp_path / f'pretrain/{init}/seed0/run.json')['config']['masking']
   assert (held['strategy'], held['mask_ratio'], held['patch_size']) == ('uniform', 0.4, 16)
   results = read(tmp_path / 'results.json')
-  assert [row['init'] for row in results['summary']] == ['scratch', init]
+  assert [row['init'] for row in results['summary']] == ['scratch', init, tuned]
+  assert [path.name for path in (tmp_path / 'pretrain').iterdir()] == [init]  # What fine-tunes in another way starts alike.
+  starts = [read(tmp_path / f'segment/{name}/labels6/seed0/run.json')['config'] for name in (init, tuned)]
+  assert starts[0]['init_from'] == starts[1]['init_from'] == str(tmp_path / f'pretrain/{init}/seed0')
+  assert starts[1]['segment'] == starts[0]['segment'] | {'steps': 2} != starts[0]['segment']
   assert results['agent'][init]['mask_ratio'] == pytest.approx(0.4, abs=0.15)
   cell, with_classifier = results['cells'][0], read(grid[0] / 'results.json')['cells'][0]
   assert set(with_classifier) - set(cell) == {'accuracy', 'balanced_accuracy', 'auc'}
