@@ -260,8 +260,6 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
   result = {'stage': stage, 'split': config.evaluate.split, **scores}
   if rows:
-    groups = scoring.group_numbers(data.splits[config.evaluate.split])
-    rows = [{'image': row['image'], 'group': groups[row['image']], **row} for row in rows]
     metrics.write_per_image(workdir / PER_IMAGE, rows)
   rundir.write_json(workdir / EVALUATION, result)
   return result
@@ -428,8 +426,9 @@ def _evaluate_segment(config: Config, workdir: Path, data: Dataset) -> tuple[dic
   classes, rows = config.data.mask_classes, []
   for part, probabilities in _predicted(config, workdir, data.splits[config.evaluate.split]):
     rows += scoring.segmentation_rows(probabilities, part, config.evaluate.threshold, classes)
+  rows = scoring.with_groups(rows, data.splits[config.evaluate.split])
   by_class = metrics.summarise_by_class(rows, classes) if classes else {}
-  return metrics.summarise(rows) | by_class, rows
+  return metrics.summarise(rows) | by_class | metrics.summarise_groups(rows, classes), rows
 
 
 def _predicted(config: Config, workdir: Path, split: Split) -> Iterator[tuple[Split, np.ndarray]]:
@@ -446,7 +445,7 @@ def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[di
   best = exported.load_run(workdir, 'classify', config, tuple(data.class_names)).variables
   norms = best.get('batch_stats', {})
   probabilities = classification.predict(vgg, best['params'], norms, split.images, config.evaluate.batch_size)
-  rows = scoring.classification_rows(probabilities, split, data.class_names)
+  rows = scoring.with_groups(scoring.classification_rows(probabilities, split, data.class_names), split)
   return metrics.classification_scores(probabilities, split.labels), rows
 
 

@@ -26,7 +26,19 @@ SCORES = {
   'auc': (0, 1),
   'lesion_dice': (0, 1),
   'false_alarm_rate': (0, 1),
+  'group_dice': (0, 1),
 }
+# Of tables: score, title, digits.
+COLUMNS = (
+  ('iou', 'IoU', 3),
+  ('hd95', 'HD95, px', 1),
+  ('accuracy', 'accuracy', 3),
+  ('balanced_accuracy', 'balanced accuracy', 3),
+  ('auc', 'AUC', 3),
+  ('lesion_dice', 'Dice, lesions only', 3),
+  ('group_dice', 'Dice, whole groups', 3),
+  ('false_alarm_rate', 'false alarms', 3),
+)
 Key = tuple[str, int, int]  # init, labels, seed
 
 
@@ -201,18 +213,7 @@ def table(summary: Sequence[Mapping]) -> str:
   for baseline in baselines(summary):
     name = f'vs_{baseline}'
     dice.append((f'vs {baseline}', lambda row, name=name: interval_text(row[name], row[f'{name}_ci95'], '+')))
-  others = [
-    (title, lambda row, name=name, digits=digits: _number(row.get(name), digits))
-    for title, name, digits in (
-      ('IoU', 'iou', 3),
-      ('HD95 px', 'hd95', 1),
-      ('accuracy', 'accuracy', 3),
-      ('balanced accuracy', 'balanced_accuracy', 3),
-      ('AUC', 'auc', 3),
-      ('Dice, lesions', 'lesion_dice', 3),
-      ('false alarms', 'false_alarm_rate', 3),
-    )
-  ]
+  others = [(title, lambda row, name=name, digits=digits: _number(row.get(name), digits)) for name, title, digits in COLUMNS]
   gain = 'balanced_accuracy_vs_scratch'
   others.append(('balanced accuracy vs scratch', lambda row: interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
   classes = [

@@ -53,6 +53,12 @@ def group_numbers(split: Split) -> dict[str, int]:
   return {name: numbers.setdefault(group, len(numbers)) for name, group in zip(split.ids, split.groups, strict=True)}
 
 
+def with_groups(rows: Sequence[dict], split: Split) -> list[dict]:
+  """Rows of images of `split`, each with the number of its group under 'group'."""
+  groups = group_numbers(split)
+  return [{'image': row['image'], 'group': groups[row['image']], **row} for row in rows]
+
+
 def segmentation_rows(
   probabilities: np.ndarray, split: Split, threshold: float, mask_classes: Sequence[str] = ()
 ) -> list[dict]:

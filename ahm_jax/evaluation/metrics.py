@@ -5,6 +5,7 @@ counted apart (nnU-Net). One of them empty: overlap scores are 0 and HD95 is the
 (Metrics Reloaded, Maier-Hein et al. 2024), so that a missed lesion never improves a mean; such images are counted too.
 """
 
+import collections
 import csv
 import math
 from collections.abc import Iterable, Sequence
@@ -85,8 +86,7 @@ def class_scores(
   overall, single = {}, {}
   for key in by_class[0]:
     values = [scores[key] for scores in by_class]
-    known = [value for value in values if not math.isnan(value)]
-    overall[key] = sum(values) if key in _COUNT_COLUMNS else float(np.mean(known)) if known else math.nan
+    overall[key] = sum(values) if key in _COUNT_COLUMNS else _known_mean(values)
     single |= {f'{key}_{name}': value for name, value in zip(names, values, strict=True)}
   return overall | single
 
@@ -137,12 +137,11 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
   rows = list(per_image)
   scored = [row for row in rows if row['tp'] + row['fp'] + row['fn'] > 0]
   means = {key: float(np.mean([row[key] for row in scored])) if scored else math.nan for key in ('hd95', *OVERLAP_SCORES)}
-  tp, fp, fn = (sum(row[key] for row in rows) for key in _COUNT_COLUMNS)
   millimetres = [row['hd95_mm'] for row in scored if math.isfinite(row.get('hd95_mm', math.nan))]
   false_alarms = sum(row['tp'] + row['fn'] == 0 for row in scored)
   result = {
     **{key: means[key] for key in ('dice', 'iou', 'hd95', 'precision', 'recall')},
-    'pooled_dice': 2 * tp / (2 * tp + fp + fn) if scored else math.nan,
+    'pooled_dice': _pooled_dice(rows),
     'images': len(rows),
     'both_empty': len(rows) - len(scored),
     'missed': sum(row['tp'] + row['fp'] == 0 for row in scored),
@@ -168,6 +167,41 @@ def summarise_by_class(per_image: Iterable[dict], names: Sequence[str]) -> dict[
   keys = ('hd95', *OVERLAP_SCORES, *_COUNT_COLUMNS)
   by_class = {name: summarise({key: row[f'{key}_{name}'] for key in keys} for row in rows) for name in names}
   return {f'{key}_by_class': {name: by_class[name][key] for name in names} for key in _BY_CLASS}
+
+
+def summarise_groups(per_image: Iterable[dict], names: Sequence[str] = ()) -> dict[str, float | dict[str, float]]:
+  """Dice of whole groups, of a volume that of all its slices together.
+
+  Args:
+    per_image: one dict an image, of `segmentation_scores`, or with `names` of `class_scores`, and its 'group'.
+    names: of the classes.
+
+  Returns:
+    'group_dice': 2 tp / (2 tp + fp + fn) of a group's pixels, in the mean over the groups whose masks are not all empty, nan if
+    there is none. With `names` a group's is the mean over the classes that it holds; 'group_dice_by_class' has each class's.
+    Nothing where every image is a group of its own.
+  """
+  groups = collections.defaultdict(list)
+  for row in per_image:
+    groups[row['group']].append(row)
+  if all(len(rows) == 1 for rows in groups.values()):
+    return {}
+  suffixes = [f'_{name}' for name in names] or ['']
+  dice = np.array([[_pooled_dice(rows, suffix) for suffix in suffixes] for rows in groups.values()])
+  result = {'group_dice': _known_mean([_known_mean(row) for row in dice])}
+  if names:
+    result['group_dice_by_class'] = {name: _known_mean(column) for name, column in zip(names, dice.T, strict=True)}
+  return result
+
+
+def _pooled_dice(rows: Iterable[dict], suffix: str = '') -> float:
+  tp, fp, fn = (sum(row[f'{key}{suffix}'] for row in rows) for key in _COUNT_COLUMNS)
+  return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else math.nan
+
+
+def _known_mean(values: Iterable[float]) -> float:
+  known = [value for value in values if not math.isnan(value)]
+  return float(np.mean(known)) if known else math.nan
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -19,7 +19,7 @@ from PIL import Image
 from ahm_jax.evaluation import charts, overlays, pictures
 from ahm_jax.evaluation import viewer as viewing
 from ahm_jax.evaluation.class_pictures import class_swatch
-from ahm_jax.evaluation.compare import BASELINES, baselines, best_rows, label_count, mask_classes
+from ahm_jax.evaluation.compare import BASELINES, COLUMNS, baselines, best_rows, label_count, mask_classes
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
 from ahm_jax.results import PER_IMAGE
 
@@ -211,16 +211,8 @@ def _named(init: str) -> str:
 
 
 def _known_columns(summary: Sequence[Mapping]) -> list[tuple[str, str, int]]:
-  columns = (
-    ('iou', 'IoU', 3),
-    ('hd95', 'HD95, px', 1),
-    ('accuracy', 'Accuracy', 3),
-    ('balanced_accuracy', 'Balanced accuracy', 3),
-    ('auc', 'AUC', 3),
-    ('lesion_dice', 'Dice, lesions only', 3),
-    ('false_alarm_rate', 'False alarms', 3),
-  )
-  return [column for column in columns if any(row[column[0]] is not None for row in summary)]
+  known = [column for column in COLUMNS if any(row[column[0]] is not None for row in summary)]
+  return [(name, title[0].upper() + title[1:], digits) for name, title, digits in known]
 
 
 def _summary_charts(summary: Sequence[Mapping], styles: Mapping[str, int]) -> list[str]:

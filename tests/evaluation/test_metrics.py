@@ -167,6 +167,42 @@ def test_summarise_by_hand():
   assert not {'lesion_dice', 'false_alarm_rate'} & set(lesions_only)
 
 
+def test_dice_of_a_group_is_that_of_its_volume():
+  """Two volumes of 5 and 3 slices against Dice of the three-dimensional masks; a third is empty, and none."""
+  rng = np.random.default_rng(0)
+  volumes = [rng.random((2, slices, 6, 6)) < 0.3 for slices in (5, 3)] + [np.zeros((2, 2, 6, 6), bool)]
+  volumes[0][:, 1] = False
+  rows = [
+    {'group': number, **metrics.segmentation_scores(found, truth)}
+    for number, (prediction, truths) in enumerate(volumes)
+    for found, truth in zip(prediction, truths, strict=True)
+  ]
+  expected = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in volumes[:2]]
+  assert metrics.summarise_groups(rows) == {'group_dice': pytest.approx(np.mean(expected))}
+  assert metrics.summarise(rows)['dice'] != pytest.approx(np.mean(expected), abs=1e-3)
+  assert math.isnan(metrics.summarise_groups(rows[-2:])['group_dice'])
+  assert metrics.summarise_groups([row | {'group': i} for i, row in enumerate(rows)]) == {}
+
+
+def test_dice_of_a_group_by_class():
+  """Two slices of one volume by hand; a volume of one slice without the second class."""
+  volumes = [
+    (np.array([[[1, 1, 2]], [[0, 2, 2]]]), np.array([[[1, 0, 2]], [[1, 2, 0]]])),
+    (np.array([[[1, 1, 0]]]), np.array([[[1, 1, 1]]])),
+  ]
+  rows = [
+    {'group': number, **metrics.class_scores(found, truth, ('a', 'b'))}
+    for number, (prediction, truths) in enumerate(volumes)
+    for found, truth in zip(prediction, truths, strict=True)
+  ]
+  a, b, other = 2 * 1 / (2 + 2), 2 * 2 / (3 + 2), 2 * 2 / (2 + 3)
+  found = metrics.summarise_groups(rows, ('a', 'b'))
+  assert found == {
+    'group_dice': pytest.approx(((a + b) / 2 + other) / 2),
+    'group_dice_by_class': {'a': pytest.approx((a + other) / 2), 'b': pytest.approx(b)},
+  }
+
+
 def test_summarise_without_any_lesion_is_nan():
   empty = np.zeros((4, 4), bool)
   summary = metrics.summarise([metrics.segmentation_scores(empty, empty)])

@@ -40,6 +40,7 @@ def test_results_have_the_documented_form(grid):
   assert results['images'] == [f'test{number}' for number in range(14, 19)]
   assert results['groups'] == [0, 1, 2, 3, 3]
   assert all((row['groups'], row['interval_covers']) == (4, 'groups') for row in results['summary'])
+  assert all(0 <= row['group_dice'] <= 1 for row in results['summary'])
   assert 'patient' not in (workdir / 'results.json').read_text()
   assert all(len(cell['per_image']['dice']) == 5 for cell in results['cells'])
   assert [(item['init'], item['seed']) for item in results['pretrainings']] == [('uniform', 0), ('ahm', 0)]
