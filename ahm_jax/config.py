@@ -344,6 +344,11 @@ def pretraining_of(init: str) -> str:
   return '' if strategy == SCRATCH else ':'.join([strategy, *filter(None, ['+'.join(kept)])])
 
 
+def is_tuned(init: str) -> bool:
+  """Whether an entry of `grid.inits` changes how it is fine-tuned."""
+  return any(change.startswith(_FINE_TUNING) for change in init.partition(':')[2].split('+'))
+
+
 def _literal(text: str):
   """A number, truth value or tuple as Python writes it; else the text itself."""
   try:

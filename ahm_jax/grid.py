@@ -18,7 +18,7 @@ from ahm_jax.config import Config, pretraining_of, with_init
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import compare, metrics, pictures, report
 from ahm_jax.evaluation import viewer as viewing
-from ahm_jax.evaluation.evaluate import predicted_mask
+from ahm_jax.evaluation.evaluate import group_numbers, predicted_mask
 from ahm_jax.evaluation.examples import hide_and_repair, make_examples
 from ahm_jax.masking.strategy import fully_eased
 from ahm_jax.training import pretrain as pretraining
@@ -138,18 +138,17 @@ def _is_finished(workdir: Path, config: Config) -> bool:
 
 
 def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdir: Path, data: Dataset) -> dict:
-  found = results.Cells({}, {}, {}, {})
+  found = results.Cells({}, {}, {})
   for cell in cells:
     rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
     columns = results.dice_columns(config.data.mask_classes)
     found.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
-    found.groups.update((row['image'], row['group']) for row in rows if 'group' in row)
     found.scores[cell.key] = _scores(cell, config.grid.classify)
     if cell.pretraining:
       agent = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
-      found.agents[cell.init, cell.seed] = {name: agent[name] for name in results.AGENT_METRICS}
+      found.agents[cell.pretraining, cell.seed] = {name: agent[name] for name in results.AGENT_METRICS}
   joined = results.Cells(*(own | other for own, other in zip(found, elsewhere, strict=True)))
-  tree = results.tree(joined, config, data.name)
+  tree = results.tree(joined, config, data.name, group_numbers(data.splits[config.evaluate.split]))
   rundir.write_json(workdir / results.FILE, tree)
   curves = {
     f'{directory.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(directory)
@@ -185,11 +184,8 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
   count = config.evaluate.report_images
   split = data.splits[config.evaluate.split]
   split = split.take(np.flatnonzero(split.has_mask))
-  first = {
-    init: next(cell for cell in cells if cell.init == init)
-    for init in dict.fromkeys(cell.init for cell in cells)
-    if pretraining_of(init)
-  }
+  first = {cell.pretraining: cell for cell in reversed(cells) if cell.pretraining}
+  first = {init: first[init] for init in dict.fromkeys(cell.pretraining for cell in cells) if init}
   viewer = _viewer(cells, config, data, split)
   if not first or not len(split) or not count:
     return report.Shown(viewer=viewer)

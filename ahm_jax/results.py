@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,16 +25,18 @@ class Cells(NamedTuple):
   # 'dice', and with classes 'dice_NAME', of each image by its name; nan where prediction and truth are both empty.
   dice: dict[compare.Key, dict[str, dict[str, float]]]
   agents: dict[tuple[str, int], dict]  # AGENT_METRICS by init, seed; None where there is no value.
-  groups: dict[str, int]  # Of images, by name; see `evaluate.group_numbers`.
 
 
-def tree(cells: Cells, config: Config, dataset: str) -> dict[str, Any]:
+def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) -> dict[str, Any]:
   """What results.json holds.
+
+  Args:
+    groups: of the images, by name; see `evaluate.group_numbers`.
 
   Returns:
     'dataset', 'split', 'config'. 'images': names of the scored images; 'groups': a number for each, alike within a group.
     'cells': scores of each cell, with 'per_image': 'dice' (and with classes 'dice_NAME'), each in the order of 'images'.
-    'pretrainings': AGENT_METRICS of each init and seed.
+    'pretrainings': AGENT_METRICS of each init that pre-trains, and seed.
     'summary': of `compare.summarise_grid`. 'agent': AGENT_METRICS by init, means over seeds.
 
   Raises:
@@ -48,7 +50,7 @@ def tree(cells: Cells, config: Config, dataset: str) -> dict[str, Any]:
     dice,
     config.evaluate.bootstrap_samples,
     by_class=dict(zip(config.data.mask_classes, by_class, strict=True)),
-    groups=cells.groups,
+    groups=groups,
   )
   images = sorted(next(iter(dice.values())))
   return {
@@ -56,7 +58,7 @@ def tree(cells: Cells, config: Config, dataset: str) -> dict[str, Any]:
     'split': config.evaluate.split,
     'config': to_dict(config),
     'images': images,
-    'groups': group_indices(images, cells.groups),
+    'groups': group_indices(images, groups),
     'cells': [{**scores, PER_IMAGE: _in_order(cells.dice[key], images)} for key, scores in cells.scores.items()],
     'pretrainings': [{'init': init, 'seed': seed, **values} for (init, seed), values in cells.agents.items()],
     'summary': summary,
@@ -93,7 +95,7 @@ def read(paths: Sequence[str], config: Config, dataset: str) -> Cells:
   Raises:
     UserError: a file is no results.json, or is that of another data set, split or config.
   """
-  found = Cells({}, {}, {}, {})
+  found = Cells({}, {}, {})
   for path in map(Path, paths):
     try:
       held = json.loads(path.expanduser().read_text())
@@ -102,7 +104,6 @@ def read(paths: Sequence[str], config: Config, dataset: str) -> Cells:
         key = cell['init'], cell['labels'], cell['seed']
         found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))
         found.scores.setdefault(key, cell)
-      found.groups.update(zip(held['images'], held.get('groups', ()), strict=False))
       for agent in held['pretrainings']:
         found.agents.setdefault((agent['init'], agent['seed']), {name: agent[name] for name in AGENT_METRICS})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

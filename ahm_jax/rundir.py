@@ -128,7 +128,7 @@ def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
   if held['stage'] not in stages:
     raise UserError(f'{workdir} holds a {held["stage"]} run; give the --workdir of a {" or ".join(stages)} run')
   config = from_config_dict(held['config'])
-  if config.init_from and 'workdir' in held and not Path(config.init_from).expanduser().exists():
+  if config.init_from and 'workdir' in held and not os.path.exists(os.path.expanduser(config.init_from)):
     moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held['workdir']))
     config = dataclasses.replace(config, init_from=moved) if os.path.exists(moved) else config
   return held['stage'], config

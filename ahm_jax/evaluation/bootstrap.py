@@ -10,7 +10,7 @@ A difference is taken image by image first, so an image that has no score on one
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,13 +23,13 @@ Interval = list[float] | None
 class Resampling(NamedTuple):
   """How a sample is drawn."""
 
-  groups: tuple[int, ...]  # The group of each of I images, from 0 without gaps.
+  groups: tuple[int, ...]  # The group of each of I images, a number from 0 on.
   samples: int
   seed: int = 0
 
 
-def group_indices(images: Sequence[str], groups: Mapping[str, int]) -> tuple[int, ...]:
-  """The group of each image for `Resampling`, from numbers by name; an image without one is a group of its own."""
+def group_indices(images: Sequence[Hashable], groups: Mapping[Hashable, int]) -> tuple[int, ...]:
+  """The group of each image, without gaps from 0 on, from any numbers by name; an image without one is a group of its own."""
   numbers = {}
   return tuple(numbers.setdefault(groups.get(image, image), len(numbers)) for image in images)
 
@@ -56,15 +56,19 @@ def difference_over_images(
 
 
 def mean_over_runs(values: np.ndarray, resampling: Resampling) -> tuple[float | None, Interval]:
-  """Mean over seeds of the mean over images of scores or of differences, float [S, I], and its 95 % interval."""
-  seeds, images = values.shape
-  groups = max(resampling.groups, default=-1) + 1
-  estimate = float(_means(values, np.ones((1, images))).mean())
-  image_draws, seed_draws = _draws(seeds, resampling)
-  resampled = _means(values, image_draws)  # [samples, S]
-  resampled = resampled[np.isfinite(resampled).all(axis=1)]
+  """Mean over seeds of the mean over images of scores or of differences, float [S, I], and its 95 % interval.
+
+  Images that are nan are left out of their seed's mean, and out of the count of groups where they are nan for every seed.
+  """
+  scored = np.flatnonzero(np.isfinite(values).any(axis=0))
+  values, drawn = values[:, scored], group_indices([resampling.groups[i] for i in scored], {})
+  seeds, groups = len(values), max(drawn, default=-1) + 1
+  estimate = float(_means(values, np.ones((1, len(scored)))).mean())
   if not np.isfinite(estimate):
     return None, None
+  image_draws, seed_draws = _draws(seeds, resampling._replace(groups=drawn))
+  resampled = _means(values, image_draws)  # [samples, S]
+  resampled = resampled[np.isfinite(resampled).all(axis=1)]
   if seeds * groups == 1 or len(resampled) < 2:
     return estimate, None
   over_images = resampled.mean(axis=1)

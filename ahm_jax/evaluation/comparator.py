@@ -1,6 +1,6 @@
 """Segment Anything or MedSAM beside one of our segmentation runs: the same images, scores and table.
 
-Each image is shown at its own size, as its file holds it; grey is repeated in three channels. Prompts are drawn from the true
+Each image is shown at its own size, as its file holds it; grey is repeated in three channels. Prompts are indices from the true
 mask or from what our U-Net found (see `prompts`), and the masks of an image's prompts are put together. Where there is nothing
 to draw a prompt from, nothing is found.
 """
@@ -118,15 +118,15 @@ def result(options: Options, found: Rows, samples: int, groups: Mapping[str, int
   Returns:
     'comparator': the options. Those of `metrics.summarise` for the comparator, with 'dice_ci95'; 'unet': the same of our U-Net.
     'difference': 'dice', the comparator's minus ours, and 'dice_ci95', over the images that have a Dice by both. Intervals
-    cover images, not trainings.
+    cover images, or groups of them, and not trainings.
   """
   ours, theirs = (np.array([row['dice'] for row in side]) for side in found)
-  drawn = bootstrap.group_indices([row['image'] for row in found.ours], groups)
+  indices = bootstrap.group_indices([row['image'] for row in found.ours], groups)
   own, other = (
-    {**metrics.summarise(side), 'dice_ci95': _interval(dice, drawn, samples)}
+    {**metrics.summarise(side), 'dice_ci95': _interval(dice, indices, samples)}
     for side, dice in zip(found, (ours, theirs), strict=True)
   )
-  difference, interval = bootstrap.difference_over_images(theirs, ours, samples, drawn)
+  difference, interval = bootstrap.difference_over_images(theirs, ours, samples, indices)
   about = {
     'name': options.comparator,
     'checkpoint': options.checkpoint,
@@ -137,8 +137,8 @@ def result(options: Options, found: Rows, samples: int, groups: Mapping[str, int
   return {'comparator': about, **other, 'unet': own, 'difference': {'dice': difference, 'dice_ci95': interval}}
 
 
-def _interval(dice: np.ndarray, drawn: Sequence[int], samples: int) -> list[float] | None:
-  _, interval = bootstrap.mean_over_images(dice, samples, drawn)
+def _interval(dice: np.ndarray, indices: Sequence[int], samples: int) -> list[float] | None:
+  _, interval = bootstrap.mean_over_images(dice, samples, indices)
   return None if interval is None else [max(interval[0], 0.0), min(interval[1], 1.0)]
 
 
@@ -155,7 +155,7 @@ def table(options: Options, scores: Mapping[str, Any]) -> str:
     '  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
     for line in lines
   ]
-  note = f'{scores["images"]} images; 95 % intervals over images.'
+  note = f'{scores["images"]} images; 95 % intervals over them.'
   if options.prompt_from == 'truth':
     note += ' Prompts from the truth say where the lesion is, and whether there is one.'
   return '\n'.join([text[0], '-' * len(text[0]), *text[1:], note])

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ahm_jax.config import is_tuned, pretraining_of
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.bootstrap import Interval, Resampling, group_indices, mean_over_runs, mean_over_seeds
 
@@ -190,7 +191,7 @@ def mask_classes(summary: Sequence[Mapping]) -> list[str]:
 
 def baselines(summary: Sequence[Mapping]) -> list[str]:
   """Those of BASELINES that the rows are worth comparing with; 'ahm' where there are others than itself and the other two."""
-  rivals = {row['init'] for row in summary} - set(BASELINES)
+  rivals = {row['init'] for row in summary if pretraining_of(row['init'])} - set(BASELINES)
   known = [name for name in BASELINES if any(row[f'vs_{name}'] is not None for row in summary)]
   return [name for name in known if name != 'ahm' or rivals]
 
@@ -253,7 +254,9 @@ def _footnote(summary: Sequence[Mapping]) -> str:
   note = '* highest. Mean over images, then over seeds, with 95 % intervals'
   note += f' that cover {unit} only (one seed).' if single else f' over seeds and {unit}.'
   if any(row.get('false_alarm_rate') is not None for row in summary):
-    note += '\nAn image without lesion where only one side of a difference finds one counts among its false alarms alone.'
+    note += '\nDifferences leave out images that one side does not score: no lesion is there, and it finds none.'
+  if any(is_tuned(row['init']) for row in summary):
+    note += f'\n{", ".join(BASELINES)} in a difference are those that the config itself fine-tunes.'
   return note
 
 

@@ -48,7 +48,7 @@ def mask_scores(
 
 
 def group_numbers(split: Split) -> dict[str, int]:
-  """The number of each image's group, by the image's name; from 0 in the order of the images. A name may be a patient's."""
+  """The number of each image's group, by the image's name, from 0 on; the group's own name may be a patient's."""
   numbers = {}
   return {name: numbers.setdefault(group, len(numbers)) for name, group in zip(split.ids, split.groups, strict=True)}
 

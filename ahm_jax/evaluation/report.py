@@ -16,6 +16,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from PIL import Image
 
+from ahm_jax.config import pretraining_of
 from ahm_jax.evaluation import charts, overlays, pictures
 from ahm_jax.evaluation import viewer as viewing
 from ahm_jax.evaluation.class_pictures import class_swatch
@@ -98,6 +99,8 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     baselines=baselines(summary),
     seeds=max((row['seeds'] for row in summary), default=0),
     images=max((row['images'] for row in summary), default=0),
+    group_count=max((row['groups'] for row in summary), default=0),
+    unit='groups' if any(row['groups'] < row['images'] for row in summary) else 'images',
     charts=[Markup(svg) for svg in _summary_charts(summary, styles) if svg],
     agent_metrics=_AGENT,
     curves=_curve_charts(curves, styles),
@@ -173,8 +176,8 @@ def conclusions(summary: Sequence[Mapping]) -> list[str]:
   It speaks of 'ahm', or where the grid lacks it of the first init that is no baseline, or else of 'uniform'. An interval that
   holds 0 shows no difference, whatever the estimate.
   """
-  inits = list(dict.fromkeys(row['init'] for row in summary))
-  candidates = [init for init in ('ahm', *(i for i in inits if i not in BASELINES), 'uniform') if init in inits]
+  inits = [init for init in dict.fromkeys(row['init'] for row in summary) if pretraining_of(init)]
+  candidates = [init for init in ('ahm', *(init for init in inits if init not in BASELINES), 'uniform') if init in inits]
   if not candidates:
     return ['This grid has no pre-trained network to compare.']
   sentences = [

@@ -77,7 +77,7 @@ def _json(path: Path) -> Any:
 
 
 def _scores(trained: Trained) -> dict[str, Any] | None:
-  """Those of launch.evaluate, with 95 % intervals over images where there are scores per image."""
+  """Those of launch.evaluate, with 95 % intervals over images, or groups of them, where there are scores per image."""
   result = _json(trained.path / stages.EVALUATION)
   if result is None:
     return None
@@ -198,4 +198,8 @@ def _score_lines(scores: Mapping[str, Any] | None) -> list[str]:
     interval = scores['intervals'].get(name)
     shown = f'{interval[0]:.4f} to {interval[1]:.4f}' if interval else 'none'
     lines.append(f'| {name} | {"not known" if value is None else round(value, 4)} | {shown} |')
-  return [*lines, '', 'Intervals are over images, of this one training; another seed would move the scores further.']
+  return [
+    *lines,
+    '',
+    'Intervals are over images, or groups of them, of this one training; another seed would move the scores more.',
+  ]

@@ -111,6 +111,29 @@ def test_one_group_of_one_seed_has_no_interval():
   assert (row['dice'], row['dice_ci95'], row['groups']) == (pytest.approx(0.6), None, 1)
 
 
+def test_groups_that_no_seed_scores_are_not_counted():
+  """What is known of one image is no interval, however many others were left out."""
+  for values, groups in (([0.5, np.nan], {}), ([0.5, 0.7, np.nan], {'image0': 0, 'image1': 0, 'image2': 1})):
+    row = compare.summarise_grid(*grid({('ahm', 20): [values]}), groups=groups)[0]
+    assert (row['dice'], row['dice_ci95']) == (pytest.approx(np.nanmean(values)), None)
+  rng = np.random.default_rng(0)
+  known = rng.uniform(size=(1, 12))
+  more = np.concatenate([known, np.full((1, 30), np.nan)], axis=1)
+  rows = [compare.summarise_grid(*grid({('ahm', 20): values}), samples=4000)[0] for values in (known, more)]
+  np.testing.assert_allclose(rows[0]['dice_ci95'], rows[1]['dice_ci95'], atol=0.02)
+
+
+def test_what_is_only_fine_tuned_otherwise_is_no_pretraining():
+  values = np.array([[0.5, 0.6], [0.7, 0.6]])
+  tuned = 'scratch:segment.learning_rate=1e-3'
+  summary = compare.summarise_grid(
+    *grid({('scratch', 20): values, ('ahm', 20): values, (tuned, 20): values + 0.1}), samples=100
+  )
+  assert compare.baselines(summary) == ['scratch']
+  assert 'those that the config itself fine-tunes' in compare.table(summary)
+  assert 'fine-tunes' not in compare.table(summary[:2])
+
+
 def test_no_dice_at_all_is_none():
   row = compare.summarise_grid(*grid({('ahm', 20): np.full((2, 3), np.nan)}))[0]
   assert row['dice'] is None and row['dice_ci95'] is None

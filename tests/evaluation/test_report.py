@@ -163,6 +163,8 @@ def test_gain_is_claimed_only_where_the_interval_allows_it():
   assert len(won) == 4 and 'against uniform masking' in won[1] and won[2].startswith('With all labelled images')
   lost = report.conclusions(make_results(gain=-0.1)['summary'])
   assert 'adaptive hard masking lost 9.9 points' in lost[0]
+  tuned = report.conclusions(make_results(inits=('scratch', 'uniform', 'scratch:segment.steps=7'))['summary'])
+  assert all('uniform masking' in sentence and 'steps' not in sentence for sentence in tuned)
   null = report.conclusions(make_results(gain=0.0)['summary'])
   assert all('no difference was shown between adaptive hard masking and ' in sentence for sentence in null)
   assert not any('gained' in sentence or 'lost' in sentence for sentence in null)

@@ -1,10 +1,12 @@
 """`reproduce`: its results.json, and what happens when it is stopped, started again, and widened."""
 
+import csv
 import json
 import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 CELL = {'init', 'labels', 'seed', 'dice', 'iou', 'hd95', 'accuracy', 'balanced_accuracy', 'auc'}
@@ -40,12 +42,22 @@ def test_results_have_the_documented_form(grid):
   assert results['images'] == [f'test{number}' for number in range(14, 19)]
   assert results['groups'] == [0, 1, 2, 3, 3]
   assert all((row['groups'], row['interval_covers']) == (4, 'groups') for row in results['summary'])
-  assert all(0 <= row['group_dice'] <= 1 for row in results['summary'])
+  for row in results['summary']:
+    assert row['group_dice'] == pytest.approx(group_dice(workdir / f'segment/{row["init"]}/labels6/seed0/per_image.csv'))
   assert 'patient' not in (workdir / 'results.json').read_text()
   assert all(len(cell['per_image']['dice']) == 5 for cell in results['cells'])
   assert [(item['init'], item['seed']) for item in results['pretrainings']] == [('uniform', 0), ('ahm', 0)]
   assert set(results['agent']) == {'uniform', 'ahm'}
   assert all(set(values) == AGENT for values in results['agent'].values())
+
+
+def group_dice(path):
+  """By per_image.csv: of each group, 2 tp / (2 tp + fp + fn) of its pixels; then the mean."""
+  with path.open() as file:
+    rows = list(csv.DictReader(file))
+  assert [row['group'] for row in rows] == ['0', '1', '2', '3', '3']
+  sums = [[sum(int(row[key]) for row in rows if row['group'] == group) for key in ('tp', 'fp', 'fn')] for group in '0123']
+  return np.mean([2 * tp / (2 * tp + fp + fn) for tp, fp, fn in sums if tp + fp + fn])
 
 
 def test_results_are_those_of_the_runs(grid):
