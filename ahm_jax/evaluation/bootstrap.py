@@ -59,6 +59,7 @@ def mean_over_runs(values: np.ndarray, resampling: Resampling) -> tuple[float | 
   """Mean over seeds of the mean over images of scores or of differences, float [S, I], and its 95 % interval.
 
   Images that are nan are left out of their seed's mean, and out of the count of groups where they are nan for every seed.
+  From a single image or group there is no interval, however many seeds there are.
   """
   scored = np.flatnonzero(np.isfinite(values).any(axis=0))
   values, drawn = values[:, scored], group_indices([resampling.groups[i] for i in scored], {})
@@ -69,7 +70,7 @@ def mean_over_runs(values: np.ndarray, resampling: Resampling) -> tuple[float | 
   image_draws, seed_draws = _draws(seeds, resampling._replace(groups=drawn))
   resampled = _means(values, image_draws)  # [samples, S]
   resampled = resampled[np.isfinite(resampled).all(axis=1)]
-  if seeds * groups == 1 or len(resampled) < 2:
+  if groups == 1 or len(resampled) < 2:
     return estimate, None
   over_images = resampled.mean(axis=1)
   from_images, from_seeds = over_images.var(ddof=1), 0.0

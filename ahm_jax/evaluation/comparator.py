@@ -1,6 +1,6 @@
 """Segment Anything or MedSAM beside one of our segmentation runs: the same images, scores and table.
 
-Each image is shown at its own size, as its file holds it; grey is repeated in three channels. Prompts are indices from the true
+Each image is shown at its own size, as its file holds it; grey is repeated in three channels. Prompts are drawn from the true
 mask or from what our U-Net found (see `prompts`), and the masks of an image's prompts are put together. Where there is nothing
 to draw a prompt from, nothing is found.
 """
@@ -155,7 +155,7 @@ def table(options: Options, scores: Mapping[str, Any]) -> str:
     '  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
     for line in lines
   ]
-  note = f'{scores["images"]} images; 95 % intervals over them.'
+  note = f'{scores["images"]} images; 95 % intervals over images, or groups of them.'
   if options.prompt_from == 'truth':
     note += ' Prompts from the truth say where the lesion is, and whether there is one.'
   return '\n'.join([text[0], '-' * len(text[0]), *text[1:], note])

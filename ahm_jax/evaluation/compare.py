@@ -249,8 +249,8 @@ def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
 
 def _footnote(summary: Sequence[Mapping]) -> str:
   single = any(row['seeds'] == 1 for row in summary)
-  count, unit = summary[0]['groups'], summary[0]['interval_covers'].removeprefix('seeds and ')
-  unit = f'{count} groups of images' if unit == 'groups' else unit
+  images, groups = summary[0]['images'], summary[0]['groups']
+  unit = f'{groups} groups of images' if groups < images else 'images'
   note = '* highest. Mean over images, then over seeds, with 95 % intervals'
   note += f' that cover {unit} only (one seed).' if single else f' over seeds and {unit}.'
   if any(row.get('false_alarm_rate') is not None for row in summary):

@@ -105,8 +105,10 @@ def test_a_group_counts_as_one():
   assert '30 groups of images' in compare.table([row])
 
 
-def test_one_group_of_one_seed_has_no_interval():
-  cells = grid({('ahm', 20): [[0.5, 0.7]]})
+@pytest.mark.parametrize('seeds', [1, 3])
+def test_one_group_has_no_interval(seeds):
+  """Nothing is known of how much groups differ."""
+  cells = grid({('ahm', 20): [[0.5 + 0.01 * seed, 0.7 - 0.01 * seed] for seed in range(seeds)]})
   row = compare.summarise_grid(*cells, groups={'image0': 5, 'image1': 5})[0]
   assert (row['dice'], row['dice_ci95'], row['groups']) == (pytest.approx(0.6), None, 1)
 
