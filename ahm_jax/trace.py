@@ -21,6 +21,14 @@ _CONTAINERS = {'while', 'call', 'conditional'}  # Their time is that of the oper
 _MOVES = {'copy', 'transpose', 'bitcast', 'reshape', 'slice', 'concatenate', 'pad', 'broadcast', 'reverse', 'dynamic-slice'}
 _NOTHING = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'iota'}
 _COMMUNICATION = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
+_KERNELS = {  # The first pattern that is found in a kernel's name says its kind.
+  '^mem': 'copy',
+  'nccl': 'communication',
+  'conv(?!ert)|cudnn|[fdw](prop|grad)': 'convolution',
+  'gemm|cublas|cutlass|nvjet': 'matrix',
+  'transpose|concatenate|slice': 'copy',
+}
+_LONGEST = 48  # Characters of a kernel's name that are shown.
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?[\])}] ([a-z][\w\-]*)\(')
 
@@ -28,10 +36,11 @@ _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?[\])}] ([a-z][\w\-]*
 class Event(NamedTuple):
   """One operation, once, on one device."""
 
-  name: str  # As in the program; 'input' for a copy from the host.
+  name: str  # As in the program; 'input' for a copy from the host; 'command_buffer...' for all that is in a CUDA graph.
   device: int
   start: float  # Nanoseconds.
   duration: float
+  kernel: str = ''  # On a GPU: what ran.
 
 
 class Operation(NamedTuple):
@@ -46,30 +55,30 @@ class Summary(NamedTuple):
   images_per_second: float
   by_kind: dict[str, float]  # Milliseconds a step, of KINDS; their sum is the step.
   costliest: list[Operation]
-  operations: float | None  # Floating point operations of a step, on all devices.
-  tflops: float | None  # A second, on all devices.
+  operations: int  # Floating point operations of a step, on all devices.
+  tflops: float  # A second, on all devices.
   mfu: float | None  # Share of the devices' peak matrix rate, where that is known.
   peak_mebibytes: float | None  # Of one device.
 
 
-def summarise(capture: Capture, lowered: jax.stages.Lowered, batch_size: int) -> Summary:
+def summarise(capture: Capture, lowered: jax.stages.Lowered, operations: int, batch_size: int) -> Summary:
   """What a capture says.
 
   Args:
     capture: of steps of one program.
     lowered: that program.
+    operations: of a step on one device, see `operations.count`.
     batch_size: images per step, over all devices.
   """
   compiled = lowered.compile()
   devices = jax.local_devices()
   program = describe(compiled.as_text())
   seconds = capture.seconds / capture.steps
-  flops = (lowered.cost_analysis() or {}).get('flops')
   events = read(capture.directory)
   count = len({event.device for event in events}) or 1
-  total = flops * count if flops else None
+  total = operations * count
   peak = next((rate for name, rate in PEAK_TFLOPS.items() if name in devices[0].device_kind), None)
-  tflops = total / seconds / 1e12 if total else None
+  tflops = total / seconds / 1e12
   by_kind, costliest = divide(events, program, capture.steps, 1e3 * seconds)
   return Summary(
     step_milliseconds=1e3 * seconds,
@@ -78,7 +87,7 @@ def summarise(capture: Capture, lowered: jax.stages.Lowered, batch_size: int) ->
     costliest=costliest,
     operations=total,
     tflops=tflops,
-    mfu=tflops / (peak * count) if tflops and peak else None,
+    mfu=tflops / (peak * count) if peak else None,
     peak_mebibytes=_peak_memory(devices[0], compiled),
   )
 
@@ -143,7 +152,8 @@ def read(directory: Path) -> list[Event]:
           events.append(Event('input', number, event.start_ns, event.duration_ns))
         elif 'hlo_op' in stats:
           device = number if on_devices else stats.get('device_ordinal', 0)
-          events.append(Event(stats['hlo_op'], device, event.start_ns, event.duration_ns))
+          kernel = event.name if on_devices else ''
+          events.append(Event(stats['hlo_op'], device, event.start_ns, event.duration_ns, kernel))
   return events
 
 
@@ -156,11 +166,16 @@ def divide(
   host's. Devices are averaged.
 
   Args:
-    program: kind and source of every operation, see `describe`; events of others (containers, other programs) are left out.
+    program: kind and source of every operation, see `describe`; events of others (containers, other programs) are left out,
+      but for kernels of a GPU.
   """
   program = {**program, 'input': ('input', 'from the host')}
+  by_kernel = {re.sub(r'[.\-]', '_', name): name for name in program}
   by_device = collections.defaultdict(list)
   for event in events:
+    if event.name not in program and event.kernel:
+      event = event._replace(name=by_kernel.get(event.kernel) or _short_kernel(event.kernel))
+      program.setdefault(event.name, (_kernel_kind(event.kernel), 'in a CUDA graph'))
     if event.name in program:
       by_device[event.device].append(event)
   milliseconds = collections.Counter()
@@ -175,6 +190,16 @@ def divide(
   by_kind['host'] = max(0.0, step_milliseconds - sum(by_kind.values()))
   costliest = [Operation(name, *program[name], spent) for name, spent in milliseconds.most_common(COSTLIEST)]
   return by_kind, costliest
+
+
+def _kernel_kind(kernel: str) -> str:
+  """By the name of a kernel that is none of the program's own fusions: those of cuDNN, cuBLAS and NCCL, and copies."""
+  return next((kind for pattern, kind in _KERNELS.items() if re.search(pattern, kernel, re.IGNORECASE)), 'elementwise')
+
+
+def _short_kernel(kernel: str) -> str:
+  """Without the types it is made for: void nhwcAddPaddingKernel<float>(int) -> nhwcAddPaddingKernel."""
+  return re.split(r'[<(]', kernel.removeprefix('void '))[0][:_LONGEST]
 
 
 def _covered(events: Iterable[Event]) -> float:
@@ -199,9 +224,8 @@ def table(summary: Summary) -> str:
   """The summary for a terminal."""
   step = summary.step_milliseconds
   lines = [f'{step:.1f} ms a step, {summary.images_per_second:.1f} images/s']
-  if summary.operations is not None:
-    rate = f'{summary.operations / 1e9:.1f} GFLOP a step, {summary.tflops:.3f} TFLOP/s'
-    lines.append(rate if summary.mfu is None else f'{rate}, {100 * summary.mfu:.1f} % of the matrix peak (MFU)')
+  rate = f'{summary.operations / 1e9:.1f} GFLOP a step, {summary.tflops:.3f} TFLOP/s'
+  lines.append(rate if summary.mfu is None else f'{rate}, {100 * summary.mfu:.1f} % of the matrix peak (MFU)')
   if summary.peak_mebibytes is not None:
     lines.append(f'{summary.peak_mebibytes:.0f} MiB of memory at most')
   lines += ['', 'where a step goes']

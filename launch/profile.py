@@ -32,7 +32,7 @@ def main(config, workdir):
       profiler.before(step, stepper.state)
       stepper.step(stepper.next_inputs())
       capture = profiler.after(step, stepper.state)
-  print(trace.table(trace.summarise(capture, stepper.lowered(), source.batch_size)))
+  print(trace.table(trace.summarise(capture, stepper.lowered(), stepper.operations(), source.batch_size)))
   print(f'\n{capture.directory}')
 
 

@@ -165,12 +165,12 @@ def _against_torch(bench: Bench, workload: str, ours: Callable, theirs: str) -> 
   figures, found = [], {}
   for batch in bench.sizes.unet_batches:
     sides = {f'ours {dtype}': ours(bench.sizes, batch, dtype) for dtype in bench.sizes.dtypes}
-    operations = {name: operations_of(side) for name, side in sides.items()}
+    operations = {name: side.operations() for name, side in sides.items() if isinstance(side, Stepper)}
     sides |= _torch_sides(bench, theirs, bench.sizes.unet_width, bench.sizes.unet_side, batch)
     taken = alternate(sides, bench.seconds)
     for name, seconds in taken.items():
       figures.append(_rate(workload, f'{name}, batch {batch}', seconds, batch))
-      if operations.get(name):
+      if name in operations:
         rates = [operations[name] / 1e12 / x for x in seconds]
         figures.append(figure(workload, f'{name}, batch {batch}', 'TFLOP/s', rates))
         if bench.platform == 'gpu':
@@ -189,14 +189,6 @@ def matrix_rate(side: int = 8192) -> float:
   product = jax.jit(jnp.matmul)
   seconds = alternate({'product': lambda: jax.block_until_ready(product(left, right))}, float('inf'))['product']
   return 2 * side**3 / statistics.median(seconds) / 1e12
-
-
-def operations_of(side: Callable[[], None]) -> float | None:
-  """Floating point operations of a training step as counted in its program before XLA changes it; None for other sides.
-
-  On CPU, wide convolutions count as what is done there, 16 products for a tile in place of 36; see `models.convolution`.
-  """
-  return side.lowered().cost_analysis().get('flops') if isinstance(side, Stepper) else None
 
 
 def _torch_sides(bench: Bench, function: str, width: int, side: int, batch: int) -> dict[str, Callable[[], None]]:

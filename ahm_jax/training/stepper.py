@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from ahm_jax import parallel
+from ahm_jax import operations, parallel
 from ahm_jax.data.source import Source
 from ahm_jax.training.guard import guarded
 from ahm_jax.training.state import Task
@@ -48,4 +48,11 @@ class Stepper:
 
   def lowered(self) -> jax.stages.Lowered:
     """The step's program as it is before XLA changes it."""
-    return self._advance.lower(self.state, self._source.resident, self.next_inputs(), self._key, self._wish)
+    return self._advance.lower(*self._arguments())
+
+  def operations(self) -> int:
+    """Of a step on one device, see `operations.count`."""
+    return operations.count(self._advance, *self._arguments())
+
+  def _arguments(self) -> tuple:
+    return self.state, self._source.resident, self.next_inputs(), self._key, self._wish

@@ -3,11 +3,10 @@
 import math
 
 import jax
-import numpy as np
 import pytest
 
 from ahm_jax import parallel
-from ahm_jax.benchmark import growth, predicting, suite, trainings, workloads
+from ahm_jax.benchmark import growth, predicting, suite, workloads
 from ahm_jax.benchmark.timing import Figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result
@@ -55,19 +54,6 @@ def test_weak_scaling_over_the_devices_there_are(monkeypatch):
   check(result, 'scaling', {'1 device', '2 devices', '2 devices, share of linear'})
   assert not any(item.name.startswith('4') for item in result.figures)
   assert [item.median for item in result.figures if item.name == '1 device, share of linear'] == [100]
-
-
-def test_counted_operations_are_three_times_the_forward_ones():
-  """Of convolutions and matrices; norms, losses and the update come on top, which at this size are little."""
-  sizes = TINY._replace(unet_width=16, unet_side=64)
-  side = workloads._our_unet_training(sizes, 2, 'float32')
-  config = trainings.configured(16, 64, 2, augmented=False)
-  unet = workloads.segment.network(config.model)
-  shape = jax.ShapeDtypeStruct((2, 64, 64, 3), np.uint8)
-  variables = jax.eval_shape(lambda: workloads.init_variables(unet, jax.random.key(0), (1, 64, 64, 3)))
-  forward = workloads.segment.probabilities.lower(unet, variables, shape).cost_analysis()['flops']
-  assert workloads.operations_of(side) == pytest.approx(3 * forward, rel=0.1)
-  assert workloads.operations_of(lambda: None) is None
 
 
 def test_the_share_of_the_matrix_rate_is_given_on_a_gpu(monkeypatch):
