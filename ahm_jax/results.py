@@ -1,5 +1,6 @@
 """results.json: what a grid found, cell by cell, and cells that the same grid found elsewhere."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
     'dataset', 'split', 'config'. 'images': names of the scored images; 'groups': a number for each, alike within a group.
     'cells': scores of each cell, with 'per_image': 'dice' (and with classes 'dice_NAME'), each in the order of 'images'.
     'pretrainings': AGENT_METRICS of each init that pre-trains, and seed.
-    'summary': of `compare.summarise_grid`. 'agent': AGENT_METRICS by init, means over seeds.
+    'summary': of `compare.summarise_grid`. 'over_labels': the same of means over the numbers of labels that
+      `compare.over_labels` gives; empty where it gives none. 'agent': AGENT_METRICS by init, means over seeds.
 
   Raises:
     UserError: cells were scored on different images.
@@ -45,13 +47,10 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
   dice, *by_class = (
     {key: columns[name] for key, columns in cells.dice.items()} for name in dice_columns(config.data.mask_classes)
   )
-  summary = compare.summarise_grid(
-    list(cells.scores.values()),
-    dice,
-    config.evaluate.bootstrap_samples,
-    by_class=dict(zip(config.data.mask_classes, by_class, strict=True)),
-    groups=groups,
-  )
+  known = list(cells.scores.values())
+  by_class = dict(zip(config.data.mask_classes, by_class, strict=True))
+  counts = compare.over_labels(known)
+  summarise = functools.partial(compare.summarise_grid, samples=config.evaluate.bootstrap_samples, groups=groups)
   images = sorted(next(iter(dice.values())))
   return {
     'dataset': dataset,
@@ -61,7 +60,11 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
     'groups': group_indices(images, groups),
     'cells': [{**scores, PER_IMAGE: _in_order(cells.dice[key], images)} for key, scores in cells.scores.items()],
     'pretrainings': [{'init': init, 'seed': seed, **values} for (init, seed), values in cells.agents.items()],
-    'summary': summary,
+    'summary': summarise(known, dice, by_class=by_class),
+    'over_labels': summarise(
+      *(compare.averaged_cells(known, counts), compare.averaged(dice, counts)),
+      by_class={name: compare.averaged(values, counts) for name, values in by_class.items()},
+    ),
     'agent': {init: _mean(cells, init) for init in dict.fromkeys(init for init, _ in cells.agents)},
   }
 

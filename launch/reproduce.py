@@ -20,7 +20,7 @@ from launch import app
 
 def main(config, workdir):
   results = grid.reproduce(config, workdir)
-  print('\n' + compare.table(results['summary']))
+  print('\n' + compare.table(results['summary'], results['over_labels']))
   for init, values in results['agent'].items():
     known = {name: value for name, value in values.items() if value is not None}
     print(f'{init}: ' + ', '.join(f'{name.replace("_", " ")} {value:.3f}' for name, value in known.items()))

@@ -40,7 +40,8 @@ COLUMNS = (
   ('group_dice', 'Dice, whole groups', 3),
   ('false_alarm_rate', 'false alarms', 3),
 )
-Key = tuple[str, int, int]  # init, labels, seed
+Labels = int | tuple[int, ...]  # How many; 0 for all there are; several for a mean over them, see `over_labels`.
+Key = tuple[str, Labels, int]  # init, labels, seed
 
 
 def summarise_grid(
@@ -105,6 +106,41 @@ def summarise_grid(
       }
     )
   return summary
+
+
+def over_labels(cells: Sequence[Mapping]) -> tuple[int, ...]:
+  """The numbers of labels that a mean is taken over: those that every init has, all (0) left out; empty where there is but one.
+
+  Each by itself is noisy, since it draws its own labelled images. Their mean answers whether few labels suffice.
+  """
+  known = {}
+  for cell in cells:
+    known.setdefault(cell['init'], set()).add(cell['labels'])
+  shared = set.intersection(*known.values()) - {0} if known else set()
+  return tuple(sorted(shared)) if len(shared) > 1 else ()
+
+
+def averaged(values: Mapping[Key, Mapping[str, float]], counts: tuple[int, ...]) -> dict[Key, dict[str, float]]:
+  """The numbers of cells, by name, averaged over the label counts; keys are (init, `counts`, seed).
+
+  Seeds without one of the counts are left out, and so are names that one of them lacks. Nan is what is nan for one of them.
+  """
+  found = {}
+  for init, seed in dict.fromkeys((init, seed) for init, _, seed in values) if counts else ():
+    parts = [values.get((init, labels, seed)) for labels in counts]
+    if None not in parts:
+      names = [name for name in parts[0] if all(name in part for part in parts)]
+      found[init, counts, seed] = {name: math.fsum(part[name] for part in parts) / len(parts) for name in names}
+  return found
+
+
+def averaged_cells(cells: Sequence[Mapping], counts: tuple[int, ...]) -> list[dict]:
+  """Cells as `summarise_grid` takes them, whose scores are averaged over the label counts."""
+  scores = {
+    (cell['init'], cell['labels'], cell['seed']): {name: cell[name] for name in SCORES if _is_known(cell.get(name))}
+    for cell in cells
+  }
+  return [{'init': init, 'labels': counts, 'seed': seed, **mean} for (init, _, seed), mean in averaged(scores, counts).items()]
 
 
 def _shared_images(per_image: Mapping[Key, Mapping[str, float]]) -> list[str]:
@@ -179,8 +215,10 @@ def _is_known(value) -> bool:
   return value is not None and math.isfinite(value)
 
 
-def label_count(labels: int) -> str:
+def label_count(labels: Labels) -> str:
   """How a number of labels is written; 0 stands for all there are."""
+  if isinstance(labels, tuple):
+    return 'mean of ' + ', '.join(map(str, labels))
   return 'all' if labels == 0 else str(labels)
 
 
@@ -205,11 +243,13 @@ def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, int]]:
   return {(init, labels) for labels, (_, init) in best.items()}
 
 
-def table(summary: Sequence[Mapping]) -> str:
+def table(summary: Sequence[Mapping], over: Sequence[Mapping] = ()) -> str:
   """`summarise_grid`'s result for a terminal: Dice and its differences, Dice of each class, the means of the other scores.
 
-  One line an init; the highest Dice of each label count is starred. Scores that no cell has are left out.
+  Rows of means over label counts, `over`, come last. One line an init; the highest Dice of each label count is starred. Scores
+  that no cell has are left out.
   """
+  summary = [*summary, *over]
   dice = [('Dice', lambda row: interval_text(row['dice'], row['dice_ci95']))]
   for baseline in baselines(summary):
     name = f'vs_{baseline}'

@@ -80,20 +80,23 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
   """Writes report.html.
 
   Args:
-    results: what results.json holds: 'dataset', 'split', 'config', 'cells', 'summary' (`compare.summarise_grid`), 'agent'.
+    results: what results.json holds: 'dataset', 'split', 'config', 'cells', 'summary' (`compare.summarise_grid`), 'agent', and
+      where it has them 'over_labels', rows like those of 'summary'.
     curves: the lines of each run's metrics.jsonl, by its name 'STAGE/INIT/...', with 'labelsN' in it for runs of a label count.
     shown: held-out images.
     path: file to write.
   """
   summary = results['summary']
+  rows = [*summary, *results.get('over_labels', ())]
   inits = [row['init'] for row in summary] + list(results['agent'])
   styles = charts.style_numbers(list(dict.fromkeys(inits + [_run_parts(name)[1] for name in curves])))
   values = dict(
     title=f'{results["dataset"]}: what masked pre-training gained',
     results=results,
     styles=styles,
-    conclusions=conclusions(summary),
-    best=best_rows(summary),
+    rows=rows,
+    conclusions=conclusions([*rows[len(summary) :], *summary]),
+    best=best_rows(rows),
     columns=_known_columns(summary),
     mask_classes=mask_classes(summary),
     baselines=baselines(summary),
@@ -171,7 +174,7 @@ def render(template: str, **values) -> str:
 
 
 def conclusions(summary: Sequence[Mapping]) -> list[str]:
-  """What the intervals allow to say of masked pre-training, one sentence for each number of labels and baseline.
+  """What the intervals allow to say, a sentence for each number of labels (or mean over several) and baseline.
 
   It speaks of 'ahm', or where the grid lacks it of the first init that is no baseline, or else of 'uniform'. An interval that
   holds 0 shows no difference, whatever the estimate.
@@ -191,7 +194,9 @@ def conclusions(summary: Sequence[Mapping]) -> list[str]:
 
 def _conclusion(row: Mapping, baseline: str) -> str:
   gain, interval = row[f'vs_{baseline}'], row[f'vs_{baseline}_ci95']
-  start = f'With {label_count(row["labels"])} labelled images, '
+  labels = row['labels']
+  over = f'On average over {" and ".join(map(str, labels))}' if isinstance(labels, tuple) else f'With {label_count(labels)}'
+  start = f'{over} labelled images, '
   sides = f'{_named(row["init"])} and {_named(baseline)}'
   if interval is None:
     return f'{start}the difference between {sides} was {_points(gain)} points of Dice; too few images for an interval.'

@@ -41,6 +41,43 @@ def test_means_and_differences_by_hand():
   assert (ahm['seeds'], ahm['images'], ahm['interval_covers']) == (2, 3, 'seeds and images')
 
 
+def test_means_over_numbers_of_labels_by_hand():
+  """All labels do not count among them, and an image that one of them does not score is left out."""
+  dice = {
+    ('ahm', 20): [[0.8, 0.6, 0.5], [0.7, 0.7, 0.7]],
+    ('ahm', 50): [[0.9, 0.8, 0.6], [0.8, np.nan, 0.6]],
+    ('scratch', 20): [[0.5, 0.5, 0.5], [0.6, 0.6, 0.3]],
+    ('scratch', 50): [[0.7, 0.6, 0.5], [0.6, 0.5, 0.6]],
+    ('ahm', 0): [[0.1, 0.1, 0.1]],
+    ('scratch', 0): [[0.9, 0.9, 0.9]],
+  }
+  iou = {key: np.nanmean(values, axis=1) / 2 for key, values in dice.items()} | {('scratch', 50): [np.nan, 0.3]}
+  cells, per_image = grid(dice, iou=iou)
+  counts = compare.over_labels(cells)
+  assert counts == (20, 50)
+  rows = compare.summarise_grid(compare.averaged_cells(cells, counts), compare.averaged(per_image, counts), samples=200)
+  ahm, scratch = rows
+  assert [(row['init'], row['labels'], row['seeds']) for row in rows] == [('ahm', counts, 2), ('scratch', counts, 2)]
+  assert ahm['dice'] == pytest.approx(((0.85 + 0.7 + 0.55) / 3 + (0.75 + 0.65) / 2) / 2)
+  assert scratch['dice'] == pytest.approx(((0.6 + 0.55 + 0.5) / 3 + (0.6 + 0.55 + 0.45) / 3) / 2)
+  assert ahm['vs_scratch'] == pytest.approx(((0.25 + 0.15 + 0.05) / 3 + (0.15 + 0.2) / 2) / 2)
+  assert ahm['iou'] == pytest.approx(np.mean([iou['ahm', 20], iou['ahm', 50]]))
+  assert scratch['iou'] == pytest.approx((iou['scratch', 20][1] + 0.3) / 2)
+  assert 'mean of 20, 50' in compare.table(compare.summarise_grid(cells, per_image, samples=200), rows)
+
+
+def test_means_are_over_numbers_of_labels_that_all_have():
+  values = np.linspace(0, 1, 6).reshape(2, 3)
+  three = {('ahm', labels): values for labels in (10, 20, 50)}
+  assert compare.over_labels(grid(three)[0]) == (10, 20, 50)
+  assert compare.over_labels(grid(three | {('hpm', labels): values for labels in (20, 50, 0)})[0]) == (20, 50)
+  cells, per_image = grid(three | {('hpm', 20): values})
+  assert compare.over_labels(cells) == compare.over_labels([]) == ()
+  assert compare.averaged(per_image, ()) == {}
+  later = {key: found for key, found in per_image.items() if key != ('ahm', 50, 1)}
+  assert list(compare.averaged(later, (20, 50))) == [('ahm', (20, 50), 0)]
+
+
 def test_order_is_labels_with_all_last_then_inits_as_given():
   values = np.linspace(0, 1, 6).reshape(2, 3)
   dice = {(init, labels): values for init in ('scratch', 'ahm') for labels in (0, 50, 20)}

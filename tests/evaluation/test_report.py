@@ -170,6 +170,22 @@ def test_gain_is_claimed_only_where_the_interval_allows_it():
   assert not any('gained' in sentence or 'lost' in sentence for sentence in null)
 
 
+def test_means_over_numbers_of_labels_come_first_and_in_the_table(tmp_path):
+  results = make_results(gain=0.1)
+  cells = [cell | {'labels': labels} for cell in results['cells'] for labels in (20, 50) if cell['labels'] == 20]
+  per_image = {
+    (cell['init'], cell['labels'], cell['seed']): {'a': cell['dice'] + 0.02, 'b': cell['dice'], 'c': cell['dice']}
+    for cell in cells
+  }
+  counts = compare.over_labels(cells)
+  means = compare.summarise_grid(compare.averaged_cells(cells, counts), compare.averaged(per_image, counts), 200)
+  report.write_report(results | {'over_labels': means}, {}, report.Shown(), tmp_path / 'report.html')
+  page = (tmp_path / 'report.html').read_text(encoding='utf-8')
+  headline = re.search(r'class="headline">([^<]*)<', page)[1]
+  assert headline.startswith('On average over 20 and 50 labelled images, adaptive hard masking gained 10.')
+  assert Page(page).text.count('mean of 20, 50') == 3
+
+
 @pytest.mark.parametrize(
   ('interval', 'shown'), [([-0.001, 0.08], False), ([0.0, 0.08], False), ([0.001, 0.08], True), ([-0.08, -0.001], True)]
 )
