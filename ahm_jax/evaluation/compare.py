@@ -111,7 +111,7 @@ def summarise_grid(
 def over_labels(cells: Sequence[Mapping]) -> tuple[int, ...]:
   """The numbers of labels that a mean is taken over: those that every init has, all (0) left out; empty where there is but one.
 
-  Each by itself is noisy, since it draws its own labelled images. Their mean answers whether few labels suffice.
+  Each alone is noisy, since its labelled images and its training are; their mean is less so.
   """
   known = {}
   for cell in cells:

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+KEYS = {'dataset', 'split', 'config', 'images', 'groups', 'cells', 'pretrainings', 'summary', 'over_labels', 'agent'}
 CELL = {'init', 'labels', 'seed', 'dice', 'iou', 'hd95', 'accuracy', 'balanced_accuracy', 'auc'}
 ROW = {'init', 'labels', 'dice', 'dice_ci95', 'vs_scratch', 'vs_scratch_ci95', 'vs_uniform', 'vs_uniform_ci95'}
 AGENT = {'difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio'}
@@ -28,7 +29,7 @@ def grid(commands, config_file, tmp_path_factory):
 def test_results_have_the_documented_form(grid):
   workdir, _ = grid
   results = read(workdir / 'results.json')
-  assert set(results) == {'dataset', 'split', 'config', 'images', 'groups', 'cells', 'pretrainings', 'summary', 'agent'}
+  assert set(results) == KEYS and results['over_labels'] == []
   assert (results['dataset'], results['split']) == ('lesions', 'test')
   assert results['config']['data']['labels'] == 6
   assert [(cell['init'], cell['labels'], cell['seed']) for cell in results['cells']] == [
@@ -159,11 +160,14 @@ def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_
 
   finished = evaluations(tmp_path)
   assert len(finished) == 5  # Of two inits: a pre-training, two segmentations, two classifications.
-  commands.succeed(*wider, '--config.grid.seeds=(0,1)', '--config.grid.inits=("scratch",)')
+  commands.succeed(*wider, '--config.grid.labels=(6,8)', '--config.grid.inits=("scratch",)')
   assert finished.items() <= evaluations(tmp_path).items()
-  cells = read(tmp_path / 'results.json')['cells']
-  assert [(cell['init'], cell['seed']) for cell in cells] == [('scratch', 0), ('scratch', 1)]
+  results = read(tmp_path / 'results.json')
+  cells, (mean,) = results['cells'], results['over_labels']
+  assert [(cell['init'], cell['labels']) for cell in cells] == [('scratch', 6), ('scratch', 8)]
   assert cells[0] == read(grid[0] / 'results.json')['cells'][0]
+  assert (mean['init'], mean['labels']) == ('scratch', [6, 8])
+  assert mean['iou'] == pytest.approx((cells[0]['iou'] + cells[1]['iou']) / 2)
 
 
 def test_another_split_is_scored_without_training_again(commands, config_file, grid):
