@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from ahm_jax import interruption, parallel, processes, snapshots, trace
+from ahm_jax import interruption, operations, parallel, processes, snapshots, trace
 from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import RecipeConfig, SafetyConfig
 from ahm_jax.data.source import Source
@@ -116,8 +116,8 @@ class _Training:
       self.profiler.before(step - 1, state)
       state, metrics = advance(state, *arguments)
       if capture := self.profiler.after(step - 1, state):
-        lowered = advance.lower(state, *arguments)
-        print(trace.table(trace.summarise(capture, lowered, self.source.batch_size)), flush=True)
+        program = advance.lower(state, *arguments), operations.count(advance, state, *arguments)
+        print(trace.table(trace.summarise(capture, *program, self.source.batch_size)), flush=True)
       wish = self._record(*in_flight) if in_flight else NOTHING
       in_flight = step, metrics
       if wish == NOTHING and not self._validates(step):

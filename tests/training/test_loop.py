@@ -378,7 +378,7 @@ def test_a_damaged_best_checkpoint_is_trained_for_again(tmp_path, capsys):
 def test_profile_writes_a_trace_and_says_where_a_step_goes(tmp_path, capsys):
   run(tmp_path, profile_steps='2:4')
   said = capsys.readouterr().out
-  assert 'where a step goes' in said and ' convolution ' in said
+  assert 'where a step goes' in said and ' convolution ' in said and ' GFLOP a step' in said
   assert [path for path in (tmp_path / 'profile').rglob('*') if path.is_file() and path.stat().st_size]
 
 
