@@ -160,14 +160,14 @@ def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_
 
   finished = evaluations(tmp_path)
   assert len(finished) == 5  # Of two inits: a pre-training, two segmentations, two classifications.
-  commands.succeed(*wider, '--config.grid.labels=(6,8)', '--config.grid.inits=("scratch",)')
+  commands.succeed(*wider, '--config.grid.seeds=(0,1)', '--config.grid.labels=(6,8)', '--config.grid.inits=("scratch",)')
   assert finished.items() <= evaluations(tmp_path).items()
   results = read(tmp_path / 'results.json')
   cells, (mean,) = results['cells'], results['over_labels']
-  assert [(cell['init'], cell['labels']) for cell in cells] == [('scratch', 6), ('scratch', 8)]
+  assert [(cell['init'], cell['seed'], cell['labels']) for cell in cells] == [('scratch', s, n) for s in (0, 1) for n in (6, 8)]
   assert cells[0] == read(grid[0] / 'results.json')['cells'][0]
-  assert (mean['init'], mean['labels']) == ('scratch', [6, 8])
-  assert mean['iou'] == pytest.approx((cells[0]['iou'] + cells[1]['iou']) / 2)
+  assert (mean['init'], mean['labels'], mean['seeds']) == ('scratch', [6, 8], 2)
+  assert mean['iou'] == pytest.approx(np.mean([cell['iou'] for cell in cells]))
 
 
 def test_another_split_is_scored_without_training_again(commands, config_file, grid):
