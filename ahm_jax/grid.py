@@ -65,7 +65,8 @@ class Cell:
 def reproduce(config: Config, workdir: Path) -> dict:
   """Runs every cell that is not finished yet, here or in the files of `grid.results`, then compares them all.
 
-  Writes results.json, report.html and pictures into `workdir`, and returns what results.json holds, see `results.tree`.
+  Writes results.json, report.html, its charts and pictures into `workdir`, and returns what results.json holds, see
+  `results.tree`.
   """
   for init in filter(pretraining_of, config.grid.inits):
     stages.check_workers(with_init(config, init))
@@ -158,6 +159,7 @@ def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdi
   }
   shown = _shown(cells, config, data)
   report.write_report(tree, curves, shown, workdir / 'report.html')
+  report.write_charts(tree['summary'], workdir)
   if shown.examples:
     report.write_masks_picture(shown.examples, workdir / 'masks.png')
   for name in ('strategies', 'movement'):

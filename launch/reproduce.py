@@ -2,9 +2,9 @@
 
   python -m launch.reproduce --config=configs/phantom.py --workdir=runs/phantom
 
-Writes results.json, report.html and pictures, and prints the table. Interrupted, the same command goes on where it was. The
-cells are the config's grid.inits, grid.labels and grid.seeds; a grid can be widened later, and finished cells are kept. Several
-of these commands on one workdir share the cells, so start one for each core or machine.
+Writes results.json, report.html, pictures and the report's charts as SVG files, and prints the table. Interrupted, the same
+command goes on where it was. The cells are the config's grid.inits, grid.labels and grid.seeds; a grid can be widened later,
+and finished cells are kept. Several of these commands on one workdir share the cells, so start one for each core or machine.
 
 An init is scratch, a masking strategy, or one with fields changed, which makes an ablation:
   --config.grid.inits='("scratch","uniform","ahm","ahm:mask_ratio=0.75+rounds=2")'

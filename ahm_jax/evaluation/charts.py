@@ -1,4 +1,7 @@
-"""The report's charts as inline SVG. Colours are CSS variables, so that they follow the page's light or dark theme."""
+"""Charts of the report as inline SVG. Colours are CSS variables, so that they follow the page's light or dark theme.
+
+`as_file` gives one colours of its own.
+"""
 
 import io
 import math
@@ -28,6 +31,7 @@ PALETTE = (
   ('#7a4a2b', '#cf9b7b'),
 )
 _MARKERS = 'osD^vPX<>ph'
+_SPACING = 0.12  # Between the inits of one number of labels, whose next lies at 1; less where there are many.
 # Colours that matplotlib writes and `_to_svg` replaces by CSS variables.
 _TEXT, _GRID = '#010101', '#020202'
 _MAX_POINTS = 300
@@ -77,15 +81,18 @@ def gain_chart(summary: Sequence[Mapping], styles: Mapping[str, int], baseline: 
 def _over_labels(summary, styles, key: str, title: str, alt: str, scale: float = 1, zero: bool = False) -> str:
   counts = list(dict.fromkeys(row['labels'] for row in summary))
   inits = list(dict.fromkeys(row['init'] for row in summary))
+  beside = {count: [row['init'] for row in summary if row['labels'] == count and row[key] is not None] for count in counts}
+  spacing = min(_SPACING, 0.7 / len(inits))
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(4.6, 3.3), layout='constrained')
+    figure = Figure(figsize=(4.6, 2.8), layout='constrained')
     axes = figure.add_subplot(title=title)
     if zero:
       axes.axhline(0, color=_TEXT, linewidth=1)
-    for k, init in enumerate(inits):
+    for init in inits:
       rows = [row for row in summary if row['init'] == init and row[key] is not None]
       # Side by side, so that intervals do not hide each other.
-      x = [counts.index(row['labels']) + 0.12 * (k - (len(inits) - 1) / 2) for row in rows]
+      places = [(beside[row['labels']].index(init), len(beside[row['labels']])) for row in rows]
+      x = [counts.index(row['labels']) + spacing * (k - (n - 1) / 2) for row, (k, n) in zip(rows, places, strict=True)]
       y = np.array([row[key] for row in rows]) * scale
       ends = [row[f'{key}_ci95'] or [row[key], row[key]] for row in rows]
       margins = np.abs(np.array(ends).T.reshape(2, -1) * scale - y)
@@ -108,7 +115,7 @@ def _over_labels(summary, styles, key: str, title: str, alt: str, scale: float =
     axes.set_xlabel('labelled images')
     axes.grid(axis='y')
     axes.set_axisbelow(True)
-    figure.legend(loc='outside lower center', ncols=min(len(inits), 4))
+    _add_legend(figure)
     return _to_svg(figure, alt)
 
 
@@ -130,7 +137,7 @@ def curve_chart(
   """
   every = np.concatenate([np.asarray(values, float) for _, _, values in curves])
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(4.6, 2.9), layout='constrained')
+    figure = Figure(figsize=(4.6, 2.5), layout='constrained')
     axes = figure.add_subplot(title=title)
     named = set()
     for init, steps, values in curves:
@@ -148,8 +155,27 @@ def curve_chart(
     axes.set_xlabel(over)
     axes.grid(axis='y')
     axes.set_axisbelow(True)
-    figure.legend(loc='outside lower center', ncols=min(len(named), 4))
+    _add_legend(figure)
     return _to_svg(figure, f'{stage}: {title} over {over}, one line a run')
+
+
+def as_file(svg: str) -> str:
+  """A chart as an SVG file, for a paper or a README: dark on white, with every colour written out."""
+  colours = {'text': '#1b1f26', 'line': '#d5d9e0'} | {f'init-{k}': light for k, (light, _) in enumerate(PALETTE)}
+  svg = re.sub(r'var\(--([\w-]+)\)', lambda found: colours[found[1]], svg)
+  return svg.replace('<svg ', '<svg style="background: #ffffff; font-family: sans-serif" ', 1)
+
+
+def _add_legend(figure: Figure) -> None:
+  """Below the axes, in as many columns as the figure is wide for; the figure grows by its height."""
+  for columns in range(4, 0, -1):
+    legend = figure.legend(loc='outside lower center', ncols=columns)
+    extent = legend.get_window_extent()
+    if extent.width <= figure.bbox.width:
+      break
+    if columns > 1:
+      legend.remove()
+  figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
 
 
 def _init_colour(number: int) -> str:

@@ -24,7 +24,7 @@ from ahm_jax.evaluation.compare import BASELINES, COLUMNS, baselines, best_rows,
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
 from ahm_jax.results import PER_IMAGE
 
-__all__ = ['Example', 'Shown', 'conclusions', 'render', 'write_masks_picture', 'write_report']
+__all__ = ['Example', 'Shown', 'conclusions', 'render', 'write_charts', 'write_masks_picture', 'write_report']
 
 _TEMPLATE = 'report_template.html'
 _GALLERY_BYTES = 3 * 2**20  # Of each group of examples.
@@ -89,7 +89,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
   summary = results['summary']
   rows = [*summary, *results.get('over_labels', ())]
   inits = [row['init'] for row in summary] + list(results['agent'])
-  styles = charts.style_numbers(list(dict.fromkeys(inits + [_run_parts(name)[1] for name in curves])))
+  styles = charts.style_numbers(inits + [_run_parts(name)[1] for name in curves])
   values = dict(
     title=f'{results["dataset"]}: what masked pre-training gained',
     results=results,
@@ -104,7 +104,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     images=max((row['images'] for row in summary), default=0),
     group_count=max((row['groups'] for row in summary), default=0),
     unit='groups' if any(row['groups'] < row['images'] for row in summary) else 'images',
-    charts=[Markup(svg) for svg in _summary_charts(summary, styles) if svg],
+    charts=[Markup(svg) for svg in summary_charts(summary, styles).values()],
     agent_metrics=_AGENT,
     curves=_curve_charts(curves, styles),
     sheets=[(title, note, pictures.data_uri(np.asarray(sheet))) for title, note, sheet in _sheets(shown) if sheet is not None],
@@ -124,6 +124,13 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     fitted = replace(shown.viewer, entries=viewing.fitting(shown.viewer.entries, room - _SPARE))
     page = render(_TEMPLATE, **values, **_viewer_values(fitted)) if fitted.entries else page
   Path(path).write_text(page, encoding='utf-8')
+
+
+def write_charts(summary: Sequence[Mapping], folder: Path) -> None:
+  """Writes dice.svg and a vs_BASELINE.svg for each baseline into a folder: the report's charts, for a paper."""
+  styles = charts.style_numbers([row['init'] for row in summary])
+  for name, svg in summary_charts(summary, styles).items():
+    (Path(folder) / f'{name}.svg').write_text(charts.as_file(svg), encoding='utf-8')
 
 
 def _viewer_values(viewer: viewing.Viewer | None) -> dict:
@@ -223,13 +230,12 @@ def _known_columns(summary: Sequence[Mapping]) -> list[tuple[str, str, int]]:
   return [(name, title[0].upper() + title[1:], digits) for name, title, digits in known]
 
 
-def _summary_charts(summary: Sequence[Mapping], styles: Mapping[str, int]) -> list[str]:
+def summary_charts(summary: Sequence[Mapping], styles: Mapping[str, int]) -> dict[str, str]:
+  """'dice' and 'vs_BASELINE' charts, as SVG, of what there is in a summary; see `charts.style_numbers`."""
   if not any(row['dice'] is not None for row in summary):
-    return []
-  return [
-    charts.dice_chart(summary, styles),
-    *(charts.gain_chart(summary, styles, baseline) for baseline in baselines(summary)),
-  ]
+    return {}
+  gains = {f'vs_{baseline}': charts.gain_chart(summary, styles, baseline) for baseline in baselines(summary)}
+  return {'dice': charts.dice_chart(summary, styles)} | {name: svg for name, svg in gains.items() if svg}
 
 
 def _curve_charts(curves: Mapping[str, Sequence[Mapping]], styles: Mapping[str, int]) -> dict[str, list[Markup]]:

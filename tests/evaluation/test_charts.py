@@ -85,3 +85,45 @@ def test_charts_share_no_id_and_touch_no_style_of_the_page():
   ids = re.findall(r' id="([^"]*)"', both)
   assert len(ids) == len(set(ids)) > 0
   assert '<style' not in both and 'font-family' not in both
+
+
+def extent(svg):
+  """Width of the picture, and the rightmost end of its texts, each character taken for 0.58 of an 11 px font (DejaVu Sans)."""
+  root = ElementTree.fromstring(svg)
+  ends = []
+  for element in root.iter('{http://www.w3.org/2000/svg}text'):
+    if not re.search('text-anchor: (middle|end)', element.get('style')):
+      ends.append(float(element.get('x')) + 0.58 * 11 * len(element.text))
+  return float(root.get('viewBox').split()[2]), max(ends)
+
+
+@pytest.mark.parametrize('count', [2, 5, 12])
+def test_a_legend_stays_inside_the_picture_whatever_the_number_of_inits(count):
+  inits = ['scratch', 'ahm:reward=progress', *(f'a_rival_{k}' for k in range(count))]
+  rows = [row(init, labels, 0.5, [0.4, 0.6]) for labels in (20, 50) for init in inits]
+  svg = charts.dice_chart(rows, charts.style_numbers(inits))
+  width, end = extent(svg)
+  assert set(inits) <= set(texts(svg)) and end <= width
+  root = ElementTree.fromstring(svg)
+  assert all(float(element.get('x')) >= 0 for element in root.iter('{http://www.w3.org/2000/svg}text'))
+
+
+def test_inits_of_one_number_of_labels_stand_around_its_tick_and_not_near_the_next():
+  inits = [f'rival{k}' for k in range(11)]
+  rows = [row(init, 20, 0.5 + k / 100, None) for k, init in enumerate(inits)]
+  rows += [row(init, 50, 0.6, None) for init in inits[3:5]]
+  svg = charts.dice_chart(rows, charts.style_numbers(inits))
+  found = re.findall(r'text-anchor: middle; fill: var\(--text\)" x="([\d.]+)"[^>]*>(20|50)<', svg)
+  ticks = {name: float(x) for x, name in found}
+  bars = [float(x) for x, _ in re.findall(r'd="M ([\d.]+) ([\d.]+) \nL \1 \2 \n" clip-path[^>]*var\(--init-', svg)]
+  middle = (ticks['20'] + ticks['50']) / 2
+  few, many = [x for x in bars if x > middle], [x for x in bars if x < middle]
+  assert (len(many), len(few)) == (11, 2)
+  assert sum(many) / 11 == pytest.approx(ticks['20'], abs=1e-3) and sum(few) / 2 == pytest.approx(ticks['50'], abs=1e-3)
+
+
+def test_a_file_has_every_colour_written_out_and_a_font_and_background():
+  svg = charts.as_file(charts.gain_chart(SUMMARY, STYLES, 'scratch'))
+  root = ElementTree.fromstring(svg)
+  assert 'var(' not in svg and charts.PALETTE[STYLES['ahm']][0] in svg
+  assert 'background: #ffffff' in root.get('style') and 'font-family' in root.get('style')

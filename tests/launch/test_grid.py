@@ -94,6 +94,8 @@ def test_the_terminal_shows_cells_the_table_and_where_the_report_is(grid):
   assert lines[-1] == str(workdir / 'report.html')
   assert (workdir / 'report.html').read_text().lstrip().lower().startswith('<!doctype html>')
   assert (workdir / 'masks.png').stat().st_size > 1000
+  assert {path.name for path in workdir.glob('*.svg')} == {'dice.svg', 'vs_scratch.svg', 'vs_uniform.svg'}
+  assert all('>ahm</text>' in path.read_text() for path in workdir.glob('*.svg'))
   dice = {row['init']: f'{row["dice"]:.3f}' for row in read(workdir / 'results.json')['summary']}
   table = '\n'.join(lines)
   assert all(init in table and dice[init] in table for init in dice)
