@@ -234,23 +234,35 @@ def baselines(summary: Sequence[Mapping]) -> list[str]:
   return [name for name in known if name != 'ahm' or rivals]
 
 
-def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, int]]:
-  """(init, labels) of the highest mean Dice of each number of labels."""
-  best = {}
+def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, Labels]]:
+  """(init, labels) of the highest mean Dice of each number of labels.
+
+  None where inits have unequal numbers of seeds: a mean over other draws of labelled images is higher or lower for that alone.
+  """
+  best, seeds = {}, {}
   for row in summary:
+    seeds.setdefault(row['labels'], set()).add(row['seeds'])
     if row['dice'] is not None and row['dice'] > best.get(row['labels'], (-math.inf,))[0]:
       best[row['labels']] = (row['dice'], row['init'])
-  return {(init, labels) for labels, (_, init) in best.items()}
+  return {(init, labels) for labels, (_, init) in best.items() if len(seeds[labels]) == 1}
+
+
+def seed_counts(summary: Sequence[Mapping]) -> tuple[int, int]:
+  """The lowest and the highest number of seeds of a row; 0 and 0 without rows."""
+  counts = [row['seeds'] for row in summary] or [0]
+  return min(counts), max(counts)
 
 
 def table(summary: Sequence[Mapping], over: Sequence[Mapping] = ()) -> str:
   """`summarise_grid`'s result for a terminal: Dice and its differences, Dice of each class, the means of the other scores.
 
-  Rows of means over label counts, `over`, come last. One line an init; the highest Dice of each label count is starred. Scores
-  that no cell has are left out.
+  Rows of means over label counts, `over`, come last. One line an init; the highest Dice of each label count is starred, see
+  `best_rows`. Numbers of seeds stand there where they are unequal. Scores that no cell has are left out.
   """
   summary = [*summary, *over]
-  dice = [('Dice', lambda row: interval_text(row['dice'], row['dice_ci95']))]
+  fewest, most = seed_counts(summary)
+  dice = [('seeds', lambda row: '-' if fewest == most else str(row['seeds']))]
+  dice += [('Dice', lambda row: interval_text(row['dice'], row['dice_ci95']))]
   for baseline in baselines(summary):
     name = f'vs_{baseline}'
     dice.append((f'vs {baseline}', lambda row, name=name: interval_text(row[name], row[f'{name}_ci95'], '+')))
@@ -288,11 +300,15 @@ def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
 
 
 def _footnote(summary: Sequence[Mapping]) -> str:
-  single = any(row['seeds'] == 1 for row in summary)
+  fewest, most = seed_counts(summary)
   images, groups = summary[0]['images'], summary[0]['groups']
   unit = f'{groups} groups of images' if groups < images else 'images'
-  note = '* highest. Mean over images, then over seeds, with 95 % intervals'
-  note += f' that cover {unit} only (one seed).' if single else f' over seeds and {unit}.'
+  covered = f'cover {unit} only (one seed)' if most == 1 else f'cover seeds and {unit}'
+  if fewest == 1 < most:
+    covered += f' ({unit} only where there is one seed)'
+  note = f'* highest. Mean over images, then over seeds, with 95 % intervals that {covered}.'
+  if fewest < most:
+    note += '\nWhere inits have unequal numbers of seeds none is starred: compare differences, over the seeds that both have.'
   if any(row.get('false_alarm_rate') is not None for row in summary):
     note += '\nDifferences leave out images that one side does not score: no lesion is there, and it finds none.'
   if any(is_tuned(row['init']) for row in summary):

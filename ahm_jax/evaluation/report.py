@@ -20,7 +20,7 @@ from ahm_jax.config import pretraining_of
 from ahm_jax.evaluation import charts, overlays, pictures
 from ahm_jax.evaluation import viewer as viewing
 from ahm_jax.evaluation.class_pictures import class_swatch
-from ahm_jax.evaluation.compare import BASELINES, COLUMNS, baselines, best_rows, label_count, mask_classes
+from ahm_jax.evaluation.compare import BASELINES, COLUMNS, baselines, best_rows, label_count, mask_classes, seed_counts
 from ahm_jax.evaluation.pictures import Example, write_masks_picture
 from ahm_jax.results import PER_IMAGE
 
@@ -100,7 +100,7 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     columns=_known_columns(summary),
     mask_classes=mask_classes(summary),
     baselines=baselines(summary),
-    seeds=max((row['seeds'] for row in summary), default=0),
+    seeds=seed_counts(rows),
     images=max((row['images'] for row in summary), default=0),
     group_count=max((row['groups'] for row in summary), default=0),
     unit='groups' if any(row['groups'] < row['images'] for row in summary) else 'images',

@@ -276,6 +276,19 @@ def test_table_shows_means_intervals_and_marks_the_best():
   assert 'IoU' not in text  # No cell knows it.
   columns = [line.index('[') for line in lines if line.startswith(('    20', '   all')) and '[' in line]
   assert len(set(columns)) == 1 and len(columns) == 4
-  assert 'over seeds and images' in text
+  assert 'cover seeds and images.' in text
   single = compare.summarise_grid(*grid({('ahm', 20): base[:1]}), samples=200)
   assert 'images only (one seed)' in compare.table(single)
+
+
+def test_unequal_numbers_of_seeds_are_shown_and_nothing_is_starred_among_them():
+  base = np.random.default_rng(0).uniform(0.4, 0.6, (5, 30))
+  dice = {('scratch', 20): base, ('hpm', 20): base[:1] + 0.1, ('scratch', 50): base[:3], ('hpm', 50): base[:3] + 0.1}
+  summary = compare.summarise_grid(*grid(dice), samples=200)
+  assert compare.best_rows(summary) == {('hpm', 50)} and compare.seed_counts(summary) == (1, 5)
+  text = compare.table(summary)
+  rows = [line.replace('*', '').split() for line in text.splitlines() if line.strip().startswith(('20', '50'))]
+  assert [row[:3] for row in rows] == [['20', 'scratch', '5'], ['20', 'hpm', '1'], ['50', 'scratch', '3'], ['50', 'hpm', '3']]
+  assert 'unequal numbers of seeds' in text and 'cover seeds and images (images only where there is one seed).' in text
+  equal = compare.table([row for row in summary if row['labels'] == 50])
+  assert 'unequal' not in equal and ' seeds ' not in equal.splitlines()[0] and 'one seed' not in equal

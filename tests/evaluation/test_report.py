@@ -139,6 +139,17 @@ def test_page_holds_every_summary_and_every_cell(page):
   assert 'Scores of each of the 18 cells' in text and '"seed": 5' in text
 
 
+def test_page_says_where_inits_have_unequal_numbers_of_seeds(page, tmp_path):
+  results = make_results()
+  results['summary'][0]['seeds'] = 1
+  path = tmp_path / 'report.html'
+  report.write_report(results, {}, report.Shown([], []), path)
+  text = Page(path.read_text(encoding='utf-8')).text
+  assert '1 to 3 seeds' in text and 'unequal numbers of seeds' in text and 'Where there is one seed' in text
+  assert '20 scratch 1 ' in text and '20 uniform 3 ' in text and text.count(' best ') == 1
+  assert '· 3 seeds' in Page(page).text and 'unequal numbers' not in Page(page).text
+
+
 def test_page_shows_agents_examples_and_curves(page):
   text = Page(page).text
   assert re.search(r'Difficulty rank correlation .*? 0\.48 0\.48', text)
