@@ -191,7 +191,7 @@ class GridConfig:
   labels: tuple[int, ...] = (20, 50)
   seeds: tuple[int, ...] = (0, 1, 2)
   classify: bool = True
-  results: tuple[str, ...] = ()  # Files results.json of this grid from elsewhere; their cells are compared and not run again.
+  results: tuple[str, ...] = ()  # Files results.json made elsewhere; cells of this grid that stand in them are not run again.
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class Cell:
 def reproduce(config: Config, workdir: Path) -> dict:
   """Runs every cell that is not finished yet, here or in the files of `grid.results`, then compares them all.
 
+  Cells that stand in those files, or were run here before, but are not of this grid, are left out.
+
   Writes results.json, report.html, its charts and pictures into `workdir`, and returns what results.json holds, see
   `results.tree`.
   """
@@ -81,9 +83,14 @@ def reproduce(config: Config, workdir: Path) -> dict:
     for labels in config.grid.labels
     for init in config.grid.inits
   ]
-  cells = [cell for cell in cells if cell.key not in elsewhere.scores]
-  _run_all(cells, config, data)
-  return _collect(cells, elsewhere, config, workdir, data)
+  own = [cell for cell in cells if cell.key not in elsewhere.scores]
+  if outside := len(elsewhere.scores) - (len(cells) - len(own)):
+    print(f'Cells of config.grid.results that are not of this grid, left out: {outside}', flush=True)
+  _run_all(own, config, data)
+  tree = results.tree(_known(cells, elsewhere, config), config, data.name, group_numbers(data.splits[config.evaluate.split]))
+  rundir.write_json(workdir / results.FILE, tree)
+  _report(own, tree, config, workdir, data)
+  return tree
 
 
 def _run_all(cells: list[Cell], config: Config, data: Dataset) -> None:
@@ -138,19 +145,28 @@ def _is_finished(workdir: Path, config: Config) -> bool:
   return evaluation.exists() and json.loads(evaluation.read_text())['split'] == config.evaluate.split
 
 
-def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdir: Path, data: Dataset) -> dict:
-  found = results.Cells({}, {}, {})
+def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> results.Cells:
+  """What is known of each cell, in the order of `cells`."""
+  known = results.Cells({}, {}, {})
+  columns = results.dice_columns(config.data.mask_classes)
   for cell in cells:
-    rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
-    columns = results.dice_columns(config.data.mask_classes)
-    found.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
-    found.scores[cell.key] = _scores(cell, config.grid.classify)
-    if cell.pretraining:
-      agent = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
-      found.agents[cell.pretraining, cell.seed] = {name: agent[name] for name in results.AGENT_METRICS}
-  joined = results.Cells(*(own | other for own, other in zip(found, elsewhere, strict=True)))
-  tree = results.tree(joined, config, data.name, group_numbers(data.splits[config.evaluate.split]))
-  rundir.write_json(workdir / results.FILE, tree)
+    if cell.key in elsewhere.scores:
+      known.dice[cell.key], known.scores[cell.key] = elsewhere.dice[cell.key], elsewhere.scores[cell.key]
+    else:
+      rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
+      known.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
+      known.scores[cell.key] = _scores(cell, config.grid.classify)
+    agent = cell.pretraining, cell.seed
+    if agent in elsewhere.agents:
+      known.agents[agent] = elsewhere.agents[agent]
+    elif cell.pretraining and cell.key not in elsewhere.scores:
+      found = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
+      known.agents[agent] = {name: found[name] for name in results.AGENT_METRICS}
+  return known
+
+
+def _report(cells: list[Cell], tree: dict, config: Config, workdir: Path, data: Dataset) -> None:
+  """Writes report.html, its charts and pictures: curves and pictures of `cells`, whose runs are here, tables of all."""
   curves = {
     f'{directory.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(directory)
     for cell in cells
@@ -165,7 +181,6 @@ def _collect(cells: list[Cell], elsewhere: results.Cells, config: Config, workdi
   for name in ('strategies', 'movement'):
     if sheet := getattr(shown, name):
       sheet.save(workdir / f'{name}.png', optimize=True)
-  return tree
 
 
 def _metrics(directory: Path) -> list[dict]:

@@ -179,6 +179,8 @@ def _one_line(error: Exception) -> str:
     if line.endswith('takes 0 positional arguments but 1 was given'):
       return 'the file given by --config has no variants; leave out the colon and what follows it'
     return line
+  if 'before a value for --config' in text:
+    return 'a field of the config comes before its file; put --config=FILE first'
   return (
     text.replace('\\n', '\n')
     .replace("\\'", "'")

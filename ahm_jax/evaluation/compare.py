@@ -306,7 +306,8 @@ def _footnote(summary: Sequence[Mapping]) -> str:
   covered = f'cover {unit} only (one seed)' if most == 1 else f'cover seeds and {unit}'
   if fewest == 1 < most:
     covered += f' ({unit} only where there is one seed)'
-  note = f'* highest. Mean over images, then over seeds, with 95 % intervals that {covered}.'
+  note = '* highest. ' if best_rows(summary) else ''
+  note += f'Mean over images, then over seeds, with 95 % intervals that {covered}.'
   if fewest < most:
     note += '\nWhere inits have unequal numbers of seeds none is starred: compare differences, over the seeds that both have.'
   if any(row.get('false_alarm_rate') is not None for row in summary):

@@ -292,3 +292,5 @@ def test_unequal_numbers_of_seeds_are_shown_and_nothing_is_starred_among_them():
   assert 'unequal numbers of seeds' in text and 'cover seeds and images (images only where there is one seed).' in text
   equal = compare.table([row for row in summary if row['labels'] == 50])
   assert 'unequal' not in equal and ' seeds ' not in equal.splitlines()[0] and 'one seed' not in equal
+  unequal = compare.table([row for row in summary if row['labels'] == 20])
+  assert '*' not in unequal and '\n* highest. Mean' in equal

@@ -44,6 +44,7 @@ def test_benchmark_has_flags_of_its_own(commands, tmp_path):
 PRETRAIN = ('pretrain', '--config=configs/phantom.py')
 REFUSED = [
   (('pretrain',), '--config is missing'),
+  (('pretrain', '--config.seed=1', '--config=configs/phantom.py'), 'put --config=FILE first'),
   (('pretrain', '--config=configs/nowhere.py'), 'configs/nowhere.py'),
   (('pretrain', '--config=configs/folder.py:gpu'), "configs/folder.py has no variant 'gpu'"),
   (('pretrain', '--config=configs/smoke.py:cpu'), 'has no variants'),

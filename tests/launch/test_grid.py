@@ -227,18 +227,25 @@ def test_an_init_may_change_fields(commands, config_file, grid, tmp_path):
 
 def test_cells_from_elsewhere_are_compared_and_not_run_again(commands, config_file, grid, tmp_path):
   before = read(grid[0] / 'results.json')
-  flags = (f'--config.grid.results={grid[0] / "results.json"}', '--config.grid.inits=("scratch",)', '--config.grid.seeds=(0,1)')
-  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', *flags)
+  held = grid[0] / 'results.json'
+  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.results={held}')
+  done = commands.succeed(*command, '--config.grid.inits=("scratch",)', '--config.grid.seeds=(0,1)')
+  assert 'Cells of config.grid.results that are not of this grid, left out: 2\n' in done.stdout
   assert [path.name for path in tmp_path.glob('segment/*/*/*')] == ['seed1'] and not (tmp_path / 'pretrain').exists()
   results = read(tmp_path / 'results.json')
-  cells = {(cell['init'], cell['seed']): cell for cell in results['cells']}
-  assert set(cells) == {('scratch', 1), ('scratch', 0), ('uniform', 0), ('ahm', 0)}
-  assert cells['ahm', 0] == before['cells'][2]
-  rows = {row['init']: row for row in results['summary']}
-  assert rows['scratch']['seeds'] == 2 and rows['ahm']['seeds'] == 1
-  assert rows['scratch']['dice'] == pytest.approx((cells['scratch', 0]['dice'] + cells['scratch', 1]['dice']) / 2, abs=1e-5)
-  assert rows['ahm']['vs_scratch'] == pytest.approx(before['summary'][2]['vs_scratch'], abs=2e-5)
-  assert results['agent'] == before['agent']
+  assert [(cell['init'], cell['seed']) for cell in results['cells']] == [('scratch', 0), ('scratch', 1)]
+  assert results['cells'][0] == before['cells'][0] and results['agent'] == {}
+  (row,) = results['summary']
+  assert row['seeds'] == 2
+  assert row['dice'] == pytest.approx((results['cells'][0]['dice'] + results['cells'][1]['dice']) / 2, abs=1e-5)
+
+  done = commands.succeed(*command, '--config.grid.inits=("ahm","scratch")')
+  assert 'left out: 1\n' in done.stdout
+  assert not (tmp_path / 'pretrain').exists()
+  results = read(tmp_path / 'results.json')
+  assert results['cells'] == [before['cells'][2], before['cells'][0]]  # In the order of the grid.
+  assert results['summary'][0]['vs_scratch'] == pytest.approx(before['summary'][2]['vs_scratch'], abs=2e-5)
+  assert results['agent'] == {'ahm': before['agent']['ahm']}
   assert (tmp_path / 'report.html').exists()
 
 
