@@ -5,6 +5,7 @@
 Writes results.json, report.html, pictures and the report's charts as SVG files, and prints the table. Interrupted, the same
 command goes on where it was. The cells are the config's grid.inits, grid.labels and grid.seeds; a grid can be widened later,
 and finished cells are kept. Several of these commands on one workdir share the cells, so start one for each core or machine.
+With --config.grid.results=FILE,... cells of this grid that stand in a results.json from elsewhere are not run again.
 
 An init is scratch, a masking strategy, or one with fields changed, which makes an ablation:
   --config.grid.inits='("scratch","uniform","ahm","ahm:mask_ratio=0.75+rounds=2")'
