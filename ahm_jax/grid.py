@@ -84,8 +84,8 @@ def reproduce(config: Config, workdir: Path) -> dict:
     for init in config.grid.inits
   ]
   own = [cell for cell in cells if cell.key not in elsewhere.scores]
-  if outside := len(elsewhere.scores) - (len(cells) - len(own)):
-    print(f'Cells of config.grid.results that are not of this grid, left out: {outside}', flush=True)
+  if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
+    print(f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}', flush=True)
   _run_all(own, config, data)
   tree = results.tree(_known(cells, elsewhere, config), config, data.name, group_numbers(data.splits[config.evaluate.split]))
   rundir.write_json(workdir / results.FILE, tree)
@@ -150,16 +150,16 @@ def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> resul
   known = results.Cells({}, {}, {})
   columns = results.dice_columns(config.data.mask_classes)
   for cell in cells:
-    if cell.key in elsewhere.scores:
-      known.dice[cell.key], known.scores[cell.key] = elsewhere.dice[cell.key], elsewhere.scores[cell.key]
-    else:
+    if is_own := cell.key not in elsewhere.scores:
       rows = metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
       known.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
       known.scores[cell.key] = _scores(cell, config.grid.classify)
+    else:
+      known.dice[cell.key], known.scores[cell.key] = elsewhere.dice[cell.key], elsewhere.scores[cell.key]
     agent = cell.pretraining, cell.seed
     if agent in elsewhere.agents:
       known.agents[agent] = elsewhere.agents[agent]
-    elif cell.pretraining and cell.key not in elsewhere.scores:
+    elif is_own and cell.pretraining:
       found = json.loads((cell.pretrain_dir / stages.EVALUATION).read_text())
       known.agents[agent] = {name: found[name] for name in results.AGENT_METRICS}
   return known
