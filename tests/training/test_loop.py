@@ -339,16 +339,19 @@ def test_the_count_of_such_steps_survives_an_interruption(tmp_path, signals_are_
 def spoil(workdir, step, how):
   """Damages a checkpoint, as a disk or a killed copy might."""
   home = workdir / FOLDER / str(step)
-  arrays = max((path for path in home.rglob('d/*') if path.is_file()), key=lambda path: path.stat().st_size)
+  arrays = [path for path in home.rglob('d/*') if path.is_file()]  # Not all of them are read: some lie on the way.
   description = home / 'metrics' / 'metrics'
   if how == 'truncated':
-    os.truncate(arrays, arrays.stat().st_size // 2)
+    for path in arrays:
+      os.truncate(path, path.stat().st_size // 2)
   elif how == 'a bit':
-    data = bytearray(arrays.read_bytes())
-    data[len(data) // 2] ^= 1
-    arrays.write_bytes(data)
+    for path in arrays:
+      data = bytearray(path.read_bytes())
+      data[len(data) // 2] ^= 1
+      path.write_bytes(data)
   elif how == 'gone':
-    arrays.unlink()
+    for path in arrays:
+      path.unlink()
   elif how == 'description':
     os.truncate(description, 10)
   elif how == 'numbers':
