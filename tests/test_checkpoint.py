@@ -115,7 +115,7 @@ def test_damage_never_gives_other_numbers(tmp_path):
     except UserError:
       refused += 1
     path.write_bytes(content)
-  assert 0 < refused
+  assert refused > 0
   for path, content in zip(files, contents, strict=True):
     path.write_bytes(damaged(content))
   with pytest.raises(UserError, match=r'damaged|cannot be read'):
