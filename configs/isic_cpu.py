@@ -13,8 +13,9 @@ from configs import isic
 
 RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae', 'adios')
 CHANGES = (
-  *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'workers=1', 'rounds=2', 'model.agent_trunk=vgg16'),
-  *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16'),
+  *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'model.agent_trunk=vgg16'),
+  *('workers=1', 'workers=8', 'rounds=2', 'rounds=3'),
+  *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16', 'patch_size=32'),
   *('polarity=easy', 'reward=rank', 'reward=progress', 'reward_within=image'),
 )
 OWN_CHANGES = ('restore_colour=False', 'ease=logits+hard_share=1.0')
