@@ -87,7 +87,7 @@ class Commands:
   def close(self) -> None:
     if self._forks is not None:
       self._forks.stdin.close()
-      self._forks.wait(60)
+      self._forks.wait(10)
       self._forks.stdout.close()
 
 
