@@ -4,8 +4,8 @@
 
 DIR is laid out as configs/folder.py says. The recipe is the best that was found on validation at the size of
 configs/isic_cpu.py (BUILD_NOTES.md says how). Of this size there is one short look on an H200, in which 1,200 steps of
-segmentation, 10 epochs where all labels are used, were too few; four times as many are set here, at a quarter of the rate, which
-was better at base width 32 and 128 px with all labels (one seed, validation). That is not run yet.
+segmentation, 10 epochs where all labels are used, were too few; four times as many are set here, at a quarter of the rate,
+which was better at base width 32 and 128 px with all labels (one seed, validation). That is not run yet.
 isic.py:paper has the hyper-parameters of the report this project answers to, which had one seed, no test set and private
 images: Dice 0.6000 from scratch, 0.6345 with AHM.
 """
