@@ -152,12 +152,15 @@ class Checkpoints:
   def _restore(self, step: int | None, target: TrainState) -> TrainState:
     self._manager.wait_until_finished()
     step = processes.from_first(0 if step is None else step)  # A shared file system may show others an older list.
-    home = files.directory(self.workdir) / str(step)
-    with _named(home):
-      problem = trees.misfit(files.shapes(home), target)
-    if problem:
-      raise UserError(f'{home}: {problem}; a checkpoint and run.json of one run belong together')
+    _check_fits(files.directory(self.workdir) / str(step), target)
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+
+
+def _check_fits(home: Path, target: TrainState) -> None:
+  with _named(home):
+    problem = trees.misfit(files.shapes(home), target)
+  if problem:
+    raise UserError(f'{home}: {problem}; a checkpoint and run.json of one run belong together')
 
 
 @contextlib.contextmanager
@@ -176,6 +179,24 @@ def latest_step(workdir: Path) -> int:
   return max(files.steps(workdir), default=0)
 
 
+def load_state(workdir: Path, target: TrainState) -> TrainState:
+  """The latest state of another run, which may be at work meanwhile: nothing is changed there.
+
+  Args:
+    workdir: that run's directory.
+    target: as for `Checkpoints.restore_latest`.
+
+  Raises:
+    UserError: there is no checkpoint, it is damaged, or what was saved has other shapes.
+  """
+  home = _saved(workdir)[-1]
+  _check_fits(home, target)
+  with _named(home):
+    files.arrays(home)  # Which tells damage.
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(home / files.STATE, target)
+
+
 def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
   """What another run learnt, whatever its task and optimizer.
 
@@ -189,13 +210,19 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
   Raises:
     UserError: there is no checkpoint, or it is damaged.
   """
+  homes = _saved(workdir)
+  home = max(reversed(homes), key=_score_at) if best else homes[-1]
+  with _named(home):
+    return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
+
+
+def _saved(workdir: Path) -> list[Path]:
+  """The folders of a run's checkpoints, the latest last; raises a UserError where there is none."""
   homes = [files.directory(workdir) / str(step) for step in files.steps(workdir)]
   homes = [home for home in homes if (home / files.METRICS).is_dir()]  # One without was being deleted.
   if not homes:
     raise UserError(f'{workdir} holds no checkpoint; give the directory of a run that has saved one')
-  home = max(reversed(homes), key=_score_at) if best else homes[-1]
-  with _named(home):
-    return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
+  return homes
 
 
 def _score_at(home: Path) -> float:

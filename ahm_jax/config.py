@@ -74,7 +74,7 @@ class ModelConfig:
   recompute: bool = False  # The U-Net computes its blocks again for the gradient: less memory, a third more operations.
   sync_batch_norm: bool = True  # Batch statistics over all devices (and workers), not over each device's share.
   agent_trunk: str = 'vgg16'  # 'vgg16': conv1_1..conv3_3 (the paper). 'light': a few strided convolutions.
-  agent_width: int = 64  # Channels of the trunk's first level; heads have four times as many.
+  agent_width: int = 64  # Channels of the trunk's first level; heads have four times as many, or fewer for small patches.
   vgg_width: int = 64  # Channels of the classifier's first level.
   vgg_hidden: int = 4096  # Width of the classifier's two hidden dense layers.
   vgg_norm: str = ''  # After each convolution of the classifier: '' (the paper) or 'batch' (torchvision's vgg16_bn).
@@ -291,7 +291,7 @@ def _convert(hint, value, name: str):
     items = value if isinstance(value, list | tuple) else (value,)
     kind = typing.get_args(hint)[0]
     if kind is str and len(items) == 1:  # A flag's --config.grid.inits=scratch,ahm comes as one text.
-      items = str(items[0]).split(',')
+      items = re.split(r',(?![^(]*\))', str(items[0]))  # But not within a tuple, as in ahm:ema_decay=(0.9,0.99).
     return tuple(_convert(kind, item, name) for item in items)
   accepted = (int, float) if hint is float else hint
   if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
@@ -412,6 +412,12 @@ def _check_data(config: Config) -> None:
   grid = data.image_size // config.masking.patch_size
   if config.masking.budget == 'tile' and grid % config.masking.tile:
     raise UserError(f'config.masking.tile is {config.masking.tile}, which does not divide the grid of {grid} x {grid} patches')
+  hidden = round(config.masking.mask_ratio * grid**2)
+  if (config.masking.exact_count or config.masking.strategy == 'adamae') and hidden in (0, grid**2):
+    raise UserError(
+      f'config.masking.mask_ratio is {config.masking.mask_ratio}, which hides {hidden} of {grid**2} patches where they are '
+      'counted exactly (exact_count, or strategy adamae); give smaller patches, or another ratio'
+    )
   _one_of('data.channels', data.channels, (1, 3))
   _at_least('data.labels', data.labels, 0)
   _at_least('data.split_seed', data.split_seed, 0)
@@ -481,8 +487,9 @@ def _check_masking(config: Config) -> None:
   for name in ('entropy_weight', 'value_weight', 'learning_rate'):
     _at_least(f'masking.{name}', getattr(masking, name), 0)
   for name in ('logit_bound', 'temperature'):
-    if getattr(masking, name) <= 0:
-      raise UserError(f'config.masking.{name} is {getattr(masking, name)}; it must be above 0')
+    _above_0(f'masking.{name}', getattr(masking, name))
+  if not math.isfinite(masking.fill_value):
+    raise UserError(f'config.masking.fill_value is {masking.fill_value}; give a number')
   if masking.hard_share is not None:
     _in_range('masking.hard_share', masking.hard_share, 0, 1)
   if len(masking.ema_decay) != 2 or not all(0 <= decay < 1 for decay in masking.ema_decay):
@@ -497,14 +504,13 @@ def _check_recipe(item: RecipeConfig, stage: str) -> None:
   if item.steps is None and item.epochs is None:
     raise UserError(f'config.{stage}.steps and config.{stage}.epochs are both unset; set one of them')
   _at_least(f'{stage}.steps', 1 if item.steps is None else item.steps, 1)
-  if item.epochs is not None and item.epochs <= 0:
-    raise UserError(f'config.{stage}.epochs is {item.epochs}; it must be above 0')
+  if item.epochs is not None:
+    _above_0(f'{stage}.epochs', item.epochs)
   _one_of(f'{stage}.optimizer', item.optimizer, ('adam', 'adamw'))
   _one_of(f'{stage}.schedule', item.schedule, ('constant', 'cosine', 'staircase'))
   _in_range(f'{stage}.warmup', item.warmup, 0, 1)
   _in_range(f'{stage}.decay_rate', item.decay_rate, 0, 1)
-  if item.decay_epochs <= 0:
-    raise UserError(f'config.{stage}.decay_epochs is {item.decay_epochs}; it must be above 0')
+  _above_0(f'{stage}.decay_epochs', item.decay_epochs)
   for name in ('min_epochs', 'learning_rate', 'weight_decay', 'clip', 'eval_every', 'patience'):
     _at_least(f'{stage}.{name}', getattr(item, name), 0)
   _at_least(f'{stage}.log_every', item.log_every, 1)
@@ -521,8 +527,13 @@ def _one_of(name: str, value, allowed) -> None:
 
 
 def _at_least(name: str, value, low) -> None:
-  if not value >= low:
-    raise UserError(f'config.{name} is {value}; it must be at least {low}')
+  if not low <= value < math.inf:
+    raise UserError(f'config.{name} is {value}; it must be at least {low}{"" if math.isfinite(value) else ", and finite"}')
+
+
+def _above_0(name: str, value) -> None:
+  if not 0 < value < math.inf:
+    raise UserError(f'config.{name} is {value}; it must be above 0{"" if math.isfinite(value) else ", and finite"}')
 
 
 def _in_range(name: str, value, low, high, open_ends: bool = False) -> None:

@@ -70,12 +70,13 @@ def reproduce(config: Config, workdir: Path) -> dict:
   Writes results.json, report.html, its charts and pictures into `workdir`, and returns what results.json holds, see
   `results.tree`.
   """
-  for init in filter(pretraining_of, config.grid.inits):
-    stages.check_workers(with_init(config, init))
+  for init in config.grid.inits:
+    stages.check_batches(with_init(config, init), ['pretrain', 'segment'] if pretraining_of(init) else ['segment'])
   rundir.check(workdir, 'reproduce', config)
   data = stages.load_data(config, workdir)
   stages.check_grid(config, data)
-  elsewhere = results.read(config.grid.results, config, data.name)
+  scored = data.splits[config.evaluate.split]
+  elsewhere = results.read(config.grid.results, config, data.name, _with_mask(scored).ids)
   rundir.claim(workdir, 'reproduce', config)
   cells = [
     Cell(workdir, init, labels, seed)
@@ -87,7 +88,7 @@ def reproduce(config: Config, workdir: Path) -> dict:
   if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
     print(f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}', flush=True)
   _run_all(own, config, data)
-  tree = results.tree(_known(cells, elsewhere, config), config, data.name, group_numbers(data.splits[config.evaluate.split]))
+  tree = results.tree(_known(cells, elsewhere, config), config, data.name, group_numbers(scored))
   rundir.write_json(workdir / results.FILE, tree)
   _report(own, tree, config, workdir, data)
   return tree
@@ -141,8 +142,15 @@ def _finish(stage, config: Config, workdir: Path, data: Dataset) -> bool:
 
 
 def _is_finished(workdir: Path, config: Config) -> bool:
-  evaluation = workdir / stages.EVALUATION
-  return evaluation.exists() and json.loads(evaluation.read_text())['split'] == config.evaluate.split
+  path = workdir / stages.EVALUATION
+  if not path.exists():
+    return False
+  held, own = json.loads(path.read_text()), config.evaluate
+  return (held['split'], held.get('threshold', own.threshold)) == (own.split, own.threshold)  # Once, there was no threshold.
+
+
+def _with_mask(split: Split) -> Split:
+  return split.take(np.flatnonzero(split.has_mask))
 
 
 def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> results.Cells:
@@ -192,15 +200,14 @@ def _scores(cell: Cell, classify: bool) -> dict:
   for directory in cell.directories(classify)[1:]:
     if (directory / stages.EVALUATION).exists():
       found = json.loads((directory / stages.EVALUATION).read_text())
-      scores.update({name: value for name, value in found.items() if name not in ('stage', 'split')})
+      scores.update({name: value for name, value in found.items() if name not in stages.CONDITIONS})
   return scores
 
 
 def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
   """Held-out images through the first cell of the last init that pre-trains: by default, AHM with the fewest labels."""
   count = config.evaluate.report_images
-  split = data.splits[config.evaluate.split]
-  split = split.take(np.flatnonzero(split.has_mask))
+  split = _with_mask(data.splits[config.evaluate.split])
   first = {cell.pretraining: cell for cell in reversed(cells) if cell.pretraining}
   first = {init: first[init] for init in dict.fromkeys(cell.pretraining for cell in cells) if init}
   viewer = _viewer(cells, config, data, split)
@@ -219,9 +226,15 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
 
 
 def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> viewing.Viewer | None:
-  """Images of `split` through the first cell of each init, the last one that pre-trains coming last."""
-  first = {cell.init: cell for cell in reversed(cells)}
-  inits = sorted(dict.fromkeys(cell.init for cell in cells), key=lambda init: pretraining_of(init) != '')
+  """Images of `split` through a cell of each init, the last one that pre-trains coming last.
+
+  They are of one number of labels and one seed: the first for which the most inits have their cell here.
+  """
+  alike: dict[tuple[int, int], dict[str, Cell]] = {}
+  for cell in cells:
+    alike.setdefault((cell.labels, cell.seed), {})[cell.init] = cell
+  first = max(alike.values(), key=len, default={})
+  inits = sorted(first, key=lambda init: pretraining_of(init) != '')
   if not inits or not len(split) or not config.evaluate.viewer_images:
     return None
   dice = {init: _dice(first[init]) for init in inits}

@@ -45,16 +45,21 @@ def own(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
   return tuple(device for device in devices if device.process_index == jax.process_index())
 
 
+def check_shared(batch_size: int, devices: Sequence[jax.Device]) -> None:
+  """Makes sure that D devices have the same number of images; raises a UserError that says what to change."""
+  if batch_size % len(devices):
+    raise UserError(
+      f'batch_size is {batch_size}, which {len(devices)} devices cannot share evenly; make it a multiple of {len(devices)}'
+    )
+
+
 def own_rows(array: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
   """[B, ...], of the global batch, as [d, B / D, ...]: the rows that this process's devices take.
 
   Raises:
     UserError: D does not divide B.
   """
-  if len(array) % len(devices):
-    raise UserError(
-      f'batch_size is {len(array)}, which {len(devices)} devices cannot share evenly; make it a multiple of {len(devices)}'
-    )
+  check_shared(len(array), devices)
   return array.reshape(len(devices), -1, *array.shape[1:])[[device.process_index == jax.process_index() for device in devices]]
 
 

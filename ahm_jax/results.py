@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,17 +92,22 @@ def _mean(cells: Cells, init: str) -> dict[str, float | None]:
   return {metric: math.fsum(values) / len(values) if values else None for metric, values in known.items()}
 
 
-def read(paths: Sequence[str], config: Config, dataset: str) -> Cells:
+def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[str]) -> Cells:
   """The cells of results.json files of this grid that were made elsewhere; of a cell in two of them, the first.
 
+  Args:
+    images: names of those that this grid scores.
+
   Raises:
-    UserError: a file is no results.json, or is that of another data set, split or config.
+    UserError: a file is no results.json, or is that of another data set, split or config, or of other images.
   """
   found = Cells({}, {}, {})
   for path in map(Path, paths):
     try:
       held = json.loads(path.expanduser().read_text())
       _check(path, held, config, dataset)
+      if other := set(images) ^ set(held['images']):
+        raise UserError(f'{path}, in config.grid.results, has scores of other images, as of {min(other)}; leave it out')
       for cell in held['cells']:
         key = cell['init'], cell['labels'], cell['seed']
         found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))

@@ -52,6 +52,7 @@ def check(workdir: Path, stage: str, config: Config) -> None:
     if held['stage'] != stage:
       raise UserError(f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir')
     free = ('init_from',) if _same_start(held, workdir, config) else ()
+    free += ('data.root',) if is_gone(held['config'].get('data', {}).get('root', '')) else ()
     remedy = 'choose another --workdir, or set the field back'
     compare(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
 
@@ -64,6 +65,27 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
   check(workdir, stage, config)
   Path(workdir).mkdir(parents=True, exist_ok=True)
   write_json(Path(workdir) / FILE, {'stage': stage, 'workdir': str(workdir), 'config': to_dict(config)})
+
+
+def is_gone(path: str) -> bool:
+  """Whether a path that a config names, as it may, is not there."""
+  return path != '' and not os.path.exists(os.path.expanduser(path))
+
+
+def check_writable(path: Path, flag: str) -> None:
+  """Makes sure that a folder is there and can be written into, or can be made; makes nothing.
+
+  Args:
+    flag: that names the folder.
+
+  Raises:
+    UserError: it cannot.
+  """
+  nearest = next(home for home in (path, *path.absolute().parents) if os.path.lexists(home))
+  if not nearest.is_dir():
+    raise UserError(f'--{flag}={path} cannot be made: {nearest} is not a folder; choose another')
+  if not os.access(nearest, os.W_OK | os.X_OK):
+    raise UserError(f'--{flag}={path} cannot be written: {nearest} is read-only for this user; choose another')
 
 
 def _same_start(held: dict, workdir: Path, config: Config) -> bool:

@@ -3,16 +3,18 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ahm_jax import checkpoint, parallel, processes, rundir
-from ahm_jax.config import Config, RecipeConfig, recipe
+from ahm_jax import checkpoint, lineage, parallel, processes, rundir
+from ahm_jax.config import Config, RecipeConfig, pretraining_of, recipe, with_init
 from ahm_jax.data import dataset as datasets
 from ahm_jax.data import findings, inspection, originals
 from ahm_jax.data.dataset import Dataset, Split
@@ -33,6 +35,7 @@ from ahm_jax.training.optimizers import total_steps
 from ahm_jax.training.state import Task, TrainState
 
 EVALUATION = 'evaluation.json'
+CONDITIONS = ('stage', 'split', 'threshold')  # What it holds beside scores: how they were made.
 PER_IMAGE = 'per_image.csv'
 DIAGNOSES = 'classes.json'  # Of a classify run.
 DATA = 'data.json'  # How many images a run had, for its model card.
@@ -72,10 +75,14 @@ def check_data(config: Config, workdir: Path) -> bool:
   return findings.worst(found) == findings.ERROR
 
 
-def check_workers(config: Config) -> None:
-  """Makes sure that pre-training's batch can be shared out; raises a UserError that says what to change."""
-  batch_size = recipe(config, 'pretrain').batch_size
-  pretraining.check_workers(config.masking.workers, batch_size, len(parallel.all_devices()))
+def check_batches(config: Config, names: Sequence[str]) -> None:
+  """Makes sure that the batches of some recipes can be shared out; raises a UserError that says what to change."""
+  devices = parallel.all_devices()
+  for name in names:
+    batch_size = recipe(config, name).batch_size
+    if name == 'pretrain':
+      pretraining.check_workers(config.masking.workers, batch_size, len(devices))
+    parallel.check_shared(batch_size, devices)
 
 
 class Plan(NamedTuple):
@@ -89,6 +96,7 @@ class Plan(NamedTuple):
   class_names: tuple[str, ...] = ()  # That a classifier tells apart.
   data: dict[str, Any] | None = None  # What the run's directory is to say of its data, for a model card.
   imported: dict[str, Any] | None = None  # What was taken from foreign weights, and what was not.
+  images: lineage.Images | None = None  # What it learns from.
 
   def source(self, config: Config) -> Source:
     """Its batches."""
@@ -127,7 +135,7 @@ def diagnoses(config: Config, workdir: Path) -> tuple[str, ...]:
 
 
 def plan_pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
-  check_workers(config)
+  check_batches(config, ['pretrain'])
   rundir.check(workdir, 'pretrain', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']
@@ -135,29 +143,51 @@ def plan_pretrain(config: Config, workdir: Path, data: Dataset | None = None) ->
   steps = total_steps(training, len(train.ids))
   build = functools.partial(pretraining.build, config, data.splits['validation'], steps, len(train.ids) / training.batch_size)
   task, imported = build(), None
-  if config.model.vgg_weights and pretraining.has_vgg_trunk(task):
-    trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-    taken = foreign.vgg16(Path(config.model.vgg_weights), trunk, _image_shape(config))
+  if taken := _foreign_trunk(config, task):
     task, imported = build(foreign=taken.variables), taken.report
   elif config.model.vgg_weights:
     print(f'config.model.vgg_weights is not used: {config.masking.strategy} masks without a VGG16')
-  return Plan(task, training, train, np.arange(len(train.ids)), steps, (), _told(data, len(train.ids)), imported)
+  images = lineage.Images(data.name, train.ids)
+  return Plan(task, training, train, np.arange(len(train.ids)), steps, (), _told(data, len(train.ids)), imported, images)
+
+
+def _foreign_trunk(config: Config, task: Task) -> foreign.Taken | None:
+  """What the agent of a pre-training starts from; None where there are no foreign weights, or no agent with a VGG16."""
+  if not (config.model.vgg_weights and pretraining.has_vgg_trunk(task)):
+    return None
+  trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
+  return foreign.vgg16(Path(config.model.vgg_weights), trunk, _image_shape(config))
 
 
 def plan_segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   start = _segmentation_start(config)
   rundir.check(workdir, 'segment', config)
   data = data or load_data(config, workdir)
+  _check_start(config, data)
   train = data.splits['train']
-  if start.origin and start.step < (whole := total_steps(recipe(start.origin, 'pretrain'), len(train))):
+  if start.origin and start.step < (whole := _whole(start.origin, Path(config.init_from).expanduser(), len(train))):
     print(f'{config.init_from} is not finished: step {start.step} of {whole} is taken')
   chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
   training = recipe(config, 'segment')
   steps = total_steps(training, len(chosen))
-  task = segmentation.build(
-    config, _held_out(data, 'mask'), steps, len(chosen) / training.batch_size, start.pretrained, start.foreign
-  )
-  return Plan(task, training, train, chosen, steps, (), _told(data, len(chosen)), start.imported)
+  validation = _held_out(data, 'mask')
+  task = segmentation.build(config, validation, steps, len(chosen) / training.batch_size, start.pretrained, start.foreign)
+  images = lineage.Images(data.name, train.take(chosen).ids, validation.ids)
+  return Plan(task, training, train, chosen, steps, (), _told(data, len(chosen)), start.imported, images)
+
+
+def _check_start(config: Config, data: Dataset) -> None:
+  """Makes sure that the run which `init_from` names has learnt from nothing that is held out here."""
+  for name in ('validation', 'test') if config.init_from else ():
+    lineage.check_held_out(Path(config.init_from).expanduser(), data.name, name, data.splits[name].ids)
+
+
+def _whole(origin: Config, workdir: Path, images: int) -> int:
+  """Steps that a pre-training has in all, of so many images unless its directory says how many; 0 if it may end before."""
+  training = recipe(origin, 'pretrain')
+  path = workdir / DATA
+  images = json.loads(path.read_text())['trained_on'] if path.exists() else images
+  return 0 if training.patience else total_steps(training, images)
 
 
 class _Start(NamedTuple):
@@ -180,10 +210,10 @@ def _segmentation_start(config: Config) -> _Start:
     return _Start(foreign=taken.variables, imported=taken.report)
   if (path / exported.FILE).exists():
     trained = exported.load_export(path, ('pretrain',), '--config.init_from')
-    _check_same_unet(config, trained.config)
+    _check_alike(config, trained.config, _UNET)
     return _Start(trained.variables['params'])
   _, origin = rundir.read(path, ('pretrain',))
-  _check_same_unet(config, origin)
+  _check_alike(config, origin, _UNET)
   learnt = exported.load_run(path, 'pretrain', origin)
   return _Start(learnt.variables['params'], origin, learnt.step)
 
@@ -207,15 +237,20 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
         f'config.classify.input={config.classify.input} needs a segmentation: --config.init_from=DIR of a segment run, '
         'or --config.classify.input=image'
       )
-    rundir.read(Path(config.init_from), ('segment',))
+    _, origin = rundir.read(Path(config.init_from).expanduser(), ('segment',))
+    _check_alike(config, origin, _PICTURE)
   rundir.check(workdir, 'classify', config)
   data = data or load_data(config, workdir)
+  _check_start(config, data)
   if len(data.class_names) < 2:
     raise UserError('there are no two classes to tell apart; give labels.csv a column label that names at least two')
   train = data.splits['train']
   chosen = _diagnosed(config, train)
+  if not config.classify.labels and len(chosen) < config.data.labels:
+    print(f'of {config.data.labels} images that the segmentation learns from, {len(chosen)} have a label to classify by')
   labelled = _classifier_inputs(config, train.take(chosen))
-  validation = _classifier_inputs(config, _held_out(data, 'label'))
+  held_out = _held_out(data, 'label')
+  validation = _classifier_inputs(config, held_out)
   training = recipe(config, 'classifier')
   steps = total_steps(training, len(labelled))
   classes = len(data.class_names)
@@ -224,8 +259,8 @@ def plan_classify(config: Config, workdir: Path, data: Dataset | None = None) ->
   if config.model.vgg_weights:
     taken = _foreign_vgg16(config, classes)
   task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights, taken.variables)
-  told = _told(data, len(labelled))
-  return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names, told, taken.report)
+  told, images = _told(data, len(labelled)), lineage.Images(data.name, labelled.ids, held_out.ids)
+  return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names, told, taken.report, images)
 
 
 def _diagnosed(config: Config, train: Split) -> np.ndarray:
@@ -237,7 +272,17 @@ def _diagnosed(config: Config, train: Split) -> np.ndarray:
   if count or not config.data.labels:
     return datasets.labelled_indices(train, count, config.seed, by='label')
   chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
-  return chosen[train.labels[chosen] >= 0]
+  known = chosen[train.labels[chosen] >= 0]
+  if not len(known):
+    raise UserError(
+      f'none of the {len(chosen)} training images that a segmentation learns from has a label to classify by; '
+      'say how many others a classifier is to learn from, --config.classify.labels=...'
+    )
+  return known
+
+
+_UNET = ('model.unet_width', 'data.channels')  # What a segmentation and the pre-training that it starts from share,
+_PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')  # and a classification and its segmentation.
 
 
 def _foreign_vgg16(config: Config, classes: int) -> foreign.Taken:
@@ -251,18 +296,30 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   Writes evaluation.json and, but for pre-training, per_image.csv there.
 
   Returns:
-    What evaluation.json holds: the stage, the split, and the scores in the mean.
+    What evaluation.json holds: CONDITIONS and the scores in the mean.
   """
-  stage, trained = rundir.read(workdir, tuple(_EVALUATIONS))
-  config = dataclasses.replace(trained, evaluate=config.evaluate)
+  stage, config = _scored(config, workdir, tuple(_EVALUATIONS))
   data = data or load_data(config, workdir)
   _check_scored(config, data, _SCORED_BY[stage])
+  lineage.check_held_out(workdir, data.name, config.evaluate.split, data.splits[config.evaluate.split].ids)
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
-  result = {'stage': stage, 'split': config.evaluate.split, **scores}
+  result = {'stage': stage, 'split': config.evaluate.split, 'threshold': config.evaluate.threshold, **scores}
+  (workdir / EVALUATION).unlink(missing_ok=True)  # Until both files are of one evaluation.
   if rows:
     metrics.write_per_image(workdir / PER_IMAGE, rows)
   rundir.write_json(workdir / EVALUATION, result)
   return result
+
+
+def _scored(config: Config, workdir: Path, names: tuple[str, ...]) -> tuple[str, Config]:
+  """Stage and config of the run in `workdir`, with `evaluate` of this config, and with its data folder if the run's is gone."""
+  stage, trained = rundir.read(workdir, names)
+  data = trained.data
+  if rundir.is_gone(data.root):
+    data = dataclasses.replace(data, root=config.data.root)
+  if rundir.is_gone(data.prepared_dir):
+    data = dataclasses.replace(data, prepared_dir=config.data.prepared_dir)
+  return stage, dataclasses.replace(trained, data=data, evaluate=config.evaluate)
 
 
 def compare(options: comparator.Options, config: Config, workdir: Path, data: Dataset | None = None) -> dict:
@@ -273,13 +330,13 @@ def compare(options: comparator.Options, config: Config, workdir: Path, data: Da
   Returns:
     What evaluation_NAME.json holds, see `comparator.result`.
   """
-  _, trained = rundir.read(workdir, ('segment',))
-  config = dataclasses.replace(trained, evaluate=config.evaluate)
+  _, config = _scored(config, workdir, ('segment',))
   comparator.check(options, config)
   model = sam.load(options.checkpoint)
   data = data or load_data(config, workdir)
   name = config.evaluate.split
   _check_scored(config, data, 'mask')
+  lineage.check_held_out(workdir, data.name, name, data.splits[name].ids)
   split = data.splits[name].take(data.splits[name].has_mask)
   pictures, parts = originals.pictures(config.data, name, split), _predicted(config, workdir, split)
   found = comparator.rows(options, model, pictures, parts, len(split), config.evaluate.threshold)
@@ -290,11 +347,9 @@ def compare(options: comparator.Options, config: Config, workdir: Path, data: Da
   return result
 
 
-def _check_same_unet(config: Config, origin: Config) -> None:
-  for name, own, other in (
-    ('model.unet_width', config.model.unet_width, origin.model.unet_width),
-    ('data.channels', config.data.channels, origin.data.channels),
-  ):
+def _check_alike(config: Config, origin: Config, names: Sequence[str]) -> None:
+  for name in names:
+    own, other = (operator.attrgetter(name)(item) for item in (config, origin))
     if own != other:
       raise UserError(
         f'config.{name} is {own}, but the run in config.init_from={config.init_from} has {other}; give both the same'
@@ -306,18 +361,26 @@ def check_grid(config: Config, data: Dataset) -> None:
 
   Raises:
     UserError: more labels are asked for than there are; or the validation split, or the one to be scored, holds no image with a
-      mask, or none with a label where the grid classifies; or the foreign weights do not fit the classifier.
+      mask, or none with a label where the grid classifies; or there is none for a classifier to learn from; or the foreign
+      weights do not fit the classifier or an agent.
   """
   classifies = config.grid.classify and len(data.class_names) > 1
-  for labels in config.grid.labels:
-    datasets.labelled_indices(data.splits['train'], labels, seed=0)
+  for labels, seed in itertools.product(config.grid.labels, config.grid.seeds):
+    cell = dataclasses.replace(config, seed=seed, data=dataclasses.replace(config.data, labels=labels))
+    datasets.labelled_indices(data.splits['train'], labels, seed)
+    if classifies:
+      _diagnosed(cell, data.splits['train'])
   for what in ('mask', 'label') if classifies else ('mask',):
     _held_out(data, what)
     _check_scored(config, data, what)
   if classifies:
-    datasets.labelled_indices(data.splits['train'], config.classify.labels, seed=0, by='label')
-  if classifies and config.model.vgg_weights:
-    _foreign_vgg16(config, len(data.class_names))
+    check_batches(config, ['classifier'])
+  if config.model.vgg_weights:
+    if classifies:
+      _foreign_vgg16(config, len(data.class_names))
+    for init in filter(pretraining_of, config.grid.inits):
+      own = with_init(config, init)
+      _foreign_trunk(own, pretraining.build(own, data.splits['validation'], steps=1, steps_per_epoch=1))
 
 
 def _check_scored(config: Config, data: Dataset, what: str) -> None:
@@ -346,6 +409,8 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
     with processes.first_alone():
       if first:
         stack.enter_context(rundir.owned(workdir))
+      if plan.images:
+        lineage.check_same(workdir, plan.images)
       claim = rundir.claim if first else rundir.check
       claim(workdir, plan.task.name, config)
       if first:
@@ -363,9 +428,11 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
 
 
 def _tell(plan: Plan, workdir: Path) -> None:
-  """Says what was taken from foreign weights, and writes that down, and what the data are."""
+  """Says what was taken from foreign weights, and writes that down, what the data are, and which images are learnt from."""
   if plan.data:
     rundir.write_json(workdir / DATA, plan.data)
+  if plan.images:
+    lineage.write(workdir, plan.images)
   if plan.imported:
     rundir.write_json(workdir / IMPORTED, plan.imported)
     print('\n'.join(foreign.lines(plan.imported)))
@@ -402,15 +469,14 @@ def load_pretrained(config: Config, workdir: Path, data: Dataset) -> TrainState:
   task = pretraining.build(config, data.splits['validation'], steps=1, steps_per_epoch=1)
   shapes = jax.eval_shape(task.init, jax.random.key(0))
   device = jax.sharding.SingleDeviceSharding(parallel.all_devices()[0])
-  with checkpoint.Checkpoints(workdir) as checkpoints:
-    return checkpoints.restore_latest(parallel.abstract(shapes, device))
+  return checkpoint.load_state(workdir, parallel.abstract(shapes, device))
 
 
 def _classifier_inputs(config: Config, split: Split) -> Split:
   """The split with what the classifier sees in place of its images."""
   lesions = np.zeros(split.masks.shape, bool)
   if config.classify.input != 'image':
-    segmenter = Path(config.init_from)
+    segmenter = Path(config.init_from).expanduser()
     _, segmenter_config = rundir.read(segmenter, ('segment',))
     lesions = find_lesions(segmenter_config, segmenter, split.images, config.evaluate.threshold)
   return dataclasses.replace(split, images=classification.inputs(split, lesions, config.classify))

@@ -15,7 +15,10 @@ KINDS = ('convolution', 'matrix', 'elementwise', 'copy', 'communication', 'input
 COSTLIEST = 5
 
 # Dense bfloat16 rate in TFLOP/s, by what the device's name contains (the makers' data sheets).
-PEAK_TFLOPS = {'B200': 2250.0, 'H200': 989.0, 'H100 PCIe': 756.0, 'H100': 989.0, 'A100': 312.0, 'L40S': 362.0, 'L4': 121.0}
+PEAK_TFLOPS = {
+  **{'B200': 2250.0, 'H200': 989.0, 'H100 PCIe': 756.0, 'H100 NVL': 835.0, 'H100': 989.0, 'A100': 312.0},
+  **{'L40S': 362.0, 'L40': 181.0, 'L4': 121.0},
+}
 
 _CONTAINERS = {'while', 'call', 'conditional'}  # Their time is that of the operations inside.
 _MOVES = {'copy', 'transpose', 'bitcast', 'reshape', 'slice', 'concatenate', 'pad', 'broadcast', 'reverse', 'dynamic-slice'}

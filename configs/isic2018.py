@@ -10,7 +10,8 @@ Download them from challenge.isic-archive.com (2018), and leave them as they are
   launch/with_env python -m launch.prepare_data --check --config=configs/isic2018.py --config.data.root=DIR --workdir=runs/isic
   launch/with_env python -m launch.reproduce --config=configs/isic2018.py --config.data.root=DIR --workdir=runs/isic
 
-Images of task 3 have no mask and serve pre-training, and classification where all labels are used. The recipe is that of
+Images of task 3 have no mask and serve pre-training and classification: of 500 of them, since those of task 1, which a
+segmentation learns from, have no diagnosis (--config.classify.labels=N for another number). The recipe is that of
 configs/isic.py, 224 px and base width 64, a GPU's work; --config=configs/isic2018.py:cpu is for 2 cores. Not run on the real
 archives yet, which were not at hand: 2,594 images to train on, 100 to validate and 1,000 to test are to be expected of task 1.
 """
@@ -26,4 +27,5 @@ def get_config(variant=''):
     raise UserError(f'configs/isic2018.py has no variant {variant!r}; choose one of cpu, paper, or none')
   c = VARIANTS[variant]()
   c.data.name = 'isic2018'
+  c.classify.labels = 500
   return c

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ahm_jax import checkpoint, compilation, interruption, processes
+from ahm_jax import checkpoint, compilation, interruption, processes, rundir
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError, full_disk
@@ -74,6 +74,7 @@ def run(stage: Callable[[Config, pathlib.Path], None], several: bool = False) ->
   def main():
     config = config_module.from_config_dict(_CONFIG.value)
     workdir = pathlib.Path(_WORKDIR.value).expanduser()
+    rundir.check_writable(workdir, 'workdir')
     processes.check(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _COORDINATOR.value is not None:
       if not several:
@@ -159,7 +160,7 @@ def _parse(argv: list[str], required: Sequence[str], help_text: str) -> list[str
     sys.exit(0)
   try:
     rest = flags.FLAGS(argv)
-    missing = [name for name in required if flags.FLAGS[name].value is None]
+    missing = [name for name in required if flags.FLAGS[name].value in (None, '')]
     if not missing and 'config' in required:
       _CONFIG.value.to_dict()  # A file that failed to load says so only here.
   except (UserError, flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError) as error:
@@ -167,7 +168,7 @@ def _parse(argv: list[str], required: Sequence[str], help_text: str) -> list[str
   if len(rest) > 1:
     _refuse(f'argument {rest[1]!r} is not a flag; flags start with --, see --help')
   if missing:
-    _refuse(f'--{missing[0]} is missing; see --help')
+    _refuse(f'--{missing[0]} is {"missing" if flags.FLAGS[missing[0]].value is None else "empty"}; see --help')
   return rest
 
 

@@ -40,6 +40,9 @@ def main():
   out = Path(_OUT.value).expanduser()
   if not out.parent.is_dir():
     raise UserError(f'--out={out} cannot be written: there is no folder {out.parent}')
+  if out.is_dir():
+    raise UserError(f'--out={out} is a folder; name a file to write')
+  rundir.check_writable(out.parent, 'out')
   results = suite.measure(_ONLY.value or list(suite.WORKLOADS), say=lambda line: print(line, flush=True))
   rundir.write_json(out, results)
   if any(item['workload'] == 'growth' for item in results['figures']):

@@ -37,13 +37,12 @@ _PLATFORMS = flags.DEFINE_list('platforms', ['cpu', 'cuda'], 'That stablehlo is 
 
 
 def main():
-  from ahm_jax.errors import UserError
   from ahm_jax.interop.export import export
+  from ahm_jax.rundir import check_writable
 
-  for flag in (_CHECKPOINT, _OUT):
-    if not flag.value:
-      raise UserError(f'--{flag.name} is empty; give a folder')
   out = Path(_OUT.value)
+  if not out.exists():
+    check_writable(out, 'out')
   trained = export(Path(_CHECKPOINT.value), _FORMAT.value, out, _LICENCE.value, tuple(_PLATFORMS.value))
   print(f'{trained.stage}, step {trained.step}: {_FORMAT.value} is in {out}, and what it is in {out / "MODEL_CARD.md"}')
 

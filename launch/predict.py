@@ -30,7 +30,9 @@ What OUT holds then:
   overlays/NAME.jpg
   predict.json            what made it: a digest of the weights, the options, the versions
   predictions.csv         a row an image, or a slice of a volume:
-    image, slice          its path below --images, and the number of the slice from 0
+    image, slice          its path below --images, and the number of the slice from 0, counted across config.data.slice_axis of
+                          the volume in RAS+ orientation: numpy.stack(masks, slice_axis) lies on what nibabel has of it by
+                          as_closest_canonical
     mask, status          the mask's path, and ok, or what was wrong with the image
     width, height         in pixels
     area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the spacing
@@ -73,9 +75,6 @@ def main():
   from ahm_jax.predicting.model import load_segmenter
   from ahm_jax.predicting.run import Options, predict
 
-  for flag in (_CHECKPOINT, _IMAGES, _OUT):
-    if not flag.value:
-      raise UserError(f'--{flag.name} is empty; give a folder')
   for flag, fine, allowed in (
     (_THRESHOLD, _THRESHOLD.value is None or 0 < _THRESHOLD.value < 1, 'strictly between 0 and 1'),
     (_TILE, _TILE.value == 0 or _TILE.value >= 16, '0, or at least 16'),

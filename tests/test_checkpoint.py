@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from ahm_jax import parallel
-from ahm_jax.checkpoint import Checkpoints, Progress, load_variables
+from ahm_jax.checkpoint import Checkpoints, Progress, load_state, load_variables
 from ahm_jax.checkpoint_files import FOLDER, digest
 from ahm_jax.errors import UserError
 from ahm_jax.training.state import TrainState
@@ -121,6 +121,33 @@ def test_damage_never_gives_other_numbers(tmp_path, places):
     path.write_bytes(damaged(content, places(len(content))))
   with pytest.raises(UserError, match=r'damaged|cannot be read'):
     load_variables(tmp_path, best=True)
+
+
+def test_the_state_of_a_run_that_is_at_work_is_read_and_nothing_is_changed_there(tmp_path):
+  save(tmp_path, [0.1, 0.5, 0.3])
+  home = tmp_path / FOLDER
+  shutil.copytree(home / '3', home / '4.orbax-checkpoint-tmp')  # A save that is under way,
+  shutil.copytree(home / '3', home / '5')  # and a checkpoint that is being deleted.
+  shutil.rmtree(home / '5' / 'metrics')
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+  state = load_state(tmp_path, target(jax.local_devices()[:1]))
+  assert jax.tree.structure(state) == jax.tree.structure(state_at(3))
+  assert jax.tree.all(jax.tree.map(np.array_equal, state, state_at(3)))
+  assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
+
+
+def test_a_state_that_is_damaged_or_does_not_fit_is_the_users_error(tmp_path):
+  save(tmp_path, [0.1])
+  shapes = target(jax.local_devices()[:1])
+  wide = shapes._replace(params={'layer': {'kernel': jax.ShapeDtypeStruct((2, 4), jnp.float32)}})
+  with pytest.raises(UserError, match=r'checkpoints/1: params/layer/kernel is 2x3 in its weights but 2x4 by its config'):
+    load_state(tmp_path, wide)
+  for path in (tmp_path / FOLDER / '1').rglob('d/*'):
+    path.write_bytes(damaged(path.read_bytes(), {path.stat().st_size // 2}))
+  with pytest.raises(UserError, match=r'checkpoints/1: the checkpoint (is damaged|cannot be read)'):
+    load_state(tmp_path, shapes)
+  with pytest.raises(UserError, match='nowhere holds no checkpoint'):
+    load_state(tmp_path / 'nowhere', shapes)
 
 
 def damaged(content, places):

@@ -174,6 +174,12 @@ OUT_OF_RANGE = [
   ('masking.logit_bound', 0),
   ('transfer.encoder_rate', 1.5),
   ('masking.temperature', 0),
+  ('masking.temperature', float('nan')),
+  ('masking.logit_bound', float('inf')),
+  ('masking.fill_value', float('nan')),
+  ('segment.epochs', float('inf')),
+  ('segment.decay_epochs', float('nan')),
+  ('segment.clip', float('inf')),
   ('masking.polarity', 'soft'),
   ('masking.budget', 'lesion'),
   ('masking.tile', 0),
@@ -244,6 +250,11 @@ def test_the_edges_of_ranges_are_taken():
     ({'data.name': 'folder'}, '--config.data.root=DIR'),
     ({'masking.ease_in': 0.7, 'masking.ease_out': 0.4}, 'ease_in and ease_out are 0.7 and 0.4; their sum is above 1'),
     ({'masking.budget': 'tile', 'masking.tile': 4}, 'config.masking.tile is 4, which does not divide the grid of 14 x 14'),
+    (
+      {'data.image_size': 32, 'masking.mask_ratio': 0.1, 'masking.exact_count': True},
+      'config.masking.mask_ratio is 0.1, which hides 0 of 4 patches where they are counted exactly',
+    ),
+    ({'data.image_size': 32, 'masking.mask_ratio': 0.9, 'masking.strategy': 'adamae'}, 'which hides 4 of 4 patches'),
     ({'masking.budget': 'tile', 'masking.exact_count': True}, 'masking.exact_count is for masking.budget=image; it is tile'),
     ({'train.steps': 3, 'train.epochs': 1.0}, 'config.train.steps and config.train.epochs are both set'),
     ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
@@ -279,6 +290,9 @@ def test_ranges_are_checked_after_the_overrides():
 def test_names_may_be_given_as_one_text_with_commas():
   assert changed(**{'grid.inits': ('scratch,ahm',)}).grid.inits == ('scratch', 'ahm')
   assert changed(**{'grid.inits': ('ahm',)}).grid.inits == ('ahm',)
+  decays = 'ahm:ema_decay=(0.9,0.99)+rounds=2'
+  assert changed(**{'grid.inits': (decays,)}).grid.inits == (decays,)
+  assert changed(**{'grid.inits': (f'scratch,{decays},uniform',)}).grid.inits == ('scratch', decays, 'uniform')
 
 
 def test_an_init_names_a_strategy_and_what_is_changed_for_it():

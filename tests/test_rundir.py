@@ -2,12 +2,13 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ahm_jax.config import Config, from_config_dict
 from ahm_jax.errors import UserError
-from ahm_jax.rundir import FILE, alone, claim, owned, read
+from ahm_jax.rundir import FILE, alone, check_writable, claim, owned, read
 
 
 def change(config, **parts):
@@ -36,6 +37,34 @@ def test_the_same_run_may_claim_again_with_what_does_not_matter_changed(tmp_path
   )
   claim(tmp_path, 'segment', other)
   assert json.loads((tmp_path / FILE).read_text())['config']['data']['prepared_dir'] == 'elsewhere'
+
+
+def test_the_data_folder_may_be_moved(tmp_path):
+  old, new, third = (tmp_path / name for name in ('old', 'new', 'third'))
+  old.mkdir()
+  begun, moved = (change(Config(), data={'root': str(root)}) for root in (old, new))
+  claim(tmp_path / 'run', 'pretrain', begun)
+  with pytest.raises(UserError, match=r'config\.data\.root'):
+    claim(tmp_path / 'run', 'pretrain', moved)
+  old.rename(new)
+  claim(tmp_path / 'run', 'pretrain', moved)
+  with pytest.raises(UserError, match=r'config\.data\.root'):
+    claim(tmp_path / 'run', 'pretrain', change(Config(), data={'root': str(third)}))
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+  (tmp_path / 'file').touch()
+  (tmp_path / 'link').symlink_to(tmp_path / 'nowhere')
+  check_writable(tmp_path / 'a' / 'b', 'out')
+  monkeypatch.chdir(tmp_path)
+  check_writable(Path('a/b'), 'out')
+  for path, said in ((tmp_path / 'file', 'file'), (tmp_path / 'file' / 'a', 'file'), (tmp_path / 'link' / 'a', 'link')):
+    with pytest.raises(UserError, match=f'^--out={path} cannot be made: {tmp_path / said} is not a folder; choose another$'):
+      check_writable(path, 'out')
+  monkeypatch.setattr('os.access', lambda path, mode: False)  # Root may write anywhere.
+  with pytest.raises(UserError, match=f'^--out={tmp_path}/a cannot be written: {tmp_path} is read-only for this user;'):
+    check_writable(tmp_path / 'a', 'out')
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'link']
 
 
 def test_another_stage_is_refused(tmp_path):

@@ -123,6 +123,11 @@ def _record(name: str, group: str, picture: files.Picture, mask: np.ndarray | No
   )
 
 
+def _is_empty(record: dict) -> bool:
+  """Whether a mask holds nothing at its own resolution; a small lesion may vanish from the resized one."""
+  return not record['mask'].any() and not decode_mask(record['full_mask']).any()
+
+
 def in_parallel(function: Callable, arguments: Sequence, description: str, chunk: int = CHUNK) -> Iterator:
   """Results of a function in order, from a few threads, under a progress bar."""
   progress = tqdm(total=len(arguments), desc=description, unit='image', disable=None)
@@ -137,7 +142,7 @@ def in_parallel(function: Callable, arguments: Sequence, description: str, chunk
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """What both builders share: the features."""
+  """What all builders share: the features."""
 
   VERSION = tfds.core.Version('1.0.0')
   url_infos = None  # Nothing is downloaded; TFDS would look for checksums next to the package.
@@ -182,12 +187,13 @@ class MaskedImageFolder(_Builder):
     self._used: list[Item] = []  # For every image or slice, what it came from.
     self._names: dict[str, Item] = {}
     self._empty = 0  # Slices whose mask is there and empty.
+    self._listing: list[str] = []  # Notes of how the folder was read.
     super().__init__(options=options, **kwargs)
 
   list_items = staticmethod(list_folder)
 
   def _split_generators(self, dl_manager):
-    items = self.list_items(self.options)
+    items = self.list_items(self.options, notes=self._listing)
     class_names = sorted({item.label for item in items} - {''})
     self.info.metadata['class_names'] = class_names
     by_split = {split: [item for item in items if item.split == split] for split in SPLITS}
@@ -210,7 +216,7 @@ class MaskedImageFolder(_Builder):
         for record in found:
           self._check_name(record['id'], item)
           self._used.append(item)
-          self._empty += item.mask is not None and len(found) > 1 and not record['mask'].any()
+          self._empty += item.mask is not None and len(found) > 1 and _is_empty(record)
           yield index, {**record, 'label': class_names.index(item.label) if item.label else -1}
           index += 1
     self.info.metadata['notes'] = self._notes()
@@ -223,9 +229,9 @@ class MaskedImageFolder(_Builder):
       )
 
   def _notes(self) -> list[str]:
-    notes = []
+    notes = list(self._listing)
     unlisted = sum(not item.listed for item in self._used)
-    bare = [item for item in self._used if item.listed and item.mask is None]
+    bare = [item for item in self._used if item.listed and item.mask is None and item.split == 'train']
     if unlisted or bare:
       labelled = sum(bool(item.label) for item in bare)
       notes.append(

@@ -199,9 +199,9 @@ def _fingerprint(config: DataConfig) -> str:
 
 
 def _stamps(place: Path) -> Iterator[tuple[str, int, int]]:
-  """Path, size and time of change of a file, or of every file of a folder; nothing where there is neither."""
+  """Path, size and time of change of a file, or of every file of a folder but dot-files; nothing where there is neither."""
   for path in place.iterdir() if place.is_dir() else (place,):
-    if path.is_file():
+    if path.is_file() and not path.name.startswith('.'):
       stat = path.stat()
       yield str(path), stat.st_size, stat.st_mtime_ns
 
@@ -234,9 +234,12 @@ def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> n
     int64 [count], indices into the split.
 
   Raises:
-    UserError: fewer images than that have it.
+    UserError: fewer images than that have it, or none.
   """
   candidates = np.flatnonzero(split.has_mask if by == 'mask' else split.labels >= 0)
+  if not len(candidates):
+    where = 'the folder masks/' if by == 'mask' else 'the column label'
+    raise UserError(f'no training image has a {by}; see {where} and the column split of labels.csv')
   if count == 0:
     return candidates
   if count > len(candidates):

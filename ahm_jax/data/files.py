@@ -8,7 +8,8 @@ Grey levels. 8 bits stay as they are. More than 8 bits (integer or float grey) a
 width / 2 to centre + width / 2 where there is a window, else from the 0.5th to the 99.5th percentile of the file's own values
 (the range that nnU-Net clips to, Isensee et al. 2021), or from lowest to highest where these two are equal. Files use a part
 of their type's range only, often 12 of 16 bits, so that the full range would leave a few levels. A volume is mapped as a whole.
-Colour of 16 bits a channel keeps its high byte, as Pillow reads it.
+Colour of 16 bits a channel, and grey of 16 bits with alpha, are not mapped: each channel keeps its high byte, as Pillow reads
+it, and no window applies, so that what uses the low bits only comes out nearly black; prepare_data --check says where.
 
 Alpha is ignored, not blended: what lies under transparent pixels is image too, and a background colour would be our invention.
 """
@@ -159,8 +160,12 @@ def read_mask(path: Path | Held, classes: Sequence[str] = ()) -> np.ndarray:
   """Reads a mask: uint8 [H, W].
 
   Args:
-    path: a file as `read` takes it. A palette image counts by its indices, not by its colours.
-    classes: names of the values 1, 2, ..., where 0 is background. Empty: a binary mask of 0 and 1, or of 0 and 255.
+    path: a file as `read` takes it.
+    classes: names of the values 1, 2, ..., where 0 is background. Empty: a binary mask of 0 and 1, of 0 and 255, or of 0 and
+      65535. Of a palette image the indices count, not the colours; but some programs number the two colours of a binary mask
+      by how often they occur. So of indices 0 and 1 that of the brighter colour is the lesion where the other is black or the
+      whole palette is grey, and a mask of one colour is background where that is black, lesion where it is white in a grey
+      palette.
 
   Returns:
     class indices; 0 and 1 where `classes` is empty.
@@ -176,7 +181,7 @@ def read_mask(path: Path | Held, classes: Sequence[str] = ()) -> np.ndarray:
 def read_mask_slices(path: Path | Held, classes: Sequence[str] = (), *, axis: int = 2) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one; see `read_slices` and `read_mask`."""
   if not is_volume(path):
-    return [as_mask(_mask_values(path), path, classes)]
+    return [as_mask(_mask_values(path, by_colour=not classes), path, classes)]
   from ahm_jax.data import medical
 
   with decoding(path):
@@ -204,11 +209,11 @@ def as_mask(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarra
         f'({names}{", ..." if len(classes) > 6 else ""}); name every class, or mend the mask'
       )
     return values.astype(np.uint8)
-  if found.tolist() not in ([], [0], [1], [255], [0, 1], [0, 255]):
+  if found.tolist() not in ([], [0], [1], [255], [65535], [0, 1], [0, 255], [0, 65535]):
     some = ', '.join(f'{value:g}' for value in found[:6].tolist()) + (', ...' if len(found) > 6 else '')
     raise Unfit(
-      f'{shown(path)} is not binary: its values are {some}; it may hold 0 and 1, or 0 and 255; name classes, '
-      'where these are some, in config.data.mask_classes'
+      f'{shown(path)} is not binary: its values are {some}; it may hold 0 and 1, or 0 and 255 (of 16 bits, 65535); name '
+      'classes, where these are some, in config.data.mask_classes'
     )
   return (values > 0).astype(np.uint8)
 
@@ -308,15 +313,32 @@ def _read_raster(path: Path | Held, channels: int, window: Sequence[float] | Non
   return Picture(pixels, None, (height, width))
 
 
-def _mask_values(path: Path | Held) -> np.ndarray:
-  """What a mask stores: bool or a number, [H, W]."""
+def _mask_values(path: Path | Held, by_colour: bool) -> np.ndarray:
+  """What a mask stores: bool or a number, [H, W]; with `by_colour`, what a binary palette image shows, where that is plain."""
   with decoding(path), _open(path) as picture:
     picture.load()
     ImageOps.exif_transpose(picture, in_place=True)
     array = np.asarray(picture)
     colours = len(picture.getbands()) - ('A' in picture.getbands())
+    if by_colour and picture.mode == 'P':
+      array = _by_colour(array, picture.getpalette('RGB') or [])
   if array.ndim == 3:
     if (array[..., :colours] != array[..., :1]).any():
       raise Unfit(f'{shown(path)} is a colour image; a mask has one channel of 0 and 1, or of 0 and 255, or of class indices')
     array = array[..., 0]
   return array
+
+
+def _by_colour(indices: np.ndarray, palette: list[int]) -> np.ndarray:
+  """The lesion of a binary mask by its colours, bool [H, W]; the indices themselves where the colours do not tell it."""
+  used = np.unique(indices)
+  colours = np.reshape(palette, (-1, 3))
+  if used[-1] > 1 or used[-1] >= len(colours):
+    return indices
+  light = colours.sum(1)
+  is_grey = (colours == colours[:, :1]).all()
+  if len(used) == 2 and light[0] != light[1] and (is_grey or 0 in light[:2]):
+    return indices == light[:2].argmax()
+  if len(used) == 1 and ((light[used[0]] == 3 * 255 and is_grey) or (light[used[0]] == 0 and light.any())):
+    return np.full(indices.shape, light[used[0]] > 0)
+  return indices

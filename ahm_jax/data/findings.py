@@ -10,11 +10,12 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data import duplicates
 from ahm_jax.data.duplicates import FLATNESS, WAY_NAMES, Pair
 from ahm_jax.data.folder import SPLITS
-from ahm_jax.data.inspection import Inspection, Seen, SeenMask
+from ahm_jax.data.inspection import DEEP, Inspection, Seen, SeenMask
 
 ERROR, WARNING, NOTE = LEVELS = ('error', 'warning', 'note')
 FEW = 5  # Images of a class in a split; below this, scores of it mean little.
 BARE = 0.9  # Share of a class's masks that are empty, from which this is taken for how the class is.
+DARK = 64  # Grey level of 255 that no pixel of a nearly black image reaches.
 FULL = 0.98  # Share of the image that a mask covers which leaves nothing to find.
 LONG = 2.0  # Ratio of the sides above which squashing an image to a square distorts it much.
 SAME_MASK = 0.7  # Intersection over union, at 32 x 32 pixels, from which masks of near-duplicates count as the same.
@@ -66,6 +67,13 @@ def _files(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     'groups are in several splits, so what is tested on was trained on',
     'give all images of a group one split',
     tuple(Case(line) for line in inspection.crossing),
+  )
+  yield Finding(
+    WARNING,
+    'reading',
+    'parts of the folder are passed over, or may be read otherwise than is meant',
+    'look at each line, and change the folder or labels.csv where it is not what is meant',
+    tuple(Case(line) for line in inspection.notes),
   )
   unreadable = [Case(problem.text) for problem in inspection.problems if problem.kind == 'unreadable']
   if config.skip_unreadable:
@@ -276,6 +284,20 @@ def _rest(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     f'images are blank, or nearly so (grey levels differ by less than {FLATNESS:g} of 255)',
     'remove them',
     _cases(images, _is_blank),
+  )
+  yield Finding(
+    WARNING,
+    'dark_image',
+    f'images of 16 bits a channel are nearly black (no value reaches {DARK} of 255), since their high bytes alone count',
+    'stretch them to the whole range, or save grey ones without alpha, which are stretched here',
+    _cases(images, lambda image: image.kind.endswith(DEEP) and image.highest < DARK),
+  )
+  yield Finding(
+    WARNING,
+    'more_pages',
+    'TIFF files hold several pages, of which only the first one is read',
+    'save each page that is wanted as a file of its own, or all as a NIfTI volume',
+    _cases(images, lambda image: image.pages > 1, lambda image: f'{image.pages} pages'),
   )
   yield Finding(
     WARNING,

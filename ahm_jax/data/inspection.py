@@ -33,6 +33,7 @@ _KINDS = {
   'F': 'grey, 32 bit float',
   'I': 'grey, 32 bit',
 }
+DEEP = '16 bit a channel'  # What ends the kind of a file that is read by its high bytes.
 _MAX_BYTES = 2**28  # Of a file that is held in memory.
 _MAX_SAMPLES = 2**16  # Pixels, evenly spaced, that an image's contrast is taken from.
 
@@ -50,7 +51,9 @@ class Seen:
   width: int  # Pixels.
   height: int
   kind: str  # What the file holds, as 'colour, 8 bit'.
+  pages: int  # Of a TIFF, of which the first one is read; 1 of others.
   contrast: float  # Standard deviation of the grey levels, of 255.
+  highest: int  # Largest value of a channel, of 255.
   print: Fingerprint
   thumbnail: bytes  # As `inspect` was told to make it.
   mask: 'SeenMask | None'  # None: it has none, or none that can be used.
@@ -84,13 +87,14 @@ class Inspection:
   problems: tuple[Problem, ...]
   layout: tuple[str, ...]  # What does not fit together, but for:
   crossing: tuple[str, ...]  # groups in several splits.
+  notes: tuple[str, ...]  # What is passed over, and groups that may be other than is meant.
 
 
 def inspect(config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | None], bytes]) -> Inspection:
   """Reads all images and masks of a data set, in a few threads and under a progress bar.
 
   Args:
-    config: what to read; `skip_unreadable` and `image_size` do not matter here.
+    config: what to read; `skip_unreadable` does not matter here, and `image_size` only for phantoms, which are drawn at it.
     thumbnail: makes a small picture of an image, uint8 [H, W, C], and its mask, uint8 [H, W] or None, to show it by.
 
   Raises:
@@ -98,13 +102,14 @@ def inspect(config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | No
   """
   layout: list[str] = []
   crossing: list[str] = []
+  notes: list[str] = []
   if config.name == 'phantom':
     counts = {split: getattr(config.phantom, split) for split in SPLITS}
     work = [(split, index) for split, count in counts.items() for index in range(count)]
     look = functools.partial(_look_at_phantom, config=config, thumbnail=thumbnail)
   else:
     listing, table = (isic2018.list_items, isic2018.GROUPINGS) if config.name == 'isic2018' else (list_folder, 'labels.csv')
-    work = listing(config, layout)
+    work = listing(config, layout, notes)
     crossing = crossing_groups(work, table)
     layout = [line for line in layout if line not in crossing]
     look = functools.partial(_look, config=config, thumbnail=thumbnail)
@@ -116,7 +121,7 @@ def inspect(config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | No
       problems += wrong
   names = collections.Counter(image.name for image in images)  # A slice may have the name of an image.
   layout += [f'{count} images are named {name!r}; rename all but one' for name, count in names.items() if count > 1]
-  return Inspection(tuple(images), tuple(problems), tuple(layout), tuple(crossing))
+  return Inspection(tuple(images), tuple(problems), tuple(layout), tuple(crossing), tuple(notes))
 
 
 # One image.
@@ -127,7 +132,7 @@ def _look(item: Item, config: DataConfig, thumbnail: Callable) -> tuple[list[See
   data = b''
   try:
     image, data = _into_memory(item.image)
-    kind = _kind(image)
+    kind, pages = _header(image)
     slices = files.read_slices(image, config.channels, window=config.window, axis=config.slice_axis)
   except (Unreadable, Unfit) as error:
     return [], [_problem(item, error)]
@@ -145,6 +150,7 @@ def _look(item: Item, config: DataConfig, thumbnail: Callable) -> tuple[list[See
     group=item.group,
     listed=item.listed,
     kind=kind if len(slices) == 1 else f'volumes of slices, {kind}',
+    pages=pages,
     has_mask_file=item.mask is not None,
   )
   classes = max(1, len(config.mask_classes))
@@ -161,7 +167,7 @@ def _look_at_phantom(where: tuple[str, int], config: DataConfig, thumbnail: Call
   image, mask, label = phantom.draw(rng, config.image_size, config.channels)
   name = f'{split}_{index:06d}'
   about = dict(
-    file='', split=split, label=phantom.CLASS_NAMES[label], group=name, listed=True, kind='drawn', has_mask_file=True
+    file='', split=split, label=phantom.CLASS_NAMES[label], group=name, listed=True, kind='drawn', pages=1, has_mask_file=True
   )
   return [_seen(name, Picture(image, None, image.shape[:2]), mask, 1, b'', thumbnail, about)], []
 
@@ -177,15 +183,18 @@ def _into_memory(path: Path | Held) -> tuple[Path | Held, bytes]:
   return Held(path if isinstance(path, Path) else path.path, lambda: data), data
 
 
-def _kind(path: Path | Held) -> str:
-  """What a file holds, as far as its header says."""
+def _header(path: Path | Held) -> tuple[str, int]:
+  """What a file holds, as far as its header says, and in how many pages."""
   if files.is_volume(path):
-    return 'medical'
+    return 'medical', 1
   try:
     with Image.open(io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path, formats=files.FORMATS) as picture:
-      return 'grey, 16 bit' if picture.mode.startswith('I;16') else _KINDS.get(picture.mode, picture.mode)
+      kind = 'grey, 16 bit' if picture.mode.startswith('I;16') else _KINDS.get(picture.mode, picture.mode)
+      if picture.format in ('PNG', 'TIFF') and ';16' in str(picture.tile[:1]):  # Pillow's mode is that of the high bytes.
+        kind = kind.replace('8 bit', DEEP)
+      return kind, picture.n_frames if picture.format == 'TIFF' else 1
   except Exception:  # The reader that comes next says what is wrong.
-    return ''
+    return '', 1
 
 
 def _problem(item: Item, error: Exception) -> Problem:
@@ -206,6 +215,7 @@ def _seen(
     width=picture.size[1],
     height=picture.size[0],
     contrast=float(pixels.reshape(-1, pixels.shape[-1])[::step].mean(1).std()),
+    highest=int(pixels.max()),
     print=duplicates.fingerprint(pixels, data),
     thumbnail=thumbnail(pixels, mask),
     mask=None if mask is None else _seen_mask(mask, classes),

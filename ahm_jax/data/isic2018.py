@@ -42,11 +42,12 @@ def sources(root: Path) -> list[Path]:
   ]
 
 
-def list_items(config: DataConfig, problems: list[str] | None = None) -> list[Item]:
+def list_items(config: DataConfig, problems: list[str] | None = None, notes: list[str] | None = None) -> list[Item]:
   """Lists the images under `config.root`, ordered by name; reads tables, and no pixels.
 
   Args:
     problems: where given, what does not fit together is added to it.
+    notes: as of `folder.list_folder`; there are none.
 
   Raises:
     UserError: archives are missing or damaged; or, without `problems`, what they hold does not fit together.

@@ -111,14 +111,29 @@ def check_pair(image: Path, mask: Path) -> None:
       )
 
 
-def patient(path: Path) -> str:
-  """The PatientID of a DICOM file; '' where it has none, or cannot be read."""
+class Origin(NamedTuple):
+  """Where a DICOM file comes from; each '' where it does not say."""
+
+  patient: str  # PatientID.
+  study: str  # StudyInstanceUID.
+  series: str  # SeriesInstanceUID.
+
+  @property
+  def group(self) -> str:
+    """The widest of them that is known."""
+    return self.patient or self.study or self.series
+
+
+def origin(path: Path) -> Origin:
+  """Reads the header of a DICOM file; nothing is known of one that cannot be read."""
+  tags = ['PatientID', 'StudyInstanceUID', 'SeriesInstanceUID']
   try:
     with decoding(path):
-      dataset = _read_dicom(path, stop_before_pixels=True, specific_tags=['PatientID'])
-      return ''.join(letter for letter in str(dataset.get('PatientID') or '') if letter.isprintable()).strip()
+      dataset = _read_dicom(path, stop_before_pixels=True, specific_tags=tags)
+      texts = [str(dataset.get(tag) or '') for tag in tags]
   except (Unreadable, Unfit):
-    return ''
+    return Origin('', '', '')
+  return Origin(*(''.join(letter for letter in text if letter.isprintable()).strip() for text in texts))
 
 
 # DICOM.

@@ -73,10 +73,11 @@ def source(
     devices: what the run trains on; all devices of all processes where None.
 
   Raises:
-    UserError: the devices do not divide batch_size.
+    UserError: the devices do not divide batch_size, or there is nothing to train on.
   """
   devices = parallel.all_devices() if devices is None else tuple(devices)
-  parallel.own_rows(np.empty(batch_size), devices)
+  parallel.check_shared(batch_size, devices)
+  batch_indices(seed, 0, len(indices), batch_size)
   size = split.images.nbytes + split.masks.nbytes + split.labels.nbytes
   fits = processes.all_of(size <= config.resident_share * _memory(parallel.own(devices)))
   resident = _resident(split, devices) if fits else None

@@ -3,8 +3,9 @@
 A hierarchical bootstrap: every sample draws seeds and images, or where images come in groups (slices of a volume, pictures of a
 patient) whole groups, with replacement. Percentiles over so few seeds are far too narrow (three seeds: a nominal 95 % covers
 about 80 % where seeds differ more than images do), hence two corrections. The seeds' share of each sample is stretched by
-sqrt(S / (S - 1)), which makes its variance unbiased. And the interval is the estimate -+ t * standard error, t with
-Satterthwaite's degrees of freedom, between S - 1 (seeds differ most) and groups - 1 (groups differ most).
+sqrt(S / (S - 1)), and the variance over images, or over G groups of them, by G / (G - 1), which makes both unbiased. And the
+interval is the estimate -+ t * standard error, t with Satterthwaite's degrees of freedom, between S - 1 (seeds differ most) and
+G - 1 (groups differ most).
 
 A difference is taken image by image first, so an image that has no score on one side counts on neither.
 """
@@ -73,7 +74,7 @@ def mean_over_runs(values: np.ndarray, resampling: Resampling) -> tuple[float | 
   if groups == 1 or len(resampled) < 2:
     return estimate, None
   over_images = resampled.mean(axis=1)
-  from_images, from_seeds = over_images.var(ddof=1), 0.0
+  from_images, from_seeds = over_images.var(ddof=1) * groups / (groups - 1), 0.0
   if seeds > 1:
     over_both = np.mean(resampled * seed_draws[: len(resampled)], axis=1)
     stretched = over_images + math.sqrt(seeds / (seeds - 1)) * (over_both - over_images)

@@ -101,6 +101,8 @@ def _per_image(stage: str, rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
 def _flat(result: Mapping[str, Any]) -> dict[str, float]:
   flat = {}
   for name, value in result.items():
+    if name in stages.CONDITIONS:
+      continue
     if isinstance(value, Mapping):
       flat |= {f'{name} {single}': number for single, number in value.items()}
     elif isinstance(value, int | float):

@@ -41,7 +41,7 @@ def schedule(recipe: RecipeConfig, total_steps: int | None, steps_per_epoch: flo
 def optimizer(recipe: RecipeConfig, total_steps: int, steps_per_epoch: float) -> optax.GradientTransformation:
   """Clipping by global norm where the recipe asks for it, then Adam or AdamW under the recipe's schedule.
 
-  Recipes and lengths that train alike give the same object, so that their runs share compiled steps.
+  Lengths that one recipe trains alike with give the same object, so that their runs share compiled steps.
   """
   looks_at_length = recipe.schedule == 'cosine' or recipe.warmup > 0
   looks_at_epochs = recipe.schedule == 'staircase'

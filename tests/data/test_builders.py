@@ -1,6 +1,8 @@
 """The image folder: what is read, and every kind of wrong input refused with one line."""
 
+import itertools
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from ahm_jax.config import DataConfig, PhantomConfig
 from ahm_jax.data import builders, dataset, phantom
+from ahm_jax.data.folder import list_folder
 from ahm_jax.errors import UserError
 
 
@@ -56,6 +59,11 @@ class Folder:
     for pattern in patterns:
       assert re.search(pattern, message), message
     return message
+
+
+def folder_of(folder, problems, notes=None):
+  """Its items."""
+  return list_folder(folder.config(), problems, notes)
 
 
 @pytest.fixture
@@ -229,7 +237,98 @@ def test_other_files_are_left_alone(complete):
   (complete.root / 'images' / '._a.png').write_text('x')
   (complete.root / 'images' / 'Thumbs.db').write_text('x')
   (complete.root / 'masks' / 'notes.txt').write_text('x')
-  assert len(complete.load().splits['train']) == 2
+  data = complete.load()
+  assert len(data.splits['train']) == 2
+  (note,) = data.notes
+  assert note.startswith(
+    "what is passed over in masks/: 1 ('notes.txt'); only files count, and of these only such as end in .png"
+  )
+
+
+def test_what_is_passed_over_is_named(complete):
+  (complete.root / 'images' / 'more').mkdir()
+  for index in range(6):
+    (complete.root / 'images' / f'{index}.gif').write_text('x')
+  (complete.root / 'images' / 'desktop.ini').write_text('x')
+  (note,) = complete.load().notes
+  assert note.startswith("what is passed over in images/: 7 ('0.gif', '1.gif', '2.gif', '3.gif', '4.gif', ...); only")
+
+
+def test_columns_count_whatever_their_case(complete):
+  text = (complete.root / 'labels.csv').read_text()
+  expected = complete.load()
+  complete.table(text.replace('image,label,split,group', 'Image, LABEL ,Split,Group\xa0'))
+  data = complete.load()
+  assert data.notes == ()
+  for name, split in data.splits.items():
+    assert (split.ids, split.groups) == (expected.splits[name].ids, expected.splits[name].groups)
+    np.testing.assert_array_equal(split.labels, expected.splits[name].labels)
+  complete.table(text.replace('label', 'Split'))
+  complete.refused("has the column 'split' twice; keep one of them")
+
+
+def test_columns_that_are_not_used_are_named(complete):
+  text = (complete.root / 'labels.csv').read_text()
+  complete.table(text.replace('label,split,group', 'labels,split,patient_id,,').replace('a,x', 'a.png,x'))
+  data = complete.load()
+  assert data.class_names == ()
+  assert data.notes == (
+    "labels.csv has columns that are not used: 'labels', 'patient_id'; those that count are image, label, split, group",
+  )
+
+
+@pytest.mark.parametrize('row', ['b,x, y,train,1', 'b,y,train,1,'])
+def test_refuses_rows_that_are_longer_than_the_first_line(complete, row):
+  complete.table(f'image,label,split,group\na,x,train,1\n{row}\n')
+  complete.refused('labels.csv line 3 has 5 cells for 4 columns; put a cell that holds a comma in double quotes, or')
+  problems = []
+  items = folder_of(complete, problems)
+  assert len(problems) == 1 and [item.name for item in items if item.listed] == ['a']
+
+
+# Accents: one letter, or a letter and an accent that follows it.
+
+
+@pytest.mark.parametrize('forms', list(itertools.product(('NFC', 'NFD'), repeat=3)))
+def test_accents_may_be_written_in_two_ways(folder, forms):
+  image, mask, row = (unicodedata.normalize(form, 'lésion') for form in forms)
+  folder.add(image)
+  (folder.root / 'masks' / f'{image}.png').rename(folder.root / 'masks' / f'{mask}.png')
+  for cell in (row, f'{row}.png'):
+    (folder.root / 'labels.csv').write_text(f'image,label,split\n{cell},x,train\n', encoding='utf-8')
+    train = folder.load().splits['train']
+    assert train.ids == train.groups == (image,)
+    assert train.has_mask.tolist() == [True] and train.labels.tolist() == [0]
+
+
+def test_refuses_names_that_differ_by_how_an_accent_is_written(folder):
+  for form in ('NFC', 'NFD'):
+    folder.add(unicodedata.normalize(form, 'lésion'), mask=form == 'NFC')
+  folder.refused('images/.*sion.png and images/.*sion.png have the same name; keep one of them')
+
+
+def test_the_order_of_names_is_that_of_the_files(folder):
+  names = [unicodedata.normalize('NFD', 'é'), 'z', 'ö']
+  assert names == sorted(names)  # Composed, é comes after z.
+  for name in names:
+    folder.add(name, mask=False)
+  assert folder.load().splits['train'].ids == tuple(names)
+
+
+# Groups that are named like an image.
+
+
+def test_a_row_joins_its_image_to_another_by_naming_it_as_the_group(complete):
+  complete.table('image,group\na,c\nb,c\nc,\nd,\ne,\nf,\n')
+  groups = {item.name: item.group for item in folder_of(complete, [])}
+  assert groups == {'a': 'c', 'b': 'c', 'c': 'c', 'd': 'd', 'e': 'e', 'f': 'f'}
+
+
+def test_an_image_that_is_in_a_group_by_its_name_only_is_told_where_splits_differ(complete):
+  complete.table('image,split,group\na,train,b\nb,test,\n')
+  complete.refused("give all of a group one split, or image 'b', which is in it by its name, another group$")
+  complete.table('image,split,group\na,train,p\nb,test,p\n')
+  complete.refused('give all of a group one split$')
 
 
 def test_spreadsheet_tables(complete):
@@ -262,7 +361,8 @@ def test_images_without_mask_or_row_serve_pretraining_only(complete):
   assert test.has_mask.tolist() == [True, True, False]
   assert test.labels.tolist() == [0, 1, 0]
   assert len(data.notes) == 1
-  assert re.search(r'pre-training only: 4 \(without a mask: 2, of which 1 .*without a row in labels.csv: 2\)', data.notes[0])
+  # Not i, which is no training image.
+  assert re.search(r'pre-training only: 3 \(without a mask: 1, of which 0 .*without a row in labels.csv: 2\)', data.notes[0])
   with pytest.raises(ValueError, match='g has no mask'):
     train.full_mask(2)
 

@@ -124,6 +124,14 @@ def test_changed_files_are_read_again(folder, tmp_path):
   assert dataset.load(folder, tmp_path).splits['train'].ids == ('0', '1', '4')
 
 
+def test_dot_files_do_not_prepare_again(folder, tmp_path):
+  before = dataset.prepare(folder, tmp_path)
+  for name in ('.DS_Store', '._0.png'):
+    (tmp_path / 'set' / 'images' / name).write_bytes(b'of the system')
+    (tmp_path / 'set' / 'masks' / name).write_bytes(b'of the system')
+  assert dataset.prepare(folder, tmp_path) == before
+
+
 def test_a_failed_preparation_leaves_nothing_to_be_taken_for_data(folder, tmp_path):
   broken = tmp_path / 'set' / 'images' / '3.png'
   whole = broken.read_bytes()

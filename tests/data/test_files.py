@@ -151,12 +151,74 @@ def save_mask(path, values, mode=None):
   return path
 
 
-@pytest.mark.parametrize('highest', [1, 255])
-def test_binary_masks(tmp_path, highest):
-  path = save_mask(tmp_path / 'a.png', [[0, highest], [highest, 0]])
+@pytest.mark.parametrize(('highest', 'dtype'), [(1, np.uint8), (255, np.uint8), (1, np.uint16), (65535, np.uint16)])
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_binary_masks(tmp_path, highest, dtype, suffix):
+  path = tmp_path / f'a{suffix}'
+  Image.fromarray(np.array([[0, highest], [highest, 0]], dtype)).save(path)
   mask = files.read_mask(path)
   assert mask.dtype == np.uint8
   assert mask.tolist() == [[0, 1], [1, 0]]
+  Image.fromarray(np.full((2, 2), highest, dtype)).save(path)
+  assert files.read_mask(path).all()
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'BMP'])
+@pytest.mark.parametrize('lesion', ['few', 'many', 'none', 'all'])
+def test_binary_masks_of_two_grey_colours_are_those_that_one_sees(tmp_path, kind, lesion):
+  """Pillow numbers the colours by how often they occur; white may be 0, or the only one."""
+  expected = np.full((20, 30), lesion in ('many', 'all'))
+  expected[3:9, 4:12] = lesion in ('few', 'all')
+  grey = Image.fromarray(expected.astype(np.uint8) * 255)
+  for palette in (
+    grey.quantize(2),
+    grey.convert('P', palette=Image.Palette.ADAPTIVE, colors=2),
+    grey.point(lambda value: 3 + value * 250 // 255).quantize(2) if lesion in ('few', 'many') else grey.quantize(2),
+  ):
+    palette.save(tmp_path / 'a', kind)
+    np.testing.assert_array_equal(files.read_mask(tmp_path / 'a'), expected)
+
+
+@pytest.mark.parametrize(
+  ('colours', 'expected'),
+  [
+    ([(0, 0, 0), (128, 0, 0)], [0, 1]),  # As of Pascal VOC.
+    ([(128, 0, 0), (0, 0, 0)], [1, 0]),
+    ([(255, 255, 255), (0, 0, 255)], [0, 1]),  # Neither is black, nor are both grey: the indices count.
+    ([(0, 255, 0), (255, 0, 0)], [0, 1]),
+    ([(0, 0, 0), (0, 0, 0)], [0, 1]),
+    ([(40, 40, 40), (200, 200, 200)], [0, 1]),
+    ([(200, 200, 200), (40, 40, 40)], [1, 0]),
+  ],
+)
+def test_binary_masks_of_other_palettes(tmp_path, colours, expected):
+  picture = Image.fromarray(np.array([[0, 1]], np.uint8)).convert('P')
+  picture.putpalette([value for colour in colours for value in colour])
+  picture.save(tmp_path / 'a.png')
+  assert files.read_mask(tmp_path / 'a.png').tolist() == [expected]
+  assert files.read_mask(tmp_path / 'a.png', ('lesion',)).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+  ('colours', 'index', 'expected'),
+  [
+    ([(255, 255, 255), (0, 0, 255)], 0, 0),  # The background of a mask that others in its folder show in blue.
+    ([(255, 255, 255), (0, 0, 0)], 1, 0),
+    ([(0, 0, 0), (0, 0, 0)], 1, 1),
+    ([(0, 0, 0), (9, 9, 9)], 1, 1),
+  ],
+)
+def test_binary_palette_masks_of_one_colour(tmp_path, colours, index, expected):
+  picture = Image.fromarray(np.full((2, 2), index, np.uint8)).convert('P')
+  picture.putpalette([value for colour in colours for value in colour])
+  picture.save(tmp_path / 'a.png')
+  assert (files.read_mask(tmp_path / 'a.png') == expected).all()
+
+
+def test_values_of_a_palette_mask_that_are_not_0_and_1_are_refused_by_index(tmp_path):
+  Image.fromarray(np.array([[0, 2]], np.uint8)).convert('P').save(tmp_path / 'a.png')
+  with pytest.raises(Unfit, match='is not binary: its values are 0, 2;'):
+    files.read_mask(tmp_path / 'a.png')
 
 
 def test_class_masks_count_by_index_whatever_the_palette(tmp_path):

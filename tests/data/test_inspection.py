@@ -1,6 +1,8 @@
 """Looking at a whole data set: what is kept of an image, the numbers, and what is found."""
 
 import hashlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -297,6 +299,59 @@ def test_copies_with_other_masks_or_labels(sound):
   # The boxes share 10 x 12 pixels of 20 x 24 each: 120 / (480 + 480 - 120).
   assert line == f'train/other_label and train/other_mask (the same file): masks overlap by {120 / 840:.2f}'
   assert found['masks_differ'].level == found['labels_differ'].level == WARNING
+
+
+def deep_png(values) -> bytes:
+  """A PNG of 16 bits a channel, which Pillow does not write: uint16 [H, W, 2 (grey and alpha), 3 or 4]."""
+
+  def chunk(kind, data):
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+  height, width, channels = values.shape
+  header = struct.pack('>IIBBBBB', width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
+  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+
+
+@pytest.mark.parametrize('channels', [2, 3, 4])
+@pytest.mark.parametrize(('factor', 'is_dark'), [(16, True), (257, False)])
+def test_deep_colours_that_use_their_low_bits_only(sound, channels, factor, is_dark):
+  sound.add('deep', label='a', pixels=scene(1))
+  values = np.dstack([scene(1), scene(2)])[..., :channels].astype(np.uint16) * factor
+  (sound.root / 'images' / 'deep.png').write_bytes(deep_png(values))
+  seen, found = sound.look()
+  (image,) = (image for image in seen.images if image.name == 'deep')
+  alpha = 1 - channels % 2
+  assert image.kind == ('colour and alpha, ' if alpha else 'colour, ') + '16 bit a channel'
+  assert image.highest == values[..., : channels - alpha].max() >> 8
+  assert ('dark_image' in found) == is_dark
+  if is_dark:
+    assert said(found['dark_image']) == ['train/deep'] and found['dark_image'].level == WARNING
+
+
+def test_dark_images_of_8_bits_are_as_they_are(sound):
+  sound.add('night', label='a', pixels=scene(1) // 8)
+  assert 'dark_image' not in sound.look()[1]
+
+
+def test_pages_of_a_tiff_beyond_the_first_are_told(sound):
+  pages = [Image.fromarray(scene(seed)) for seed in range(90, 93)]
+  sound.add('pages', label='a', pixels=scene(90), suffix='.tif')
+  assert 'more_pages' not in sound.look()[1]
+  pages[0].save(sound.root / 'images' / 'pages.tif', save_all=True, append_images=pages[1:])
+  seen, found = sound.look()
+  assert said(found['more_pages']) == ['train/pages (3 pages)'] and found['more_pages'].level == WARNING
+  assert len(seen.images) == 31
+
+
+def test_notes_of_the_listing_are_a_finding(sound):
+  (sound.root / 'masks' / 'old').mkdir()
+  sound.rows[0] = 'image,label,split,Patient'
+  found = sound.look()[1]
+  first, second = said(found['reading'])
+  assert first.startswith("what is passed over in masks/: 1 ('old')")
+  assert second.startswith("labels.csv has columns that are not used: 'Patient'")
+  assert found['reading'].level == WARNING
 
 
 def test_what_cannot_be_listed_is_refused(tmp_path):

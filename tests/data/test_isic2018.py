@@ -141,7 +141,7 @@ def test_task_3_gives_diagnoses_and_lesions(root):
   assert train.labels.tolist() == [-1] * 4 + [0, 1, 1]
   assert train.groups[4:] == ('HAM_1', 'HAM_2', 'HAM_2')
   assert test.ids[-1] == name(40) and test.labels[-1] == 2 and test.groups[-1] == name(40)
-  assert re.search('without a mask: 4, of which 4 have a label', data.notes[0])
+  assert re.search(r'pre-training only: 3 \(without a mask: 3, of which 3 have a label', data.notes[0])
 
 
 def test_an_image_of_both_tasks_keeps_the_split_of_task_1(root):

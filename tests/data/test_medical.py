@@ -17,7 +17,7 @@ from pydicom.pixels import apply_rescale, apply_windowing
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import dataset, files, medical
+from ahm_jax.data import dataset, files, folder, medical
 from ahm_jax.data.files import Unfit, Unreadable
 from ahm_jax.errors import UserError
 
@@ -319,6 +319,48 @@ def test_patients_are_groups_unless_labels_csv_says_otherwise(tmp_path):
     dataset.load(config, tmp_path)
 
 
+@pytest.mark.parametrize('patient', ['', None, ' '])
+def test_without_a_patient_the_study_is_the_group_and_then_the_series(tmp_path, patient):
+  config = make_folder(tmp_path / 'set')
+  attributes = {} if patient is None else {'PatientID': patient}
+  sources = {'StudyInstanceUID': ['1.2.3', '1.2.3', '1.2.4'], 'SeriesInstanceUID': ['1.5', '1.6', '1.6']}
+  values = np.zeros((20, 20), np.uint8)
+  for index in range(3):
+    uids = {tag: each[index] for tag, each in sources.items()}
+    dicom(tmp_path / 'set' / 'images' / f'study{index}.dcm', values, **attributes, **uids)
+    dicom(tmp_path / 'set' / 'images' / f'series{index}.dcm', values, **attributes, SeriesInstanceUID=f'1.7.{index // 2}')
+  dicom(tmp_path / 'set' / 'images' / 'unknown.dcm', values, **attributes)
+  groups = {item.name: item.group for item in folder.list_folder(config)}
+  assert [groups[f'study{index}'] for index in range(3)] == sources['StudyInstanceUID']
+  assert [groups[f'series{index}'] for index in range(3)] == ['1.7.0', '1.7.0', '1.7.1']
+  assert groups['unknown'] == 'unknown'
+
+
+def test_one_patient_id_over_several_studies_is_told(tmp_path):
+  config = make_folder(tmp_path / 'set')
+  values = np.zeros((20, 20), np.uint8)
+
+  def notes(patients, studies, table=None):
+    for index, (patient, study) in enumerate(zip(patients, studies, strict=True)):
+      dicom(tmp_path / 'set' / 'images' / f'{index}.dcm', values, PatientID=patient, StudyInstanceUID=study)
+    if table:
+      (tmp_path / 'set' / 'labels.csv').write_text(table)
+    found = []
+    folder.list_folder(config, notes=found)
+    return found
+
+  assert notes(['ANON', 'ANON', 'ANON'], ['1.1', '1.1', '1.1']) == []
+  assert notes(['ANON', 'ANON', 'B'], ['1.1', '1.1', '1.2']) == []
+  assert notes(['', '', ''], ['1.1', '1.1', '1.2']) == []
+  (note,) = notes(['ANON', 'ANON', 'ANON'], ['1.1', '1.1', '1.2'])
+  assert note.startswith(
+    'all 3 DICOM images without a group in labels.csv have the same PatientID, though they come from 2 studies'
+  )
+  assert note.endswith('tell them apart in a column group of labels.csv') and 'ANON' not in note
+  assert note in dataset.load(config, tmp_path).notes
+  assert notes(['ANON', 'ANON', 'ANON'], ['1.1', '1.1', '1.2'], 'image,group\n0,x\n1,x\n2,y\n') == []
+
+
 @pytest.mark.parametrize(
   ('image', 'mask', 'message'),
   [
@@ -356,6 +398,17 @@ def test_slices_that_would_take_the_name_of_an_image_are_refused(tmp_path):
   Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'set' / 'images' / 'a_s0001.png')
   with pytest.raises(UserError, match=r"images/a\.nii and images/a_s0001\.png both give an image named 'a_s0001'; rename one"):
     dataset.load(config, tmp_path)
+
+
+def test_a_small_lesion_that_vanishes_by_resizing_is_no_empty_mask(tmp_path):
+  config = make_folder(tmp_path / 'set', split_fractions=(1.0, 0.0, 0.0))
+  labels = np.zeros((64, 64, 3), np.uint8)
+  labels[5, 5, 0] = 1
+  nifti(tmp_path / 'set' / 'images' / 'a.nii', labels)
+  nifti(tmp_path / 'set' / 'masks' / 'a.nii', labels)
+  data = dataset.load(config, tmp_path)
+  assert not data.splits['train'].masks.any()
+  assert 'slices of volumes with an empty mask, which count as images without lesion: 2' in data.notes
 
 
 @pytest.mark.parametrize(('name', 'package'), [('a.dcm', 'pydicom'), ('a.nii.gz', 'nibabel')])
@@ -482,9 +535,9 @@ def test_a_gzip_bomb_is_not_inflated(tmp_path):
     files.read_slices(path, 3)
 
 
-def test_patient_of_a_broken_file(tmp_path):
+def test_origin_of_a_broken_file(tmp_path):
   (tmp_path / 'a.dcm').write_bytes(b'nothing')
-  assert medical.patient(tmp_path / 'a.dcm') == ''
+  assert medical.origin(tmp_path / 'a.dcm') == ('', '', '')
 
 
 def test_what_headers_promise_takes_no_memory(tmp_path):

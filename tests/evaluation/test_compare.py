@@ -90,11 +90,22 @@ def test_one_seed_gives_the_images_interval_and_says_so():
   values, other = rng.uniform(0.3, 0.9, (2, 80))
   row = by_key(compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=20000))['ahm', 20]
   assert row['interval_covers'] == 'images' and row['seeds'] == 1
-  # The bootstrap's variance of a mean is the population variance over the number of images.
   for key, sample in (('dice_ci95', values), ('vs_scratch_ci95', values - other)):
-    margin = stats.t.ppf(0.975, 79) * sample.std() / math.sqrt(80)
-    np.testing.assert_allclose(row[key], [sample.mean() - margin, sample.mean() + margin], atol=0.002)
+    expected = stats.t.interval(0.95, 79, sample.mean(), stats.sem(sample))
+    np.testing.assert_allclose(row[key], expected, atol=0.002)
   assert row['iou'] is None and row['accuracy_ci95'] is None
+
+
+@pytest.mark.parametrize('count', [2, 3, 6])
+def test_few_groups_of_images_give_the_t_interval_of_their_means(count):
+  """Five images a group that do not differ within it: there are as many independent scores as groups."""
+  means = np.random.default_rng(count).uniform(0.48, 0.52, count)
+  cells, per_image = grid({('ahm', 20): np.repeat(means, 5)})
+  groups = {f'image{i}': i // 5 for i in range(5 * count)}
+  row = compare.summarise_grid(cells, per_image, samples=40000, groups=groups)[0]
+  expected = stats.t.interval(0.95, count - 1, means.mean(), stats.sem(means))
+  width = expected[1] - expected[0]
+  np.testing.assert_allclose(row['dice_ci95'], expected, atol=0.01 * width)
 
 
 def test_seeds_alone_give_the_t_interval():

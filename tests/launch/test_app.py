@@ -34,6 +34,7 @@ def test_benchmark_has_flags_of_its_own(commands, tmp_path):
   for flags, message in (
     ((), '--out is missing'),
     ((f'--out={tmp_path / "no" / "b.json"}',), 'there is no folder'),
+    ((f'--out={tmp_path}',), 'is a folder; name a file to write'),
     ((f'--out={tmp_path / "b.json"}', '--only=unet_train,unets'), "--only names 'unets'; the workloads are unet_train,"),
   ):
     done = commands.run('benchmark', *flags)
@@ -105,3 +106,13 @@ def test_a_command_is_refused_before_anything_is_written(commands, command, mess
 def test_a_missing_workdir_is_refused(commands):
   done = commands.run(*PRETRAIN)
   assert (done.returncode, done.stderr) == (2, 'error: --workdir is missing; see --help\n')
+  done = commands.run(*PRETRAIN, '--workdir=')
+  assert (done.returncode, done.stderr) == (2, 'error: --workdir is empty; see --help\n')
+
+
+@pytest.mark.parametrize('command', ['pretrain', 'prepare_data'])
+def test_a_workdir_that_cannot_be_made_is_refused(commands, command, tmp_path):
+  (tmp_path / 'file').write_text('mine')
+  done = commands.run(command, '--config=configs/smoke.py', f'--workdir={tmp_path / "file" / "run"}')
+  said = f'error: --workdir={tmp_path / "file" / "run"} cannot be made: {tmp_path / "file"} is not a folder; choose another\n'
+  assert (done.returncode, done.stderr) == (2, said)

@@ -430,8 +430,8 @@ def test_the_card_says_what_it_is(exports, config):
     (('--out={runs}/segment/run.json',), 'is there already, and nothing is written over'),
     (('--format=stablehlo', '--platforms=tpu'), "--platforms has 'tpu', which there is no export for; choose among cpu, cuda"),
     (('--format=stablehlo', '--platforms='), 'choose among cpu, cuda'),
-    (('--checkpoint=',), '--checkpoint is empty; give a folder'),
-    (('--out=',), '--out is empty; give a folder'),
+    (('--checkpoint=',), '--checkpoint is empty; see --help'),
+    (('--out=',), '--out is empty; see --help'),
   ],
 )
 def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, runs, tmp_path, flags, message):

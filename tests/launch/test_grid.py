@@ -185,6 +185,18 @@ def test_another_split_is_scored_without_training_again(commands, config_file, g
   (workdir / 'results.json').write_text(before)
 
 
+def test_a_cell_that_was_scored_by_another_threshold_is_scored_again(commands, config_file, grid):
+  workdir, _ = grid
+  before = read(workdir / 'results.json')
+  cell = workdir / 'segment/scratch/labels6/seed0'
+  dice = before['cells'][0]['dice']
+  commands.succeed('evaluate', f'--config={config_file}', f'--workdir={cell}', '--config.evaluate.threshold=0.9')
+  assert read(cell / 'evaluation.json')['threshold'] == 0.9 and read(cell / 'evaluation.json')['dice'] != dice
+  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={workdir}')
+  assert read(cell / 'evaluation.json')['threshold'] == 0.5 and read(cell / 'evaluation.json')['dice'] == dice
+  assert read(workdir / 'results.json') == before
+
+
 def test_too_many_labels_are_refused_before_any_training(commands, config_file, tmp_path):
   done = commands.run('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', '--config.grid.labels=(6,60)')
   assert done.returncode == 2
@@ -255,6 +267,7 @@ def test_cells_from_elsewhere_are_compared_and_not_run_again(commands, config_fi
     ({'split': 'validation'}, "is of split 'validation', not 'test'"),
     ({'dataset': 'others'}, "is of dataset 'others', not 'lesions'"),
     ({'cells': [{}]}, 'cannot be read as a results.json'),
+    ({'images': ['test14', 'test15', 'test16', 'test17', 'test3']}, 'has scores of other images, as of test18'),
     ({'config': {'segment': {'steps': 5}}}, 'with config.'),
   ],
 )

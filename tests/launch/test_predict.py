@@ -163,7 +163,7 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     (('--tile=8',), '--tile is 8; it must be 0, or at least 16'),
     (('--overlap=1',), '--overlap is 1.0; it must be between 0 and 0.9'),
     (('--batch_size=0',), '--batch_size is 0; it must be at least 1'),
-    (('--images=',), '--images is empty; give a folder'),
+    (('--images=',), '--images is empty; see --help'),
   ],
 )
 def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, trained, folder, tmp_path, flags, message):

@@ -203,6 +203,61 @@ def test_evaluate_without_a_run_is_refused(commands, config_file, tmp_path):
   assert 'holds no run' in refused(commands, 'evaluate', config_file, tmp_path / 'run')
 
 
+def move(root, name, split):
+  """Gives an image of the folder another split."""
+  table = root / 'labels.csv'
+  lines = [line.split(',') for line in table.read_text().splitlines()]
+  table.write_text('\n'.join(','.join([*line[:2], split if line[0] == name else line[2], line[3]]) for line in lines) + '\n')
+
+
+@pytest.mark.parametrize(
+  ('stage', 'start', 'name', 'split'),
+  [('segment', 'pretrain', 'train03', 'test'), ('classify', 'segment', 'validation11', 'test')],
+)
+def test_a_start_that_has_learnt_from_what_is_held_out_is_refused(
+  runs, commands, config_file, own_folder, tmp_path, stage, start, name, split
+):
+  flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
+  move(own_folder, name, split)
+  origin = runs[start].workdir
+  line = refused(commands, stage, config_file, tmp_path / 'run', *flags, f'--config.init_from={origin}')
+  assert f"error: {origin} has learnt from 1 images that are in the {split} split now, as '{name}'" in line
+
+
+def test_images_that_are_dealt_anew_are_neither_scored_nor_learnt_from(runs, commands, config_file, own_folder, tmp_path):
+  flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
+  workdir = tmp_path / 'run'
+  shutil.copytree(runs['pretrain'].workdir, workdir)
+  run = json.loads((workdir / 'run.json').read_text())
+  run['config']['data']['root'] = str(tmp_path / 'gone')
+  (workdir / 'run.json').write_text(json.dumps(run))
+  move(own_folder, 'train02', 'test')
+  done = commands.run('evaluate', f'--config={config_file}', f'--workdir={workdir}', *flags)
+  said = f"error: {workdir} has learnt from 1 images that are in the test split now, as 'train02', and"
+  assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
+  done = commands.run('pretrain', f'--config={config_file}', f'--workdir={workdir}', *flags)
+  said = f'error: {workdir} holds a run that began with other images: 1 were added, are gone, or are in another split now, as'
+  assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
+
+
+def test_where_the_data_folder_was_moved_the_new_place_is_taken(runs, commands, config_file, own_folder, tmp_path):
+  workdir = tmp_path / 'segment'
+  shutil.copytree(runs['segment'].workdir, workdir)
+  run = json.loads((workdir / 'run.json').read_text())
+  run['config']['data'] |= {'root': str(tmp_path / 'gone'), 'prepared_dir': str(tmp_path / 'gone' / 'data')}
+  (workdir / 'run.json').write_text(json.dumps(run))
+  flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
+  (workdir / 'evaluation.json').unlink()
+  commands.succeed('evaluate', f'--config={config_file}', f'--workdir={workdir}', *flags)
+  assert (workdir / 'evaluation.json').read_text() == (runs['segment'].workdir / 'evaluation.json').read_text()
+
+
+def test_a_classifier_of_images_of_another_size_than_its_segmentation_is_refused(runs, commands, config_file, tmp_path):
+  flags = (f'--config.init_from={runs["segment"].workdir}', '--config.data.image_size=64')
+  line = refused(commands, 'classify', config_file, tmp_path / 'run', *flags)
+  assert 'config.data.image_size is 64, but the run in config.init_from=' in line
+
+
 def test_what_was_refused_may_be_mended_in_the_same_workdir(commands, config_file, tmp_path):
   line = refused(commands, 'segment', config_file, tmp_path / 'run', '--config.data.labels=500')
   assert 'error: 500 labelled training images are asked for, but only 10 of 12 have a mask' in line

@@ -190,8 +190,9 @@ def test_images_without_a_mask_are_learnt_from_where_labels_alone_count(learns_f
   assert len(some) == 4 and some < {2, 3, 4, 5, 6, 7}
 
 
-def test_else_a_classifier_learns_from_what_the_segmentation_learns_from(learns_from):
+def test_else_a_classifier_learns_from_what_the_segmentation_learns_from(learns_from, capsys):
   assert learns_from(4, 0) == {2, 3}
+  assert capsys.readouterr().out == 'of 4 images that the segmentation learns from, 2 have a label to classify by\n'
 
 
 def test_more_labels_than_there_are_are_refused(learns_from):
