@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ahm_jax import results, rundir, snapshots, stages, writer
+from ahm_jax import lesions, plans, results, rundir, snapshots, stages, writer
 from ahm_jax.config import Config, pretraining_of, with_init
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import compare, metrics, pictures, report
@@ -71,10 +71,10 @@ def reproduce(config: Config, workdir: Path) -> dict:
   `results.tree`.
   """
   for init in config.grid.inits:
-    stages.check_batches(with_init(config, init), ['pretrain', 'segment'] if pretraining_of(init) else ['segment'])
+    plans.check_batches(with_init(config, init), ['pretrain', 'segment'] if pretraining_of(init) else ['segment'])
   rundir.check(workdir, 'reproduce', config)
-  data = stages.load_data(config, workdir)
-  stages.check_grid(config, data)
+  data = plans.load_data(config, workdir)
+  plans.check_grid(config, data)
   scored = data.splits[config.evaluate.split]
   elsewhere = results.read(config.grid.results, config, data.name, _with_mask(scored).ids)
   rundir.claim(workdir, 'reproduce', config)
@@ -252,7 +252,7 @@ def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> v
 def _made(cell: Cell, dice: dict[str, float], config: Config, data: Dataset, split: Split) -> Callable[[int], viewing.Made]:
   """What the networks of a cell make of each image of a split."""
   _, segmented = rundir.read(cell.segment_dir, ('segment',))
-  probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
+  probabilities = lesions.predict(segmented, cell.segment_dir, split.images)
   masking = ()
   if cell.pretraining:
     _, pretrained = rundir.read(cell.pretrain_dir, ('pretrain',))
@@ -284,7 +284,7 @@ def _examples(cell: Cell, config: Config, data: Dataset, split: Split) -> list[r
   _, segmented = rundir.read(cell.segment_dir, ('segment',))
   nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
   state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)
-  probabilities = stages.predict_lesions(segmented, cell.segment_dir, split.images)
+  probabilities = lesions.predict(segmented, cell.segment_dir, split.images)
   threshold, classes = config.evaluate.threshold, config.data.mask_classes
   return make_examples(nets, state, pretrained.masking, probabilities, split, threshold, classes)
 

@@ -11,12 +11,12 @@ is, give its own command --config.profile.steps=a:b.
 
 from absl import flags
 
-from ahm_jax import profiling, stages, trace
+from ahm_jax import plans, profiling, trace
 from ahm_jax.profiling import Profiler
 from ahm_jax.training.stepper import Stepper
 from launch import app
 
-_PLANS = {'pretrain': stages.plan_pretrain, 'segment': stages.plan_segment, 'classify': stages.plan_classify}
+_PLANS = {'pretrain': plans.pretrain, 'segment': plans.segment, 'classify': plans.classify}
 _STAGE = flags.DEFINE_enum('stage', 'pretrain', list(_PLANS), 'Which training to profile.')
 STEPS = '5:15'  # Where the config names none.
 

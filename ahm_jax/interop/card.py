@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax import rundir, stages
+from ahm_jax import plans, rundir, stages
 from ahm_jax.config import recipe, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.bootstrap import group_indices, mean_over_images
@@ -66,7 +66,7 @@ def told(trained: Trained) -> dict[str, Any]:
   if (trained.path / FILE).exists():
     held = _json(trained.path / FILE)
     return {'data': held.get('data'), 'scores': held.get('scores')}
-  return {'data': _json(trained.path / stages.DATA), 'scores': _scores(trained)}
+  return {'data': _json(trained.path / plans.DATA), 'scores': _scores(trained)}
 
 
 def _json(path: Path) -> Any:

@@ -216,7 +216,7 @@ def forward(segmenter: Segmenter, flips: bool) -> Callable[[Any, np.ndarray], ja
 
 
 def lesions(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-  """Where something was found, bool [B, S, S], as `stages.find_lesions` says it."""
+  """Where something was found, bool [B, S, S], as `lesions.find` says it."""
   return probabilities >= threshold if probabilities.ndim == 3 else probabilities.argmax(-1) > 0
 
 

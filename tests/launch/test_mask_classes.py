@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy import special
 
-from ahm_jax import checkpoint, grid, parallel, stages
+from ahm_jax import checkpoint, grid, lesions, parallel, plans, stages
 from ahm_jax.config import (
   AugmentConfig,
   ClassifyConfig,
@@ -84,7 +84,7 @@ def runs(tmp_path_factory):
   before, after = workdir / 'pretrain/uniform/seed0', workdir / 'segment/uniform/labels0/seed0'
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
-    data = stages.load_data(config, workdir)
+    data = plans.load_data(config, workdir)
     stages.pretrain(config, before, data)
     segment = dataclasses.replace(config, init_from=str(before))
     stages.segment(segment, after, data)
@@ -167,19 +167,19 @@ def test_the_report_tells_each_class(runs):
 def test_the_classifier_sees_all_classes_as_lesion(runs, tmp_path):
   """In place of a lesion: what is not background, by each image's likeliest class."""
   images = runs.data.splits['test'].images
-  probabilities = stages.predict_lesions(runs.config, runs.segment, images)
+  probabilities = lesions.predict(runs.config, runs.segment, images)
   assert probabilities.shape == (4, 32, 32, 4)
   np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
-  found = stages.find_lesions(runs.config, runs.segment, images, 0.99)
+  found = lesions.find(runs.config, runs.segment, images, 0.99)
   np.testing.assert_array_equal(found, probabilities.argmax(-1) > 0)
   truth = runs.data.splits['test'].masks > 0
   assert (found == truth).mean() > 0.9
   classify = ClassifyConfig(input='masked')
   config = dataclasses.replace(runs.config, init_from=str(runs.segment), classify=classify)
-  plan = stages.plan_classify(config, tmp_path, runs.data)
+  plan = plans.classify(config, tmp_path, runs.data)
   train = runs.data.splits['train'].images
-  lesions = stages.find_lesions(runs.config, runs.segment, train, 0.5)
-  for shown, image, lesion in zip(plan.split.images, train, lesions, strict=True):
+  found = lesions.find(runs.config, runs.segment, train, 0.5)
+  for shown, image, lesion in zip(plan.split.images, train, found, strict=True):
     np.testing.assert_array_equal(shown, image * lesion[..., None] if lesion.any() else image)
 
 

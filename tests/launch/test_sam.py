@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from ahm_jax import parallel, rundir, stages
+from ahm_jax import lesions, parallel, rundir, stages
 from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig
 from ahm_jax.data import dataset
@@ -130,7 +130,7 @@ def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
   _, config = rundir.read(run, ('segment',))
   result = stages.compare(Options(comparator, str(weights), prompt), config, run)
   model, split = sam.load(str(weights)), dataset.load(config.data, run).splits['test']
-  probabilities = stages.predict_lesions(config, run, split.images)
+  probabilities = lesions.predict(config, run, split.images)
   found = counts(run / f'per_image_{comparator}_{prompt}_unet.csv')
   prompted = 0
   for name, probability in zip(split.ids, probabilities, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from ahm_jax import stages
+from ahm_jax import plans
 from ahm_jax.config import ClassifyConfig
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
@@ -179,7 +179,7 @@ def learns_from(make_config, split, tmp_path_factory):
       data=dataclasses.replace(config.data, labels=labels),
       classify=ClassifyConfig(input='image', labels=classify_labels),
     )
-    return {int(name[-1]) for name in stages.plan_classify(config, tmp_path_factory.mktemp('run'), data).split.ids}
+    return {int(name[-1]) for name in plans.classify(config, tmp_path_factory.mktemp('run'), data).split.ids}
 
   return plan
 

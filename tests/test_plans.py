@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ahm_jax import parallel, stages
+from ahm_jax import parallel, plans
 from ahm_jax.config import Config, GridConfig
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
@@ -31,7 +31,7 @@ def check(train, labels=(4,), **changes):
   data = Dataset('toy', ('a', 'b'), {'train': train, 'validation': split(4, 4, 4), 'test': split(4, 4, 4)}, ())
   grid = GridConfig(labels=labels, seeds=(0, 1), classify=changes.pop('classifies', True))
   classify = dataclasses.replace(Config().classify, labels=changes.pop('classify_labels', 0))
-  stages.check_grid(dataclasses.replace(Config(), grid=grid, classify=classify, **changes), data)
+  plans.check_grid(dataclasses.replace(Config(), grid=grid, classify=classify, **changes), data)
 
 
 def test_what_can_be_run_passes():
@@ -69,10 +69,10 @@ def test_foreign_weights_are_looked_at_for_every_agent_that_takes_them(tmp_path)
 def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
   monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:4]))
   config = dataclasses.replace(Config(), segment=dataclasses.replace(Config().segment, batch_size=6))
-  stages.check_batches(config, ['pretrain', 'classifier'])
+  plans.check_batches(config, ['pretrain', 'classifier'])
   with pytest.raises(UserError, match=r'^batch_size is 6, which 4 devices cannot share evenly; make it a multiple of 4'):
-    stages.check_batches(config, ['pretrain', 'segment'])
+    plans.check_batches(config, ['pretrain', 'segment'])
   workers = dataclasses.replace(config, masking=dataclasses.replace(config.masking, workers=6))
   with pytest.raises(UserError, match='which 4 devices cannot share evenly'):
-    stages.check_batches(workers, ['pretrain'])
-  stages.check_batches(workers, ['classifier'])
+    plans.check_batches(workers, ['pretrain'])
+  plans.check_batches(workers, ['classifier'])
