@@ -38,7 +38,9 @@ def refuse(line):
 if __name__ == '__main__':
   if len(sys.argv) != 3 or pathlib.Path(sys.argv[2]).exists():
     sys.exit(refuse('give the images and a file that is not there yet: python load.py images.npy results.npz'))
-  np.savez(sys.argv[2], **load()(np.load(sys.argv[1], allow_pickle=False)))
+  results = load()(np.load(sys.argv[1], allow_pickle=False))
+  with open(sys.argv[2], 'xb') as file:  # To np.savez itself, results would be results.npz, which may be there.
+    np.savez(file, **results)
 '''
 
 _RESULTS = {
