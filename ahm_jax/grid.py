@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ahm_jax import lesions, plans, results, rundir, snapshots, stages, writer
+from ahm_jax import lesions, lineage, plans, results, rundir, snapshots, stages, writer
 from ahm_jax.config import Config, pretraining_of, with_init
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import compare, metrics, pictures, report
@@ -70,14 +70,9 @@ def reproduce(config: Config, workdir: Path) -> dict:
   Writes results.json, report.html, its charts and pictures into `workdir`, and returns what results.json holds, see
   `results.tree`.
   """
-  for init in config.grid.inits:
-    plans.check_batches(with_init(config, init), ['pretrain', 'segment'] if pretraining_of(init) else ['segment'])
   rundir.check(workdir, 'reproduce', config)
   data = plans.load_data(config, workdir)
-  plans.check_grid(config, data)
-  scored = data.splits[config.evaluate.split]
-  elsewhere = results.read(config.grid.results, config, data.name, _with_mask(scored).ids)
-  rundir.claim(workdir, 'reproduce', config)
+  elsewhere = results.read(config.grid.results, config, data.name, plans.scored(config, data, 'mask'))
   cells = [
     Cell(workdir, init, labels, seed)
     for seed in config.grid.seeds
@@ -85,10 +80,14 @@ def reproduce(config: Config, workdir: Path) -> dict:
     for init in config.grid.inits
   ]
   own = [cell for cell in cells if cell.key not in elsewhere.scores]
+  if inits := tuple(dict.fromkeys(cell.init for cell in own if not _is_done(cell, config, data))):
+    plans.check_grid(dataclasses.replace(config, grid=dataclasses.replace(config.grid, inits=inits)), data)
+  lineage.check_grid(workdir, data)
+  rundir.claim(workdir, 'reproduce', config)
   if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
     print(f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}', flush=True)
   _run_all(own, config, data)
-  tree = results.tree(_known(cells, elsewhere, config), config, data.name, group_numbers(scored))
+  tree = results.tree(_known(cells, elsewhere, config), config, data.name, group_numbers(data.splits[config.evaluate.split]))
   rundir.write_json(workdir / results.FILE, tree)
   _report(own, tree, config, workdir, data)
   return tree
@@ -142,15 +141,17 @@ def _finish(stage, config: Config, workdir: Path, data: Dataset) -> bool:
 
 
 def _is_finished(workdir: Path, config: Config) -> bool:
-  path = workdir / stages.EVALUATION
-  if not path.exists():
+  try:
+    held, own = json.loads((workdir / stages.EVALUATION).read_text()), config.evaluate
+  except FileNotFoundError:
     return False
-  held, own = json.loads(path.read_text()), config.evaluate
   return (held['split'], held.get('threshold', own.threshold)) == (own.split, own.threshold)  # Once, there was no threshold.
 
 
-def _with_mask(split: Split) -> Split:
-  return split.take(np.flatnonzero(split.has_mask))
+def _is_done(cell: Cell, config: Config, data: Dataset) -> bool:
+  """Whether all that a cell trains beside its pre-training is finished."""
+  classifies = config.grid.classify and len(data.class_names) > 1
+  return all(_is_finished(directory, config) for directory in cell.directories(classifies)[1:])
 
 
 def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> results.Cells:
@@ -207,7 +208,8 @@ def _scores(cell: Cell, classify: bool) -> dict:
 def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
   """Held-out images through the first cell of the last init that pre-trains: by default, AHM with the fewest labels."""
   count = config.evaluate.report_images
-  split = _with_mask(data.splits[config.evaluate.split])
+  split = data.splits[config.evaluate.split]
+  split = split.take(np.flatnonzero(split.has_mask))
   first = {cell.pretraining: cell for cell in reversed(cells) if cell.pretraining}
   first = {init: first[init] for init in dict.fromkeys(cell.pretraining for cell in cells) if init}
   viewer = _viewer(cells, config, data, split)

@@ -3,15 +3,15 @@
 Where labels.csv gives no splits, a new image or mask deals all of them anew, and so does another data.split_seed.
 """
 
+import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ahm_jax import rundir
+from ahm_jax import checkpoint, rundir
+from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
-
-FILE = 'images.json'
 
 
 class Images(NamedTuple):
@@ -20,10 +20,29 @@ class Images(NamedTuple):
   dataset: str
   train: tuple[str, ...]  # Its parameters,
   validation: tuple[str, ...] = ()  # and which of its checkpoints is the best.
+  run: str = ''  # Its directory.
 
 
-def write(workdir: Path, images: Images) -> None:
-  rundir.write_json(workdir / FILE, images._asdict())
+class Lineage(NamedTuple):
+  """What images.json holds."""
+
+  own: Images
+  origins: tuple[Images, ...]  # Of the run that it started from, of the one that that one did, and so on.
+
+
+def begin(workdir: Path, images: Images, start: Path | None) -> None:
+  """Writes images.json, but for a run that has it, or has a checkpoint: what that learnt from is not known any more.
+
+  Args:
+    start: directory of the run that this one starts from, if it does.
+  """
+  if (workdir / rundir.IMAGES).exists() or checkpoint.latest_step(workdir):
+    return
+  before = _read(start) if start else None
+  origins = () if before is None else (before.own, *before.origins)
+  own = images._replace(run=str(workdir))
+  tree = {'own': own._asdict(), 'origins': [origin._asdict() for origin in origins]}
+  rundir.write_json(workdir / rundir.IMAGES, tree)
 
 
 def check_same(workdir: Path, images: Images) -> None:
@@ -33,56 +52,102 @@ def check_same(workdir: Path, images: Images) -> None:
     UserError: it does not.
   """
   held = _read(workdir)
-  if held is None or held._replace(dataset=images.dataset) == images:
+  if held is None or (held.own.train, held.own.validation) == (images.train, images.validation):
     return
-  was, now = ({name: split for split in ('train', 'validation') for name in getattr(item, split)} for item in (held, images))
+  was, now = map(_splits, (held.own, images))
   changed = [name for name in was | now if was.get(name) != now.get(name)]
+  what = 'they are the same in another order'
+  if changed:
+    what = f'{len(changed)} are learnt from now and were not, or were and are not, as {min(changed)!r}'
   raise UserError(
-    f'{workdir} holds a run that began with other images: {len(changed)} were added, are gone, or are in another split now, as '
-    f'{min(changed)!r}; choose another --workdir, or put them back'
+    f'{workdir} holds a run that began with other images: {what}; choose another --workdir, or put images, masks, labels and '
+    'splits back as they were'
   )
 
 
-def check_held_out(workdir: Path, dataset: str, split: str, names: Collection[str]) -> None:
-  """Makes sure that the run in `workdir`, and those that it started from, have learnt from no image of a split.
+def _splits(images: Images) -> dict[str, str]:
+  return dict.fromkeys(images.train, 'train') | dict.fromkeys(images.validation, 'validation')
+
+
+def check_scored(workdir: Path, split: str, names: Collection[str]) -> None:
+  """Makes sure that neither the run in `workdir` nor those that it started from have learnt from images of its own data set.
 
   Args:
-    dataset: name of the data set; runs on others are not asked, nor are those that have not written down what they learnt from.
     split: 'validation' or 'test'; of 'train' there is nothing to say.
-    names: of the images in it now.
+    names: of the images in it that are to be scored.
 
   Raises:
     UserError: one has.
   """
-  if split == 'train':
-    return
-  for place, held in _history(workdir):
-    seen = {*held.train, *(held.validation if split == 'test' else ())}
-    if held.dataset == dataset and (both := seen.intersection(names)):
+  if held := _read(workdir):
+    of_same = [held.own._replace(run=str(workdir)), *(item for item in held.origins if item.dataset == held.own.dataset)]
+    _check_unseen(of_same, split, names)
+
+
+def check_start(start: Path, data: Dataset) -> None:
+  """Makes sure that neither the run in `start` nor those that it started from have learnt from what `data` holds out.
+
+  Runs on data sets of other names are not asked.
+
+  Raises:
+    UserError: one has.
+  """
+  if held := _read(start):
+    of_same = [item for item in (held.own._replace(run=str(start)), *held.origins) if item.dataset == data.name]
+    for split in ('validation', 'test'):
+      _check_unseen(of_same, split, data.splits[split].ids)
+
+
+def _check_unseen(runs: Sequence[Images], split: str, names: Collection[str]) -> None:
+  for item in runs if split != 'train' else ():
+    seen = {*item.train, *(item.validation if split == 'test' else ())}
+    if both := seen.intersection(names):
       raise UserError(
-        f'{place} has learnt from {len(both)} images that are in the {split} split now, as {min(both)!r}, and scores of images '
-        'that it knows tell nothing; put them back where they were (labels.csv, data.split_seed), or train again'
+        f'{item.run} has learnt from {len(both)} images that are in the {split} split of {item.dataset} now, as {min(both)!r}; '
+        'scores of images that it knows tell nothing; put them back (labels.csv, data.split_seed), or train again'
       )
 
 
-def _history(workdir: Path) -> Iterator[tuple[Path, Images]]:
-  """A run, what it started from, and so on, as far as they have written down what they learnt from."""
-  stage = ''
-  while stage != 'pretrain' and (workdir / rundir.FILE).exists():
-    if held := _read(workdir):
-      yield workdir, held
-    stage, config = rundir.read(workdir, ('pretrain', 'segment', 'classify'))
-    if not config.init_from:
-      return
-    workdir = Path(config.init_from).expanduser()
+def check_grid(workdir: Path, data: Dataset) -> None:
+  """Makes sure that a grid has one data set throughout, which is written down, as a digest, where the grid begins.
+
+  Raises:
+    UserError: images, splits, masks or labels are not those that the grid in `workdir` began with.
+  """
+  path = workdir / rundir.IMAGES
+  if path.exists():
+    if _parsed(path, lambda held: str(held['digest'])) != _digest(data):
+      raise UserError(
+        f'{workdir} holds a grid that began with other images, splits, masks or labels; choose another --workdir, or put '
+        'them back'
+      )
+  elif not (workdir / rundir.FILE).exists():
+    workdir.mkdir(parents=True, exist_ok=True)
+    rundir.write_json(path, {'digest': _digest(data)})
 
 
-def _read(workdir: Path) -> Images | None:
-  path = workdir / FILE
+def _digest(data: Dataset) -> str:
+  classes = (*data.class_names, '')  # The last is that of label -1.
+  known = {
+    name: (split.ids, split.groups, split.has_mask.tolist(), [classes[label] for label in split.labels])
+    for name, split in data.splits.items()
+  }
+  return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _read(workdir: Path) -> Lineage | None:
+  path = workdir / rundir.IMAGES
   if not path.exists():
     return None
+  return _parsed(path, lambda held: Lineage(_images(held['own']), tuple(map(_images, held['origins']))))
+
+
+def _images(held: dict[str, Any]) -> Images:
+  return Images(held['dataset'], tuple(held['train']), tuple(held['validation']), held['run'])
+
+
+def _parsed(path: Path, read: Callable[[Any], Any]) -> Any:
   try:
-    held = json.loads(path.read_text())
-    return Images(held['dataset'], tuple(held['train']), tuple(held['validation']))
+    return read(json.loads(path.read_text()))
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path} cannot be read; remove it, and what the run learnt from is not asked any more') from error
+    raise UserError(f'{path} cannot be read; remove it, and what was learnt from is not asked any more') from error

@@ -1,4 +1,4 @@
-"""What a stage needs before it trains: its task, its images, where it starts from; and what would stop it. Writes nothing."""
+"""What a stage needs before it trains: its task, its images, where it starts from; and what would stop it."""
 
 import dataclasses
 import functools
@@ -57,10 +57,11 @@ class Plan(NamedTuple):
   split: Split
   indices: np.ndarray  # Of the images of the split that are trained on.
   steps: int
+  data: dict[str, Any]  # What the run's directory is to say of its data, for a model card.
+  images: lineage.Images  # What it learns from.
   class_names: tuple[str, ...] = ()  # That a classifier tells apart.
-  data: dict[str, Any] | None = None  # What the run's directory is to say of its data, for a model card.
   imported: dict[str, Any] | None = None  # What was taken from foreign weights, and what was not.
-  images: lineage.Images | None = None  # What it learns from.
+  start: Path | None = None  # Directory of the run that it starts from.
 
   def source(self, config: Config) -> Source:
     """Its batches."""
@@ -81,8 +82,8 @@ def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> Plan
     task, imported = build(foreign=taken.variables), taken.report
   elif config.model.vgg_weights:
     print(f'config.model.vgg_weights is not used: {config.masking.strategy} masks without a VGG16')
-  images = lineage.Images(data.name, train.ids)
-  return Plan(task, training, train, np.arange(len(train.ids)), steps, (), _told(data, len(train.ids)), imported, images)
+  images = lineage.Images(data.name, train.ids, data.splits['validation'].ids if training.patience else ())
+  return Plan(task, training, train, np.arange(len(train.ids)), steps, _told(data, len(train.ids)), images, imported=imported)
 
 
 def _foreign_trunk(config: Config, task: Task) -> foreign.Taken | None:
@@ -98,9 +99,10 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   start = _segmentation_start(config)
   rundir.check(workdir, 'segment', config)
   data = data or load_data(config, workdir)
-  _check_start(config, data)
+  if start.path:
+    lineage.check_start(start.path, data)
   train = data.splits['train']
-  if start.origin and start.step < (whole := _whole(start.origin, Path(config.init_from).expanduser(), len(train))):
+  if start.origin and start.step < (whole := _whole(start.origin, start.path, len(train))):
     print(f'{config.init_from} is not finished: step {start.step} of {whole} is taken')
   chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
   training = recipe(config, 'segment')
@@ -108,13 +110,8 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   validation = _held_out(data, 'mask')
   task = segmentation.build(config, validation, steps, len(chosen) / training.batch_size, start.pretrained, start.foreign)
   images = lineage.Images(data.name, train.take(chosen).ids, validation.ids)
-  return Plan(task, training, train, chosen, steps, (), _told(data, len(chosen)), start.imported, images)
-
-
-def _check_start(config: Config, data: Dataset) -> None:
-  """Makes sure that the run which `init_from` names has learnt from nothing that is held out here."""
-  for name in ('validation', 'test') if config.init_from else ():
-    lineage.check_held_out(Path(config.init_from).expanduser(), data.name, name, data.splits[name].ids)
+  told = _told(data, len(chosen))
+  return Plan(task, training, train, chosen, steps, told, images, imported=start.imported, start=start.path)
 
 
 def _whole(origin: Config, workdir: Path, images: int) -> int:
@@ -130,7 +127,8 @@ class _Start(NamedTuple):
 
   pretrained: Any = None  # Parameters by our own pre-training,
   origin: Config | None = None  # the config of that run, None of an export, which was finished,
-  step: int = 0  # and its step.
+  step: int = 0  # its step,
+  path: Path | None = None  # and its directory.
   foreign: Any = None  # Variables from elsewhere,
   imported: dict[str, Any] | None = None  # and the report on them.
 
@@ -150,7 +148,7 @@ def _segmentation_start(config: Config) -> _Start:
   _, origin = rundir.read(path, ('pretrain',))
   _check_alike(config, origin, _UNET)
   learnt = exported.load_run(path, 'pretrain', origin)
-  return _Start(learnt.variables['params'], origin, learnt.step)
+  return _Start(learnt.variables['params'], origin, learnt.step, path)
 
 
 def _image_shape(config: Config) -> tuple[int, int, int, int]:
@@ -167,17 +165,20 @@ def _told(data: Dataset, trained_on: int) -> dict[str, Any]:
 
 def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   """That of `stages.classify`, as `pretrain`; runs the segmentation that it starts from on its images."""
+  start = None
   if config.classify.input != 'image':
     if not config.init_from:
       raise UserError(
         f'config.classify.input={config.classify.input} needs a segmentation: --config.init_from=DIR of a segment run, '
         'or --config.classify.input=image'
       )
-    _, origin = rundir.read(Path(config.init_from).expanduser(), ('segment',))
+    start = Path(config.init_from).expanduser()
+    _, origin = rundir.read(start, ('segment',))
     _check_alike(config, origin, _PICTURE)
   rundir.check(workdir, 'classify', config)
   data = data or load_data(config, workdir)
-  _check_start(config, data)
+  if start:
+    lineage.check_start(start, data)
   if len(data.class_names) < 2:
     raise UserError('there are no two classes to tell apart; give labels.csv a column label that names at least two')
   train = data.splits['train']
@@ -196,7 +197,7 @@ def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Plan
     taken = _foreign_vgg16(config, classes)
   task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights, taken.variables)
   told, images = _told(data, len(labelled)), lineage.Images(data.name, labelled.ids, held_out.ids)
-  return Plan(task, training, labelled, np.arange(len(labelled)), steps, data.class_names, told, taken.report, images)
+  return Plan(task, training, labelled, np.arange(len(labelled)), steps, told, images, data.class_names, taken.report, start)
 
 
 def _diagnosed(config: Config, train: Split) -> np.ndarray:
@@ -239,11 +240,13 @@ def check_grid(config: Config, data: Dataset) -> None:
   """Says before a grid's hours of training what would stop it later.
 
   Raises:
-    UserError: more labels are asked for than there are; or the validation split, or the one to be scored, holds no image with a
-      mask, or none with a label where the grid classifies; or there is none for a classifier to learn from; or the foreign
-      weights do not fit the classifier or an agent.
+    UserError: devices cannot share a batch; or more labels are asked for than there are; or the validation split, or the one to
+      be scored, holds no image with a mask, or none with a label where the grid classifies; or there is none for a classifier
+      to learn from; or the foreign weights do not fit the classifier or an agent.
   """
   classifies = config.grid.classify and len(data.class_names) > 1
+  for init in config.grid.inits:
+    check_batches(with_init(config, init), ['pretrain', 'segment'] if pretraining_of(init) else ['segment'])
   for labels, seed in itertools.product(config.grid.labels, config.grid.seeds):
     cell = dataclasses.replace(config, seed=seed, data=dataclasses.replace(config.data, labels=labels))
     datasets.labelled_indices(data.splits['train'], labels, seed)
@@ -251,20 +254,28 @@ def check_grid(config: Config, data: Dataset) -> None:
       _diagnosed(cell, data.splits['train'])
   for what in ('mask', 'label') if classifies else ('mask',):
     _held_out(data, what)
-    check_scored(config, data, what)
+    scored(config, data, what)
   if classifies:
     check_batches(config, ['classifier'])
   if config.model.vgg_weights:
     if classifies:
       _foreign_vgg16(config, len(data.class_names))
-    for init in filter(pretraining_of, config.grid.inits):
-      own = with_init(config, init)
+    for pretraining_init in {pretraining_of(init) for init in config.grid.inits} - {''}:
+      own = with_init(config, pretraining_init)
       _foreign_trunk(own, pretraining.build(own, data.splits['validation'], steps=1, steps_per_epoch=1))
 
 
-def check_scored(config: Config, data: Dataset, what: str) -> None:
-  if not len(_known(data.splits[config.evaluate.split], what)):
+def scored(config: Config, data: Dataset, what: str) -> list[str]:
+  """Names of the images of `evaluate.split` that have a 'mask' or a 'label', or of all for 'image'.
+
+  Raises:
+    UserError: there are none.
+  """
+  split = data.splits[config.evaluate.split]
+  known = _known(split, what)
+  if not len(known):
     raise UserError(f'the {config.evaluate.split} split holds no {what}; name another: --config.evaluate.split=...')
+  return [split.ids[i] for i in known]
 
 
 def _known(split: Split, what: str) -> np.ndarray:

@@ -95,8 +95,7 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   """
   stage, config = _scored(config, workdir, tuple(_EVALUATIONS))
   data = data or plans.load_data(config, workdir)
-  plans.check_scored(config, data, _SCORED_BY[stage])
-  lineage.check_held_out(workdir, data.name, config.evaluate.split, data.splits[config.evaluate.split].ids)
+  lineage.check_scored(workdir, config.evaluate.split, plans.scored(config, data, _SCORED_BY[stage]))
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
   result = {'stage': stage, 'split': config.evaluate.split, 'threshold': config.evaluate.threshold, **scores}
   (workdir / EVALUATION).unlink(missing_ok=True)  # Until both files are of one evaluation.
@@ -127,11 +126,10 @@ def compare(options: comparator.Options, config: Config, workdir: Path, data: Da
   """
   _, config = _scored(config, workdir, ('segment',))
   comparator.check(options, config)
-  model = sam.load(options.checkpoint)
   data = data or plans.load_data(config, workdir)
   name = config.evaluate.split
-  plans.check_scored(config, data, 'mask')
-  lineage.check_held_out(workdir, data.name, name, data.splits[name].ids)
+  lineage.check_scored(workdir, name, plans.scored(config, data, 'mask'))
+  model = sam.load(options.checkpoint)
   split = data.splits[name].take(data.splits[name].has_mask)
   pictures, parts = originals.pictures(config.data, name, split), lesions.in_parts(config, workdir, split)
   found = comparator.rows(options, model, pictures, parts, len(split), config.evaluate.threshold)
@@ -149,8 +147,7 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
     with processes.first_alone():
       if first:
         stack.enter_context(rundir.owned(workdir))
-      if plan.images:
-        lineage.check_same(workdir, plan.images)
+      lineage.check_same(workdir, plan.images)
       claim = rundir.claim if first else rundir.check
       claim(workdir, plan.task.name, config)
       if first:
@@ -169,10 +166,8 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
 
 def _tell(plan: Plan, workdir: Path) -> None:
   """Says what was taken from foreign weights, and writes that down, what the data are, and which images are learnt from."""
-  if plan.data:
-    rundir.write_json(workdir / plans.DATA, plan.data)
-  if plan.images:
-    lineage.write(workdir, plan.images)
+  rundir.write_json(workdir / plans.DATA, plan.data)
+  lineage.begin(workdir, plan.images, plan.start)
   if plan.imported:
     rundir.write_json(workdir / IMPORTED, plan.imported)
     print('\n'.join(foreign.lines(plan.imported)))
@@ -203,6 +198,9 @@ def _evaluate_segment(config: Config, workdir: Path, data: Dataset) -> tuple[dic
 
 def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
   split = lesions.classifier_inputs(config, data.splits[config.evaluate.split])
+  known = diagnoses(config, workdir) if (workdir / DIAGNOSES).exists() else tuple(data.class_names)
+  if known != tuple(data.class_names):
+    raise UserError(f'{workdir} tells {known} apart, but the classes of the data set are {data.class_names} now; train again')
   vgg = classification.network(config.model, len(data.class_names))
   best = exported.load_run(workdir, 'classify', config, tuple(data.class_names)).variables
   norms = best.get('batch_stats', {})

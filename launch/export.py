@@ -40,7 +40,7 @@ def main():
   from ahm_jax.interop.export import export
   from ahm_jax.rundir import check_writable
 
-  out = Path(_OUT.value)
+  out = Path(_OUT.value).expanduser()
   if not out.exists():
     check_writable(out, 'out')
   trained = export(Path(_CHECKPOINT.value), _FORMAT.value, out, _LICENCE.value, tuple(_PLATFORMS.value))

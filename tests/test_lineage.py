@@ -1,28 +1,47 @@
 """What a run has learnt from is not scored as held out later."""
 
 import dataclasses
-import json
 
+import numpy as np
 import pytest
 
 from ahm_jax import lineage, rundir
 from ahm_jax.config import Config
+from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
 from ahm_jax.lineage import Images
+
+
+def split(names, labels=None, masks=None):
+  count = len(names)
+  return Split(
+    ids=tuple(names),
+    images=np.zeros((count, 2, 2, 3), np.uint8),
+    masks=np.zeros((count, 2, 2), np.uint8),
+    labels=np.array([0] * count if labels is None else labels, np.int32),
+    has_mask=np.array([True] * count if masks is None else masks),
+    groups=tuple(names),
+    full_masks=(b'',) * count,
+  )
+
+
+def data(train='abc', validation='de', test='fg', name='skin', **train_has):
+  parts = {'train': split(train, **train_has), 'validation': split(validation), 'test': split(test)}
+  return Dataset(name, ('x', 'y'), parts, ())
 
 
 @pytest.fixture
 def chain(tmp_path):
   """A pre-training of a, b and c; a segmentation of a that chose its checkpoint by d; a classification of b that did by e."""
-  start = ''
+  start = None
   for stage, images in (
     ('pretrain', Images('skin', ('a', 'b', 'c'))),
     ('segment', Images('skin', ('a',), ('d',))),
     ('classify', Images('skin', ('b',), ('e',))),
   ):
-    rundir.claim(tmp_path / stage, stage, dataclasses.replace(Config(), init_from=start))
-    lineage.write(tmp_path / stage, images)
-    start = str(tmp_path / stage)
+    (tmp_path / stage).mkdir()
+    lineage.begin(tmp_path / stage, images, start)
+    start = tmp_path / stage
   return tmp_path
 
 
@@ -39,42 +58,131 @@ def chain(tmp_path):
     ('classify', 'validation', 'c', 'pretrain'),
   ],
 )
-def test_what_any_run_of_the_chain_has_learnt_from_is_no_longer_held_out(chain, stage, split, seen, by):
-  said = rf'^{chain / by} has learnt from {len(seen)} images that are in the {split} split now, as .{seen[0]}.,'
+def test_what_any_run_of_the_chain_has_learnt_from_is_not_scored(chain, stage, split, seen, by):
+  said = rf'^{chain / by} has learnt from {len(seen)} images that are in the {split} split of skin now, as .{seen[0]}.;'
   with pytest.raises(UserError, match=said):
-    lineage.check_held_out(chain / stage, 'skin', split, ['x', *reversed(seen)])
+    lineage.check_scored(chain / stage, split, ['x', *reversed(seen)])
 
 
 def test_what_may_be_scored(chain):
-  lineage.check_held_out(chain / 'classify', 'skin', 'test', ['x', 'y'])
-  lineage.check_held_out(chain / 'classify', 'skin', 'validation', ['d', 'e'])
-  lineage.check_held_out(chain / 'classify', 'skin', 'train', ['a', 'b', 'c'])
-  lineage.check_held_out(chain / 'classify', 'breast', 'test', ['a', 'b', 'c'])
-  lineage.check_held_out(chain / 'pretrain', 'skin', 'test', ['d', 'e'])
-  for stage in ('pretrain', 'segment', 'classify'):
-    (chain / stage / lineage.FILE).unlink()  # As in runs of old.
-  lineage.check_held_out(chain / 'classify', 'skin', 'test', ['a'])
+  lineage.check_scored(chain / 'classify', 'test', ['x', 'y'])
+  lineage.check_scored(chain / 'classify', 'validation', ['d', 'e'])
+  lineage.check_scored(chain / 'classify', 'train', ['a', 'b', 'c'])
+  lineage.check_scored(chain / 'pretrain', 'test', ['d', 'e'])
+  (chain / 'segment' / 'images.json').unlink()  # As in runs of old.
+  lineage.check_scored(chain / 'segment', 'test', ['a'])
 
 
-def test_a_run_goes_on_with_the_images_that_it_began_with(chain):
-  workdir = chain / 'segment'
-  lineage.check_same(workdir, Images('skin', ('a',), ('d',)))
-  lineage.check_same(workdir, Images('renamed', ('a',), ('d',)))
-  lineage.check_same(chain / 'new', Images('skin', ('a',)))
-  for other, said in (
-    (Images('skin', ('a', 'b'), ('d',)), "1 were added, are gone, or are in another split now, as 'b'"),
-    (Images('skin', ('d',), ('a',)), "2 were added, are gone, or are in another split now, as 'a'"),
-    (Images('skin', (), ('d',)), "1 were added, are gone, or are in another split now, as 'a'"),
-  ):
-    with pytest.raises(UserError, match=said):
-      lineage.check_same(workdir, other)
+def test_a_run_knows_what_it_started_from_when_that_is_gone(chain):
+  (chain / 'pretrain' / 'images.json').unlink()
+  with pytest.raises(UserError, match='pretrain has learnt from 1 images'):
+    lineage.check_scored(chain / 'segment', 'test', ['b'])
 
 
 @pytest.mark.parametrize(
-  'text', ['{', '[]', '{"dataset": "skin"}', json.dumps({'dataset': 'skin', 'train': 3, 'validation': []})]
+  ('stage', 'change', 'said'),
+  [
+    (
+      'pretrain',
+      {'train': 'ab', 'test': 'fgc'},
+      "^{}/pretrain has learnt from 1 images that are in the test split of skin now, as 'c'",
+    ),
+    (
+      'pretrain',
+      {'train': 'ab', 'validation': 'dec'},
+      '^{}/pretrain has learnt from 1 images that are in the validation split',
+    ),
+    (
+      'segment',
+      {'validation': 'e', 'test': 'fgd'},
+      "^{}/segment has learnt from 1 images that are in the test split of skin now, as 'd'",
+    ),
+    (
+      'segment',
+      {'train': 'a', 'test': 'fgbc'},
+      "^{}/pretrain has learnt from 2 images that are in the test split of skin now, as 'b'",
+    ),
+  ],
 )
-def test_a_file_that_cannot_be_read_is_named(chain, text):
-  path = chain / 'segment' / lineage.FILE
+def test_a_start_has_learnt_from_nothing_that_is_held_out(chain, stage, change, said):
+  lineage.check_start(chain / stage, data())
+  with pytest.raises(UserError, match=said.format(chain)):
+    lineage.check_start(chain / stage, data(**change))
+  lineage.check_start(chain / stage, data(**change, name='breast'))
+  lineage.check_start(chain / 'nowhere', data(**change))
+
+
+def test_of_other_data_sets_names_mean_nothing(tmp_path):
+  for run, images, start in (
+    ('far', Images('breast', ('a', 'b')), None),
+    ('near', Images('skin', ('c',)), tmp_path / 'far'),
+  ):
+    (tmp_path / run).mkdir()
+    lineage.begin(tmp_path / run, images, start)
+  lineage.check_scored(tmp_path / 'near', 'test', ['a', 'b'])
+  lineage.check_start(tmp_path / 'near', data(train='c', test='ab'))
+  with pytest.raises(UserError, match='far has learnt from 2 images'):
+    lineage.check_start(tmp_path / 'near', data(train='c', test='ab', name='breast'))
+
+
+def test_a_run_goes_on_with_the_images_that_it_began_with(tmp_path):
+  lineage.begin(tmp_path, Images('skin', ('a', 'b'), ('d',)), None)
+  lineage.check_same(tmp_path, Images('skin', ('a', 'b'), ('d',)))
+  lineage.check_same(tmp_path, Images('renamed', ('a', 'b'), ('d',)))
+  lineage.check_same(tmp_path / 'new', Images('skin', ('a',)))
+  for other, said in (
+    (Images('skin', ('a', 'b', 'c'), ('d',)), "1 are learnt from now and were not, or were and are not, as 'c'; choose"),
+    (Images('skin', ('d', 'b'), ('a',)), "2 are learnt from now and were not, or were and are not, as 'a'; choose"),
+    (Images('skin', ('b', 'a'), ('d',)), 'they are the same in another order; choose'),
+  ):
+    with pytest.raises(UserError, match=f'^{tmp_path} holds a run that began with other images: {said}'):
+      lineage.check_same(tmp_path, other)
+
+
+def test_what_was_written_stays_and_what_is_not_known_is_not_written(tmp_path):
+  new, old = tmp_path / 'new', tmp_path / 'old'
+  for run in (new, old / 'checkpoints' / '5'):
+    run.mkdir(parents=True)
+  for images in (Images('skin', ('a',)), Images('skin', ('b',))):
+    lineage.begin(new, images, None)
+    lineage.begin(old, images, None)
+  lineage.check_same(new, Images('skin', ('a',)))
+  assert not (old / 'images.json').exists()
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'train': 'abcx'},
+    {'train': 'ab', 'test': 'fgc'},
+    {'labels': [0, 1, 0]},
+    {'labels': [0, -1, 0]},
+    {'masks': [True, True, False]},
+  ],
+)
+def test_a_grid_has_one_data_set_throughout(tmp_path, change):
+  for _ in range(2):
+    lineage.check_grid(tmp_path / 'grid', data())
+    rundir.claim(tmp_path / 'grid', 'reproduce', Config())
+  lineage.check_grid(tmp_path / 'grid', data(name='renamed'))
+  with pytest.raises(UserError, match=f'^{tmp_path}/grid holds a grid that began with other images, splits, masks or labels;'):
+    lineage.check_grid(tmp_path / 'grid', data(**change))
+  rundir.claim(tmp_path / 'old', 'reproduce', Config())
+  lineage.check_grid(tmp_path / 'old', data(**change))
+  assert not (tmp_path / 'old' / 'images.json').exists()
+
+
+def test_the_digest_of_a_grid_is_of_the_names_of_classes(tmp_path):
+  lineage.check_grid(tmp_path, data())
+  with pytest.raises(UserError, match='began with other'):
+    lineage.check_grid(tmp_path, dataclasses.replace(data(), class_names=('y', 'x')))
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"own": 3}', '{"own": {"dataset": "skin", "train": 3}, "origins": []}'])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
+  path = tmp_path / 'images.json'
   path.write_text(text)
   with pytest.raises(UserError, match=f'^{path} cannot be read; remove it'):
-    lineage.check_held_out(chain / 'segment', 'skin', 'test', ['x'])
+    lineage.check_scored(tmp_path, 'test', ['x'])
+  with pytest.raises(UserError, match=f'^{path} cannot be read; remove it'):
+    lineage.check_grid(tmp_path, data())

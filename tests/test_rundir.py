@@ -47,6 +47,9 @@ def test_the_data_folder_may_be_moved(tmp_path):
   with pytest.raises(UserError, match=r'config\.data\.root'):
     claim(tmp_path / 'run', 'pretrain', moved)
   old.rename(new)
+  with pytest.raises(UserError, match=r'config\.data\.root'):  # What it learns from is not written down.
+    claim(tmp_path / 'run', 'pretrain', moved)
+  (tmp_path / 'run' / 'images.json').touch()
   claim(tmp_path / 'run', 'pretrain', moved)
   with pytest.raises(UserError, match=r'config\.data\.root'):
     claim(tmp_path / 'run', 'pretrain', change(Config(), data={'root': str(third)}))

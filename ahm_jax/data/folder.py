@@ -185,11 +185,11 @@ def _groups(
   images: dict[str, Path], masks: dict[str, Path], rows: dict[str, dict[str, str]], notes: list[str]
 ) -> dict[str, str]:
   """The group of each image, by its name."""
-  told = {name: row['group'] for name, row in rows.items() if row.get('group')}
+  told = {name: _composed(row['group']) for name, row in rows.items() if row.get('group')}
   origins = {name: origin for name, origin in _origins(images, masks).items() if name not in told}
   notes += _one_patient(list(origins.values()))
   groups = told | {name: origin.group for name, origin in origins.items() if origin.group}
-  return {name: groups.get(name, _stem(path)) for name, path in images.items()}
+  return {name: groups.get(name, name) for name in images}
 
 
 def _origins(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, medical.Origin]:

@@ -297,8 +297,14 @@ def test_accents_may_be_written_in_two_ways(folder, forms):
   for cell in (row, f'{row}.png'):
     (folder.root / 'labels.csv').write_text(f'image,label,split\n{cell},x,train\n', encoding='utf-8')
     train = folder.load().splits['train']
-    assert train.ids == train.groups == (image,)
+    assert (train.ids, train.groups) == ((image,), (unicodedata.normalize('NFC', image),))
     assert train.has_mask.tolist() == [True] and train.labels.tolist() == [0]
+
+
+def test_groups_may_be_written_in_two_ways(complete):
+  composed, apart = (unicodedata.normalize(form, 'é') for form in ('NFC', 'NFD'))
+  complete.table(f'image,split,group\na,train,{composed}\nb,test,{apart}\n')
+  complete.refused("group 'é' is in split train")
 
 
 def test_refuses_names_that_differ_by_how_an_accent_is_written(folder):

@@ -221,22 +221,23 @@ def test_a_start_that_has_learnt_from_what_is_held_out_is_refused(
   move(own_folder, name, split)
   origin = runs[start].workdir
   line = refused(commands, stage, config_file, tmp_path / 'run', *flags, f'--config.init_from={origin}')
-  assert f"error: {origin} has learnt from 1 images that are in the {split} split now, as '{name}'" in line
+  assert f"error: {origin} has learnt from 1 images that are in the {split} split of lesions now, as '{name}'" in line
 
 
 def test_images_that_are_dealt_anew_are_neither_scored_nor_learnt_from(runs, commands, config_file, own_folder, tmp_path):
-  flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
   workdir = tmp_path / 'run'
   shutil.copytree(runs['pretrain'].workdir, workdir)
   run = json.loads((workdir / 'run.json').read_text())
   run['config']['data']['root'] = str(tmp_path / 'gone')
   (workdir / 'run.json').write_text(json.dumps(run))
   move(own_folder, 'train02', 'test')
+  own_folder = own_folder.rename(tmp_path / 'renamed')
+  flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
   done = commands.run('evaluate', f'--config={config_file}', f'--workdir={workdir}', *flags)
-  said = f"error: {workdir} has learnt from 1 images that are in the test split now, as 'train02', and"
+  said = f"error: {workdir} has learnt from 1 images that are in the test split of lesions now, as 'train02';"
   assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
   done = commands.run('pretrain', f'--config={config_file}', f'--workdir={workdir}', *flags)
-  said = f'error: {workdir} holds a run that began with other images: 1 were added, are gone, or are in another split now, as'
+  said = f'error: {workdir} holds a run that began with other images: 1 are learnt from now and were not, or were and are not,'
   assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
 
 
