@@ -126,10 +126,10 @@ def compare(options: comparator.Options, config: Config, workdir: Path, data: Da
   """
   _, config = _scored(config, workdir, ('segment',))
   comparator.check(options, config)
+  model = sam.load(options.checkpoint)
   data = data or plans.load_data(config, workdir)
   name = config.evaluate.split
   lineage.check_scored(workdir, name, plans.scored(config, data, 'mask'))
-  model = sam.load(options.checkpoint)
   split = data.splits[name].take(data.splits[name].has_mask)
   pictures, parts = originals.pictures(config.data, name, split), lesions.in_parts(config, workdir, split)
   found = comparator.rows(options, model, pictures, parts, len(split), config.evaluate.threshold)

@@ -267,7 +267,7 @@ def test_what_was_refused_may_be_mended_in_the_same_workdir(commands, config_fil
 
 def test_splits_without_a_mask_are_refused_before_a_grid_trains(commands, config_file, own_folder, tmp_path):
   flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
-  for split, message in (('test', 'the test split holds no mask'), ('validation', 'no validation image has a mask')):
+  for split, message in (('validation', 'no validation image has a mask'), ('test', 'the test split holds no mask')):
     for path in (own_folder / 'masks').glob(f'{split}*'):
       path.unlink()
     assert message in refused(commands, 'reproduce', config_file, tmp_path / 'run', *flags)
