@@ -1,6 +1,7 @@
 """What would stop a grid after hours is said before it begins."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -76,3 +77,25 @@ def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
   with pytest.raises(UserError, match='which 4 devices cannot share evenly'):
     plans.check_batches(workers, ['pretrain'])
   plans.check_batches(workers, ['classifier'])
+
+
+@pytest.mark.parametrize(
+  ('trained_on', 'patience', 'said'),
+  [
+    (12, 0, 'start is not finished: step 10 of 12 is taken\n'),
+    (10, 0, ''),
+    (12, 4, ''),  # It may have been over.
+    (None, 0, 'start is not finished: step 10 of 16 is taken\n'),  # As in runs of old: as if of the images here.
+  ],
+)
+def test_a_start_that_is_not_finished_is_told(tmp_path, monkeypatch, capsys, trained_on, patience, said):
+  """Its length is that of its own images, not of those here."""
+  pretrain = dataclasses.replace(Config().pretrain, batch_size=12, epochs=12, patience=patience)
+  start = plans._Start(None, dataclasses.replace(Config(), pretrain=pretrain), 10, tmp_path / 'start')
+  monkeypatch.setattr(plans, '_segmentation_start', lambda config: start)
+  (tmp_path / 'start').mkdir()
+  if trained_on:
+    (tmp_path / 'start' / plans.DATA).write_text(json.dumps({'trained_on': trained_on}))
+  data = Dataset('toy', (), {'train': split(16, 16, 0), 'validation': split(4, 4, 0), 'test': split(4, 4, 0)}, ())
+  plans.segment(dataclasses.replace(Config(), init_from='start'), tmp_path / 'run', data)
+  assert capsys.readouterr().out == said
