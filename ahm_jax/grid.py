@@ -123,7 +123,7 @@ def _run(cell: Cell, config: Config, data: Dataset) -> bool:
   init_from = str(cell.pretrain_dir) if cell.pretraining else ''
   if not _finish(stages.segment, dataclasses.replace(config, init_from=init_from), cell.segment_dir, data):
     return False
-  if config.grid.classify and len(data.class_names) > 1:
+  if plans.grid_classifies(config, data):
     return _finish(stages.classify, dataclasses.replace(config, init_from=str(cell.segment_dir)), cell.classify_dir, data)
   return True
 
@@ -150,8 +150,7 @@ def _is_finished(workdir: Path, config: Config) -> bool:
 
 def _is_done(cell: Cell, config: Config, data: Dataset) -> bool:
   """Whether all that a cell trains beside its pre-training is finished."""
-  classifies = config.grid.classify and len(data.class_names) > 1
-  return all(_is_finished(directory, config) for directory in cell.directories(classifies)[1:])
+  return all(_is_finished(directory, config) for directory in cell.directories(plans.grid_classifies(config, data))[1:])
 
 
 def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> results.Cells:
@@ -228,14 +227,8 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> report.Shown:
 
 
 def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> viewing.Viewer | None:
-  """Images of `split` through a cell of each init, the last one that pre-trains coming last.
-
-  They are of one number of labels and one seed: the first for which the most inits have their cell here.
-  """
-  alike: dict[tuple[int, int], dict[str, Cell]] = {}
-  for cell in cells:
-    alike.setdefault((cell.labels, cell.seed), {})[cell.init] = cell
-  first = max(alike.values(), key=len, default={})
+  """Images of `split` through cells of inits that are alike, the last one that pre-trains coming last."""
+  first = _alike(cells)
   inits = sorted(first, key=lambda init: pretraining_of(init) != '')
   if not inits or not len(split) or not config.evaluate.viewer_images:
     return None
@@ -249,6 +242,14 @@ def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> v
   ]
   last = first[inits[-1]]
   return viewing.Viewer(inits, last.labels, last.seed, entries, count)
+
+
+def _alike(cells: list[Cell]) -> dict[str, Cell]:
+  """By init, cells of one number of labels and one seed: of the first for which the most inits have their cell."""
+  found: dict[tuple[int, int], dict[str, Cell]] = {}
+  for cell in cells:
+    found.setdefault((cell.labels, cell.seed), {})[cell.init] = cell
+  return max(found.values(), key=len, default={})
 
 
 def _made(cell: Cell, dice: dict[str, float], config: Config, data: Dataset, split: Split) -> Callable[[int], viewing.Made]:

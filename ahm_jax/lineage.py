@@ -20,7 +20,7 @@ class Images(NamedTuple):
   dataset: str
   train: tuple[str, ...]  # Its parameters,
   validation: tuple[str, ...] = ()  # and which of its checkpoints is the best.
-  run: str = ''  # Its directory.
+  run: str = ''  # Its directory; of a run's own images, where that lies now.
 
 
 class Lineage(NamedTuple):
@@ -40,8 +40,7 @@ def begin(workdir: Path, images: Images, start: Path | None) -> None:
     return
   before = _read(start) if start else None
   origins = () if before is None else (before.own, *before.origins)
-  own = images._replace(run=str(workdir))
-  tree = {'own': own._asdict(), 'origins': [origin._asdict() for origin in origins]}
+  tree = {'own': images._asdict(), 'origins': [origin._asdict() for origin in origins]}
   rundir.write_json(workdir / rundir.IMAGES, tree)
 
 
@@ -80,8 +79,7 @@ def check_scored(workdir: Path, split: str, names: Collection[str]) -> None:
     UserError: one has.
   """
   if held := _read(workdir):
-    of_same = [held.own._replace(run=str(workdir)), *(item for item in held.origins if item.dataset == held.own.dataset)]
-    _check_unseen(of_same, split, names)
+    _check_unseen(_of(held, held.own.dataset), split, names)
 
 
 def check_start(start: Path, data: Dataset) -> None:
@@ -93,9 +91,12 @@ def check_start(start: Path, data: Dataset) -> None:
     UserError: one has.
   """
   if held := _read(start):
-    of_same = [item for item in (held.own._replace(run=str(start)), *held.origins) if item.dataset == data.name]
     for split in ('validation', 'test'):
-      _check_unseen(of_same, split, data.splits[split].ids)
+      _check_unseen(_of(held, data.name), split, data.splits[split].ids)
+
+
+def _of(held: Lineage, dataset: str) -> list[Images]:
+  return [item for item in (held.own, *held.origins) if item.dataset == dataset]
 
 
 def _check_unseen(runs: Sequence[Images], split: str, names: Collection[str]) -> None:
@@ -139,7 +140,8 @@ def _read(workdir: Path) -> Lineage | None:
   path = workdir / rundir.IMAGES
   if not path.exists():
     return None
-  return _parsed(path, lambda held: Lineage(_images(held['own']), tuple(map(_images, held['origins']))))
+  read = _parsed(path, lambda held: Lineage(_images(held['own']), tuple(map(_images, held['origins']))))
+  return read._replace(own=read.own._replace(run=str(workdir)))
 
 
 def _images(held: dict[str, Any]) -> Images:

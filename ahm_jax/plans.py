@@ -244,7 +244,7 @@ def check_grid(config: Config, data: Dataset) -> None:
       be scored, holds no image with a mask, or none with a label where the grid classifies; or there is none for a classifier
       to learn from; or the foreign weights do not fit the classifier or an agent.
   """
-  classifies = config.grid.classify and len(data.class_names) > 1
+  classifies = grid_classifies(config, data)
   for init in config.grid.inits:
     check_batches(with_init(config, init), ['pretrain', 'segment'] if pretraining_of(init) else ['segment'])
   for labels, seed in itertools.product(config.grid.labels, config.grid.seeds):
@@ -263,6 +263,10 @@ def check_grid(config: Config, data: Dataset) -> None:
     for pretraining_init in {pretraining_of(init) for init in config.grid.inits} - {''}:
       own = with_init(config, pretraining_init)
       _foreign_trunk(own, pretraining.build(own, data.splits['validation'], steps=1, steps_per_epoch=1))
+
+
+def grid_classifies(config: Config, data: Dataset) -> bool:
+  return config.grid.classify and len(data.class_names) > 1
 
 
 def scored(config: Config, data: Dataset, what: str) -> list[str]:

@@ -16,7 +16,7 @@ from ahm_jax.config import Config, from_config_dict, to_dict
 from ahm_jax.errors import UserError
 
 FILE = 'run.json'
-IMAGES = 'images.json'  # What a run learns from; see `lineage`.
+IMAGES = 'images.json'  # What a run learns from, or a grid compares on; see `lineage`.
 LOCK = '.lock'
 # Fields that no training result depends on, and those that a stage's does not.
 FREE = (
@@ -55,8 +55,8 @@ def check(workdir: Path, stage: str, config: Config) -> None:
     if held['stage'] != stage:
       raise UserError(f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir')
     free = ('init_from',) if _same_start(held, workdir, config) else ()
-    asked = stage == 'reproduce' or (Path(workdir) / IMAGES).exists()
-    free += ('data.root',) if asked and is_gone(from_config_dict(held['config']).data.root) else ()
+    is_known = (Path(workdir) / IMAGES).exists()
+    free += ('data.root',) if is_known and is_gone(from_config_dict(held['config']).data.root) else ()
     remedy = 'choose another --workdir, or set the field back'
     compare(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
 

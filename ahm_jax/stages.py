@@ -93,7 +93,7 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   Returns:
     What evaluation.json holds: CONDITIONS and the scores in the mean.
   """
-  stage, config = _scored(config, workdir, tuple(_EVALUATIONS))
+  stage, config = _run_to_score(config, workdir, tuple(_EVALUATIONS))
   data = data or plans.load_data(config, workdir)
   lineage.check_scored(workdir, config.evaluate.split, plans.scored(config, data, _SCORED_BY[stage]))
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
@@ -105,7 +105,7 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   return result
 
 
-def _scored(config: Config, workdir: Path, names: tuple[str, ...]) -> tuple[str, Config]:
+def _run_to_score(config: Config, workdir: Path, names: tuple[str, ...]) -> tuple[str, Config]:
   """Stage and config of the run in `workdir`, with `evaluate` of this config, and with its data folder if the run's is gone."""
   stage, trained = rundir.read(workdir, names)
   data = trained.data
@@ -124,7 +124,7 @@ def compare(options: comparator.Options, config: Config, workdir: Path, data: Da
   Returns:
     What evaluation_NAME.json holds, see `comparator.result`.
   """
-  _, config = _scored(config, workdir, ('segment',))
+  _, config = _run_to_score(config, workdir, ('segment',))
   comparator.check(options, config)
   model = sam.load(options.checkpoint)
   data = data or plans.load_data(config, workdir)

@@ -51,7 +51,7 @@ def test_the_data_folder_may_be_moved(tmp_path):
     claim(tmp_path / 'run', 'pretrain', moved)
   (tmp_path / 'run' / 'images.json').touch()
   claim(tmp_path / 'run', 'pretrain', moved)
-  with pytest.raises(UserError, match=r'config\.data\.root'):
+  with pytest.raises(UserError, match=r'config\.data\.root'):  # It is not gone.
     claim(tmp_path / 'run', 'pretrain', change(Config(), data={'root': str(third)}))
 
 

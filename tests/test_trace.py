@@ -144,3 +144,8 @@ def test_a_real_capture_is_read(tmp_path):
   text = trace.table(summary)
   assert 'where a step goes' in text and 'MFU' not in text
   assert 'MFU' in trace.table(summary._replace(mfu=0.5))
+
+
+@pytest.mark.parametrize('name', trace.PEAK_TFLOPS)
+def test_no_device_is_taken_for_another_whose_name_begins_alike(name):
+  assert next(other for other in trace.PEAK_TFLOPS if other in f'NVIDIA {name} 80GB') == name
