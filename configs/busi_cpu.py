@@ -3,7 +3,7 @@
   launch/with_env python -m launch.reproduce --config=configs/busi_cpu.py --config.data.root=DIR --workdir=runs/busi_cpu
 
 DIR is laid out as configs/folder.py says. Images of normal breasts count in classification and in false positives. The variant
-busi_cpu.py:rivals compares all strategies.
+busi_cpu.py:baselines compares all strategies.
 """
 
 from configs import isic_cpu

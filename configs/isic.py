@@ -35,7 +35,7 @@ def best(c):
   """Puts in the best recipe found: how masks are placed, and how each task is trained; sizes and lengths are the caller's."""
   c.masking.learning_rate = 1e-3
   c.masking.restore_colour = True
-  c.masking.ease, c.masking.hard_share = 'share', 0.5
+  c.masking.warmup_by, c.masking.hard_share = 'share', 0.5
   for recipe in (c.pretrain, c.segment, c.classifier):
     recipe.optimizer, recipe.weight_decay = 'adamw', 1e-4
     recipe.schedule, recipe.warmup, recipe.learning_rate = 'cosine', 0.1, 1e-3

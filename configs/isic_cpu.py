@@ -3,7 +3,7 @@
   launch/with_env python -m launch.reproduce --config=configs/isic_cpu.py --config.data.root=DIR --workdir=runs/isic_cpu
 
 DIR is laid out as configs/folder.py says. Without a variant: no pre-training, uniform and adaptive masks at 10 to all labels;
-isic_cpu.py:rivals compares all strategies at 20 and 50, isic_cpu.py:ablations changes one thing of AHM at a time. A variant can
+isic_cpu.py:baselines compares all strategies at 20 and 50, isic_cpu.py:ablations changes one thing of AHM at a time. A variant can
 go on in the --workdir of another: what they share is computed once.
 """
 
@@ -11,18 +11,18 @@ from ahm_jax import config
 from ahm_jax.errors import UserError
 from configs import isic
 
-RIVALS = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae', 'adios')
+BASELINES = ('blockwise', 'saliency', 'untrained', 'reinforce', 'anatomask', 'hpm', 'adamae', 'adios')
 CHANGES = (
   *('entropy_weight=0.0', 'budget=none', 'budget=tile', 'model.agent_trunk=vgg16'),
   *('workers=1', 'workers=8', 'rounds=2', 'rounds=3'),
   *('mask_ratio=0.4', 'mask_ratio=0.75', 'mask_ratio=0.9', 'patch_size=4', 'patch_size=16', 'patch_size=32'),
   *('polarity=easy', 'reward=rank', 'reward=progress', 'reward_within=image'),
 )
-OWN_CHANGES = ('restore_colour=False', 'ease=logits+hard_share=1.0')
+OWN_CHANGES = ('restore_colour=False', 'warmup_by=logits+hard_share=1.0')
 ABLATIONS = ('untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)))  # reinforce: no critic.
 VARIANTS = {
   '': (('scratch', 'uniform', 'ahm'), (10, 20, 50, 100, 0), (0, 1, 2, 3, 4)),
-  'rivals': (('scratch', 'uniform', *RIVALS, 'ahm'), (20, 50), (0, 1, 2, 3, 4)),
+  'baselines': (('scratch', 'uniform', *BASELINES, 'ahm'), (20, 50), (0, 1, 2, 3, 4)),
   'ablations': (('uniform', *ABLATIONS, 'ahm'), (20,), (0, 1, 2)),
 }
 
@@ -40,5 +40,5 @@ def get_config(variant=''):
   isic.best(c)
   c.pretrain.batch_size, c.pretrain.steps, c.pretrain.epochs = 16, 3000, None
 
-  c.grid.inits, c.grid.labels, c.grid.seeds = VARIANTS[variant]
+  c.grid.methods, c.grid.labels, c.grid.seeds = VARIANTS[variant]
   return c

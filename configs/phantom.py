@@ -4,18 +4,18 @@
 
 Expect Dice of about 0.78 from scratch, 0.81 after uniform and 0.80 after adaptive masks (20 labels, 3 seeds; intervals in
 BUILD_NOTES.md), and an agent with a difficulty rank correlation of about 0.65, a hardness ratio and a border lift of about 1.6.
-Five seeds show no gain of either. phantom.py:rivals compares all strategies, phantom.py:ablations changes one
+Five seeds show no gain of either. phantom.py:baselines compares all strategies, phantom.py:ablations changes one
 thing of AHM at a time; both without classification.
 """
 
 from ahm_jax import config
 from ahm_jax.errors import UserError
-from configs.isic_cpu import CHANGES, RIVALS
+from configs.isic_cpu import BASELINES, CHANGES
 
-OWN_CHANGES = ('restore_colour=True', 'ease=share+hard_share=0.5', 'ease_in=0.0')
+OWN_CHANGES = ('restore_colour=True', 'warmup_by=share+hard_share=0.5', 'warmup=0.0')
 VARIANTS = {
   '': (('scratch', 'uniform', 'ahm'), (0, 1, 2)),
-  'rivals': (('scratch', 'uniform', *RIVALS, 'ahm'), (0, 1, 2, 3, 4)),
+  'baselines': (('scratch', 'uniform', *BASELINES, 'ahm'), (0, 1, 2, 3, 4)),
   'ablations': (
     ('scratch', 'uniform', 'untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)), 'ahm'),
     (0, 1, 2, 3, 4),
@@ -25,7 +25,7 @@ VARIANTS = {
 
 def get_config(variant=''):
   if variant not in VARIANTS:
-    raise UserError(f'configs/phantom.py has no variant {variant!r}; choose rivals, ablations, or none')
+    raise UserError(f'configs/phantom.py has no variant {variant!r}; choose baselines, ablations, or none')
   c = config.default()
   c.data.image_size = 64
   c.data.phantom.train, c.data.phantom.validation, c.data.phantom.test = 800, 60, 120
@@ -47,5 +47,5 @@ def get_config(variant=''):
   c.classifier.patience = 0
 
   c.grid.labels, c.grid.classify = (20,), not variant
-  c.grid.inits, c.grid.seeds = VARIANTS[variant]
+  c.grid.methods, c.grid.seeds = VARIANTS[variant]
   return c

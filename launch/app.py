@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ahm_jax import checkpoint, compilation, interruption, processes, rundir
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError, full_disk
-from ahm_jax.interruption import TRY_AGAIN
+from ahm_jax.runs import checkpoints, directory
+from ahm_jax.runtime import compilation, processes, signals
+from ahm_jax.runtime.signals import TRY_AGAIN
 
 USER_ERROR = 2  # Exit code for wrong input.
 FAILED = 1  # Exit code for a fault of the program.
@@ -74,7 +75,7 @@ def run(stage: Callable[[Config, pathlib.Path], None], several: bool = False) ->
   def main():
     config = config_module.from_config_dict(_CONFIG.value)
     workdir = pathlib.Path(_WORKDIR.value).expanduser()
-    rundir.check_writable(workdir, 'workdir')
+    directory.check_writable(workdir, 'workdir')
     processes.check(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _COORDINATOR.value is not None:
       if not several:
@@ -94,7 +95,7 @@ def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str =
     _silence_orbax()
     compilation.set_gpu_flags()
     compilation.keep_programs()
-    with interruption.raising():
+    with signals.raising():
       code, lost = _outcome(main)
     processes.leave(code, lost)
 
@@ -113,7 +114,7 @@ def _outcome(main: Callable[[], None]) -> tuple[int, bool]:
   except UserError as error:
     return _end(USER_ERROR, f'error: {error}')
   except KeyboardInterrupt:
-    return _end(TRY_AGAIN, f'\n{interruption.LINE}')
+    return _end(TRY_AGAIN, f'\n{signals.LINE}')
   except Exception as error:
     if said := full_disk(error):
       return _end(USER_ERROR, _FULL.format(said.lower(), _WORKDIR.value, _last_checkpoint()))
@@ -150,7 +151,7 @@ def _last_words() -> str:
 
 
 def _last_checkpoint() -> str:
-  step = checkpoint.latest_step(pathlib.Path(_WORKDIR.value or '').expanduser())
+  step = checkpoints.latest_step(pathlib.Path(_WORKDIR.value or '').expanduser())
   return f'the last checkpoint is that of step {step}' if step else 'there was no checkpoint yet'
 
 

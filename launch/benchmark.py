@@ -29,10 +29,10 @@ _ONLY = flags.DEFINE_list('only', [], 'Workloads to run; all where empty.')
 
 def main():
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch is to have its share of the memory.
-  from ahm_jax import rundir
   from ahm_jax.benchmark import growth, suite
   from ahm_jax.benchmark.timing import Figure
   from ahm_jax.errors import UserError
+  from ahm_jax.runs import directory
 
   unknown = [name for name in _ONLY.value if name not in suite.WORKLOADS]
   if unknown:
@@ -42,9 +42,9 @@ def main():
     raise UserError(f'--out={out} cannot be written: there is no folder {out.parent}')
   if out.is_dir():
     raise UserError(f'--out={out} is a folder; name a file to write')
-  rundir.check_writable(out.parent, 'out')
+  directory.check_writable(out.parent, 'out')
   results = suite.measure(_ONLY.value or list(suite.WORKLOADS), say=lambda line: print(line, flush=True))
-  rundir.write_json(out, results)
+  directory.write_json(out, results)
   if any(item['workload'] == 'growth' for item in results['figures']):
     page = growth.growth_page([Figure(**item) for item in results['figures']], results['device']['kind'])
     out.with_name(out.name + '.growth.html').write_text(page, encoding='utf-8')

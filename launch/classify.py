@@ -6,7 +6,7 @@ r"""Trains a VGG16 to tell the classes apart on what a segmentation run finds: i
 With --config.classify.input=image it sees whole images, and needs no segmentation run.
 """
 
-from ahm_jax import stages
+from ahm_jax.pipeline import stages
 from launch import app
 
 if __name__ == '__main__':

@@ -22,15 +22,15 @@ Segment Anything or MedSAM beside a segment run with binary masks (EXTRAS=sam la
 
 from absl import flags
 
-from ahm_jax import stages
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import comparator, prompts
+from ahm_jax.pipeline import stages
+from ahm_jax.sam import compare, prompts
 from launch import app
 
-_COMPARATOR = flags.DEFINE_enum('comparator', None, comparator.COMPARATORS, 'What to score beside the run.')
+_COMPARATOR = flags.DEFINE_enum('comparator', None, compare.COMPARATORS, 'What to score beside the run.')
 _CHECKPOINT = flags.DEFINE_string('sam_checkpoint', None, 'Its weights.')
 _PROMPT = flags.DEFINE_enum('sam_prompt', None, prompts.KINDS, 'What it is shown of a mask; box.')
-_PROMPT_FROM = flags.DEFINE_enum('sam_prompt_from', None, comparator.SOURCES, 'Whose mask; unet.')
+_PROMPT_FROM = flags.DEFINE_enum('sam_prompt_from', None, compare.SOURCES, 'Whose mask; unet.')
 _MARGIN = flags.DEFINE_integer('sam_margin', None, 'Pixels that a box is widened by; 0.', lower_bound=0)
 
 
@@ -38,8 +38,8 @@ def main(config, workdir):
   given = [flag for flag in (_CHECKPOINT, _PROMPT, _PROMPT_FROM, _MARGIN) if flag.value is not None]
   if _COMPARATOR.value:
     chosen = {flag.name.removeprefix('sam_'): flag.value for flag in given}
-    options = comparator.Options(**{'comparator': _COMPARATOR.value, 'checkpoint': ''} | chosen)
-    print(comparator.table(options, stages.compare(options, config, workdir)))
+    options = compare.Options(**{'comparator': _COMPARATOR.value, 'checkpoint': ''} | chosen)
+    print(compare.table(options, stages.compare(options, config, workdir)))
   elif given:
     raise UserError(f'--{given[0].name} is of use with --comparator=sam or --comparator=medsam only; add it, or leave this out')
   else:

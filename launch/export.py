@@ -37,8 +37,8 @@ _PLATFORMS = flags.DEFINE_list('platforms', ['cpu', 'cuda'], 'That stablehlo is 
 
 
 def main():
-  from ahm_jax.interop.export import export
-  from ahm_jax.rundir import check_writable
+  from ahm_jax.export.export import export
+  from ahm_jax.runs.directory import check_writable
 
   out = Path(_OUT.value).expanduser()
   if not out.exists():

@@ -71,9 +71,9 @@ _THREADS = flags.DEFINE_integer('threads', 0, 'Threads that read and write; 0: a
 
 def main():
   from ahm_jax.errors import UserError
-  from ahm_jax.predicting.diagnosis import load_classifier
-  from ahm_jax.predicting.model import load_segmenter
-  from ahm_jax.predicting.run import Options, predict
+  from ahm_jax.predict.diagnosis import load_classifier
+  from ahm_jax.predict.model import load_segmenter
+  from ahm_jax.predict.run import Options, predict
 
   for flag, fine, allowed in (
     (_THRESHOLD, _THRESHOLD.value is None or 0 < _THRESHOLD.value < 1, 'strictly between 0 and 1'),

@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from ahm_jax import plans, stages
+from ahm_jax.pipeline import setup, stages
 from launch import app
 
 ERRORS_FOUND = 3  # Exit code of --check.
@@ -26,7 +26,7 @@ def main(config, workdir):
     if stages.check_data(config, workdir):
       sys.exit(ERRORS_FOUND)
     return
-  data = plans.load_data(config, workdir)
+  data = setup.load_data(config, workdir)
   for name, split in data.splits.items():
     classes = ', '.join(f'{label} {int((split.labels == i).sum())}' for i, label in enumerate(data.class_names))
     print(f'{name}: {len(split)} images, {int(split.has_mask.sum())} with a mask; {classes or "no classes"}')

@@ -6,7 +6,7 @@
 launch.segment starts from WORKDIR when it is given as --config.init_from.
 """
 
-from ahm_jax import stages
+from ahm_jax.pipeline import stages
 from launch import app
 
 if __name__ == '__main__':

@@ -11,12 +11,14 @@ is, give its own command --config.profile.steps=a:b.
 
 from absl import flags
 
-from ahm_jax import plans, profiling, trace
-from ahm_jax.profiling import Profiler
+from ahm_jax.pipeline import setup
+from ahm_jax.runtime import profiler as profiling
+from ahm_jax.runtime import trace
+from ahm_jax.runtime.profiler import Profiler
 from ahm_jax.training.stepper import Stepper
 from launch import app
 
-_PLANS = {'pretrain': plans.pretrain, 'segment': plans.segment, 'classify': plans.classify}
+_PLANS = {'pretrain': setup.pretrain, 'segment': setup.segment, 'classify': setup.classify}
 _STAGE = flags.DEFINE_enum('stage', 'pretrain', list(_PLANS), 'Which training to profile.')
 STEPS = '5:15'  # Where the config names none.
 

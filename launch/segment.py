@@ -6,7 +6,7 @@
 The best checkpoint by the Dice of the validation split is kept; launch.evaluate scores it.
 """
 
-from ahm_jax import stages
+from ahm_jax.pipeline import stages
 from launch import app
 
 if __name__ == '__main__':

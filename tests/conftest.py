@@ -11,7 +11,7 @@ import pytest
 
 jax.config.update('jax_num_cpu_devices', 4)
 
-from ahm_jax import parallel  # noqa: E402
+from ahm_jax.runtime import parallel  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from ahm_jax.benchmark import trainings
 from ahm_jax.benchmark.timing import Figure, alternate, figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result, pretraining_config
-from ahm_jax.evaluation import charts, report
+from ahm_jax.report import charts, page
 from ahm_jax.training.stepper import Stepper
 
 AXES = ('batch', 'side', 'workers', 'rounds')
@@ -53,7 +53,7 @@ def growth_page(figures: list[Figure], device: str) -> str:
   """A page with a chart of time and one of memory over each of AXES."""
   note = f'AHM with the light trunk on {device}. What did not fit into memory has no point.'
   panels = [_chart(figures, axis, unit, title) for axis in AXES for unit, title in (('ms', 'Step, ms'), ('MiB', 'Memory, MiB'))]
-  return report.charts_page('Growth of a pre-training step', note, panels)
+  return page.charts_page('Growth of a pre-training step', note, panels)
 
 
 def _chart(figures: list[Figure], axis: str, unit: str, title: str) -> str:

@@ -14,8 +14,8 @@ from ahm_jax.benchmark.timing import alternate, figure, ratios
 from ahm_jax.benchmark.trainings import configured
 from ahm_jax.benchmark.workloads import Bench, Result
 from ahm_jax.models.layers import init_variables
-from ahm_jax.predicting.model import Segmenter
-from ahm_jax.predicting.run import Options, forward, predict
+from ahm_jax.predict.model import Segmenter
+from ahm_jax.predict.run import Options, forward, predict
 from ahm_jax.training import segment
 
 PHOTOGRAPH = (600, 450)  # Width and height of the JPEGs, those of most of ISIC 2018's classification images.

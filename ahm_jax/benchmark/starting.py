@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from ahm_jax import writer
 from ahm_jax.benchmark.timing import figure
 from ahm_jax.benchmark.workloads import Bench, Result
+from ahm_jax.runs import metrics_log
 
 CONFIG = 'configs/smoke.py'
 WARM_STARTS = 3
@@ -35,7 +35,7 @@ def _first_step(scratch: Path, name: str, cache: str) -> float:
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(scratch / cache)}
   started = time.perf_counter()
   with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-    metrics = workdir / writer.FILE
+    metrics = workdir / metrics_log.FILE
     while not (metrics.exists() and metrics.stat().st_size):
       if process.poll() is not None or time.perf_counter() - started > _LIMIT:
         process.kill()

@@ -9,8 +9,8 @@ import numpy as np
 
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
+from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Split
-from ahm_jax.data.source import Source, source
 from ahm_jax.training import classify, pretrain, segment
 from ahm_jax.training.stepper import FAR, Stepper
 

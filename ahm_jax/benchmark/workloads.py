@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax import parallel
 from ahm_jax.benchmark import trainings
 from ahm_jax.benchmark.timing import Figure, alternate, figure, ratios
 from ahm_jax.benchmark.trainings import Sizes, configured, random_split
 from ahm_jax.config import Config
 from ahm_jax.models.layers import init_variables
+from ahm_jax.runtime import parallel
 from ahm_jax.training import segment
 from ahm_jax.training.stepper import Stepper
 

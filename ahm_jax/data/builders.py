@@ -26,9 +26,10 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import files, isic2018, phantom
-from ahm_jax.data.files import Unfit, Unreadable
-from ahm_jax.data.folder import SPLITS, Item, list_folder
+from ahm_jax.data.readers import files
+from ahm_jax.data.readers.files import Unreadable, UnsupportedImage
+from ahm_jax.data.sets import isic2018, phantom
+from ahm_jax.data.sets.folder import SPLITS, Item, list_folder
 
 CHUNK = 64  # Images that are read before any of them is written; bounds the memory that preparation takes.
 VOLUME_CHUNK = 4  # The same, where some hold many slices.
@@ -87,7 +88,7 @@ def _read_item(item: Item, config: DataConfig) -> list[dict] | Exception:
       item.image, config.channels, window=config.window, at_least=(2 * size, 2 * size), axis=config.slice_axis
     )
     masks = [None] * len(slices) if item.mask is None else read_masks(item, [picture.size for _, picture in slices], config)
-  except (Unreadable, Unfit) as problem:
+  except (Unreadable, UnsupportedImage) as problem:
     return problem
   chosen = list(zip(slices, masks, strict=True))[:: config.every_slice]
   return [_record(item.name + suffix, item.group, picture, mask, config) for (suffix, picture), mask in chosen]
@@ -100,10 +101,10 @@ def read_masks(item: Item, sizes: list[tuple[int, int]], config: DataConfig) -> 
   masks = files.read_mask_slices(item.mask, config.mask_classes, axis=config.slice_axis)
   mask_name, image_name = files.shown(item.mask), files.shown(item.image)
   if len(masks) != len(sizes):
-    raise Unfit(f'{mask_name} holds {len(masks)} slices but {image_name} holds {len(sizes)}; make them the same shape')
+    raise UnsupportedImage(f'{mask_name} holds {len(masks)} slices but {image_name} holds {len(sizes)}; make them the same shape')
   for mask, (height, width) in zip(masks, sizes, strict=True):
     if mask.shape != (height, width):
-      raise Unfit(
+      raise UnsupportedImage(
         f'{mask_name} is {mask.shape[1]}x{mask.shape[0]} but {image_name} is {width}x{height} (width x height); '
         'make them the same size'
       )
@@ -210,7 +211,7 @@ class MaskedImageFolder(_Builder):
           self.problems.append(
             f'{found} is damaged or not an image; replace it, or drop such files by --config.data.skip_unreadable'
           )
-      elif isinstance(found, Unfit):
+      elif isinstance(found, UnsupportedImage):
         self.problems.append(str(found))
       else:
         for record in found:

@@ -14,13 +14,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import archives, builders, files, folder, isic2018, medical, phantom
+from ahm_jax.data import builders
+from ahm_jax.data.readers import archives, files, medical
+from ahm_jax.data.sets import folder, isic2018, phantom
 from ahm_jax.errors import UserError
 
 BUILDERS = {'folder': builders.MaskedImageFolder, 'isic2018': builders.Isic2018, 'phantom': builders.DermoscopyPhantom}
@@ -87,15 +89,6 @@ class Dataset:
   splits: dict[str, Split]  # 'train', 'validation' and 'test'; a split may be empty.
   notes: tuple[str, ...]  # Lines for the user: how many images serve pre-training only, which files were skipped.
   mask_classes: tuple[str, ...] = ()  # Names of the values 1, 2, ... of masks; empty: masks are binary.
-
-
-class Batch(NamedTuple):
-  """Training images as a task's step gets them; b per device."""
-
-  images: Any  # uint8 [b, S, S, C].
-  masks: Any  # uint8 [b, S, S].
-  labels: Any  # int32 [b].
-  positions: Any  # int32 [b], position in the global batch.
 
 
 # Preparing and reading.

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import files
 from ahm_jax.data.dataset import BUILDERS, Split
-from ahm_jax.data.files import Unfit, Unreadable
+from ahm_jax.data.readers import files
+from ahm_jax.data.readers.files import Unreadable, UnsupportedImage
 from ahm_jax.errors import UserError
 
 
@@ -46,7 +46,7 @@ def _read(config: DataConfig, name: str, wanted: set[str]) -> Iterator[tuple[str
       if item.name not in wanted and config.skip_unreadable:  # It was passed over in preparation too.
         continue
       raise UserError(f'{Path(config.root)}: {problem} can no longer be read; replace it') from problem
-    except Unfit as problem:
+    except UnsupportedImage as problem:
       raise UserError(f'{Path(config.root)}: {problem}') from problem
     for suffix, picture in slices[:: config.every_slice]:
       if item.name + suffix in wanted:

@@ -10,10 +10,10 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import spearman_within_images
-from ahm_jax.inference import in_batches
 from ahm_jax.masking.patches import patch_losses, patch_mean
 from ahm_jax.masking.rollout import hide
 from ahm_jax.masking.strategy import Strategy, fully_eased
+from ahm_jax.runtime.batching import in_batches
 
 _DRAWS = 8  # Masks drawn per image; a patch is in none of them with chance (1 - mask_ratio)^8, and is then left out.
 

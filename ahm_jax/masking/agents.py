@@ -9,7 +9,7 @@ import optax
 from jax import lax
 
 from ahm_jax.config import MaskingConfig
-from ahm_jax.masking import a3c
+from ahm_jax.masking import actor_critic
 from ahm_jax.masking.patches import bound_logits, budget_shift, patch_losses
 from ahm_jax.masking.rollout import Proposal, Rollout
 from ahm_jax.masking.strategy import (
@@ -128,19 +128,19 @@ def policy_logits(raw: jax.Array, progress: jax.Array, masking: MaskingConfig) -
   """From the policy head's map to the logits of the actions: bounded, eased in, within the budget; all [b, g, g].
 
   p = (1 - s) r + s sigmoid(e z / temperature + shift), with r the expected share of actions 1, z the bounded logits, the shift
-  that makes the mean of p equal r where `budget` says, and of e and s the one that `ease` names growing over the training.
+  that makes the mean of p equal r where `budget` says, and of e and s the one that `warmup_by` names growing over the training.
   """
-  ease = easing(progress, masking) if masking.ease == 'logits' else 1.0
+  warmup_by = easing(progress, masking) if masking.warmup_by == 'logits' else 1.0
   ratio = action_ratio(masking)
   if masking.budget == 'none':
     bounded = masking.logit_bound * jnp.tanh(raw / masking.logit_bound)
-    logits = ease * bounded / masking.temperature + jnp.log(ratio / (1 - ratio))
+    logits = warmup_by * bounded / masking.temperature + jnp.log(ratio / (1 - ratio))
   else:
-    logits = ease * bound_logits(raw, masking.logit_bound) / masking.temperature
+    logits = warmup_by * bound_logits(raw, masking.logit_bound) / masking.temperature
     logits = logits + budget_shift(logits, ratio, masking.tile if masking.budget == 'tile' else None)
-  if masking.ease == 'logits' and masking.hard_share is None:
+  if masking.warmup_by == 'logits' and masking.hard_share is None:
     return logits
-  share = growing_share(progress, masking, 1.0) if masking.ease == 'share' else masking.hard_share
+  share = growing_share(progress, masking, 1.0) if masking.warmup_by == 'share' else masking.hard_share
   return _mixed(logits, share, ratio)
 
 
@@ -169,9 +169,9 @@ def _agent_strategy(context: Context, learns: bool, critic: bool) -> Strategy:
     last_value = jnp.zeros_like(values[0])
     if critic and masking.bootstrap:
       (_, last_value), _ = forward(params, batch_stats, rollout.last_observation)
-    returns = a3c.discounted_returns(rewards, lax.stop_gradient(last_value), masking.gamma)
+    returns = actor_critic.discounted_returns(rewards, lax.stop_gradient(last_value), masking.gamma)
     logits = policy_logits(raw, progress, masking)
-    return a3c.losses(logits, values, rollout.actions, returns), new_stats
+    return actor_critic.losses(logits, values, rollout.actions, returns), new_stats
 
   def learn(state, rollouts, variables, progress):
     rewards = _rewards(rollouts, state, variables, context)
@@ -202,7 +202,7 @@ def _rewards(rollouts: Rollout, state: AgentState | TaughtState, variables: Any,
     losses, reference = (_losses_of(unet, rollouts, context) for unet in (variables, state.teacher.value))
 
   def paid(losses, hidden, reference):
-    return a3c.rewards(losses, hidden, masking.reward, reference)
+    return actor_critic.rewards(losses, hidden, masking.reward, reference)
 
   of_a_round = jax.vmap(paid) if masking.reward_within == 'image' else paid
   rewards = jax.vmap(jax.vmap(of_a_round))(losses, rollouts.hidden, reference)

@@ -83,10 +83,10 @@ def draw(key: jax.Array, logits: jax.Array, masking: MaskingConfig) -> Proposal:
 
 
 def easing(progress: jax.Array, masking: MaskingConfig) -> jax.Array:
-  """How far masks are the strategy's own: from 0 to 1 over `ease_in` of the steps, back to 0 over the last `ease_out`."""
+  """How far masks are the strategy's own: from 0 to 1 over `warmup` of the steps, back to 0 over the last `ease_out`."""
   factor = jnp.ones(())
-  if masking.ease_in > 0:
-    factor = jnp.clip(progress / masking.ease_in, 0, 1)
+  if masking.warmup > 0:
+    factor = jnp.clip(progress / masking.warmup, 0, 1)
   if masking.ease_out > 0:
     factor = jnp.minimum(factor, jnp.clip((1 - progress) / masking.ease_out, 0, 1))
   return factor

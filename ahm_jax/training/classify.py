@@ -12,15 +12,15 @@ from PIL import Image
 
 from ahm_jax.config import AugmentConfig, ClassifyConfig, Config, ModelConfig, recipe
 from ahm_jax.data.augment import augment_batch, normalise
-from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import classification_scores
-from ahm_jax.inference import in_batches
 from ahm_jax.models.layers import init_variables
 from ahm_jax.models.vgg16 import VGG16
-from ahm_jax.parallel import DEVICES
+from ahm_jax.runtime.batching import in_batches
+from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.runtime.trees import replaced
+from ahm_jax.task import Batch, Task, TrainState
 from ahm_jax.training.optimizers import optimizer
-from ahm_jax.training.state import Task, TrainState
-from ahm_jax.trees import replaced
 
 
 def network(model: ModelConfig, classes: int) -> VGG16:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ahm_jax.parallel import DEVICES, Step
-from ahm_jax.training.state import TrainState
-from ahm_jax.writer import SKIPPED
+from ahm_jax.runs.metrics_log import SKIPPED
+from ahm_jax.runtime.parallel import DEVICES, Step
+from ahm_jax.task import TrainState
 
 
 @functools.cache

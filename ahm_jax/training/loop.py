@@ -8,21 +8,22 @@ from pathlib import Path
 
 import jax
 
-from ahm_jax import interruption, operations, parallel, processes, snapshots, trace
-from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import RecipeConfig, SafetyConfig
-from ahm_jax.data.source import Source
+from ahm_jax.data.batches import Source
 from ahm_jax.errors import UserError
-from ahm_jax.interruption import Stopped
-from ahm_jax.parallel import WISH
-from ahm_jax.profiling import Profiler
+from ahm_jax.runs import snapshots
+from ahm_jax.runs.checkpoints import Checkpoints, Progress
+from ahm_jax.runs.metrics_log import SKIPPED, Silent, Writer
+from ahm_jax.runtime import flops, parallel, processes, signals, trace
+from ahm_jax.runtime.parallel import REQUEST
+from ahm_jax.runtime.profiler import Profiler
+from ahm_jax.runtime.signals import Stopped
+from ahm_jax.task import Task, TrainState
 from ahm_jax.training.guard import guarded
-from ahm_jax.training.state import Task, TrainState
-from ahm_jax.writer import SKIPPED, Silent, Writer
 
 VALIDATIONS = 10  # In a run whose recipe does not say how often.
 IMAGES_NAMED = 12  # At most so many, where a step is not taken.
-NOTHING, SAVE, STOP = range(3)  # What a process may wish; where they differ, the most is done.
+NOTHING, SAVE, STOP = range(3)  # What a process may request; where they differ, the most is done.
 
 
 def fit(
@@ -60,7 +61,7 @@ def fit(
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   init_key, step_key = jax.random.split(jax.random.key(seed))
-  with interruption.at_next_step() as user, Checkpoints(workdir) as checkpoints:
+  with signals.at_next_step() as user, Checkpoints(workdir) as checkpoints:
     checkpoints.drop_damaged(best_too=task.keep_best)
     progress = checkpoints.progress()
     fresh = not progress.step
@@ -94,7 +95,7 @@ class _Training:
   checkpoints: Checkpoints
   writer: Writer | Silent
   profiler: Profiler
-  user: interruption.Wish
+  user: signals.StopRequest
   skipped: int = 0  # Steps in a row that were not taken.
   saved: float = field(default_factory=time.monotonic)
 
@@ -112,19 +113,19 @@ class _Training:
     advance = parallel.over_all(guarded(self.task.step), self.source.devices)
     in_flight = None
     for step, inputs in enumerate(self.source.inputs(progress.step, self.total_steps), progress.step + 1):
-      arguments = (self.source.resident, inputs, self.key, self._wish())
+      arguments = (self.source.resident, inputs, self.key, self._request())
       self.profiler.before(step - 1, state)
       state, metrics = advance(state, *arguments)
       if capture := self.profiler.after(step - 1, state):
-        program = advance.lower(state, *arguments), operations.count(advance, state, *arguments)
+        program = advance.lower(state, *arguments), flops.count(advance, state, *arguments)
         print(trace.table(trace.summarise(capture, *program, self.source.batch_size)), flush=True)
-      wish = self._record(*in_flight) if in_flight else NOTHING
+      request = self._record(*in_flight) if in_flight else NOTHING
       in_flight = step, metrics
-      if wish == NOTHING and not self._validates(step):
+      if request == NOTHING and not self._validates(step):
         continue
-      wish = max(wish, self._record(*in_flight))
+      request = max(request, self._record(*in_flight))
       in_flight = None
-      progress = self._validate_and_save(state, progress.at(step), wish)
+      progress = self._validate_and_save(state, progress.at(step), request)
       if _over(progress, self.recipe, self.total_steps):
         return
 
@@ -132,15 +133,15 @@ class _Training:
     eval_every = self.recipe.eval_every or math.ceil(self.total_steps / VALIDATIONS)
     return step > 0 and (step % eval_every == 0 or step == self.total_steps)
 
-  def _wish(self) -> jax.Array:
+  def _request(self) -> jax.Array:
     due = 0 < self.safety.save_minutes * 60 <= time.monotonic() - self.saved
-    wish = STOP if self.user.stop else SAVE if due and processes.is_first() else NOTHING
-    return parallel.wishes(wish, self.source.devices)
+    request = STOP if self.user.stop else SAVE if due and processes.is_first() else NOTHING
+    return parallel.requests(request, self.source.devices)
 
   def _record(self, step: int, metrics: dict[str, jax.Array]) -> int:
-    """Takes down the metrics of a step; returns the wish of all processes."""
+    """Takes down the metrics of a step; returns the request of all processes."""
     values = parallel.fetch(metrics)
-    wish = int(values.pop(WISH))
+    request = int(values.pop(REQUEST))
     self.skipped = self.skipped + 1 if values[SKIPPED] else 0
     if self.skipped:
       self._say_skipped(step)
@@ -148,7 +149,7 @@ class _Training:
     if step % self.recipe.log_every == 0 and not self._validates(step):
       self.writer.line(step)
       self.checkpoints.check()
-    return wish
+    return request
 
   def _say_skipped(self, step: int) -> None:
     names = self.source.names(step - 1)
@@ -161,14 +162,14 @@ class _Training:
         f'of the last are {images}; lower the learning rate (config.train.learning_rate) in a new --workdir'
       )
 
-  def _validate_and_save(self, state: TrainState, progress: Progress, wish: int) -> Progress:
-    """Validates where that is due and nobody wishes to stop, and saves.
+  def _validate_and_save(self, state: TrainState, progress: Progress, request: int) -> Progress:
+    """Validates where that is due and nobody requests a stop, and saves.
 
     Raises:
-      Stopped: somebody wished to stop, or did so while it was validated.
+      Stopped: somebody requested a stop, or did so while it was validated.
     """
     due = self._validates(progress.step)
-    scores = self._scores(state, progress.step) if due and wish < STOP else None
+    scores = self._scores(state, progress.step) if due and request < STOP else None
     if scores:
       progress = progress.after(progress.step, scores['score'])
       self.writer.line(progress.step, scores)
@@ -176,7 +177,7 @@ class _Training:
     self.writer.sync()
     self.checkpoints.save(parallel.of_all(state, self.source.devices), progress)
     self.saved = time.monotonic()
-    if wish == STOP or (due and not scores):
+    if request == STOP or (due and not scores):
       raise Stopped
     return progress
 

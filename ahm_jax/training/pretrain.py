@@ -9,21 +9,27 @@ import optax
 from jax import lax
 
 from ahm_jax.config import AugmentConfig, Config, MaskingConfig, ModelConfig, recipe
-from ahm_jax.data.augment import augment_batch, denormalise, geometry_only, normalise, recolour_batch
-from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.data.augment import (
+  augment_batch,
+  denormalise,
+  geometry_only,
+  normalise,
+  recolour_batch,
+)
+from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
-from ahm_jax.masking import a3c, strategies
+from ahm_jax.masking import actor_critic, registry
 from ahm_jax.masking.rollout import rollout
 from ahm_jax.masking.strategy import WORKERS, Context, Strategy
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.agent import Agent
 from ahm_jax.models.layers import init_variables
 from ahm_jax.models.unet import UNet
-from ahm_jax.parallel import DEVICES
+from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.runtime.trees import replaced
+from ahm_jax.task import Batch, Task, TrainState
 from ahm_jax.training.optimizers import optimizer
-from ahm_jax.training.state import Task, TrainState
-from ahm_jax.trees import replaced
 
 VALIDATION_IMAGES = 32  # At most so many held-out images are repaired at each validation.
 POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its own.
@@ -48,7 +54,7 @@ def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Netwo
     reconstruct=functools.partial(unet.apply, train=False),
     mean_over_devices=lambda tree: lax.pmean(tree, DEVICES),
   )
-  return Networks(unet, strategies.build(context))
+  return Networks(unet, registry.build(context))
 
 
 def check_workers(workers: int, batch_size: int, devices: int) -> None:
@@ -178,7 +184,7 @@ def make_step(
           rounds=masking.rounds,
           distort=distort,
         )
-        return a3c.reconstruction_loss(done.losses, done.hidden), done, batch_stats
+        return actor_critic.reconstruction_loss(done.losses, done.hidden), done, batch_stats
 
       losses, rollouts, batch_stats = jax.vmap(work, out_axes=(0, 0, None), axis_name=WORKERS)(images, positions, workers_keys)
       return losses.mean(), (lax.stop_gradient(rollouts), batch_stats)

@@ -15,16 +15,16 @@ from jax import lax
 
 from ahm_jax.config import AugmentConfig, Config, ModelConfig, recipe
 from ahm_jax.data.augment import augment_batch, normalise
-from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
-from ahm_jax.inference import in_batches
 from ahm_jax.models.layers import init_variables
 from ahm_jax.models.unet import UNet
-from ahm_jax.parallel import DEVICES
-from ahm_jax.training.mask_classes import augment_classes, class_dice, class_losses
+from ahm_jax.runtime.batching import in_batches
+from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.runtime.trees import replaced
+from ahm_jax.task import Batch, Task, TrainState
+from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
 from ahm_jax.training.optimizers import optimizer
-from ahm_jax.training.state import Task, TrainState
-from ahm_jax.trees import replaced
 
 HEAD = 'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
 

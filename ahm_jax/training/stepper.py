@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 
-from ahm_jax import operations, parallel
-from ahm_jax.data.source import Source
+from ahm_jax.data.batches import Source
+from ahm_jax.runtime import flops, parallel
+from ahm_jax.task import Task
 from ahm_jax.training.guard import guarded
-from ahm_jax.training.state import Task
 
 FAR = 10**9  # More steps than anyone measures.
 
@@ -28,7 +28,7 @@ class Stepper:
     init_key, step_key = jax.random.split(jax.random.key(seed))
     self._source = source
     self._advance = parallel.over_all(guarded(task.step), source.devices)
-    self._wish = parallel.wishes(0, source.devices)
+    self._request = parallel.requests(0, source.devices)
     self._key = parallel.replicate(step_key, source.devices)
     self._inputs = iter(source.inputs(0, FAR))
     self.state = parallel.replicate(task.init(init_key), source.devices)
@@ -39,7 +39,7 @@ class Stepper:
 
   def step(self, inputs: Any) -> None:
     """Dispatches a step; returns before it is done."""
-    self.state, _ = self._advance(self.state, self._source.resident, inputs, self._key, self._wish)
+    self.state, _ = self._advance(self.state, self._source.resident, inputs, self._key, self._request)
 
   def __call__(self) -> None:
     """One step, done."""
@@ -52,7 +52,7 @@ class Stepper:
 
   def operations(self) -> int:
     """Of a step on one device, see `operations.count`."""
-    return operations.count(self._advance, *self._arguments())
+    return flops.count(self._advance, *self._arguments())
 
   def _arguments(self) -> tuple:
-    return self.state, self._source.resident, self.next_inputs(), self._key, self._wish
+    return self.state, self._source.resident, self.next_inputs(), self._key, self._request

@@ -5,11 +5,11 @@ import math
 import jax
 import pytest
 
-from ahm_jax import parallel
 from ahm_jax.benchmark import growth, predicting, suite, workloads
 from ahm_jax.benchmark.timing import Figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result
+from ahm_jax.runtime import parallel
 
 TINY = Sizes(
   unet_width=2,

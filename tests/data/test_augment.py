@@ -9,7 +9,14 @@ import scipy.ndimage
 
 from ahm_jax.config import AugmentConfig
 from ahm_jax.data import augment as module
-from ahm_jax.data.augment import augment, augment_batch, denormalise, geometry_only, normalise, recolour_batch
+from ahm_jax.data.augment import (
+  augment,
+  augment_batch,
+  denormalise,
+  geometry_only,
+  normalise,
+  recolour_batch,
+)
 
 NOTHING = {'flip': False, 'scale': 0.0, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.0}
 

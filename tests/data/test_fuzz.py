@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import builders, files, folder, medical
-from ahm_jax.data.files import Unfit, Unreadable
+from ahm_jax.data import builders
+from ahm_jax.data.readers import files, medical
+from ahm_jax.data.readers.files import Unreadable, UnsupportedImage
+from ahm_jax.data.sets import folder
 from ahm_jax.errors import UserError
 
 QUICK = 60  # Inputs for each kind of file in the normal run.
@@ -236,7 +238,7 @@ def check_readers(path):
   ):
     try:
       found = read()
-    except (Unreadable, Unfit) as error:
+    except (Unreadable, UnsupportedImage) as error:
       assert path.name in str(error) and str(error).isprintable() and len(str(error)) < 500
     else:
       check(found)
@@ -263,7 +265,7 @@ def check_item(path, config):
   if isinstance(found, list):
     assert all(record['image'].shape == (16, 16, 3) and record['mask'].shape == (16, 16) for record in found)
   else:
-    assert isinstance(found, Unreadable | Unfit)
+    assert isinstance(found, Unreadable | UnsupportedImage)
 
 
 def fuzz_files(suffix, count, tmp_path, derandomize):

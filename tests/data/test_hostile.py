@@ -186,7 +186,7 @@ def test_nothing_is_unpickled():
 
 
 def test_a_pickled_array_is_refused(tmp_path):
-  from ahm_jax import snapshots
+  from ahm_jax.runs import snapshots
 
   folder = tmp_path / 'snapshots'
   folder.mkdir()

@@ -9,7 +9,7 @@ import pytest
 from ahm_jax.config import MaskingConfig
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.agent import border_lift, learning_metrics
-from ahm_jax.masking import strategies
+from ahm_jax.masking import registry
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import Proposal
 from ahm_jax.masking.strategy import Context, Strategy
@@ -83,7 +83,7 @@ def test_a_policy_that_seeks_what_is_easy(split):
 
 def test_uniform_masks_rank_nothing(split):
   context = Context(MASKING, None, None, None)
-  result = measure(strategies.build(context), split)
+  result = measure(registry.build(context), split)
   assert result['difficulty_rank_correlation'] == 0
   assert result['hardness_ratio'] == pytest.approx(1, abs=0.05)
   assert result['border_lift'] == pytest.approx(1)

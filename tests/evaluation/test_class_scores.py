@@ -9,7 +9,7 @@ from ahm_jax.data.builders import encode_mask
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation import compare, metrics
 from ahm_jax.evaluation.agent import border_lift
-from ahm_jax.evaluation.evaluate import at_own_size, predicted_mask, segmentation_rows
+from ahm_jax.evaluation.masks import at_own_size, predicted_mask, segmentation_rows
 
 NAMES = ('disc', 'cup')
 
@@ -121,15 +121,15 @@ def test_rows_at_the_images_own_resolution():
 def make_grid():
   rng = np.random.default_rng(0)
   cells, per_image, by_class = [], {}, {name: {} for name in NAMES}
-  for init in ('scratch', 'ahm'):
+  for method in ('scratch', 'ahm'):
     for seed in (0, 1, 2):
-      key = (init, 20, seed)
+      key = (method, 20, seed)
       for name, level in zip(NAMES, (0.9, 0.5), strict=True):
         by_class[name][key] = {str(i): float(level + 0.05 * rng.standard_normal()) for i in range(30)}
       by_class['cup'][key]['3'] = math.nan
       dice = {i: float(np.nanmean([by_class[name][key][i] for name in NAMES])) for i in map(str, range(30))}
       per_image[key] = dice
-      cells.append({'init': init, 'labels': 20, 'seed': seed, 'dice': float(np.mean(list(dice.values())))})
+      cells.append({'method': method, 'labels': 20, 'seed': seed, 'dice': float(np.mean(list(dice.values())))})
   return cells, per_image, by_class
 
 
@@ -139,7 +139,7 @@ def test_the_summary_of_a_grid_has_each_class_with_its_interval():
   for row in summary:
     for name in NAMES:
       alone = compare.summarise_grid(cells, by_class[name], 200)
-      own = next(item for item in alone if item['init'] == row['init'])
+      own = next(item for item in alone if item['method'] == row['method'])
       assert row['dice_by_class'][name] == own['dice'] and row['dice_by_class_ci95'][name] == own['dice_ci95']
       assert row['dice_by_class'][name] == pytest.approx({'disc': 0.9, 'cup': 0.5}[name], abs=0.02)
   assert compare.mask_classes(summary) == list(NAMES)
@@ -153,7 +153,7 @@ def test_the_table_has_a_block_of_classes():
   summary = compare.summarise_grid(cells, per_image, 200, by_class=by_class)
   lines = compare.table(summary).splitlines()
   header = next(line for line in lines if 'Dice disc' in line)
-  assert header.split() == ['labels', 'init', 'Dice', 'disc', 'Dice', 'cup']
+  assert header.split() == ['labels', 'method', 'Dice', 'disc', 'Dice', 'cup']
   assert any(f'{summary[1]["dice_by_class"]["cup"]:.3f} [' in line for line in lines[lines.index(header) :])
   assert 'disc' not in compare.table(compare.summarise_grid(cells, per_image, 200))
 

@@ -9,17 +9,17 @@ from ahm_jax.evaluation import compare
 
 
 def grid(dice, **scores):
-  """Cells and per-image Dice from {(init, labels): float [seeds, images]}; `scores`: a number for each cell."""
+  """Cells and per-image Dice from {(method, labels): float [seeds, images]}; `scores`: a number for each cell."""
   cells, per_image = [], {}
-  for (init, labels), values in dice.items():
+  for (method, labels), values in dice.items():
     for seed, row in enumerate(np.atleast_2d(values)):
-      cells.append({'init': init, 'labels': labels, 'seed': seed, **{k: v[init, labels][seed] for k, v in scores.items()}})
-      per_image[init, labels, seed] = {f'image{i}': float(value) for i, value in enumerate(row)}
+      cells.append({'method': method, 'labels': labels, 'seed': seed, **{k: v[method, labels][seed] for k, v in scores.items()}})
+      per_image[method, labels, seed] = {f'image{i}': float(value) for i, value in enumerate(row)}
   return cells, per_image
 
 
 def by_key(summary):
-  return {(row['init'], row['labels']): row for row in summary}
+  return {(row['method'], row['labels']): row for row in summary}
 
 
 def test_means_and_differences_by_hand():
@@ -57,7 +57,7 @@ def test_means_over_numbers_of_labels_by_hand():
   assert counts == (20, 50)
   rows = compare.summarise_grid(compare.averaged_cells(cells, counts), compare.averaged(per_image, counts), samples=200)
   ahm, scratch = rows
-  assert [(row['init'], row['labels'], row['seeds']) for row in rows] == [('ahm', counts, 2), ('scratch', counts, 2)]
+  assert [(row['method'], row['labels'], row['seeds']) for row in rows] == [('ahm', counts, 2), ('scratch', counts, 2)]
   assert ahm['dice'] == pytest.approx(((0.85 + 0.7 + 0.55) / 3 + (0.75 + 0.65) / 2) / 2)
   assert scratch['dice'] == pytest.approx(((0.6 + 0.55 + 0.5) / 3 + (0.6 + 0.55 + 0.45) / 3) / 2)
   assert ahm['vs_scratch'] == pytest.approx(((0.25 + 0.15 + 0.05) / 3 + (0.15 + 0.2) / 2) / 2)
@@ -80,8 +80,8 @@ def test_means_are_over_numbers_of_labels_that_all_have():
 
 def test_order_is_labels_with_all_last_then_inits_as_given():
   values = np.linspace(0, 1, 6).reshape(2, 3)
-  dice = {(init, labels): values for init in ('scratch', 'ahm') for labels in (0, 50, 20)}
-  order = [(row['labels'], row['init']) for row in compare.summarise_grid(*grid(dice), samples=100)]
+  dice = {(method, labels): values for method in ('scratch', 'ahm') for labels in (0, 50, 20)}
+  order = [(row['labels'], row['method']) for row in compare.summarise_grid(*grid(dice), samples=100)]
   assert order == [(20, 'scratch'), (20, 'ahm'), (50, 'scratch'), (50, 'ahm'), (0, 'scratch'), (0, 'ahm')]
 
 
@@ -239,12 +239,12 @@ def test_intervals_cover_the_truth(seed_spread, seeds):
   rng = np.random.default_rng(7)
   covered_effect, covered_null, covered_mean = [], [], []
   for k in range(400):
-    easy = 0.15 * rng.standard_normal(100)  # How easy an image is, for either init.
+    easy = 0.15 * rng.standard_normal(100)  # How easy an image is, for either method.
     sides = {}
-    for init, level in (('scratch', 0.5), ('uniform', 0.55), ('ahm', 0.55)):
+    for method, level in (('scratch', 0.5), ('uniform', 0.55), ('ahm', 0.55)):
       run = seed_spread / math.sqrt(2) * rng.standard_normal((seeds, 1))
       own_images = 0.05 * rng.standard_normal(100)
-      sides[init, 20] = level + easy + run + own_images + 0.07 * rng.standard_normal((seeds, 100))
+      sides[method, 20] = level + easy + run + own_images + 0.07 * rng.standard_normal((seeds, 100))
     row = by_key(compare.summarise_grid(*grid(sides), samples=200, seed=k))['ahm', 20]
     covered_effect.append(row['vs_scratch_ci95'][0] <= 0.05 <= row['vs_scratch_ci95'][1])
     covered_null.append(row['vs_uniform_ci95'][0] <= 0 <= row['vs_uniform_ci95'][1])
@@ -255,7 +255,7 @@ def test_intervals_cover_the_truth(seed_spread, seeds):
 
 def test_rivals_are_compared_with_ahm_and_without_them_nothing_is():
   values = np.array([[0.5, 0.6], [0.7, 0.6]])
-  three = {(init, 20): values for init in ('scratch', 'uniform')} | {('ahm', 20): values + 0.1}
+  three = {(method, 20): values for method in ('scratch', 'uniform')} | {('ahm', 20): values + 0.1}
   assert compare.baselines(compare.summarise_grid(*grid(three), samples=100)) == ['scratch', 'uniform']
   summary = compare.summarise_grid(*grid(three | {('hpm', 20): values + 0.04}), samples=100)
   assert compare.baselines(summary) == ['scratch', 'uniform', 'ahm']

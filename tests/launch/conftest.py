@@ -30,7 +30,7 @@ def get_config():
 # Runs launch scripts, each in a fork of its own, so that Python starts and imports once for many commands.
 FORKS = """
 import json, os, runpy, signal, sys, tempfile
-import ahm_jax.grid, launch.app
+import ahm_jax.pipeline.grid, launch.app
 for line in sys.stdin:
   stage, *flags = json.loads(line)
   with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:

@@ -73,8 +73,8 @@ REFUSED = [
   ((*PRETRAIN, '--config.train.steps=0'), 'steps is 0; it must be at least 1'),
   ((*PRETRAIN, '--config.train.steps=3', '--config.train.epochs=1'), 'config.train.steps and config.train.epochs are both set'),
   (
-    ('reproduce', '--config=configs/phantom.py', '--config.grid.inits=("scratch","imagenet")'),
-    "config.grid.inits is 'imagenet'",
+    ('reproduce', '--config=configs/phantom.py', '--config.grid.methods=("scratch","imagenet")'),
+    "config.grid.methods is 'imagenet'",
   ),
   ((*PRETRAIN, '--processes=2'), '--processes and --process need --coordinator=HOST:PORT'),
   ((*PRETRAIN, '--coordinator=node1', '--processes=2', '--process=0'), '--coordinator=node1 is no address; give HOST:PORT'),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahm_jax.evaluation import check_page
+from ahm_jax.report import data_page
 
 CHECK = ('prepare_data', '--config=configs/folder.py:cpu', '--check')
 
@@ -180,7 +180,7 @@ def test_a_process_of_its_own_ends_with_the_code(commands, sound, tmp_path):
 def test_thumbnails_show_the_outline():
   mask = np.zeros((200, 100), np.uint8)
   mask[50:150, 25:75] = 1
-  picture = np.asarray(Image.open(io.BytesIO(check_page.thumbnail(np.full((200, 100, 1), 90, np.uint8), mask))))
+  picture = np.asarray(Image.open(io.BytesIO(data_page.thumbnail(np.full((200, 100, 1), 90, np.uint8), mask))))
   assert picture.shape == (112, 56, 3)
   assert np.abs(picture[56, 28].astype(int) - 90).max() < 12 and np.abs(picture[4, 4].astype(int) - 90).max() < 6
   assert picture[56, 14, 2] > picture[56, 14, 0] + 60  # Cyan, blurred by JPEG.

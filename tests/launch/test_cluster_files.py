@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from ahm_jax.interruption import TRY_AGAIN
+from ahm_jax.runtime.signals import TRY_AGAIN
 
 from .conftest import ROOT
 

@@ -17,14 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahm_jax import parallel, plans, stages, trees
 from ahm_jax.config import from_config_dict
-from ahm_jax.data import phantom
-from ahm_jax.data.files import squashed
-from ahm_jax.evaluation.evaluate import at_own_size
-from ahm_jax.interop import files, onnx_model, resizing
-from ahm_jax.interop.source import load
+from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.sets import phantom
+from ahm_jax.evaluation.masks import at_own_size
+from ahm_jax.export import onnx_model, resizing
+from ahm_jax.pipeline import setup, stages
+from ahm_jax.runs.source import load
+from ahm_jax.runtime import parallel, trees
 from ahm_jax.training.loop import fit
+from ahm_jax.weights import files
 
 SIZES = ((61, 90), (140, 50), (61, 90), (32, 32))  # Height and width; two images of one size make a batch.
 NO_OUTPUT = 'holds a pretrain run; give the --workdir of a segment or classify run'
@@ -324,21 +326,21 @@ def equal(one, other):
 @pytest.mark.parametrize('kind', ['npz', 'safetensors'])
 def test_weights_come_back_by_init_from_and_vgg_weights(exports, runs, config, tmp_path, kind):
   weights = exports('segment', kind) / f'weights.{kind}'
-  plan = plans.segment(dataclasses.replace(config, init_from=str(weights)), tmp_path / 'run')
+  plan = setup.segment(dataclasses.replace(config, init_from=str(weights)), tmp_path / 'run')
   state, trained = first_state(plan), load(runs / 'segment')
   assert equal(state.params, trained.variables['params']) and equal(state.batch_stats, trained.variables['batch_stats'])
   assert plan.imported['at_random'] == {} and len(plan.imported['taken']) == 100
 
   weights = exports('classify', kind) / f'weights.{kind}'
   model = dataclasses.replace(config.model, vgg_weights=str(weights))
-  plan = plans.classify(dataclasses.replace(config, model=model), tmp_path / 'run')
+  plan = setup.classify(dataclasses.replace(config, model=model), tmp_path / 'run')
   assert equal(first_state(plan).params, load(runs / 'classify').variables['params'])
   assert plan.imported['at_random'] == {} and len(plan.imported['taken']) == 32
 
 
 def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, config, tmp_path):
   weights, trained = exports(NORMED, 'npz') / 'weights.npz', load(runs / NORMED).variables
-  plan = plans.classify(normed(config, vgg_weights=str(weights)), tmp_path / 'run')
+  plan = setup.classify(normed(config, vgg_weights=str(weights)), tmp_path / 'run')
   state = first_state(plan)
   assert equal(state.params, trained['params']) and equal(state.batch_stats, trained['batch_stats'])
   assert plan.imported['at_random'] == {} and plan.imported['unused'] == [] and len(plan.imported['taken']) == 5 * 13 + 6
@@ -351,9 +353,9 @@ def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, tm
   weights = exports('classify', 'npz') / 'weights.npz'
   model = dataclasses.replace(config.model, agent_trunk='vgg16', vgg_weights=str(weights))
   config = dataclasses.replace(config, model=model)
-  plans.pretrain(config, tmp_path / 'run')
+  setup.pretrain(config, tmp_path / 'run')
   assert 'config.model.vgg_weights is not used: uniform masks without a VGG16' in capsys.readouterr().out
-  plan = plans.pretrain(
+  plan = setup.pretrain(
     dataclasses.replace(config, masking=dataclasses.replace(config.masking, strategy='ahm')), tmp_path / 'run'
   )
   trunk = first_state(plan, lambda state: state.extra.params['trunk'])
@@ -364,7 +366,7 @@ def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, tm
 def test_a_pretrained_unet_is_started_from_as_from_its_run(exports, runs, config, tmp_path):
   states = []
   for origin in (runs / 'pretrain', exports('pretrain', 'orbax')):
-    plan = plans.segment(dataclasses.replace(config, init_from=str(origin)), tmp_path / 'run')
+    plan = setup.segment(dataclasses.replace(config, init_from=str(origin)), tmp_path / 'run')
     states.append(first_state(plan, lambda state: state.params))
   assert equal(states[0], states[1])
   assert equal(states[0]['encoder5'], load(runs / 'pretrain').variables['params']['encoder5'])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 KEYS = {'dataset', 'split', 'config', 'images', 'groups', 'cells', 'pretrainings', 'summary', 'over_labels', 'agent'}
-CELL = {'init', 'labels', 'seed', 'dice', 'iou', 'hd95', 'accuracy', 'balanced_accuracy', 'auc'}
-ROW = {'init', 'labels', 'dice', 'dice_ci95', 'vs_scratch', 'vs_scratch_ci95', 'vs_uniform', 'vs_uniform_ci95'}
+CELL = {'method', 'labels', 'seed', 'dice', 'iou', 'hd95', 'accuracy', 'balanced_accuracy', 'auc'}
+ROW = {'method', 'labels', 'dice', 'dice_ci95', 'vs_scratch', 'vs_scratch_ci95', 'vs_uniform', 'vs_uniform_ci95'}
 AGENT = {'difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio'}
 
 
@@ -32,22 +32,22 @@ def test_results_have_the_documented_form(grid):
   assert set(results) == KEYS and results['over_labels'] == []
   assert (results['dataset'], results['split']) == ('lesions', 'test')
   assert results['config']['data']['labels'] == 6
-  assert [(cell['init'], cell['labels'], cell['seed']) for cell in results['cells']] == [
+  assert [(cell['method'], cell['labels'], cell['seed']) for cell in results['cells']] == [
     ('scratch', 6, 0),
     ('uniform', 6, 0),
     ('ahm', 6, 0),
   ]
   assert all(set(cell) >= CELL for cell in results['cells'])
-  assert [(row['init'], row['labels']) for row in results['summary']] == [('scratch', 6), ('uniform', 6), ('ahm', 6)]
+  assert [(row['method'], row['labels']) for row in results['summary']] == [('scratch', 6), ('uniform', 6), ('ahm', 6)]
   assert all(set(row) >= ROW for row in results['summary'])
   assert results['images'] == [f'test{number}' for number in range(14, 19)]
   assert results['groups'] == [0, 1, 2, 3, 3]
   assert all((row['groups'], row['interval_covers']) == (4, 'groups') for row in results['summary'])
   for row in results['summary']:
-    assert row['group_dice'] == pytest.approx(group_dice(workdir / f'segment/{row["init"]}/labels6/seed0/per_image.csv'))
+    assert row['group_dice'] == pytest.approx(group_dice(workdir / f'segment/{row["method"]}/labels6/seed0/per_image.csv'))
   assert 'patient' not in (workdir / 'results.json').read_text()
   assert all(len(cell['per_image']['dice']) == 5 for cell in results['cells'])
-  assert [(item['init'], item['seed']) for item in results['pretrainings']] == [('uniform', 0), ('ahm', 0)]
+  assert [(item['method'], item['seed']) for item in results['pretrainings']] == [('uniform', 0), ('ahm', 0)]
   assert set(results['agent']) == {'uniform', 'ahm'}
   assert all(set(values) == AGENT for values in results['agent'].values())
 
@@ -65,7 +65,7 @@ def test_results_are_those_of_the_runs(grid):
   workdir, _ = grid
   results = read(workdir / 'results.json')
   for cell, row in zip(results['cells'], results['summary'], strict=True):
-    place = f'{cell["init"]}/labels6/seed0'
+    place = f'{cell["method"]}/labels6/seed0'
     segmented, classified = (read(workdir / stage / place / 'evaluation.json') for stage in ('segment', 'classify'))
     assert (cell['dice'], cell['hd95'], cell['auc']) == (segmented['dice'], segmented['hd95'], classified['auc'])
     assert row['dice'] == pytest.approx(segmented['dice'])
@@ -80,10 +80,10 @@ def test_results_are_those_of_the_runs(grid):
 
 def test_every_init_learns_from_the_same_images_and_its_own_pretraining(grid):
   workdir, _ = grid
-  for init in ('uniform', 'ahm'):
-    assert read(workdir / f'pretrain/{init}/seed0/run.json')['config']['masking']['strategy'] == init
-    start = read(workdir / f'segment/{init}/labels6/seed0/run.json')['config']['init_from']
-    assert start == str(workdir / f'pretrain/{init}/seed0')
+  for method in ('uniform', 'ahm'):
+    assert read(workdir / f'pretrain/{method}/seed0/run.json')['config']['masking']['strategy'] == method
+    start = read(workdir / f'segment/{method}/labels6/seed0/run.json')['config']['init_from']
+    assert start == str(workdir / f'pretrain/{method}/seed0')
   assert read(workdir / 'segment/scratch/labels6/seed0/run.json')['config']['init_from'] == ''
 
 
@@ -96,9 +96,9 @@ def test_the_terminal_shows_cells_the_table_and_where_the_report_is(grid):
   assert (workdir / 'masks.png').stat().st_size > 1000
   assert {path.name for path in workdir.glob('*.svg')} == {'dice.svg', 'vs_scratch.svg', 'vs_uniform.svg'}
   assert all('>ahm</text>' in path.read_text() for path in workdir.glob('*.svg'))
-  dice = {row['init']: f'{row["dice"]:.3f}' for row in read(workdir / 'results.json')['summary']}
+  dice = {row['method']: f'{row["dice"]:.3f}' for row in read(workdir / 'results.json')['summary']}
   table = '\n'.join(lines)
-  assert all(init in table and dice[init] in table for init in dice)
+  assert all(method in table and dice[method] in table for method in dice)
   stages = ('pretrain: ', 'segment: ', 'classify: ')
   assert all(line.startswith(stages) for line in done.stderr.splitlines()), done.stderr
 
@@ -134,7 +134,7 @@ def few(commands, config_file, grid):
   """The results.json of these alone, from the finished grid, in which nothing is trained again."""
   workdir, _ = grid
   before = (workdir / 'results.json').read_text()
-  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={workdir}', f'--config.grid.inits={FEW}')
+  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={workdir}', f'--config.grid.methods={FEW}')
   results = read(workdir / 'results.json')
   (workdir / 'results.json').write_text(before)
   assert results['cells'] == read(workdir / 'results.json')['cells'][:2]
@@ -143,7 +143,7 @@ def few(commands, config_file, grid):
 
 def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_file, grid, few, tmp_path):
   wider = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}')
-  command = (*wider, f'--config.grid.inits={FEW}')
+  command = (*wider, f'--config.grid.methods={FEW}')
   process = commands.start(*command, start_new_session=True)
   deadline = time.monotonic() + 200
   checkpoints = tmp_path / 'pretrain/uniform/seed0/checkpoints'
@@ -161,14 +161,14 @@ def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(commands, config_
   assert finished.items() <= evaluations(tmp_path).items()
 
   finished = evaluations(tmp_path)
-  assert len(finished) == 5  # Of two inits: a pre-training, two segmentations, two classifications.
-  commands.succeed(*wider, '--config.grid.seeds=(0,1)', '--config.grid.labels=(6,8)', '--config.grid.inits=("scratch",)')
+  assert len(finished) == 5  # Of two methods: a pre-training, two segmentations, two classifications.
+  commands.succeed(*wider, '--config.grid.seeds=(0,1)', '--config.grid.labels=(6,8)', '--config.grid.methods=("scratch",)')
   assert finished.items() <= evaluations(tmp_path).items()
   results = read(tmp_path / 'results.json')
   cells, (mean,) = results['cells'], results['over_labels']
-  assert [(cell['init'], cell['seed'], cell['labels']) for cell in cells] == [('scratch', s, n) for s in (0, 1) for n in (6, 8)]
+  assert [(cell['method'], cell['seed'], cell['labels']) for cell in cells] == [('scratch', s, n) for s in (0, 1) for n in (6, 8)]
   assert cells[0] == read(grid[0] / 'results.json')['cells'][0]
-  assert (mean['init'], mean['labels'], mean['seeds']) == ('scratch', [6, 8], 2)
+  assert (mean['method'], mean['labels'], mean['seeds']) == ('scratch', [6, 8], 2)
   assert mean['iou'] == pytest.approx(np.mean([cell['iou'] for cell in cells]))
 
 
@@ -176,7 +176,7 @@ def test_another_split_is_scored_without_training_again(commands, config_file, g
   workdir, _ = grid
   trained = {path: path.read_text() for path in workdir.glob('*/**/metrics.jsonl')}
   before = (workdir / 'results.json').read_text()
-  flags = ('--config.evaluate.split=validation', '--config.grid.inits=("scratch",)')
+  flags = ('--config.evaluate.split=validation', '--config.grid.methods=("scratch",)')
   commands.succeed('reproduce', f'--config={config_file}', f'--workdir={workdir}', *flags)
   results = read(workdir / 'results.json')
   assert results['split'] == 'validation' and results['cells'][0]['images'] == 4
@@ -208,7 +208,7 @@ def test_too_many_labels_are_refused_before_any_training(commands, config_file, 
 
 
 def test_two_processes_share_the_cells_and_find_what_one_finds(commands, config_file, few, tmp_path):
-  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.inits={FEW}')
+  command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.methods={FEW}')
   both = [commands.start(*command) for _ in range(2)]
   said = [process.communicate(timeout=500) for process in both]
   assert [process.returncode for process in both] == [0, 0], said
@@ -218,40 +218,40 @@ def test_two_processes_share_the_cells_and_find_what_one_finds(commands, config_
 
 
 def test_an_init_may_change_fields(commands, config_file, grid, tmp_path):
-  init = 'uniform:mask_ratio=0.4+patch_size=16'
-  tuned = f'{init}+segment.steps=2'
-  flags = (f'--config.grid.inits=("scratch","{init}","{tuned}")', '--config.grid.classify=False')
+  method = 'uniform:mask_ratio=0.4+patch_size=16'
+  tuned = f'{method}+segment.steps=2'
+  flags = (f'--config.grid.methods=("scratch","{method}","{tuned}")', '--config.grid.classify=False')
   commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', *flags)
-  held = read(tmp_path / f'pretrain/{init}/seed0/run.json')['config']['masking']
+  held = read(tmp_path / f'pretrain/{method}/seed0/run.json')['config']['masking']
   assert (held['strategy'], held['mask_ratio'], held['patch_size']) == ('uniform', 0.4, 16)
   results = read(tmp_path / 'results.json')
-  assert [row['init'] for row in results['summary']] == ['scratch', init, tuned]
-  assert [path.name for path in (tmp_path / 'pretrain').iterdir()] == [init]  # What fine-tunes in another way starts alike.
-  starts = [read(tmp_path / f'segment/{name}/labels6/seed0/run.json')['config'] for name in (init, tuned)]
-  assert starts[0]['init_from'] == starts[1]['init_from'] == str(tmp_path / f'pretrain/{init}/seed0')
+  assert [row['method'] for row in results['summary']] == ['scratch', method, tuned]
+  assert [path.name for path in (tmp_path / 'pretrain').iterdir()] == [method]  # What fine-tunes in another way starts alike.
+  starts = [read(tmp_path / f'segment/{name}/labels6/seed0/run.json')['config'] for name in (method, tuned)]
+  assert starts[0]['init_from'] == starts[1]['init_from'] == str(tmp_path / f'pretrain/{method}/seed0')
   assert starts[1]['segment'] == starts[0]['segment'] | {'steps': 2} != starts[0]['segment']
-  assert results['agent'][init]['mask_ratio'] == pytest.approx(0.4, abs=0.15)
+  assert results['agent'][method]['mask_ratio'] == pytest.approx(0.4, abs=0.15)
   cell, with_classifier = results['cells'][0], read(grid[0] / 'results.json')['cells'][0]
   assert set(with_classifier) - set(cell) == {'accuracy', 'balanced_accuracy', 'auc'}
   assert cell == {name: with_classifier[name] for name in cell}
-  assert init in (tmp_path / 'report.html').read_text()
+  assert method in (tmp_path / 'report.html').read_text()
 
 
 def test_cells_from_elsewhere_are_compared_and_not_run_again(commands, config_file, grid, tmp_path):
   before = read(grid[0] / 'results.json')
   held = grid[0] / 'results.json'
   command = ('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', f'--config.grid.results={held}')
-  done = commands.succeed(*command, '--config.grid.inits=("scratch",)', '--config.grid.seeds=(0,1)')
+  done = commands.succeed(*command, '--config.grid.methods=("scratch",)', '--config.grid.seeds=(0,1)')
   assert 'Cells of config.grid.results that are not of this grid, left out: 2\n' in done.stdout
   assert [path.name for path in tmp_path.glob('segment/*/*/*')] == ['seed1'] and not (tmp_path / 'pretrain').exists()
   results = read(tmp_path / 'results.json')
-  assert [(cell['init'], cell['seed']) for cell in results['cells']] == [('scratch', 0), ('scratch', 1)]
+  assert [(cell['method'], cell['seed']) for cell in results['cells']] == [('scratch', 0), ('scratch', 1)]
   assert results['cells'][0] == before['cells'][0] and results['agent'] == {}
   (row,) = results['summary']
   assert row['seeds'] == 2
   assert row['dice'] == pytest.approx((results['cells'][0]['dice'] + results['cells'][1]['dice']) / 2, abs=1e-5)
 
-  done = commands.succeed(*command, '--config.grid.inits=("ahm","scratch")')
+  done = commands.succeed(*command, '--config.grid.methods=("ahm","scratch")')
   assert 'left out: 1\n' in done.stdout
   assert not (tmp_path / 'pretrain').exists()
   results = read(tmp_path / 'results.json')

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from scipy import special
 
-from ahm_jax import checkpoint, grid, lesions, parallel, plans, stages
 from ahm_jax.config import (
   AugmentConfig,
   ClassifyConfig,
@@ -25,6 +24,9 @@ from ahm_jax.config import (
 )
 from ahm_jax.data.augment import normalise
 from ahm_jax.models.unet import UNet
+from ahm_jax.pipeline import grid, lesions, setup, stages
+from ahm_jax.runs import checkpoints
+from ahm_jax.runtime import parallel
 from launch import evaluate
 
 CLASSES = ('disc', 'square', 'bar')
@@ -70,7 +72,7 @@ def make_config(root: Path, prepared: Path) -> Config:
     masking=MaskingConfig(strategy='uniform', patch_size=8, workers=2),
     pretrain=dataclasses.replace(recipe, steps=4, eval_every=4),
     segment=recipe,
-    grid=GridConfig(inits=('scratch', 'uniform'), labels=(0,), seeds=(0,), classify=False),
+    grid=GridConfig(methods=('scratch', 'uniform'), labels=(0,), seeds=(0,), classify=False),
   )
 
 
@@ -84,7 +86,7 @@ def runs(tmp_path_factory):
   before, after = workdir / 'pretrain/uniform/seed0', workdir / 'segment/uniform/labels0/seed0'
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
-    data = plans.load_data(config, workdir)
+    data = setup.load_data(config, workdir)
     stages.pretrain(config, before, data)
     segment = dataclasses.replace(config, init_from=str(before))
     stages.segment(segment, after, data)
@@ -115,7 +117,7 @@ def test_one_image_by_other_means(runs):
   truth = draw(number)
   with Image.open(runs.home / 'folder/images' / f'{name}.png') as image:
     small = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
-  best = checkpoint.load_variables(runs.segment, best=True)
+  best = checkpoints.load_variables(runs.segment, best=True)
   variables = {'params': best['params'], 'batch_stats': best['batch_stats']}
   logits = np.asarray(UNet(out_channels=4, width=8).apply(variables, normalise(small[None] / 255.0), train=False)[0])
   planes = np.moveaxis(special.softmax(logits, -1).astype(np.float32), -1, 0)
@@ -176,7 +178,7 @@ def test_the_classifier_sees_all_classes_as_lesion(runs, tmp_path):
   assert (found == truth).mean() > 0.9
   classify = ClassifyConfig(input='masked')
   config = dataclasses.replace(runs.config, init_from=str(runs.segment), classify=classify)
-  plan = plans.classify(config, tmp_path, runs.data)
+  plan = setup.classify(config, tmp_path, runs.data)
   train = runs.data.splits['train'].images
   found = lesions.find(runs.config, runs.segment, train, 0.5)
   for shown, image, lesion in zip(plan.split.images, train, found, strict=True):

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ahm_jax import checkpoint
-from ahm_jax import checkpoint_files as files
-from ahm_jax.checkpoint_files import FOLDER
+from ahm_jax.runs import checkpoint_files as files
+from ahm_jax.runs import checkpoints
+from ahm_jax.runs.checkpoint_files import FOLDER
 
 ROOT = Path(__file__).parents[2]
 LONG = '--config.train.steps=100000'
@@ -50,7 +50,7 @@ def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(commands, config_fi
   assert err.endswith('\ninterrupted; the same command goes on where it was\n')
   assert 'Traceback' not in err and len(err.splitlines()) <= 4
   last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
-  assert last_line['step'] <= checkpoint.latest_step(tmp_path) <= last_line['step'] + 2  # It logs every two steps.
+  assert last_line['step'] <= checkpoints.latest_step(tmp_path) <= last_line['step'] + 2  # It logs every two steps.
 
 
 def test_a_second_process_on_a_workdir_is_refused(commands, config_file, tmp_path):
@@ -95,18 +95,18 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(comman
   try:
     flags = (f'--config={config_file}', '--config.segment.eval_every=20', '--config.segment.log_every=20')
     with training(commands, disk / 'run', *flags) as process:
-      wait_for(lambda: checkpoint.latest_step(disk / 'run'), process)
+      wait_for(lambda: checkpoints.latest_step(disk / 'run'), process)
       with contextlib.suppress(OSError), (disk / 'filler').open('wb', buffering=0) as filler:
         while filler.write(b'0' * 4096):
           pass
       _, err = process.communicate(timeout=100)
-    step = checkpoint.latest_step(disk / 'run')
+    step = checkpoints.latest_step(disk / 'run')
     assert process.returncode == 2, err
     assert f'no space left on device in {disk / "run"} ' in err and f'; the last checkpoint is that of step {step}; ' in err
     assert 'Traceback' not in err
     (disk / 'filler').unlink()
     with training(commands, disk / 'run', *flags) as process:
-      wait_for(lambda: checkpoint.latest_step(disk / 'run') > step, process)
+      wait_for(lambda: checkpoints.latest_step(disk / 'run') > step, process)
     steps = [json.loads(line)['step'] for line in (disk / 'run' / 'metrics.jsonl').read_text().splitlines() if line[-1] == '}']
     assert steps == list(range(20, 20 * len(steps) + 1, 20))
   finally:
@@ -142,14 +142,14 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
   while killed < KILLS:
     process = commands.start('pretrain', *flags, f'--workdir={tmp_path}/run')
     if killed % 5:  # Every fifth is killed while it starts.
-      before = checkpoint.latest_step(tmp_path / 'run')
-      wait_for(lambda before=before: checkpoint.latest_step(tmp_path / 'run') > before, process)
+      before = checkpoints.latest_step(tmp_path / 'run')
+      wait_for(lambda before=before: checkpoints.latest_step(tmp_path / 'run') > before, process)
     time.sleep(rng.uniform(0, 1))
     assert process.poll() is None, 'the run is over: give it more steps'
     process.kill()
     process.communicate()
     killed += 1
-    reached.add(checkpoint.latest_step(tmp_path / 'run'))
+    reached.add(checkpoints.latest_step(tmp_path / 'run'))
     saving += any(home.name.endswith('-tmp') for home in (tmp_path / 'run' / FOLDER).glob('*'))
   commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/run')
   whole, run = (files.arrays(tmp_path / name / FOLDER / '320') for name in ('whole', 'run'))

@@ -13,18 +13,20 @@ from PIL import Image
 pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from ahm_jax import lesions, parallel, rundir, stages
-from ahm_jax.checkpoint import Checkpoints, Progress
 from ahm_jax.config import Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig
 from ahm_jax.data import dataset
-from ahm_jax.evaluation import sam
-from ahm_jax.evaluation.comparator import Options
-from ahm_jax.evaluation.evaluate import predicted_mask
-from ahm_jax.evaluation.prompts import prompts
+from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.models.layers import init_variables
+from ahm_jax.pipeline import lesions, stages
+from ahm_jax.runs import directory
+from ahm_jax.runs.checkpoints import Checkpoints, Progress
+from ahm_jax.runtime import parallel
+from ahm_jax.sam import model as sam
+from ahm_jax.sam.compare import Options
+from ahm_jax.sam.prompts import prompts
+from ahm_jax.task import TrainState
 from ahm_jax.training import segment
-from ahm_jax.training.state import TrainState
-from tests.evaluation.tiny_sam import tiny_model
+from tests.sam.tiny_sam import tiny_model
 
 pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
@@ -52,7 +54,7 @@ def trained(folder, tmp_path_factory):
   drawn = jax.tree.map(lambda leaf: jnp.float32(rng.uniform(0.1, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)), shapes)
   statistics = jax.tree.map(jnp.abs, drawn['batch_stats'])  # A variance is above 0.
   state = TrainState(jnp.array(1, jnp.int32), drawn['params'], statistics, (), ())
-  rundir.claim(workdir, 'segment', config)
+  directory.claim(workdir, 'segment', config)
   with Checkpoints(workdir) as checkpoints:
     checkpoints.save(parallel.replicate(state, jax.local_devices()[:1]), Progress().after(1, 0.5))
   stages.evaluate(config, workdir)
@@ -127,7 +129,7 @@ def test_boxes_from_the_truth_beside_our_unet(commands, config_file, folder, run
 
 @pytest.mark.parametrize('comparator, prompt', [('sam', 'point'), ('medsam', 'box')])
 def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
-  _, config = rundir.read(run, ('segment',))
+  _, config = directory.read(run, ('segment',))
   result = stages.compare(Options(comparator, str(weights), prompt), config, run)
   model, split = sam.load(str(weights)), dataset.load(config.data, run).splits['test']
   probabilities = lesions.predict(config, run, split.images)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahm_jax import checkpoint, rundir
 from ahm_jax.data.augment import normalise
 from ahm_jax.models.unet import UNet
+from ahm_jax.runs import checkpoints, directory
 
 STAGES = ('pretrain', 'segment', 'classify')
 
@@ -89,7 +89,7 @@ def test_segmentation_is_scored_at_the_images_own_size(runs, folder):
     truth = np.asarray(mask) > 0
     own_size = image.size
     small = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
-  best = checkpoint.load_variables(run.workdir, best=True)
+  best = checkpoints.load_variables(run.workdir, best=True)
   variables = {'params': best['params'], 'batch_stats': best['batch_stats']}
   logits = UNet(out_channels=1, width=4).apply(variables, normalise(small[None] / 255.0), train=False)[0, ..., 0]
   probability = Image.fromarray(1 / (1 + np.exp(-np.asarray(logits)))).resize(own_size, Image.Resampling.BILINEAR)
@@ -262,7 +262,7 @@ def test_a_classifier_of_images_of_another_size_than_its_segmentation_is_refused
 def test_what_was_refused_may_be_mended_in_the_same_workdir(commands, config_file, tmp_path):
   line = refused(commands, 'segment', config_file, tmp_path / 'run', '--config.data.labels=500')
   assert 'error: 500 labelled training images are asked for, but only 10 of 12 have a mask' in line
-  rundir.check(tmp_path / 'run', 'segment', rundir.from_config_dict({}))
+  directory.check(tmp_path / 'run', 'segment', directory.from_config_dict({}))
 
 
 def test_splits_without_a_mask_are_refused_before_a_grid_trains(commands, config_file, own_folder, tmp_path):

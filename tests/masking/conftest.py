@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from ahm_jax.config import MaskingConfig
-from ahm_jax.masking import strategies
+from ahm_jax.masking import registry
 from ahm_jax.masking.rollout import Rollout, rollout
 from ahm_jax.masking.strategy import WORKERS, Context, Strategy
 
@@ -69,7 +69,7 @@ def build():
 
   def build(**fields):
     masking = MaskingConfig(**{'patch_size': 4, 'mask_ratio': 0.6, 'workers': 2, **fields})
-    return strategies.build(Context(masking, TinyAgent(), reconstruct, lambda tree: tree)), masking
+    return registry.build(Context(masking, TinyAgent(), reconstruct, lambda tree: tree)), masking
 
   return build
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from ahm_jax import config
-from ahm_jax.masking import a3c, strategies
+from ahm_jax.masking import actor_critic, registry
 from ahm_jax.masking.agents import policy_logits
 from ahm_jax.masking.patches import bound_logits
 from ahm_jax.masking.rollout import Rollout
@@ -14,12 +14,12 @@ from ahm_jax.masking.strategy import Context, draw
 
 def two_by_two(fields, progress=1.0):
   """p of the logits 0, 4, -4, 0, at a ratio of 1/2, where an image's symmetric logits need no shift."""
-  masking = config.MaskingConfig(**{'mask_ratio': 0.5, 'logit_bound': 3.0, 'ease_in': 0.0} | fields)
+  masking = config.MaskingConfig(**{'mask_ratio': 0.5, 'logit_bound': 3.0, 'warmup': 0.0} | fields)
   return np.asarray(expit(policy_logits(jnp.array([[[0.0, 4], [-4, 0]]]), progress, masking)))[0]
 
 
 def test_easing_out_brings_masks_back_to_uniform():
-  fields = {'ease_in': 0.4, 'ease_out': 0.5}
+  fields = {'warmup': 0.4, 'ease_out': 0.5}
   z = 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]])
   for progress, factor in ((0.2, 0.5), (0.5, 1.0), (0.75, 0.5), (1.0, 0.0)):
     np.testing.assert_allclose(two_by_two(fields, progress), expit(factor * z), atol=1e-6)
@@ -34,30 +34,30 @@ def test_a_hard_share_mixes_the_policy_with_uniform_masks():
   p = expit(3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]))
   np.testing.assert_allclose(two_by_two({'hard_share': 0.3}), 0.7 * 0.5 + 0.3 * p, atol=1e-6)
   # Easing in by share: at a quarter of the way it is a quarter of 0.8.
-  easing = {'ease': 'share', 'ease_in': 1.0, 'hard_share': 0.8}
+  easing = {'warmup_by': 'share', 'warmup': 1.0, 'hard_share': 0.8}
   np.testing.assert_allclose(two_by_two(easing, 0.25), 0.8 * 0.5 + 0.2 * p, atol=1e-6)
-  np.testing.assert_allclose(two_by_two({'ease': 'share', 'ease_in': 0.5}, 0.9), p, atol=1e-5)
+  np.testing.assert_allclose(two_by_two({'warmup_by': 'share', 'warmup': 0.5}, 0.9), p, atol=1e-5)
 
 
 def test_a_mixture_is_finite_where_the_policy_is_certain():
   """At logits of 60 a float32 sigmoid is 1, and its complement's logarithm would be infinite."""
   raw = jnp.array([[[0.0, 4], [-4, 0]]])
   for share, expected in ((1.0, 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 0.05), (0.0, np.zeros((2, 2)))):
-    masking = config.MaskingConfig(mask_ratio=0.5, ease_in=0.0, temperature=0.05, ease='share', hard_share=share)
+    masking = config.MaskingConfig(mask_ratio=0.5, warmup=0.0, temperature=0.05, warmup_by='share', hard_share=share)
     logits, back = jax.vjp(lambda raw, masking=masking: policy_logits(raw, 1.0, masking), raw)
     np.testing.assert_allclose(logits[0], expected, atol=1e-3)
     assert np.all(np.isfinite(back(jnp.ones_like(logits))[0]))
 
 
 def test_without_a_budget_logits_are_bounded_and_start_at_the_ratio():
-  masking = config.MaskingConfig(mask_ratio=0.7, logit_bound=3.0, ease_in=0.0, budget='none')
+  masking = config.MaskingConfig(mask_ratio=0.7, logit_bound=3.0, warmup=0.0, budget='none')
   raw = jnp.array([[[0.0, 1], [50, 7]]])
   expected = np.log(0.7 / 0.3) + 3 * np.tanh(np.array([[[0, 1], [50, 7]]]) / 3)
   np.testing.assert_allclose(policy_logits(raw, 1.0, masking), expected, atol=1e-5)
 
 
 def test_a_budget_by_tiles_holds_in_every_tile_and_keeps_the_differences_within():
-  masking = config.MaskingConfig(mask_ratio=0.6, budget='tile', tile=3, ease_in=0.0)
+  masking = config.MaskingConfig(mask_ratio=0.6, budget='tile', tile=3, warmup=0.0)
   raw = 2 * jax.random.normal(jax.random.key(0), (4, 6, 6))
   logits = np.asarray(policy_logits(raw, 1.0, masking))
   tiles = logits.reshape(4, 2, 3, 2, 3).swapaxes(2, 3)
@@ -100,7 +100,7 @@ def test_keep_hides_what_is_not_kept_and_meets_the_ratio_of_hidden_patches(ratio
 
 def test_ease_in_by_hand():
   raw = jnp.array([[[1.0, 5], [-3, 1]]])  # Mean 1, so centred: 0, 4, -4, 0.
-  for ease_in, progress, factor in (
+  for warmup, progress, factor in (
     (1.0, 0.0, 0),
     (1.0, 0.25, 0.25),
     (0.5, 0.25, 0.5),
@@ -108,7 +108,7 @@ def test_ease_in_by_hand():
     (0.0, 0.0, 1),
     (0.0, 0.7, 1),
   ):
-    masking = config.MaskingConfig(mask_ratio=0.5, ease_in=ease_in, logit_bound=3.0)
+    masking = config.MaskingConfig(mask_ratio=0.5, warmup=warmup, logit_bound=3.0)
     # A ratio of 1/2 and logits that are symmetric about 0 need no shift.
     expected = factor * 3 * np.tanh(np.array([[[0, 4], [-4, 0]]]) / 3)
     np.testing.assert_allclose(policy_logits(raw, progress, masking), expected, atol=1e-5)
@@ -152,7 +152,7 @@ def expected_rewards(rollouts, masking, teacher, unet):
   for place in np.ndindex(losses.shape[: 3 if masking.reward_within == 'image' else 2]):
     chosen = hidden[place] == 1
     if masking.reward == 'rank':
-      paid[place] = a3c.rewards(rollouts.losses[place], rollouts.hidden[place], 'rank')
+      paid[place] = actor_critic.rewards(rollouts.losses[place], rollouts.hidden[place], 'rank')
       continue
     scores = np.log(losses[place] + 1e-6)
     if masking.reward == 'progress':
@@ -170,7 +170,7 @@ def expected_rewards(rollouts, masking, teacher, unet):
     ('ahm', {'reward': 'progress', 'rounds': 2}),
     ('ahm', {'reward_within': 'image', 'rounds': 2}),
     ('ahm', {'reward_within': 'image', 'reward': 'rank'}),
-    ('ahm', {'reward': 'rank', 'polarity': 'easy', 'budget': 'tile', 'ease': 'share', 'temperature': 2.0}),
+    ('ahm', {'reward': 'rank', 'polarity': 'easy', 'budget': 'tile', 'warmup_by': 'share', 'temperature': 2.0}),
   ],
 )
 def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, unet, first_unet, name, fields, leaves, first_gradient):
@@ -215,7 +215,7 @@ def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, unet, first_u
 
 def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(lesson, unet, monkeypatch, first_gradient):
   """Mean gradient and batch statistics, where rewards are a function of the patch; ours are whitened per worker."""
-  monkeypatch.setattr(a3c, 'rewards', lambda losses, hidden, form, reference: hidden * losses)
+  monkeypatch.setattr(actor_critic, 'rewards', lambda losses, hidden, form, reference: hidden * losses)
   lesson.cache_clear()
   done = lesson(strategy='ahm')
   lesson.cache_clear()
@@ -265,7 +265,7 @@ def test_gradients_and_statistics_are_reduced_over_devices(lesson, tiny_agent, f
     return jax.tree.map(lambda x: 3 * x, tree)
 
   context = Context(done.masking, tiny_agent(), None, triple)
-  tripled, _ = jax.jit(strategies.build(context).learn)(done.state, done.rollouts, None, 0.5)
+  tripled, _ = jax.jit(registry.build(context).learn)(done.state, done.rollouts, None, 0.5)
   assert reduced == [jax.tree.structure(done.state.params), jax.tree.structure(done.state.batch_stats)]
   pairs = ((first_gradient(tripled), first_gradient(done.learnt)), (tripled.batch_stats, done.learnt.batch_stats))
   for left, right in pairs:

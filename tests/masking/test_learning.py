@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import expit
 
 from ahm_jax.config import MaskingConfig
-from ahm_jax.masking import a3c, strategies
+from ahm_jax.masking import actor_critic, registry
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import rollout
 from ahm_jax.masking.strategy import WORKERS, Context
@@ -109,7 +109,7 @@ def test_adios_learns_by_the_gradient_what_its_u_net_repairs_worst(tiny_agent, p
   """The U-Net answers -1 everywhere, so that brighter patches cost more. Measured: 0.99 and -0.94, from -0.33."""
   masking = MaskingConfig(patch_size=PATCH, learning_rate=5e-3, strategy='adios', polarity=polarity)
   context = Context(masking, tiny_agent(), lambda variables, masked: jnp.full_like(masked, -1.0), lambda tree: tree)
-  strategy = strategies.build(context)
+  strategy = registry.build(context)
   start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
   learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
   assert sign * rank_correlation(strategy, start) < 0.4
@@ -130,17 +130,17 @@ class TableAgent(nn.Module):
 def hidden_only_losses(logits, values, actions, returns):
   """The mistake: the same terms, over hidden patches alone."""
   advantages = jax.lax.stop_gradient(returns - values)
-  return a3c.Losses(
-    policy=-a3c.reconstruction_loss(a3c.log_probability(logits, actions) * advantages, actions),
-    value=a3c.reconstruction_loss((returns - values) ** 2, actions) / 2,
-    entropy=a3c.entropy(logits).mean(),
+  return actor_critic.Losses(
+    policy=-actor_critic.reconstruction_loss(actor_critic.log_probability(logits, actions) * advantages, actions),
+    value=actor_critic.reconstruction_loss((returns - values) ** 2, actions) / 2,
+    entropy=actor_critic.entropy(logits).mean(),
   )
 
 
 def final_correlations(learning_losses, monkeypatch, seeds=4):
-  monkeypatch.setattr(a3c, 'losses', learning_losses)
+  monkeypatch.setattr(actor_critic, 'losses', learning_losses)
   masking = MaskingConfig(patch_size=PATCH, mask_ratio=0.6, learning_rate=0.02, strategy='ahm')
-  strategy = strategies.build(Context(masking, TableAgent(), None, lambda tree: tree))
+  strategy = registry.build(Context(masking, TableAgent(), None, lambda tree: tree))
 
   def run(seed):
     map_key, init_key, train_key = jax.random.split(jax.random.key(seed), 3)
@@ -157,7 +157,7 @@ def test_losses_over_hidden_patches_only_do_not_learn_what_losses_over_all_patch
 
   Measured: 0.79 to 0.86 over all patches, -0.06 to 0.22 over hidden ones.
   """
-  right = final_correlations(a3c.losses, monkeypatch)
+  right = final_correlations(actor_critic.losses, monkeypatch)
   wrong = final_correlations(hidden_only_losses, monkeypatch)
   assert np.mean(right) > 0.7
   assert np.mean(wrong) < 0.2
@@ -182,6 +182,6 @@ def test_why_the_critic_of_hidden_patches_leaves_no_gradient():
   np.testing.assert_allclose(expected_gradients(hidden_only_losses, jnp.array(rewards)), np.zeros((2, 2, 2)), atol=1e-6)
   # Over all patches it is p r. Hidden (P = p): (1 - p) * (r - p r); visible (P = 1 - p): -p * (0 - p r); the sum is
   # p (1 - p)^2 r + p^2 (1 - p) r = p (1 - p) r, so that the loss falls where hard patches are hidden more often.
-  by_logits, by_values = expected_gradients(a3c.losses, jnp.array(p * rewards))
+  by_logits, by_values = expected_gradients(actor_critic.losses, jnp.array(p * rewards))
   np.testing.assert_allclose(by_logits, -p * (1 - p) * rewards / 4, atol=1e-6)
   np.testing.assert_allclose(by_values, np.zeros((2, 2)), atol=1e-6)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from ahm_jax.config import MaskingConfig
-from ahm_jax.masking.strategy import Average, average_of, growing_share, hardest_first, moving_average
+from ahm_jax.masking.strategy import (
+  Average,
+  average_of,
+  growing_share,
+  hardest_first,
+  moving_average,
+)
 
 SCORES = jnp.asarray(np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32)  # All different.
 
@@ -48,13 +54,13 @@ def test_ties_are_broken_at_random():
     ({}, 0.5, 0.25),
     ({}, 1.0, 0.5),
     ({'hard_share': 0.8}, 0.25, 0.2),
-    ({'hard_share': 0.8, 'ease_in': 0.5}, 0.25, 0.4),
-    ({'ease_in': 0.5}, 0.9, 0.5),
-    ({'ease_in': 0.0}, 0.0, 0.5),
-    ({'ease_in': 0.5, 'ease_out': 0.2}, 0.25, 0.25),
-    ({'ease_in': 0.5, 'ease_out': 0.2}, 0.8, 0.5),
-    ({'ease_in': 0.5, 'ease_out': 0.2}, 0.95, 0.125),
-    ({'ease_in': 0.0, 'ease_out': 0.5}, 1.0, 0.0),
+    ({'hard_share': 0.8, 'warmup': 0.5}, 0.25, 0.4),
+    ({'warmup': 0.5}, 0.9, 0.5),
+    ({'warmup': 0.0}, 0.0, 0.5),
+    ({'warmup': 0.5, 'ease_out': 0.2}, 0.25, 0.25),
+    ({'warmup': 0.5, 'ease_out': 0.2}, 0.8, 0.5),
+    ({'warmup': 0.5, 'ease_out': 0.2}, 0.95, 0.125),
+    ({'warmup': 0.0, 'ease_out': 0.5}, 1.0, 0.0),
   ],
 )
 def test_the_share_grows_and_falls_linearly(fields, progress, expected):

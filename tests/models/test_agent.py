@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax import operations
 from ahm_jax.errors import UserError
 from ahm_jax.models.agent import PYTORCH_VARIANCE, Agent
 from ahm_jax.models.unet import UNet
+from ahm_jax.runtime import flops
 
 TRUNKS = ['vgg16', 'light']
 
@@ -47,7 +47,7 @@ def test_light_agent_takes_under_5_percent_of_the_unets_operations(width, side, 
   x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
 
   def count(model):
-    return operations.count(functools.partial(model.apply, train=False), abstract_variables(model, *x.shape), x)
+    return flops.count(functools.partial(model.apply, train=False), abstract_variables(model, *x.shape), x)
 
   unet = count(UNet(width=width))
   assert unet > 2 * 160 * width**2 * side**2  # The count is a sane one: by hand, 179 width^2 products a pixel, less at borders.

@@ -6,12 +6,21 @@ import jax
 import numpy as np
 import pytest
 
-from ahm_jax import parallel
-from ahm_jax.config import AugmentConfig, Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig, RecipeConfig
-from ahm_jax.data.dataset import Batch, Split
+from ahm_jax.config import (
+  AugmentConfig,
+  Config,
+  DataConfig,
+  EvaluateConfig,
+  MaskingConfig,
+  ModelConfig,
+  RecipeConfig,
+)
+from ahm_jax.data.dataset import Split
+from ahm_jax.runs.metrics_log import SKIPPED
+from ahm_jax.runtime import parallel
+from ahm_jax.task import Batch
 from ahm_jax.training import pretrain
 from ahm_jax.training.guard import guarded
-from ahm_jax.writer import SKIPPED
 
 SIZE, PATCH, IMAGES, STEPS = 16, 4, 8, 40
 STILL = AugmentConfig(flip=False, scale=0, brightness=0, contrast=0, hue=0)
@@ -27,7 +36,7 @@ def make_config():
     return Config(
       data=DataConfig(image_size=SIZE),
       model=ModelConfig(unet_width=4, agent_width=4, agent_trunk='light', vgg_width=4, vgg_hidden=32),
-      masking=MaskingConfig(**{'patch_size': PATCH, 'ease_in': 0.0, 'learning_rate': 1e-3, 'strategy': 'uniform'} | masking),
+      masking=MaskingConfig(**{'patch_size': PATCH, 'warmup': 0.0, 'learning_rate': 1e-3, 'strategy': 'uniform'} | masking),
       pretrain=recipe,
       segment=recipe,
       classifier=recipe,
@@ -78,8 +87,8 @@ def drive():
     key = parallel.replicate(jax.random.key(seed), over)
     state, history = parallel.replicate(state, over), []
     for _ in range(steps):
-      state, metrics = advance(state, None, batch, key, parallel.wishes(0, over))
-      assert not metrics.pop(parallel.WISH).any() and not metrics.pop(SKIPPED).any()
+      state, metrics = advance(state, None, batch, key, parallel.requests(0, over))
+      assert not metrics.pop(parallel.REQUEST).any() and not metrics.pop(SKIPPED).any()
       history.append(jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(metrics)))
     return jax.tree.map(np.array, parallel.one_copy(state)), history
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from ahm_jax import plans
 from ahm_jax.config import ClassifyConfig
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
+from ahm_jax.pipeline import setup
 from ahm_jax.training import classify
 
 STEPS = 40
@@ -179,7 +179,7 @@ def learns_from(make_config, split, tmp_path_factory):
       data=dataclasses.replace(config.data, labels=labels),
       classify=ClassifyConfig(input='image', labels=classify_labels),
     )
-    return {int(name[-1]) for name in plans.classify(config, tmp_path_factory.mktemp('run'), data).split.ids}
+    return {int(name[-1]) for name in setup.classify(config, tmp_path_factory.mktemp('run'), data).split.ids}
 
   return plan
 

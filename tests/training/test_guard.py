@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax import parallel
+from ahm_jax.runtime import parallel
+from ahm_jax.task import TrainState
 from ahm_jax.training.guard import guarded
-from ahm_jax.training.state import TrainState
 
 
 def instructions(arrays):
@@ -18,8 +18,8 @@ def instructions(arrays):
 
   advance = parallel.over_all(guarded(step), tuple(jax.local_devices()[:1]))
   state = TrainState(jnp.zeros((), jnp.int32), [jnp.ones((3, 3))] * arrays, {}, (), ())
-  wish = np.zeros(1, np.int32)
-  program = advance.lower(state, None, jnp.ones((1, 2)), jax.random.key(0), wish).compile().as_text()
+  request = np.zeros(1, np.int32)
+  program = advance.lower(state, None, jnp.ones((1, 2)), jax.random.key(0), request).compile().as_text()
   return program.count(' = ')
 
 

@@ -18,18 +18,19 @@ import optax
 import pytest
 from jax import lax
 
-from ahm_jax import parallel, snapshots
-from ahm_jax.checkpoint import Checkpoints, Progress
-from ahm_jax.checkpoint_files import FOLDER
 from ahm_jax.config import DataConfig, RecipeConfig, SafetyConfig
+from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Split, batch_indices
-from ahm_jax.data.source import Source, source
 from ahm_jax.errors import UserError
-from ahm_jax.interruption import Stopped
-from ahm_jax.parallel import DEVICES
+from ahm_jax.runs import snapshots
+from ahm_jax.runs.checkpoint_files import FOLDER
+from ahm_jax.runs.checkpoints import Checkpoints, Progress
+from ahm_jax.runs.metrics_log import FILE
+from ahm_jax.runtime import parallel
+from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.runtime.signals import Stopped
+from ahm_jax.task import Task, TrainState
 from ahm_jax.training.loop import fit
-from ahm_jax.training.state import Task, TrainState
-from ahm_jax.writer import FILE
 
 STEPS = 20
 RECIPE = RecipeConfig(steps=STEPS, batch_size=8, log_every=3, eval_every=5)
@@ -192,7 +193,7 @@ def test_checkpoints_come_by_time_too(tmp_path, uninterrupted, monkeypatch):
   monkeypatch.setattr(Checkpoints, 'save', lambda self, state, progress, save=Checkpoints.save: (
     saved.append(progress.step), save(self, state, progress)))  # fmt: skip
   state = run(tmp_path, safety=SafetyConfig(save_minutes=1e-9))
-  assert saved == [2, 4, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20]  # The wish for one comes back a step later.
+  assert saved == [2, 4, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20]  # The request for one comes back a step later.
   assert_identical(state, uninterrupted[0])
   assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
 

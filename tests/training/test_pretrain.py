@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax import parallel, stages
 from ahm_jax.config import AugmentConfig, TrainConfig
 from ahm_jax.errors import UserError
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.models.agent import NEAR_ZERO
-from ahm_jax.parallel import DEVICES
+from ahm_jax.pipeline import stages
+from ahm_jax.runtime import parallel
+from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.training import pretrain
 
 PATCH, STEPS = 4, 40
@@ -79,7 +80,7 @@ def test_four_devices_equal_one_under_rivals_and_teachers_follow(make_config, sp
   def assert_near(one, other):
     assert np.abs(one - other).max(initial=0) <= 1e-4 * max(np.abs(other).max(initial=0), 1e-3)
 
-  task = build(make_config(workers=4, ease_in=1.0, ema_decay=(0.5, 0.5), **masking), split)
+  task = build(make_config(workers=4, warmup=1.0, ema_decay=(0.5, 0.5), **masking), split)
   first = start(task)._replace(step=np.int32(STEPS // 2))  # Half eased in.
   (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
   jax.tree.map(assert_near, history, other_history)
@@ -239,7 +240,7 @@ def test_validation_repairs_held_out_images(pretrained, make_config, split):
 
 
 def test_snapshots_hold_the_policy_as_it_is_at_their_step(make_config, split, start):
-  task = pretrain.build(make_config(strategy='ahm', ease_in=1.0), split, STEPS, 1)
+  task = pretrain.build(make_config(strategy='ahm', warmup=1.0), split, STEPS, 1)
   state = start(task)
   head = state.extra.params['policy']['output']
   steep = {**state.extra.params, 'policy': {**state.extra.params['policy'], 'output': jax.tree.map(lambda x: 1e4 * x, head)}}

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax import parallel
-from ahm_jax.data.dataset import Batch
+from ahm_jax.runtime import parallel
+from ahm_jax.task import Batch
 from ahm_jax.training import classify, pretrain, segment
 from ahm_jax.training.guard import guarded
 

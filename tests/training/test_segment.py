@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn_metrics
 
 from ahm_jax.config import TransferConfig
 from ahm_jax.errors import UserError
-from ahm_jax.parallel import DEVICES
+from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.training import segment
 
 STEPS = 40

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.config import DataConfig, RecipeConfig
-from ahm_jax.data.source import Source, source
+from ahm_jax.data.batches import Source, source
 from ahm_jax.training import classify, pretrain, segment
 from ahm_jax.training.loop import fit
 

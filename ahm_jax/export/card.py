@@ -1,0 +1,208 @@
+"""MODEL_CARD.md, which goes with every export (after Mitchell et al., 2019, arXiv 1810.03993)."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ahm_jax.config import recipe, to_dict
+from ahm_jax.errors import UserError
+from ahm_jax.evaluation.intervals import group_indices, mean_over_images
+from ahm_jax.evaluation.metrics import read_per_image
+from ahm_jax.pipeline import setup, stages
+from ahm_jax.runs import directory
+from ahm_jax.runs.trained import FILE, Trained, config_digest
+
+CARD = 'MODEL_CARD.md'
+NOT_STATED = 'not stated'
+_PACKAGES = ('ahm_jax', 'jax', 'jaxlib', 'flax', 'orbax-checkpoint', 'jax2onnx', 'onnx', 'onnxruntime', 'safetensors')
+_SCORES = ('dice', 'iou', 'precision', 'recall', 'hd95')
+_TASKS = {
+  'pretrain': 'a U-Net that was pre-trained to repair masked images; it says nothing of an image until it is trained further',
+  'segment': 'a U-Net that says of every pixel of an image how likely it belongs to a lesion, or to each of several classes',
+  'classify': 'a VGG16 that says of an image how likely each diagnosis is',
+}
+_USES = {
+  'pretrain': 'to start the training of a segmentation from, in research',
+  'segment': 'research on the segmentation of images of the kind, source and preparation that it was trained on',
+  'classify': 'research on the classification of images of the kind, source and preparation that it was trained on',
+}
+
+
+def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
+  """Writes MODEL_CARD.md and export.json; `facts` are 'format', 'licence', 'versions' and what the format tells of itself."""
+  story = told(trained)
+  description = {
+    'format': facts['format'],
+    'stage': trained.stage,
+    'step': trained.step,
+    'class_names': list(trained.class_names),
+    'digest': trained.digest,
+    'config_digest': config_digest(trained.config),
+    'config': to_dict(trained.config),
+    **facts,
+    **story,
+  }
+  directory.write_json(home / FILE, description)
+  (home / CARD).write_text(text(trained, facts, story))
+
+
+def versions() -> dict[str, str]:
+  """Of Python and the packages that an export depends on, where they are installed."""
+  found = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def told(trained: Trained) -> dict[str, Any]:
+  """What the folder that the network came from tells of its data and its scores: {'data', 'scores'}, each None if nothing."""
+  if (trained.path / FILE).exists():
+    held = _json(trained.path / FILE)
+    return {'data': held.get('data'), 'scores': held.get('scores')}
+  return {'data': _json(trained.path / setup.DATA), 'scores': _scores(trained)}
+
+
+def _json(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text()) if path.exists() else None
+  except ValueError as error:
+    raise UserError(f'{path} cannot be read; remove it, and its numbers are left out of the model card') from error
+
+
+def _scores(trained: Trained) -> dict[str, Any] | None:
+  """Those of launch.evaluate, with 95 % intervals over images, or groups of them, where there are scores per image."""
+  result = _json(trained.path / stages.EVALUATION)
+  if result is None:
+    return None
+  path = trained.path / stages.PER_IMAGE
+  rows = read_per_image(path) if trained.stage != 'pretrain' and path.exists() else []
+  samples = trained.config.evaluate.bootstrap_samples
+  groups = group_indices([row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row})
+  intervals = {}
+  for name, values in _per_image(trained.stage, rows).items():
+    if result.get(name) is not None and len(values):
+      intervals[name] = mean_over_images(values, samples, groups)[1]
+  return {'split': result['split'], 'values': _flat(result), 'intervals': intervals}
+
+
+def _per_image(stage: str, rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  if stage == 'classify':
+    return {'accuracy': np.array([float(row['label'] == row['predicted']) for row in rows])}
+  return {name: np.array([row[name] for row in rows], float) for name in _SCORES}
+
+
+def _flat(result: Mapping[str, Any]) -> dict[str, float]:
+  flat = {}
+  for name, value in result.items():
+    if name in stages.CONDITIONS:
+      continue
+    if isinstance(value, Mapping):
+      flat |= {f'{name} {single}': number for single, number in value.items()}
+    elif isinstance(value, int | float):
+      flat[name] = value
+  return flat
+
+
+def text(trained: Trained, facts: Mapping[str, Any], story: Mapping[str, Any]) -> str:
+  """The card."""
+  lines = [
+    f'# Model card: {trained.stage}',
+    '',
+    f'This is {_TASKS[trained.stage]}. It was trained with ahm_jax and exported in the format {facts["format"]}.',
+    '',
+    '**It is not a medical device.** It has not been approved for, and must not be used in, diagnosis or the care of patients.',
+    '',
+    '## Use',
+    '',
+    f'- Intended: {_USES[trained.stage]}.',
+    '- Not intended: any decision about a patient; images of other organs, devices or populations, untested.',
+    f'- Licence: {facts["licence"] or NOT_STATED}. The licence of the data may restrict what may be done with the weights.',
+    '',
+    '## Network',
+    '',
+    *(f'- {name}: {value}' for name, value in _network(trained).items()),
+    *(f'- {name}: {value}' for name, value in facts.get('notes', {}).items()),
+    '',
+    '## Data',
+    '',
+    *_data(trained, story['data']),
+    '',
+    '## Scores',
+    '',
+    *_score_lines(story['scores']),
+    '',
+    '## Versions',
+    '',
+    *(f'- {name} {version}' for name, version in facts['versions'].items()),
+    '',
+    '## Config',
+    '',
+    f'SHA-256 `{config_digest(trained.config)}`',
+    '',
+    '```json',
+    json.dumps(to_dict(trained.config), indent=2),
+    '```',
+    '',
+  ]
+  return '\n'.join(lines)
+
+
+def _network(trained: Trained) -> dict[str, Any]:
+  side, _, channels = trained.shape
+  classes = trained.class_names if trained.stage == 'classify' else trained.config.data.mask_classes
+  outputs = {
+    'pretrain': f'{channels} channels of the repaired image',
+    'segment': f'background, {", ".join(classes)}' if classes else 'lesion',
+    'classify': ', '.join(classes),
+  }
+  sees = 'RGB' if channels == 3 else 'grey'
+  model = trained.config.model
+  width = f'{model.vgg_width} (hidden {model.vgg_hidden})' if trained.stage == 'classify' else model.unet_width
+  found = {'sees': f'{sees} images, resized to {side} x {side} pixels', 'says': outputs[trained.stage], 'width': width}
+  if trained.stage == 'classify':
+    found['normalisation'] = model.vgg_norm or 'none'
+  if trained.stage == 'classify' and trained.config.classify.input != 'image':
+    found['sees'] += f"; of each, what a segmentation found (config.classify.input = '{trained.config.classify.input}')"
+  return found | {'weights': f'SHA-256 `{trained.digest}`, of step {trained.step}'}
+
+
+def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
+  config = trained.config
+  if data is None:
+    return [f'- Name: {config.data.name}', '- Counts: not known; the training did not write them down']
+  lines = [f'- Name: {data["name"]}']
+  for split, counts in data['splits'].items():
+    lines.append(f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, {counts["labels"]} with a label')
+  training = recipe(config, {'classify': 'classifier'}.get(trained.stage, trained.stage))
+  lines.append(f'- Trained on {data["trained_on"]} images, {training.batch_size} at a step, seed {config.seed}')
+  if config.init_from and trained.stage != 'pretrain':
+    lines.append(f'- Started from {config.init_from}')
+  return lines
+
+
+def _score_lines(scores: Mapping[str, Any] | None) -> list[str]:
+  if not scores:
+    return ['There are none: launch.evaluate was not run before the export.']
+  lines = [
+    f"On the {scores['split']} split, at the images' own size, by launch.evaluate:",
+    '',
+    '| score | value | 95 % interval |',
+    '|---|---|---|',
+  ]
+  for name, value in scores['values'].items():
+    interval = scores['intervals'].get(name)
+    shown = f'{interval[0]:.4f} to {interval[1]:.4f}' if interval else 'none'
+    lines.append(f'| {name} | {"not known" if value is None else round(value, 4)} | {shown} |')
+  return [
+    *lines,
+    '',
+    'Intervals are over images, or groups of them, of this one training; another seed would move the scores more.',
+  ]

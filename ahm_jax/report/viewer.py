@@ -1,0 +1,178 @@
+"""The report's viewer: held-out images with what each network made of them, within a page's limit of bytes."""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
+from PIL import Image
+
+from ahm_jax.report import overlays
+from ahm_jax.report.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
+
+PAGE_BYTES = 10 * 2**20  # What a report has at most.
+# Name of a layer, its title, and whether it is there without a pre-training. Their order is that of the keys 1 to 7.
+LAYERS = (
+  ('image', 'Image', True),
+  ('policy', 'Policy map', False),
+  ('hidden', 'Mask', False),
+  ('reconstruction', 'Repair', False),
+  ('prediction', 'Prediction', True),
+  ('truth', 'Truth', True),
+  ('error', 'Error', True),
+)
+START = 'error'
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+  """What one network made of an image.
+
+  Attributes:
+    prediction: bool [h, w] at the image's own resolution; with classes uint8 [h, w].
+    dice: of prediction and truth; nan where both are empty.
+    policy, hidden, reconstruction: as those of `pictures.Example`; None without a pre-training.
+  """
+
+  prediction: np.ndarray
+  dice: float
+  policy: np.ndarray | None = None
+  hidden: np.ndarray | None = None
+  reconstruction: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Viewer:
+  """What the page shows.
+
+  Attributes:
+    runs: names of the networks, the one shown first last.
+    labels: number of labelled images that they were trained with, 0 for all.
+    seed: theirs.
+    entries: of `entry`, one an image, the likeliest to be wanted first.
+    count: how many images the split has.
+  """
+
+  runs: Sequence[str]
+  labels: int
+  seed: int
+  entries: Sequence[Mapping[str, Any]]
+  count: int
+
+
+def chosen(dice: Sequence[float], count: int, seed: int = 0) -> list[int]:
+  """Places of `count` images: by turns the one of the lowest Dice and one at random, so that any first part is such a choice.
+
+  Images without Dice (nan) are only drawn at random.
+  """
+  scored = [i for i in range(len(dice)) if math.isfinite(dice[i])]
+  worst = iter(sorted(scored, key=lambda i: dice[i]))
+  drawn = iter(np.random.default_rng(seed).permutation(len(dice)).tolist())
+  taken = {}
+  while len(taken) < min(count, len(dice)):
+    source = drawn if len(taken) % 2 else worst
+    new = next((i for i in source if i not in taken), None)
+    if new is None:
+      new = next(i for i in drawn if i not in taken)
+    taken[new] = None
+  return list(taken)
+
+
+def entry(name: str, image: np.ndarray, truth: np.ndarray, made: Sequence[tuple[str, Made]]) -> dict[str, Any]:
+  """What the page holds of one image.
+
+  Args:
+    name: the image's.
+    image: uint8 [S, S, C], C = 3 or 1.
+    truth: bool [h, w] at its own resolution; with classes uint8 [h, w].
+    made: by the names of the networks, in the order of the viewer's runs.
+
+  Returns:
+    'name', 'width', 'height'; 'image', a data URI; 'layers', those that all share; 'runs', for each 'dice' (None: not defined)
+    and 'layers'. A layer has 'alt', what one sees in words; 'over', a picture to lay over the image; 'base', another image.
+  """
+  height, width = truth.shape
+  share = _share(truth)
+  return {
+    'name': name,
+    'width': width,
+    'height': height,
+    'image': _jpeg(image),
+    'layers': {
+      'image': {'alt': f'Image {name}, {width} by {height} pixels.'},
+      'truth': {
+        'alt': f'The true mask on image {name}: {share}.',
+        'over': overlays.mask_layer(truth, TRUTH_COLOUR),
+      },
+    },
+    'runs': [_run(name, run, truth, single) for run, single in made],
+  }
+
+
+def _run(name: str, run: str, truth: np.ndarray, made: Made) -> dict[str, Any]:
+  layers = {}
+  if made.policy is not None:
+    low, high = made.policy.min(), made.policy.max()
+    layers['policy'] = {
+      'alt': f'How likely {run} hides each patch of image {name}: from {low:.2f} to {high:.2f}.',
+      'over': overlays.policy_layer(made.policy),
+    }
+    layers['hidden'] = {
+      'alt': f'One mask that {run} drew for image {name}: {100 * made.hidden.mean():.0f} % of the patches are grey.',
+      'over': overlays.hidden_layer(made.hidden),
+    }
+    layers['reconstruction'] = {
+      'alt': f'Image {name} with the hidden patches repaired by the U-Net of {run}.',
+      'base': _jpeg(made.reconstruction),
+    }
+  layers['prediction'] = {
+    'alt': f'What {run} found in image {name}: {_share(made.prediction)}.',
+    'over': overlays.mask_layer(made.prediction, PREDICTION_COLOUR),
+  }
+  layers['error'] = {
+    'alt': f'Where {run} is wrong in image {name}: {_error(made.prediction, truth)}.',
+    'over': overlays.error_layer(made.prediction, truth),
+  }
+  return {'dice': round(float(made.dice), 4) if math.isfinite(made.dice) else None, 'layers': layers}
+
+
+def _share(mask: np.ndarray) -> str:
+  return f'{_percent(mask > 0)} of it' if mask.any() else 'nothing'
+
+
+def _error(prediction: np.ndarray, truth: np.ndarray) -> str:
+  found, there = prediction > 0, truth > 0
+  if not (found | there).any():
+    return 'nowhere, there is nothing and nothing was found'
+  parts = [f'{_percent(found & ~there)} of it found but not there', f'{_percent(there & ~found)} missed']
+  if prediction.dtype != bool:
+    parts.append(f'{_percent(found & there & (prediction != truth))} taken for another class')
+  return ', '.join(parts)
+
+
+def _percent(mask: np.ndarray) -> str:
+  return f'{100 * mask.mean():.1f} %'
+
+
+def _jpeg(image: np.ndarray) -> str:
+  """An image of the network's size, [S, S, C]; the page stretches it to its own shape."""
+  picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
+  picture.thumbnail((overlays.SIDE, overlays.SIDE))
+  file = io.BytesIO()
+  picture.save(file, 'JPEG', quality=88, subsampling=0, optimize=True)
+  return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+
+
+def fitting(entries: Iterable[Mapping], room: int) -> list[Mapping]:
+  """The first entries that take no more than `room` bytes of a page."""
+  kept = []
+  for item in entries:
+    room -= len(htmlsafe_json_dumps(item)) + 2
+    if room < 0:
+      break
+    kept.append(item)
+  return kept

@@ -1,0 +1,150 @@
+"""The only pmap: a task's pure step over all devices, state replicated without a leading axis, batch split.
+
+Where several processes train together, `devices` are the D devices of all of them, and each process holds what its own d need.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ahm_jax.errors import UserError
+from ahm_jax.task import Batch, TrainState
+
+DEVICES = 'devices'  # Name of the axis that a step reduces over.
+
+
+class Picks(NamedTuple):
+  """Which of the resident images each of the d devices of this process takes, b of them."""
+
+  indices: np.ndarray  # int32 [d, b]
+  positions: np.ndarray  # int32 [d, b], in the global batch
+
+
+class Resident(NamedTuple):
+  """A whole split, once on every device of this process."""
+
+  images: jax.Array  # uint8 [N, S, S, C]
+  masks: jax.Array  # uint8 [N, S, S]
+  labels: jax.Array  # int32 [N]
+
+
+def all_devices() -> tuple[jax.Device, ...]:
+  """What a run trains on: the devices of process 0, then those of process 1, and so on."""
+  return tuple(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
+
+
+def own(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
+  """Those of this process."""
+  return tuple(device for device in devices if device.process_index == jax.process_index())
+
+
+def check_shared(batch_size: int, devices: Sequence[jax.Device]) -> None:
+  """Makes sure that D devices have the same number of images; raises a UserError that says what to change."""
+  if batch_size % len(devices):
+    raise UserError(
+      f'batch_size is {batch_size}, which {len(devices)} devices cannot share evenly; make it a multiple of {len(devices)}'
+    )
+
+
+def own_rows(array: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
+  """[B, ...], of the global batch, as [d, B / D, ...]: the rows that this process's devices take.
+
+  Raises:
+    UserError: D does not divide B.
+  """
+  check_shared(len(array), devices)
+  return array.reshape(len(devices), -1, *array.shape[1:])[[device.process_index == jax.process_index() for device in devices]]
+
+
+def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
+  """The sharding of an array of which every device holds a whole copy."""
+  return NamedSharding(Mesh(np.array(devices), (DEVICES,)), PartitionSpec())
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+  """Puts a whole copy of every array on every device of this process; nothing is sent where it is there already."""
+  return jax.device_put(tree, replicated(own(devices)))
+
+
+def of_all(tree: Any, devices: Sequence[jax.Device]) -> Any:
+  """Arrays that every process has replicated, as arrays replicated over the devices of all; nothing is copied or sent."""
+  sharding = replicated(devices)
+
+  def join(array):
+    copies = [shard.data for shard in array.addressable_shards]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, copies)
+
+  return tree if len(own(devices)) == len(devices) else jax.tree.map(join, tree)
+
+
+def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+  """Shapes and dtypes of `tree` with the sharding that its arrays are to have."""
+  return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), tree)
+
+
+def one_copy(tree: Any) -> Any:
+  """The first device's copy of replicated arrays, without moving any. Valid until the next step takes them over."""
+  return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
+
+
+def requests(number: int, devices: Sequence[jax.Device]) -> np.ndarray:
+  """What this process gives a step as its request, int32 [d]."""
+  return np.full(len(own(devices)), number, np.int32)
+
+
+def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
+  """A step's metrics as floats, read off the first device (indexing the split array would be ten times slower)."""
+  return {name: value.item() for name, value in jax.device_get(one_copy(metrics)).items()}
+
+
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+Advance = Callable[[TrainState, Resident | None, Picks | Batch, jax.Array, np.ndarray], tuple[TrainState, dict[str, jax.Array]]]
+REQUEST = 'request'  # Metric of a step: the largest of the numbers that processes gave it.
+
+
+@functools.cache
+def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
+  """A task's step, compiled for the devices; the same `step` gives the same program back.
+
+  Args:
+    step: see `Task`.
+
+  Returns:
+    advance(state, resident, inputs, key, request) -> state, metrics. `inputs` are Picks, which each device gathers from its
+    resident images, or a Batch of arrays [d, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and
+    `state` is given up. The step's key is fold_in(key, state.step). Metrics are [d]; `fetch` reads them. `request`, see `requests`,
+    comes back as the metric REQUEST, the largest of all processes, so that they can agree. advance.lower gives the program.
+  """
+
+  def run(state, resident, inputs, key, request):
+    batch = inputs if resident is None else _gather(resident, inputs)
+    state, metrics = step(state, batch, jax.random.fold_in(key, state.step))
+    return state, {**metrics, REQUEST: lax.pmax(request, DEVICES)}
+
+  compiled = jax.pmap(
+    run,
+    axis_name=DEVICES,
+    in_axes=(None, None, 0, None, 0),
+    out_axes=(None, 0),
+    donate_argnums=0,
+    devices=devices,
+  )
+  if len(devices) == 1 or devices[0].platform != 'cpu':
+    return compiled
+
+  def one_at_a_time(state, *rest):
+    # Host devices share one pool of threads, and several steps in flight can each wait for a thread that another one holds.
+    return compiled(jax.block_until_ready(state), *rest)
+
+  one_at_a_time.lower = compiled.lower
+  return one_at_a_time
+
+
+def _gather(resident: Resident, picks: Picks) -> Batch:
+  return Batch(*(jnp.take(array, picks.indices, axis=0) for array in resident), picks.positions)

@@ -1,0 +1,381 @@
+import dataclasses
+import json
+import re
+
+import ml_collections
+import pytest
+
+from ahm_jax import config
+from ahm_jax.errors import UserError
+
+STAGES = ('pretrain', 'segment', 'classifier')
+
+
+def changed(**fields):
+  """The default Config with fields changed as a command line changes them: changed(**{'masking.workers': 3})."""
+  tree = config.default().to_dict()
+  for name, value in fields.items():
+    *rooms, leaf = name.split('.')
+    branch = tree
+    for room in rooms:
+      branch = branch[room]
+    branch[leaf] = value
+  return config.from_config_dict(tree)
+
+
+def paths(cls, prefix=''):
+  for item in dataclasses.fields(cls):
+    value = getattr(cls, item.name)
+    if dataclasses.is_dataclass(value):
+      yield from paths(value, f'{prefix}{item.name}.')
+    else:
+      yield prefix + item.name
+
+
+def test_defaults_are_valid_and_are_the_papers():
+  default = config.from_config_dict({})
+  assert default == config.Config()
+  assert (default.pretrain.learning_rate, default.pretrain.batch_size) == (2e-4, 12)
+  segment = default.segment
+  assert (segment.learning_rate, segment.batch_size, segment.decay_rate, segment.decay_epochs) == (3e-4, 4, 0.9, 3)
+  assert (default.data.image_size, default.masking.rounds, default.masking.strategy) == (224, 1, 'ahm')
+
+
+def test_defaults_survive_json_and_a_config_dict():
+  default = config.Config()
+  assert config.from_config_dict(config.default()) == default
+  assert config.from_config_dict(json.loads(json.dumps(config.to_dict(default)))) == default
+  assert config.from_config_dict(ml_collections.ConfigDict(config.to_dict(default))) == default
+
+
+def test_changes_survive_json():
+  fields = {'grid.seeds': (4, 5), 'grid.methods': ('uniform',), 'train.steps': 7, 'data.split_fractions': [0.5, 0.25, 0.25]}
+  one = changed(**fields, **{'data.root': 'somewhere', 'masking.exact_count': True, 'pretrain.augment.flip': False})
+  assert one.grid.seeds == (4, 5) and one.data.split_fractions == (0.5, 0.25, 0.25) and not one.pretrain.augment.flip
+  assert config.from_config_dict(json.loads(json.dumps(config.to_dict(one)))) == one
+  assert hash(one) == hash(config.from_config_dict(config.to_dict(one)))
+
+
+def test_missing_fields_take_the_defaults_of_their_place():
+  """A recipe's defaults differ from stage to stage."""
+  default = config.Config()
+  built = config.from_config_dict({'segment': {'clip': 0.5}, 'masking': {'workers': 2}})
+  assert built.segment == dataclasses.replace(default.segment, clip=0.5)
+  assert built.masking == dataclasses.replace(default.masking, workers=2)
+  assert built.pretrain == default.pretrain
+
+
+def test_the_config_dict_has_every_field_and_takes_overrides():
+  tree = config.default()
+  for path in paths(config.Config()):
+    branch = tree
+    for name in path.split('.'):
+      assert name in branch, path
+      branch = branch[name]
+  tree.pretrain.steps = 5  # A field that holds None by default.
+  tree.pretrain.epochs = None
+  tree.masking.mask_ratio = 0.75
+  built = config.from_config_dict(tree)
+  assert (built.pretrain.steps, built.pretrain.epochs, built.masking.mask_ratio) == (5, None, 0.75)
+  with pytest.raises(TypeError):
+    tree.train.steps = 'many'
+
+
+def test_whole_numbers_are_taken_for_real_ones_and_single_values_for_lists():
+  built = changed(**{'pretrain.epochs': 3, 'grid.seeds': 1})
+  assert built.pretrain.epochs == 3.0 and isinstance(built.pretrain.epochs, float)
+  assert built.grid.seeds == (1,)
+
+
+@pytest.mark.parametrize(
+  ('field', 'suggestion'),
+  [
+    ('masking.mask_ration', 'masking.mask_ratio'),
+    ('masking.bootstraps', 'masking.bootstrap'),
+    ('data.phantom.trian', 'data.phantom.train'),
+    ('pretrain.learning_rat', 'pretrain.learning_rate'),
+    ('segment.augment.flips', 'segment.augment.flip'),
+    ('maskin', 'masking'),
+  ],
+)
+def test_an_unknown_field_names_the_nearest(field, suggestion):
+  with pytest.raises(UserError, match=re.escape(f'no field {field}; did you mean {suggestion}?')):
+    changed(**{field: 1})
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'kind'),
+  [
+    ('masking.workers', 2.5, 'int'),
+    ('masking.workers', True, 'int'),
+    ('masking.exact_count', 1, 'bool'),
+    ('masking.mask_ratio', 'half', 'float'),
+    ('masking.strategy', 3, 'str'),
+    ('train.steps', 1.5, 'int'),
+    ('grid.seeds', (0, 'one'), 'int'),
+    ('seed', None, 'int'),
+  ],
+)
+def test_a_value_of_the_wrong_type_is_refused(field, value, kind):
+  with pytest.raises(UserError, match=rf'^config\.{re.escape(field)} must be of type {kind}'):
+    changed(**{field: value})
+
+
+OUT_OF_RANGE = [
+  ('seed', -1),
+  ('data.name', 'folders'),
+  ('data.image_size', 0),
+  ('data.image_size', 8),
+  ('data.image_size', 100),
+  ('data.image_size', 232),
+  ('data.channels', 2),
+  ('data.labels', -1),
+  ('data.split_fractions', (0.5, 0.5)),
+  ('data.split_fractions', (0.7, 0.1, 0.1)),
+  ('data.split_fractions', (1.2, -0.4, 0.2)),
+  ('data.resident_share', 1.5),
+  ('data.mask_classes', ('liver', 'liver')),
+  ('data.mask_classes', ('liver', ' ')),
+  ('data.mask_classes', ('liver\n',)),
+  ('data.mask_classes', tuple(map(str, range(256)))),
+  ('data.window', (40.0,)),
+  ('data.window', (40.0, 0.0)),
+  ('data.window', (float('nan'), 400.0)),
+  ('data.slice_axis', 3),
+  ('data.every_slice', 0),
+  ('data.phantom.train', 0),
+  ('data.phantom.validation', 0),
+  ('data.phantom.test', 0),
+  ('model.unet_width', 0),
+  ('model.agent_width', 0),
+  ('model.vgg_width', 0),
+  ('model.vgg_hidden', 0),
+  ('model.dtype', 'float16'),
+  ('model.agent_trunk', 'resnet'),
+  ('model.vgg_norm', 'layer'),
+  ('masking.strategy', 'random'),
+  ('masking.mask_ratio', 0),
+  ('masking.mask_ratio', 1),
+  ('masking.mask_ratio', 1.2),
+  ('masking.mask_ratio', float('nan')),
+  ('masking.patch_size', 5),
+  ('masking.patch_size', 0),
+  ('masking.action_means', 'hide'),
+  ('masking.reward', 'linear'),
+  ('masking.reward_within', 'batch'),
+  ('masking.workers', 0),
+  ('masking.rounds', 0),
+  ('masking.gamma', 1.1),
+  ('masking.warmup', -0.1),
+  ('masking.entropy_weight', -1),
+  ('masking.value_weight', -1),
+  ('masking.learning_rate', -1e-4),
+  ('masking.learning_rate', float('nan')),
+  ('masking.logit_bound', 0),
+  ('transfer.encoder_rate', 1.5),
+  ('masking.temperature', 0),
+  ('masking.temperature', float('nan')),
+  ('masking.logit_bound', float('inf')),
+  ('masking.fill_value', float('nan')),
+  ('segment.epochs', float('inf')),
+  ('segment.decay_epochs', float('nan')),
+  ('segment.clip', float('inf')),
+  ('masking.polarity', 'soft'),
+  ('masking.budget', 'lesion'),
+  ('masking.tile', 0),
+  ('masking.warmup_by', 'ratio'),
+  ('masking.hard_share', 1.5),
+  ('masking.ema_decay', (0.9,)),
+  ('masking.ema_decay', (0.9, 1.0)),
+  ('masking.saliency', 'colour'),
+  *((f'{stage}.{name}', value) for stage in STAGES for name, value in (('epochs', 0), ('log_every', 0))),
+  ('segment.batch_size', 0),
+  ('classifier.learning_rate', -1),
+  ('segment.optimizer', 'sgd'),
+  ('segment.schedule', 'linear'),
+  ('segment.warmup', 2),
+  ('segment.decay_rate', 1.5),
+  ('segment.decay_epochs', 0),
+  ('segment.weight_decay', -1),
+  ('segment.clip', -1),
+  ('segment.min_epochs', -1),
+  ('segment.eval_every', -1),
+  ('segment.patience', -1),
+  ('segment.augment.scale', 1),
+  ('segment.augment.brightness', -0.1),
+  ('segment.augment.contrast', 2),
+  ('segment.augment.hue', 2),
+  ('classify.input', 'cropped'),
+  ('classify.margin', -1),
+  ('classify.labels', -1),
+  ('evaluate.split', 'tests'),
+  ('evaluate.batch_size', 0),
+  ('evaluate.threshold', 0),
+  ('evaluate.threshold', 1),
+  ('evaluate.bootstrap_samples', 10),
+  ('evaluate.report_images', -1),
+  ('evaluate.viewer_images', -1),
+  ('grid.methods', ('scratch', 'imagenet')),
+  ('grid.labels', (20, -1)),
+  ('grid.methods', ()),
+  ('grid.labels', ()),
+  ('grid.seeds', ()),
+]
+
+
+@pytest.mark.parametrize(('field', 'value'), OUT_OF_RANGE)
+def test_a_value_out_of_range_is_refused_by_name_in_one_line(field, value):
+  with pytest.raises(UserError, match=rf'^config\.{re.escape(field)} is ') as error:
+    changed(**{field: value})
+  assert '\n' not in str(error.value)
+
+
+def test_the_edges_of_ranges_are_taken():
+  changed(
+    **{'masking.mask_ratio': 0.01, 'masking.gamma': 0, 'masking.warmup': 0, 'masking.workers': 12, 'data.image_size': 16}
+  )
+  changed(**{'masking.mask_ratio': 0.99, 'masking.gamma': 1, 'masking.patch_size': 32, 'data.image_size': 32})
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'data.image_size': 100}, 'not a multiple of 16 (the U-Net halves it four times); the nearest is 96'),
+    ({'data.image_size': 48, 'masking.patch_size': 32}, 'not a multiple of 32 (config.masking.patch_size); the nearest is 64'),
+    (
+      {'masking.strategy': 'reinforced'},
+      f"is 'reinforced'; it may be {', '.join(config.STRATEGIES)}; did you mean reinforce?",
+    ),
+    ({'model.vgg_norm': 'bach'}, "config.model.vgg_norm is 'bach'; it may be '', batch; did you mean batch?"),
+    ({'data.name': 'folder'}, '--config.data.root=DIR'),
+    ({'masking.warmup': 0.7, 'masking.ease_out': 0.4}, 'warmup and ease_out are 0.7 and 0.4; their sum is above 1'),
+    ({'masking.budget': 'tile', 'masking.tile': 4}, 'config.masking.tile is 4, which does not divide the grid of 14 x 14'),
+    (
+      {'data.image_size': 32, 'masking.mask_ratio': 0.1, 'masking.exact_count': True},
+      'config.masking.mask_ratio is 0.1, which hides 0 of 4 patches where they are counted exactly',
+    ),
+    ({'data.image_size': 32, 'masking.mask_ratio': 0.9, 'masking.strategy': 'adamae'}, 'which hides 4 of 4 patches'),
+    ({'masking.budget': 'tile', 'masking.exact_count': True}, 'masking.exact_count is for masking.budget=image; it is tile'),
+    ({'train.steps': 3, 'train.epochs': 1.0}, 'config.train.steps and config.train.epochs are both set'),
+    ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
+  ],
+)
+def test_the_message_says_what_to_do(fields, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    changed(**fields)
+
+
+@pytest.mark.parametrize('stage', STAGES)
+def test_train_overrides_the_recipe_of_every_stage(stage):
+  plain = config.Config()
+  assert config.recipe(plain, stage) == getattr(plain, stage)
+  one = changed(**{'train.batch_size': 8, 'train.learning_rate': 0.5, 'train.steps': 9})
+  assert config.recipe(one, stage) == dataclasses.replace(
+    getattr(plain, stage), batch_size=8, learning_rate=0.5, steps=9, epochs=None
+  )
+  assert getattr(one, stage) == getattr(plain, stage)
+
+
+def test_train_epochs_replace_the_steps_of_a_recipe():
+  one = changed(**{'pretrain.steps': 100, 'pretrain.epochs': None, 'pretrain.min_epochs': 5.0, 'train.epochs': 2.0})
+  got = config.recipe(one, 'pretrain')
+  assert (got.steps, got.epochs, got.min_epochs) == (None, 2.0, 0.0)
+
+
+def test_ranges_are_checked_after_the_overrides():
+  with pytest.raises(UserError, match=r'steps'):
+    changed(**{'train.steps': 0})
+
+
+def test_names_may_be_given_as_one_text_with_commas():
+  assert changed(**{'grid.methods': ('scratch,ahm',)}).grid.methods == ('scratch', 'ahm')
+  assert changed(**{'grid.methods': ('ahm',)}).grid.methods == ('ahm',)
+  decays = 'ahm:ema_decay=(0.9,0.99)+rounds=2'
+  assert changed(**{'grid.methods': (decays,)}).grid.methods == (decays,)
+  assert changed(**{'grid.methods': (f'scratch,{decays},uniform',)}).grid.methods == ('scratch', decays, 'uniform')
+
+
+def test_an_init_names_a_strategy_and_what_is_changed_for_it():
+  plain = changed(**{'masking.rounds': 2, 'grid.labels': (7,)})
+  one = config.with_method(plain, 'reinforce')
+  assert one.masking == dataclasses.replace(plain.masking, strategy='reinforce')
+  other = config.with_method(plain, 'ahm:mask_ratio=0.4+patch_size=8+reward=rank+exact_count=True+ema_decay=(0.9,0.99)')
+  assert other.masking == dataclasses.replace(
+    plain.masking, mask_ratio=0.4, patch_size=8, reward='rank', exact_count=True, ema_decay=(0.9, 0.99)
+  )
+  assert dataclasses.replace(other, masking=plain.masking, grid=plain.grid) == plain
+  far = config.with_method(plain, 'uniform:model.agent_trunk=light+pretrain.learning_rate=1e-3+masking.rounds=1')
+  assert (far.model.agent_trunk, far.pretrain.learning_rate, far.masking.rounds) == ('light', 1e-3, 1)
+  tuned = config.with_method(plain, 'ahm:transfer.encoder_rate=0.3+segment.steps=7')
+  assert (tuned.transfer.encoder_rate, tuned.segment.steps) == (0.3, 7)
+  assert config.with_method(plain, 'scratch:segment.steps=7').masking == plain.masking
+
+
+@pytest.mark.parametrize(
+  ('method', 'pretraining'),
+  [
+    ('scratch', ''),
+    ('scratch:segment.steps=7', ''),
+    ('ahm', 'ahm'),
+    ('ahm:segment.steps=7', 'ahm'),
+    ('ahm:rounds=2+transfer.encoder_rate=0.3+pretrain.clip=2', 'ahm:rounds=2+pretrain.clip=2'),
+  ],
+)
+def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
+  assert config.pretraining_of(method) == pretraining
+
+
+@pytest.mark.parametrize(
+  ('method', 'message'),
+  [
+    ('amh', "config.grid.methods is 'amh'; it may be scratch, uniform"),
+    ('ahm:mask_ratio', "where 'mask_ratio' is not FIELD=VALUE"),
+    ('ahm:rounds=2+', "where '' is not FIELD=VALUE"),
+    ('ahm:mask_ration=0.5', 'did you mean masking.mask_ratio?'),
+    ('ahm:mask_ratio=2', 'config.masking.mask_ratio is 2.0'),
+    ('ahm:patch_size=5', 'config.masking.patch_size is 5'),
+    ('ahm:patch_size=big', "config.masking.patch_size must be of type int, not 'big'"),
+    ('ahm:model.unet_width=8', "where 'model.unet_width=8' is not FIELD=VALUE"),
+    ('scratch:mask_ratio=0.5', "where 'mask_ratio=0.5' is not segment.FIELD=VALUE"),
+    ('scratch:transfer.encoder_rate=0.5', 'is not segment.FIELD=VALUE'),
+    ('scratch:segment.step=5', 'did you mean segment.steps?'),
+    ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
+  ],
+)
+def test_an_init_that_names_nothing_is_refused(method, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    changed(**{'grid.methods': ('scratch', method)})
+
+
+FOLDER = {'data.name': 'folder', 'data.root': 'mine'}
+
+
+def test_mask_classes_are_names_of_values():
+  assert changed(**FOLDER, **{'data.mask_classes': ('Optic_disc', 'cup-2')}).data.mask_classes == ('Optic_disc', 'cup-2')
+  assert changed(**FOLDER, **{'data.mask_classes': 'disc,cup'}).data.mask_classes == ('disc', 'cup')  # As a flag has it.
+  assert changed(**FOLDER, **{'data.mask_classes': ()}).data.mask_classes == ()
+
+
+@pytest.mark.parametrize(
+  ('names', 'message'),
+  [
+    (('optic disc', 'cup'), "holds 'optic disc'; a name may have letters, digits, _ and -"),
+    (('a/b',), "holds 'a/b'"),
+    (('cup\n',), 'a name may have letters'),
+    (('',), "holds ''"),
+    (('zystä',), "holds 'zystä'"),
+    (('cup', 'disc', 'cup'), "holds 'cup' twice"),
+    (('Background', 'cup'), 'holds background, which is value 0 by itself'),
+    (('cup', 'mm'), "holds 'mm', but hd95_mm is the distance in millimetres; choose another name"),
+    (tuple(f'c{k}' for k in range(256)), 'holds 256 names; masks of 8 bits have room for 255'),
+  ],
+)
+def test_mask_classes_that_cannot_be_told_apart_or_written_are_refused(names, message):
+  with pytest.raises(UserError, match=r'config\.data\.mask_classes') as caught:
+    changed(**FOLDER, **{'data.mask_classes': names})
+  assert message in str(caught.value)
+
+
+def test_phantoms_have_no_mask_classes():
+  with pytest.raises(UserError, match=r'data\.name=phantom has binary masks'):
+    changed(**{'data.mask_classes': ('cup',)})

@@ -1,0 +1,40 @@
+"""What the files in configs/ hold."""
+
+import pytest
+
+from ahm_jax.config import SCRATCH, default, from_config_dict, with_method
+from configs import busi_cpu, folder, isic, isic2018, isic_cpu, phantom, smoke
+
+VARIANTS = [
+  (smoke, ('',)),
+  *((module, ('', 'baselines', 'ablations')) for module in (phantom, isic_cpu, busi_cpu)),
+  *((module, ('', 'cpu', 'paper')) for module in (folder, isic2018)),
+  (isic, ('', 'paper')),
+]
+
+
+@pytest.mark.parametrize(('module', 'variant'), [(module, variant) for module, names in VARIANTS for variant in names])
+def test_every_variant_is_a_config(module, variant):
+  tree = module.get_config(variant) if variant else module.get_config()
+  tree.data.root = '/somewhere'
+  c = from_config_dict(tree)
+  assert len(set(c.grid.methods)) == len(c.grid.methods)
+  for method in c.grid.methods:
+    if method != SCRATCH:
+      assert with_method(c, method).masking.strategy == method.partition(':')[0]
+
+
+def test_the_paper_variant_is_the_defaults():
+  ours = default().to_dict()
+  ours['data']['name'], ours['grid']['labels'] = 'folder', (20, 50, 100)
+  assert isic.get_config('paper').to_dict() == ours
+
+
+def test_the_defaults_are_the_published_hyper_parameters():
+  """Pre-training Adam 2e-4, batch 12; segmentation Adam 3e-4, less 10 % every 3 epochs, batch 4; 224 px; the agent a VGG16."""
+  paper = isic.get_config('paper')
+  assert (paper.pretrain.optimizer, paper.pretrain.learning_rate, paper.pretrain.batch_size) == ('adam', 2e-4, 12)
+  segment = paper.segment
+  assert (segment.optimizer, segment.learning_rate, segment.batch_size) == ('adam', 3e-4, 4)
+  assert (segment.schedule, segment.decay_rate, segment.decay_epochs) == ('staircase', 0.9, 3.0)
+  assert (paper.data.image_size, paper.model.agent_trunk) == (224, 'vgg16')

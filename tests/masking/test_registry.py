@@ -1,0 +1,70 @@
+import jax
+import numpy as np
+import pytest
+
+from ahm_jax import config
+from ahm_jax.masking import registry
+from ahm_jax.masking.strategy import WORKERS
+
+FLAT = ('uniform', 'blockwise')  # Hide every patch equally often.
+COUNTED = ('adamae',)  # Hide an exact number of patches, whatever the config says.
+
+
+def test_the_registry_is_the_list_in_the_config():
+
+
+def workers_propose(strategy, state, images, train, key, progress=1.0):
+  def propose(images, key):
+    return strategy.propose(state, images, key, progress, train)
+
+  return jax.jit(jax.vmap(propose, axis_name=WORKERS))(images, jax.random.split(key, 2))
+
+
+@pytest.mark.parametrize('name', registry.names())
+@pytest.mark.parametrize('train', [True, False])
+def test_every_image_is_hidden_at_the_ratio_in_the_mean(build, images, start, name, train):
+  strategy, _ = build(strategy=name, mask_ratio=0.7)
+  done = workers_propose(strategy, start(strategy), images, train, jax.random.key(1))
+  assert done.actions.shape == done.hidden.shape == done.probability.shape == (2, 3, 4, 4)
+  assert set(np.unique(done.hidden)) == {0, 1}
+  np.testing.assert_allclose(done.probability.mean((-2, -1)), np.full((2, 3), 0.7), atol=1e-5)
+  spread = np.asarray(done.probability).std((-2, -1))
+  assert np.all(spread < 1e-6) if name in FLAT else np.all(spread > 1e-3)
+
+
+@pytest.mark.parametrize('name', registry.names())
+def test_what_is_hidden_is_as_often_hidden_as_the_ratio_says(build, images, start, name):
+  """Over 300 draws of 6 images of 16 patches the standard error of the share is 0.003, less where counts are exact."""
+  strategy, _ = build(strategy=name, mask_ratio=0.7)
+  state = start(strategy)
+
+  def hidden(key):
+    return strategy.propose(state, images.reshape(6, 16, 16, 2), key, 1.0, False).hidden
+
+  share = jax.jit(jax.vmap(hidden))(jax.random.split(jax.random.key(3), 300)).mean()
+  expected = 11 / 16 if name in COUNTED else 0.7  # round(0.7 * 16)
+  assert share == pytest.approx(expected, abs=0.012)
+
+
+@pytest.mark.parametrize('name', registry.names())
+def test_exact_count(build, images, start, name):
+  strategy, _ = build(strategy=name, exact_count=True, mask_ratio=0.6)
+  done = workers_propose(strategy, start(strategy), images, True, jax.random.key(1))
+  np.testing.assert_array_equal(done.hidden.sum((-2, -1)), np.full((2, 3), 10))  # round(0.6 * 16)
+
+
+@pytest.mark.parametrize('name', registry.names())
+def test_keep_is_the_other_action(build, images, start, name):
+  strategy, _ = build(strategy=name, action_means='keep', mask_ratio=0.7)
+  done = workers_propose(strategy, start(strategy), images, True, jax.random.key(1))
+  np.testing.assert_array_equal(done.actions, 1 - done.hidden)
+  np.testing.assert_allclose(done.probability.mean((-2, -1)), np.full((2, 3), 0.7), atol=1e-5)
+
+
+@pytest.mark.parametrize('name', registry.names())
+def test_masks_are_functions_of_their_key(build, images, start, name):
+  strategy, _ = build(strategy=name)
+  one, same, other = (workers_propose(strategy, start(strategy), images, True, jax.random.key(key)).hidden for key in (1, 1, 2))
+  np.testing.assert_array_equal(one, same)
+  assert np.any(one != other)
+  assert np.any(one[0] != one[1])

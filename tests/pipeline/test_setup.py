@@ -1,0 +1,102 @@
+"""What would stop a grid after hours is said before it begins."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from ahm_jax.config import Config, GridConfig
+from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.errors import UserError
+from ahm_jax.pipeline import setup
+from ahm_jax.runtime import parallel
+
+
+def split(count, masks, labels):
+  """So many images, the first `masks` of them with a mask, and the last `labels` of them with a label."""
+  names = tuple(f'i{number}' for number in range(count))
+  return Split(
+    ids=names,
+    images=np.zeros((count, 16, 16, 3), np.uint8),
+    masks=np.zeros((count, 16, 16), np.uint8),
+    labels=np.where(np.arange(count) < count - labels, -1, np.arange(count) % 2).astype(np.int32),
+    has_mask=np.arange(count) < masks,
+    groups=names,
+    full_masks=(b'',) * count,
+  )
+
+
+def check(train, labels=(4,), **changes):
+  """Checks a grid of two seeds on these training images, and some that are held out, all of them with mask and label."""
+  data = Dataset('toy', ('a', 'b'), {'train': train, 'validation': split(4, 4, 4), 'test': split(4, 4, 4)}, ())
+  grid = GridConfig(labels=labels, seeds=(0, 1), classify=changes.pop('classifies', True))
+  classify = dataclasses.replace(Config().classify, labels=changes.pop('classify_labels', 0))
+  setup.check_grid(dataclasses.replace(Config(), grid=grid, classify=classify, **changes), data)
+
+
+def test_what_can_be_run_passes():
+  check(split(12, 8, 12))
+  check(split(12, 8, 4), classify_labels=4)
+  check(split(12, 8, 4), labels=(0, 4), classify_labels=4)
+  check(split(12, 8, 4), labels=(0,))
+  check(split(12, 8, 0), classifies=False)
+
+
+@pytest.mark.parametrize(
+  ('train', 'options', 'said'),
+  [
+    (split(12, 8, 4), {}, '^none of the 4 training images that a segmentation learns from has a label to classify by; say how'),
+    (split(12, 8, 4), {'labels': (0, 4)}, '^none of the 4 training images'),
+    (split(12, 8, 4), {'classify_labels': 5}, '^5 labelled training images are asked for, but only 4 of 12 have a label'),
+    (split(12, 8, 0), {'labels': (0,)}, '^no training image has a label; see the column label and the column split'),
+    (split(12, 0, 12), {'labels': (0,)}, '^no training image has a mask; see the folder masks/ and the column split'),
+    (split(0, 0, 0), {'labels': (0,)}, '^no training image has a mask'),
+  ],
+)
+def test_a_grid_without_images_to_learn_from_is_refused(train, options, said):
+  with pytest.raises(UserError, match=said):
+    check(train, **options)
+
+
+def test_foreign_weights_are_looked_at_for_every_agent_that_takes_them(tmp_path):
+  model = dataclasses.replace(Config().model, vgg_weights=str(tmp_path / 'vgg16.npz'))
+  with pytest.raises(UserError, match='there is no such file'):
+    check(split(12, 8, 12), model=model, classifies=False)
+  light = dataclasses.replace(model, agent_trunk='light')
+  check(split(12, 8, 12), model=light, classifies=False)
+
+
+def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
+  monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:4]))
+  config = dataclasses.replace(Config(), segment=dataclasses.replace(Config().segment, batch_size=6))
+  setup.check_batches(config, ['pretrain', 'classifier'])
+  with pytest.raises(UserError, match=r'^batch_size is 6, which 4 devices cannot share evenly; make it a multiple of 4'):
+    setup.check_batches(config, ['pretrain', 'segment'])
+  workers = dataclasses.replace(config, masking=dataclasses.replace(config.masking, workers=6))
+  with pytest.raises(UserError, match='which 4 devices cannot share evenly'):
+    setup.check_batches(workers, ['pretrain'])
+  setup.check_batches(workers, ['classifier'])
+
+
+@pytest.mark.parametrize(
+  ('trained_on', 'patience', 'said'),
+  [
+    (12, 0, 'start is not finished: step 10 of 12 is taken\n'),
+    (10, 0, ''),
+    (12, 4, ''),  # It may have been over.
+    (None, 0, 'start is not finished: step 10 of 16 is taken\n'),  # As in runs of old: as if of the images here.
+  ],
+)
+def test_a_start_that_is_not_finished_is_told(tmp_path, monkeypatch, capsys, trained_on, patience, said):
+  """Its length is that of its own images, not of those here."""
+  pretrain = dataclasses.replace(Config().pretrain, batch_size=12, epochs=12, patience=patience)
+  start = setup._Start(None, dataclasses.replace(Config(), pretrain=pretrain), 10, tmp_path / 'start')
+  monkeypatch.setattr(setup, '_segmentation_start', lambda config: start)
+  (tmp_path / 'start').mkdir()
+  if trained_on:
+    (tmp_path / 'start' / setup.DATA).write_text(json.dumps({'trained_on': trained_on}))
+  data = Dataset('toy', (), {'train': split(16, 16, 0), 'validation': split(4, 4, 0), 'test': split(4, 4, 0)}, ())
+  setup.segment(dataclasses.replace(Config(), init_from='start'), tmp_path / 'run', data)
+  assert capsys.readouterr().out == said

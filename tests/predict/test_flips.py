@@ -1,0 +1,38 @@
+import jax.numpy as jnp
+import numpy as np
+
+from ahm_jax.predict.flips import with_flips
+
+
+def above(variables, images):
+  """A planted network: each pixel's probability is the value of the pixel above, 0 in the first row."""
+  return variables * jnp.pad(images[:, :-1, :, 0], ((0, 0), (1, 0), (0, 0))).astype(jnp.float32)
+
+
+def test_the_mean_over_four_poses_by_hand():
+  """Upside down, 'above' is 'below', so a pixel's mean is half of the one above and half of the one below."""
+  image = np.arange(12, dtype=np.uint8).reshape(1, 4, 3, 1)
+  found = np.asarray(with_flips(above)(np.float32(2), image))
+  column = image[0, :, :, 0].astype(np.float32)
+  expected = np.zeros((4, 3), np.float32)
+  expected[1:] += column[:-1]
+  expected[:-1] += column[1:]
+  np.testing.assert_allclose(found[0], expected)  # 2 * (above + below) / 2
+
+
+def test_what_is_flipped_is_found_flipped_and_classes_are_kept_apart():
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (2, 6, 6, 3), np.uint8)
+  kernel = rng.normal(size=(3, 2)).astype(np.float32)
+
+  def network(variables, images):
+    shifted = jnp.roll(images.astype(jnp.float32), (1, 2), (1, 2)) @ variables
+    return shifted + jnp.arange(6.0)[:, None, None]
+
+  function = with_flips(network)
+  found = np.asarray(function(kernel, images))
+  assert found.shape == (2, 6, 6, 2)
+  for axes in ((1,), (2,), (1, 2)):
+    flipped = np.asarray(function(kernel, np.flip(images, axes)))
+    np.testing.assert_allclose(np.flip(flipped, axes), found, rtol=1e-5, atol=1e-3)
+  assert np.abs(np.asarray(network(kernel, images)) - found).max() > 1

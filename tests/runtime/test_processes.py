@@ -1,0 +1,228 @@
+"""Two processes with two host devices each train the toy of test_loop.py, and what becomes of one when the other is lost."""
+
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / 'tests' / 'runtime'))
+
+import toy_process  # noqa: E402
+from toy_process import HEARTBEAT, RECIPE, RISING, toy  # noqa: E402
+
+from ahm_jax.runs import snapshots  # noqa: E402
+from ahm_jax.runs.checkpoint_files import FOLDER  # noqa: E402
+from ahm_jax.runs.checkpoints import latest_step  # noqa: E402
+from ahm_jax.runs.metrics_log import FILE  # noqa: E402
+from ahm_jax.runtime import processes  # noqa: E402
+from ahm_jax.runtime.signals import TRY_AGAIN  # noqa: E402
+
+FORKS = multiprocessing.get_context('forkserver')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def forks():
+  """Processes come as forks of one that has imported everything."""
+  FORKS.set_forkserver_preload(['toy_process'])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('PYTHONPATH', f'{ROOT / "tests"}:{ROOT}')
+    forkserver.ensure_running()
+
+
+class Pair:
+  """Two processes at work on `workdir`."""
+
+  def __init__(self, workdir, *options, devices=(2, 2), slurm=False):
+    workdir.mkdir(exist_ok=True)
+    self.home = workdir.with_name(workdir.name + '-said')
+    self.home.mkdir(exist_ok=True)
+    with socket.socket() as probe:
+      probe.bind(('127.0.0.1', 0))
+      port = probe.getsockname()[1]
+    command = ['toy', f'--config={ROOT}/configs/smoke.py', f'--workdir={workdir}', *options]
+    self.processes = []
+    for index in range(2):
+      if slurm:
+        step = {'SLURM_JOB_ID': 7, 'SLURM_STEP_NODELIST': '127.0.0.1', 'SLURM_NTASKS': 2, 'SLURM_STEP_NUM_NODES': 1}
+        step |= {'SLURM_PROCID': index, 'SLURM_LOCALID': index, 'JAX_COORDINATOR_PORT': port}
+        variables, together = {name: str(value) for name, value in step.items()}, ['--coordinator=auto']
+      else:
+        variables, together = {}, [f'--coordinator=127.0.0.1:{port}', '--processes=2', f'--process={index}']
+      task = ([*command, *together], devices[index], self.home, index, variables)
+      self.processes.append(FORKS.Process(target=toy_process.work, args=task))
+      self.processes[-1].start()
+
+  def finish(self):
+    """(exit code, standard output, standard error) of each."""
+    for process in self.processes:
+      process.join(100)
+      process.kill()
+      process.join()
+    said = [[(self.home / f'{index}.{kind}').read_text() for kind in ('out', 'err')] for index in range(2)]
+    return [(process.exitcode, *texts) for process, texts in zip(self.processes, said, strict=True)]
+
+
+def break_off(workdir, victims, number, devices=(2, 2)):
+  """Starts a pair, sends some a signal after a checkpoint, and says how both ended, and how many seconds it took."""
+  pair = Pair(workdir, '--share=0', '--pause=0.3', devices=devices)
+  deadline = time.monotonic() + 100
+  while latest_step(workdir) < 5 and time.monotonic() < deadline and pair.processes[0].is_alive():
+    time.sleep(0.05)
+  since = time.monotonic()
+  for victim in victims:
+    os.kill(pair.processes[victim].pid, number)
+  if number == signal.SIGSTOP:
+    for victim in victims:
+      pair.processes[1 - victim].join(100)
+      pair.processes[victim].kill()
+  return pair.finish(), time.monotonic() - since
+
+
+@pytest.fixture(scope='module')
+def broken_off(tmp_path_factory):
+  """Pairs of processes that end early, all at once, since they wait most of the time."""
+  home = tmp_path_factory.mktemp('broken')
+  with ThreadPoolExecutor() as pool:
+    found = {
+      'first': pool.submit(break_off, home / 'first', [0], signal.SIGKILL),
+      'second': pool.submit(break_off, home / 'second', [1], signal.SIGKILL, devices=(1, 1)),
+      'waiting': pool.submit(break_off, home / 'waiting', [1], signal.SIGSTOP),
+      'several': pool.submit(break_off, home / 'several', [1], signal.SIGKILL),
+      'ctrl-c': pool.submit(break_off, home / 'ctrl-c', [0, 1], signal.SIGINT),
+      'sigterm': pool.submit(break_off, home / 'sigterm', [1], signal.SIGTERM),
+      'fault': pool.submit(lambda: Pair(home / 'fault', '--fails=1').finish()),
+    }
+  return home, {name: future.result() for name, future in found.items()}
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  """Parameters and metrics of one process and one device."""
+  workdir = tmp_path_factory.mktemp('alone')
+  return train(workdir).params, toy.lines(workdir)
+
+
+def train(workdir, **options):
+  return toy.run(workdir, RISING, RECIPE, **options)
+
+
+def assert_equals(params, workdir, alone):
+  for name in alone[0]:
+    np.testing.assert_allclose(params[name], alone[0][name], rtol=0, atol=1e-6)
+  lines = toy.lines(workdir)
+  assert [line.keys() for line in lines] == [line.keys() for line in alone[1]]
+  for line, other in zip(lines, alone[1], strict=True):
+    np.testing.assert_allclose(list(line.values()), list(other.values()), rtol=1e-6)
+
+
+def test_two_processes_equal_one_and_process_0_speaks(tmp_path, alone):
+  first, second = Pair(tmp_path).finish()
+  assert first[0] == second[0] == 0, first[2] + second[2]
+  assert first[1] == 'process 0 speaks\n' and 'toy: 100%' in first[2]
+  assert second[1:] == ('', '')
+  for index in range(2):
+    assert_equals(np.load(tmp_path / f'process{index}.npz'), tmp_path, alone)
+  assert [json.loads((tmp_path / f'rows{index}.json').read_text()) for index in range(2)] == [
+    [[0, 1], [2, 3]],
+    [[4, 5], [6, 7]],
+  ]
+  written = {'process0.npz', 'process1.npz', 'rows0.json', 'rows1.json', FOLDER, FILE, snapshots.FOLDER}
+  assert {path.name for path in tmp_path.iterdir()} == written
+  assert_equals(train(tmp_path / 'four', devices=4).params, tmp_path / 'four', alone)
+
+
+LOST = 'another process was lost, so this one ends; the last checkpoint is that of step {}; the same command goes on'
+
+
+@pytest.mark.parametrize(
+  ('name', 'victim', 'why', 'devices'),
+  [
+    ('first', 0, ['Terminating process because'], 2),  # The coordinator: JAX calls abort().
+    ('second', 1, ['by peer'], 1),  # A collective fails: the connection is closed or reset by peer.
+    ('waiting', 1, ['heartbeats'], 4),  # All wait, for nothing is closed, until JAX notices and calls abort().
+    ('several', 1, ['by peer', 'heartbeats'], 4),  # Whichever comes first: all devices fail, or one fails and the other waits.
+  ],
+)
+def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, name, victim, why, devices):
+  home, results = broken_off
+  ended, took = results[name]
+  assert ended[victim][0] == -signal.SIGKILL, ended
+  code, _, err = ended[1 - victim]
+  assert code == TRY_AGAIN, err
+  assert took < 60
+  step = latest_step(home / name)
+  assert 5 <= step < toy.STEPS
+  assert ('process 1: ' * (victim == 0) + LOST.format(step)) in err.splitlines()[-1]
+  assert any(sign in err for sign in why) and 'Traceback' not in err
+  assert_equals(train(home / name, devices=devices).params, home / name, alone)
+
+
+@pytest.mark.parametrize('name', ['ctrl-c', 'sigterm'])
+def test_a_signal_to_both_or_to_one_stops_both_at_the_same_step(broken_off, alone, name):
+  home, results = broken_off
+  (first, second), seconds = results[name]
+  assert first[0] == second[0] == TRY_AGAIN, first[2] + second[2]
+  assert seconds < HEARTBEAT
+  assert first[2].endswith('\ninterrupted; the same command goes on where it was\n')
+  assert second[2] == '\nprocess 1: interrupted; the same command goes on where it was\n'
+  assert 5 < latest_step(home / name) < toy.STEPS
+  assert_equals(train(home / name).params, home / name, alone)
+
+
+def test_two_processes_set_a_damaged_checkpoint_aside(broken_off, tmp_path, alone):
+  workdir = tmp_path / 'run'
+  shutil.copytree(broken_off[0] / 'sigterm', workdir)
+  latest = latest_step(workdir)
+  (workdir / FOLDER / str(latest) / 'default' / 'manifest.ocdbt').write_bytes(b'')
+  first, second = Pair(workdir, '--share=0').finish()
+  assert first[0] == second[0] == 0, first[2] + second[2]
+  assert f'the checkpoint of step {latest} cannot be read' in first[2] and second[2] == ''
+  assert_equals(np.load(workdir / 'process1.npz'), workdir, alone)
+
+
+def test_a_run_of_one_process_goes_on_in_two_that_slurm_started(tmp_path, alone):
+  workdir = tmp_path / 'run'
+  with pytest.raises(toy.Interruption):
+    train(workdir, at=12)
+  first, second = Pair(workdir, '--share=0', slurm=True).finish()
+  assert first[0] == second[0] == 0, first[2] + second[2]
+  assert_equals(np.load(workdir / 'process1.npz'), workdir, alone)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(tmp_path):
+  for (code, _, err), name in zip(Pair(tmp_path / 'run', devices=(2, 1)).finish(), ('', 'process 1: '), strict=True):
+    assert (code, err) == (
+      2,
+      f'{name}error: the processes have 2, 1 devices; give each the same number (CUDA_VISIBLE_DEVICES chooses)\n',
+    )
+
+
+def test_a_fault_of_one_process_ends_both(broken_off):
+  first, second = broken_off[1]['fault']
+  assert second[0] == 1 and 'process 1: RuntimeError: a fault in one process\n' in second[2]
+  assert first[0] == TRY_AGAIN
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_a_run_of_four_devices_goes_on_on_fewer(tmp_path, alone, devices):
+  with pytest.raises(toy.Interruption):
+    train(tmp_path, devices=4, at=12)
+  assert_equals(train(tmp_path, devices=devices).params, tmp_path, alone)
+
+
+def test_lines_name_the_process(capsys):
+  stream = processes._Named(sys.stdout, 'process 3: ')
+  print('one\n\ntwo', file=stream)
+  print('thr', 'ee', sep='', file=stream, flush=True)
+  assert capsys.readouterr().out == 'process 3: one\n\nprocess 3: two\nprocess 3: three\n'
