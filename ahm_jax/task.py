@@ -1,4 +1,6 @@
-"""The three things that flow through a training: batches, the state, and the task that turns one into the next."""
+"""The three things that flow through a training: batches, the state, and the task that turns one
+into the next.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -34,9 +36,18 @@ class Task(NamedTuple):
   name: str  # 'pretrain', 'segment' or 'classify'.
   init: Callable[[jax.Array], TrainState]  # From a random key.
   step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
-  """Pure; sees one device's share of the batch, under the axis of devices. Metrics are reduced scalars; one is 'loss'."""
+  """Pure.
+
+  Sees one device's share of the batch, under the axis of devices. Metrics are reduced scalars; one
+  is 'loss'.
+  """
   evaluate: Callable[[TrainState], dict[str, float]]
-  """Over the validation split, from a state on one device. Has the key 'score'; larger is better."""
+  """Over the validation split, from a state on one device.
+
+  Has the key 'score'; larger is better.
+  """
   keep_best: bool  # Whether a run ends with the state of the best validation, or with the last.
   shown: str = 'score'  # Which validation metric the progress bar shows.
-  snapshot: Callable[[TrainState], dict[str, Any]] | None = None  # Small arrays that are kept of the state at each validation.
+  snapshot: Callable[[TrainState], dict[str, Any]] | None = (
+    None  # Small arrays that are kept of the state at each validation.
+  )

@@ -1,55 +1,71 @@
 r"""Your own images: a folder of images, with masks and labels for some of them.
 
-  DIR/images/NAME.jpg   (or .png, .bmp, .tif, .webp; .dcm; .nii, .nii.gz), of any size, 8 or 16 bits, grey or colour
-  DIR/masks/NAME.png    one channel, 0 and 255 (or 65535) or 0 and 1, of the image's size
-  DIR/labels.csv        columns image,label,split,group, in any case; of them only image is required, and others are not used
+  DIR/images/NAME.jpg   (or .png, .bmp, .tif, .webp; .dcm; .nii, .nii.gz), of any size, 8 or 16
+  bits, grey or colour DIR/masks/NAME.png    one channel, 0 and 255 (or 65535) or 0 and 1, of the
+  image's size DIR/labels.csv        columns image,label,split,group, in any case; of them only
+  image is required, and others are not used
 
-An image without a mask, or without a row in labels.csv, serves pre-training only; one with a label but no mask serves
-classification too, where that uses all labels or config.classify.labels of them. The run says how many there are. Without
-labels.csv, every image with a mask serves segmentation.
-split is train, validation or test, and the images of one group (a patient, near-duplicates) share it. Without that column the
-groups are dealt to the splits from config.data.split_seed, in the shares config.data.split_fractions. Then:
+An image without a mask, or without a row in labels.csv, serves pre-training only; one with a label
+but no mask serves classification too, where that uses all labels or config.classify.labels of them.
+The run says how many there are. Without labels.csv, every image with a mask serves segmentation.
+split is train, validation or test, and the images of one group (a patient, near-duplicates) share
+it. Without that column the groups are dealt to the splits from config.data.split_seed, in the
+shares config.data.split_fractions. Then:
 
-  launch/with_env python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine
-  launch/with_env python -m launch.pretrain --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine_ahm
-  launch/with_env python -m launch.segment --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine_50 \
+  launch/with_env python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR
+  --workdir=runs/mine launch/with_env python -m launch.pretrain --config=configs/folder.py
+  --config.data.root=DIR --workdir=runs/mine_ahm launch/with_env python -m launch.segment
+  --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine_50 \
     --config.init_from=runs/mine_ahm --config.data.labels=50
-  launch/with_env python -m launch.reproduce --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine_grid
+  launch/with_env python -m launch.reproduce --config=configs/folder.py --config.data.root=DIR
+  --workdir=runs/mine_grid
 
-Several classes: masks hold 0 for background and 1, 2, ... for the names in --config.data.mask_classes=liver,tumour; of a
-palette image the indices count, not the colours. Without classes, the brighter of a grey palette's two colours is the lesion,
-and black is background.
+Several classes: masks hold 0 for background and 1, 2, ... for the names in
+--config.data.mask_classes=liver,tumour; of a palette image the indices count, not the colours.
+Without classes, the brighter of a grey palette's two colours is the lesion, and black is
+background.
 
-DICOM and NIfTI (pip install -e '.[medical]', which launch/with_env has done): a NIfTI volume, and a DICOM file of several
-frames, gives one image a slice, named NAME_s0000, NAME_s0001, ...; its row in labels.csv is that of NAME. Slices lie across
-axis config.data.slice_axis of the volume in RAS+ orientation, and every config.data.every_slice-th is taken. The mask of a
-volume is a volume of the same shape and orientation, NIfTI for NIfTI; a slice where it is empty counts as an image without
-lesion. The slices of a volume are one group, as are the DICOM files of a patient (PatientID; where that is empty, of a
-StudyInstanceUID or SeriesInstanceUID), where labels.csv gives no group.
-Grey of more than 8 bits is shown by --config.data.window=CENTRE,WIDTH, else by the DICOM file's own window, else from the
-0.5th to the 99.5th percentile of each file. Where the pixels' spacing is known, distances are scored in mm too.
+DICOM and NIfTI (pip install -e '.[medical]', which launch/with_env has done): a NIfTI volume, and a
+DICOM file of several frames, gives one image a slice, named NAME_s0000, NAME_s0001, ...; its row in
+labels.csv is that of NAME. Slices lie across axis config.data.slice_axis of the volume in RAS+
+orientation, and every config.data.every_slice-th is taken. The mask of a volume is a volume of the
+same shape and orientation, NIfTI for NIfTI; a slice where it is empty counts as an image without
+lesion. The slices of a volume are one group, as are the DICOM files of a patient (PatientID; where
+that is empty, of a StudyInstanceUID or SeriesInstanceUID), where labels.csv gives no group. Grey of
+more than 8 bits is shown by --config.data.window=CENTRE,WIDTH, else by the DICOM file's own window,
+else from the 0.5th to the 99.5th percentile of each file. Where the pixels' spacing is known,
+distances are scored in mm too.
 
-Colour of 16 bits a channel keeps its high bytes, and of a TIFF of several pages the first one is read; prepare_data --check
-says where that loses something. What else lies in images/ and masks/ is passed over, which the run says.
+Colour of 16 bits a channel keeps its high bytes, and of a TIFF of several pages the first one is
+read; prepare_data --check says where that loses something. What else lies in images/ and masks/ is
+passed over, which the run says.
 
-Links that lead out of DIR, names with control characters and images of more than 89 million pixels are refused.
+Links that lead out of DIR, names with control characters and images of more than 89 million pixels
+are refused.
 
-prepare_data checks every file, and can be left out: the others prepare what they need. reproduce runs the whole comparison of
-scratch, uniform and ahm, at the numbers of labels in config.grid.labels. The sizes are a GPU's work, 224 px and base width 64;
-on 2 cores use the variant --config=configs/folder.py:cpu, 64 px and base width 16. configs/folder.py:paper has the published
+prepare_data checks every file, and can be left out: the others prepare what they need. reproduce
+runs the whole comparison of scratch, uniform and ahm, at the numbers of labels in
+config.grid.labels. The sizes are a GPU's work, 224 px and base width 64; on 2 cores use the variant
+--config=configs/folder.py:cpu, 64 px and base width 16. configs/folder.py:paper has the published
 hyper-parameters in place of the best that were found.
 """
 
 from ahm_jax.errors import UserError
 from configs import isic, isic_cpu
 
-VARIANTS = {'': isic.get_config, 'cpu': isic_cpu.get_config, 'paper': lambda: isic.get_config('paper')}
+VARIANTS = {
+  '': isic.get_config,
+  'cpu': isic_cpu.get_config,
+  'paper': lambda: isic.get_config('paper'),
+}
 LABELS, SEEDS = (20, 50), (0, 1, 2)  # Of a grid; few enough for a small folder.
 
 
 def get_config(variant=''):
   if variant not in VARIANTS:
-    raise UserError(f'configs/folder.py has no variant {variant!r}; choose one of cpu, paper, or none')
+    raise UserError(
+      f'configs/folder.py has no variant {variant!r}; choose one of cpu, paper, or none'
+    )
   c = VARIANTS[variant]()
   c.grid.labels, c.grid.seeds = LABELS, SEEDS
   return c

@@ -1,4 +1,5 @@
-"""A few steps of everything on tiny phantoms: shows that an installation works. The scores mean nothing.
+"""A few steps of everything on tiny phantoms: shows that an installation works. The scores mean
+nothing.
 
   launch/with_env python -m launch.reproduce --config=configs/smoke.py --workdir=runs/smoke
 

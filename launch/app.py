@@ -20,9 +20,15 @@ from ahm_jax.runtime.signals import TRY_AGAIN
 USER_ERROR = 2  # Exit code for wrong input.
 FAILED = 1  # Exit code for a fault of the program.
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, with its variant where it has one: FILE[:variant].')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder that this run writes into; made if it is not there.')
-_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, or auto, where several processes train.')
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Config file, with its variant where it has one: FILE[:variant].'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder that this run writes into; made if it is not there.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of process 0, or auto, where several processes train.'
+)
 _PROCESSES = flags.DEFINE_integer('processes', None, 'How many processes train together.')
 _PROCESS = flags.DEFINE_integer('process', None, 'Which of them this is, from 0.')
 
@@ -63,10 +69,11 @@ _ALONE = (
 
 
 def run(stage: Callable[[Config, pathlib.Path], None], several: bool = False) -> None:
-  """Reads the flags, builds and checks the config, calls `stage(config, workdir)`, and ends the process.
+  """Reads the flags, builds and checks the config, calls `stage(config, workdir)`, and ends the
+  process.
 
-  Wrong input ends it with one line on standard error and exit code 2; so do Ctrl-C, SIGTERM and the loss of another process,
-  with TRY_AGAIN.
+  Wrong input ends it with one line on standard error and exit code 2; so do Ctrl-C, SIGTERM and the
+  loss of another process, with TRY_AGAIN.
 
   Args:
     several: whether several processes may run the stage together.
@@ -127,9 +134,14 @@ def _outcome(main: Callable[[], None]) -> tuple[int, bool]:
 
 
 def _silence_orbax() -> None:
-  """Where Orbax fails, it says so to us; what it logs besides, and its threads complain of later, is of no use to the user."""
+  """Where Orbax fails, it says so to us.
+
+  What it logs besides, and its threads complain of later, is of no use to the user.
+  """
   noisy = ('orbax', 'asyncio', 'concurrent')
-  logging.get_absl_handler().addFilter(lambda record: not any(name in record.pathname for name in noisy))
+  logging.get_absl_handler().addFilter(
+    lambda record: not any(name in record.pathname for name in noisy)
+  )
   warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
   complain = sys.unraisablehook
 
@@ -164,18 +176,34 @@ def _parse(argv: list[str], required: Sequence[str], help_text: str) -> list[str
     missing = [name for name in required if flags.FLAGS[name].value in (None, '')]
     if not missing and 'config' in required:
       _CONFIG.value.to_dict()  # A file that failed to load says so only here.
-  except (UserError, flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError) as error:
+  except (
+    UserError,
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    OSError,
+    ImportError,
+  ) as error:
     _refuse(_one_line(error))
   if len(rest) > 1:
     _refuse(f'argument {rest[1]!r} is not a flag; flags start with --, see --help')
   if missing:
-    _refuse(f'--{missing[0]} is {"missing" if flags.FLAGS[missing[0]].value is None else "empty"}; see --help')
+    _refuse(
+      f'--{missing[0]} is {"missing" if flags.FLAGS[missing[0]].value is None else "empty"}; see --help'
+    )
   return rest
 
 
 def _one_line(error: Exception) -> str:
-  """ml_collections puts its message into the repr of a KeyError, its suggestion on a second line, or a whole traceback."""
-  text = str(error.args[0]) if isinstance(error, AttributeError | KeyError) and error.args else str(error)
+  """ml_collections puts its message into the repr of a KeyError, its suggestion on a second
+  line, or a whole traceback.
+  """
+  text = (
+    str(error.args[0])
+    if isinstance(error, AttributeError | KeyError) and error.args
+    else str(error)
+  )
   if isinstance(error, OSError) or 'Traceback' in text:
     line = text.strip().splitlines()[-1].strip()
     if line.endswith('takes 0 positional arguments but 1 was given'):

@@ -1,22 +1,28 @@
-"""Scores a finished run on a split, at the images' own resolution; writes evaluation.json and per_image.csv beside it.
+"""Scores a finished run on a split, at the images' own resolution; writes evaluation.json and
+per_image.csv beside it.
 
-  python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20
-  python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20 --config.evaluate.split=validation
-  python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20 --comparator=sam --sam_checkpoint=sam_vit_b.pth
+  python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20 python -m
+  launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20
+  --config.evaluate.split=validation python -m launch.evaluate --config=configs/phantom.py
+  --workdir=runs/ahm20 --comparator=sam --sam_checkpoint=sam_vit_b.pth
 
-WORKDIR is that of a pretrain, segment or classify run, whose own config holds but for the fields under evaluate.
+WORKDIR is that of a pretrain, segment or classify run, whose own config holds but for the fields
+under evaluate.
 
-Segment Anything or MedSAM beside a segment run with binary masks (EXTRAS=sam launch/with_env python ...):
-  --comparator=NAME        sam, or medsam, which shows images to the network as MedSAM's authors do. It is scored on the images
-                           of evaluate.split at their own size, in one table with our U-Net, with the paired difference; written
-                           to evaluation_NAME_PROMPT_SOURCE.json and per_image_NAME_PROMPT_SOURCE.csv.
-  --sam_checkpoint=PATH    Folder with config.json and model.safetensors, as transformers saves it, or an official .pth, of
-                           ViT-B, ViT-L or ViT-H. Nothing is downloaded.
-  --sam_prompt=KIND        box, the default, or point (sam only): one for each connected region of a mask, at most for the
-                           largest three. The point is the one deepest inside; of its three masks the one counts that the model
-                           itself scores highest.
-  --sam_prompt_from=SOURCE unet, the default: the mask that our U-Net found; without one, nothing is found. truth: the true
-                           mask, which tells where the lesion is, and whether there is one.
+Segment Anything or MedSAM beside a segment run with binary masks (EXTRAS=sam launch/with_env python
+...):
+  --comparator=NAME        sam, or medsam, which shows images to the network as MedSAM's authors do.
+                           It is scored on the images of evaluate.split at their own size, in one
+                           table with our U-Net, with the paired difference; written to
+                           evaluation_NAME_PROMPT_SOURCE.json and per_image_NAME_PROMPT_SOURCE.csv.
+  --sam_checkpoint=PATH    Folder with config.json and model.safetensors, as transformers saves it,
+                           or an official .pth, of ViT-B, ViT-L or ViT-H. Nothing is downloaded.
+  --sam_prompt=KIND        box, the default, or point (sam only): one for each connected region of a
+                           mask, at most for the largest three. The point is the one deepest inside;
+                           of its three masks the one counts that the model itself scores highest.
+  --sam_prompt_from=SOURCE unet, the default: the mask that our U-Net found; without one, nothing is
+                           found. truth: the true mask, which tells where the lesion is, and whether
+                           there is one.
   --sam_margin=PIXELS      That a box is widened by to each side, in pixels of the image; 0.
 """
 
@@ -27,11 +33,15 @@ from ahm_jax.pipeline import stages
 from ahm_jax.sam import compare, prompts
 from launch import app
 
-_COMPARATOR = flags.DEFINE_enum('comparator', None, compare.COMPARATORS, 'What to score beside the run.')
+_COMPARATOR = flags.DEFINE_enum(
+  'comparator', None, compare.COMPARATORS, 'What to score beside the run.'
+)
 _CHECKPOINT = flags.DEFINE_string('sam_checkpoint', None, 'Its weights.')
 _PROMPT = flags.DEFINE_enum('sam_prompt', None, prompts.KINDS, 'What it is shown of a mask; box.')
 _PROMPT_FROM = flags.DEFINE_enum('sam_prompt_from', None, compare.SOURCES, 'Whose mask; unet.')
-_MARGIN = flags.DEFINE_integer('sam_margin', None, 'Pixels that a box is widened by; 0.', lower_bound=0)
+_MARGIN = flags.DEFINE_integer(
+  'sam_margin', None, 'Pixels that a box is widened by; 0.', lower_bound=0
+)
 
 
 def main(config, workdir):
@@ -41,7 +51,9 @@ def main(config, workdir):
     options = compare.Options(**{'comparator': _COMPARATOR.value, 'checkpoint': ''} | chosen)
     print(compare.table(options, stages.compare(options, config, workdir)))
   elif given:
-    raise UserError(f'--{given[0].name} is of use with --comparator=sam or --comparator=medsam only; add it, or leave this out')
+    raise UserError(
+      f'--{given[0].name} is of use with --comparator=sam or --comparator=medsam only; add it, or leave this out'
+    )
   else:
     evaluate(config, workdir)
 
@@ -50,7 +62,10 @@ def evaluate(config, workdir):
   """Scores the run, and prints a line for each score."""
   for name, value in stages.evaluate(config, workdir).items():
     for suffix, single in value.items() if isinstance(value, dict) else (('', value),):
-      print(f'{name + (suffix and f" {suffix}"):28} ' + (f'{single:.4f}' if isinstance(single, float) else f'{single}'))
+      print(
+        f'{name + (suffix and f" {suffix}"):28} '
+        + (f'{single:.4f}' if isinstance(single, float) else f'{single}')
+      )
 
 
 if __name__ == '__main__':

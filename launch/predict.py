@@ -1,23 +1,27 @@
 """Masks for a folder of images, by a trained segmentation, with a table of what they measure.
 
-  python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted
-  python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted --flips --overlays
+  python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted python
+  -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted --flips
+  --overlays
 
-Reads JPEG, PNG, TIFF, BMP, WebP, DICOM and NIfTI (every slice of a volume), in folders of folders too. The same command goes on
-where an earlier one was interrupted, and tries images again that could not be read. Memory does not grow with the number of
-images.
+Reads JPEG, PNG, TIFF, BMP, WebP, DICOM and NIfTI (every slice of a volume), in folders of folders
+too. The same command goes on where an earlier one was interrupted, and tries images again that
+could not be read. Memory does not grow with the number of images.
 
 Flags:
-  --checkpoint=DIR    Workdir of a segment run, of which the best checkpoint is taken, or an export of one.
-  --images=DIR        Folder of images. Hidden files and links to other folders are passed over.
-  --out=DIR           Folder to write into; made if it is not there. Nothing is written over.
-  --classifier=DIR    Workdir of a classify run, for a diagnosis of each image.
-  --threshold=P       Lesion where the probability is at least this; the run's own where it is not given. Of several classes
+  --checkpoint=DIR    Workdir of a segment run, of which the best checkpoint is taken, or an export
+  of one. --images=DIR        Folder of images. Hidden files and links to other folders are passed
+  over. --out=DIR           Folder to write into; made if it is not there. Nothing is written over.
+  --classifier=DIR    Workdir of a classify run, for a diagnosis of each image. --threshold=P
+  Lesion where the probability is at least this; the run's own where it is not given. Of several
+  classes
                       the likeliest is taken.
   --flips             Average over the image, upside down, mirrored and both; four times the work.
-  --tile=PIXELS       Look at larger images window by window, of this side in pixels of the image, and average where windows
-                      overlap, with weights that fall towards their sides. The network was trained on whole images, so this is
-                      for images much larger than those. 0, the default: as a whole.
+  --tile=PIXELS       Look at larger images window by window, of this side in pixels of the image,
+  and average where windows
+                      overlap, with weights that fall towards their sides. The network was trained
+                      on whole images, so this is for images much larger than those. 0, the default:
+                      as a whole.
   --overlap=SHARE     Of a window that the next one covers too, at least; 0.5.
   --probabilities     Write them too.
   --overlays          Write pictures too, of the image with the mask's border.
@@ -30,23 +34,24 @@ What OUT holds then:
   overlays/NAME.jpg
   predict.json            what made it: a digest of the weights, the options, the versions
   predictions.csv         a row an image, or a slice of a volume:
-    image, slice          its path below --images, and the number of the slice from 0, counted across config.data.slice_axis of
-                          the volume in RAS+ orientation: numpy.stack(masks, slice_axis) lies on what nibabel has of it by
+    image, slice          its path below --images, and the number of the slice from 0, counted
+                          across config.data.slice_axis of the volume in RAS+ orientation:
+                          numpy.stack(masks, slice_axis) lies on what nibabel has of it by
                           as_closest_canonical
-    mask, status          the mask's path, and ok, or what was wrong with the image
-    width, height         in pixels
-    area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the spacing
-    area_share            area_px / (width * height)
-    class                 the class with the largest area, background where nothing was found; the diagnosis with --classifier
-    probability           mean over the mask, of each pixel's own class
-    confidence            soft Dice, 2 sum(p m) / (sum(p) + sum(m)), of probabilities p and mask m, with several classes the
-                          mean over those found: near 1 where the network is sure, low where it is not (arXiv 2402.10665).
-                          1 - max(p) where nothing was found.
+    mask, status          the mask's path, and ok, or what was wrong with the image width, height
+    in pixels area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the
+    spacing area_share            area_px / (width * height) class                 the class with
+    the largest area, background where nothing was found; the diagnosis with --classifier
+    probability           mean over the mask, of each pixel's own class confidence            soft
+    Dice, 2 sum(p m) / (sum(p) + sum(m)), of probabilities p and mask m, with several classes the
+                          mean over those found: near 1 where the network is sure, low where it is
+                          not (arXiv 2402.10665). 1 - max(p) where nothing was found.
     ..._CLASS             areas and probability of each class, where there are several
     class_probability...  with --classifier: of the diagnosis, and of each one
 
-Exit codes: 0 done, also where some images could not be read (they are named, and have a row without a mask); 2 wrong input, or
-  a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: the same command goes on where it was."""
+Exit codes: 0 done, also where some images could not be read (they are named, and have a row without
+  a mask); 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: the
+  same command goes on where it was."""
 
 import sys
 from pathlib import Path
@@ -66,7 +71,9 @@ _OVERLAP = flags.DEFINE_float('overlap', 0.5, 'Share of a window that the next o
 _PROBABILITIES = flags.DEFINE_bool('probabilities', False, 'Write probabilities too.')
 _OVERLAYS = flags.DEFINE_bool('overlays', False, 'Write overlays too.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Images at a time.')
-_THREADS = flags.DEFINE_integer('threads', 0, 'Threads that read and write; 0: as many as there are cores.')
+_THREADS = flags.DEFINE_integer(
+  'threads', 0, 'Threads that read and write; 0: as many as there are cores.'
+)
 
 
 def main():
@@ -96,7 +103,9 @@ def main():
   )
   images, out = (Path(flag.value).expanduser() for flag in (_IMAGES, _OUT))
   counts = predict(segmenter, images, out, options, classifier, _BATCH_SIZE.value, _THREADS.value)
-  print(f'images with a mask: {counts.done}; they are in {out / "masks"}, and measured in {out / "predictions.csv"}')
+  print(
+    f'images with a mask: {counts.done}; they are in {out / "masks"}, and measured in {out / "predictions.csv"}'
+  )
   if counts.failed:
     print(f'images without a mask: {counts.failed}; the column status says why', file=sys.stderr)
 

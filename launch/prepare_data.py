@@ -1,13 +1,17 @@
 """Prepares a data set: checks every file, resizes, splits, and writes it as TFDS array records.
 
-  python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine
-  python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine --check
+  python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR
+  --workdir=runs/mine python -m launch.prepare_data --config=configs/folder.py
+  --config.data.root=DIR --workdir=runs/mine --check
 
-Every other stage does this by itself where it was not done. Prepared data lies in WORKDIR/data, or in config.data.prepared_dir.
+Every other stage does this by itself where it was not done. Prepared data lies in WORKDIR/data, or
+in config.data.prepared_dir.
 
-  --check                  Prepares nothing: reads everything once and says what is in the set and what is wrong with it, all of
-                           it: counts, sizes, classes, mask coverage, unreadable files, empty masks, duplicates across splits.
-                           Writes check.json and check.html into WORKDIR. Exit code 3 where one of the findings is an error.
+  --check                  Prepares nothing: reads everything once and says what is in the set and
+                           what is wrong with it, all of it: counts, sizes, classes, mask coverage,
+                           unreadable files, empty masks, duplicates across splits. Writes
+                           check.json and check.html into WORKDIR. Exit code 3 where one of the
+                           findings is an error.
 """
 
 import sys
@@ -18,7 +22,9 @@ from ahm_jax.pipeline import setup, stages
 from launch import app
 
 ERRORS_FOUND = 3  # Exit code of --check.
-_CHECK = flags.DEFINE_bool('check', False, 'Say what is in the data set and what is wrong with it; prepare nothing.')
+_CHECK = flags.DEFINE_bool(
+  'check', False, 'Say what is in the data set and what is wrong with it; prepare nothing.'
+)
 
 
 def main(config, workdir):
@@ -28,8 +34,12 @@ def main(config, workdir):
     return
   data = setup.load_data(config, workdir)
   for name, split in data.splits.items():
-    classes = ', '.join(f'{label} {int((split.labels == i).sum())}' for i, label in enumerate(data.class_names))
-    print(f'{name}: {len(split)} images, {int(split.has_mask.sum())} with a mask; {classes or "no classes"}')
+    classes = ', '.join(
+      f'{label} {int((split.labels == i).sum())}' for i, label in enumerate(data.class_names)
+    )
+    print(
+      f'{name}: {len(split)} images, {int(split.has_mask.sum())} with a mask; {classes or "no classes"}'
+    )
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
-"""Pre-trains a U-Net on all training images, with or without masks, and the agent that learns where to hide them.
+"""Pre-trains a U-Net on all training images, with or without masks, and the agent that learns where
+to hide them.
 
-  python -m launch.pretrain --config=configs/phantom.py --workdir=runs/ahm
-  python -m launch.pretrain --config=configs/phantom.py --config.masking.strategy=uniform --workdir=runs/uniform
+  python -m launch.pretrain --config=configs/phantom.py --workdir=runs/ahm python -m launch.pretrain
+  --config=configs/phantom.py --config.masking.strategy=uniform --workdir=runs/uniform
 
 launch.segment starts from WORKDIR when it is given as --config.init_from.
 """

@@ -1,11 +1,14 @@
-"""Shows where the time of a training step goes: traces whole steps with the JAX profiler, after warm-up, and sums them up.
+"""Shows where the time of a training step goes: traces whole steps with the JAX profiler, after
+warm-up, and sums them up.
 
-  python -m launch.profile --config=configs/phantom.py --workdir=runs/profile
-  python -m launch.profile --config=configs/phantom.py --workdir=runs/profile --stage=segment --config.profile.steps=20:40
+  python -m launch.profile --config=configs/phantom.py --workdir=runs/profile python -m
+  launch.profile --config=configs/phantom.py --workdir=runs/profile --stage=segment
+  --config.profile.steps=20:40
 
-Prints time by kind of operation, images/s, operations, memory and the costliest operations. The trace lies in WORKDIR/profile,
-for XProf or TensorBoard (tensorboard --logdir=WORKDIR/profile) or Perfetto. Nothing is trained for keeps; to profile a run that
-is, give its own command --config.profile.steps=a:b.
+Prints time by kind of operation, images/s, operations, memory and the costliest operations. The
+trace lies in WORKDIR/profile, for XProf or TensorBoard (tensorboard --logdir=WORKDIR/profile) or
+Perfetto. Nothing is trained for keeps; to profile a run that is, give its own command
+--config.profile.steps=a:b.
 
   --stage=NAME             pretrain (the default), segment or classify."""
 
@@ -34,7 +37,11 @@ def main(config, workdir):
       profiler.before(step, stepper.state)
       stepper.step(stepper.next_inputs())
       capture = profiler.after(step, stepper.state)
-  print(trace.table(trace.summarise(capture, stepper.lowered(), stepper.operations(), source.batch_size)))
+  print(
+    trace.table(
+      trace.summarise(capture, stepper.lowered(), stepper.operations(), source.batch_size)
+    )
+  )
   print(f'\n{capture.directory}')
 
 

@@ -1,4 +1,6 @@
-"""launch/with_env, observed through stand-ins: a `python3` that writes down how it is called and installs nothing."""
+"""launch/with_env, observed through stand-ins: a `python3` that writes down how it is called and
+installs nothing.
+"""
 
 import os
 import shutil
@@ -29,8 +31,8 @@ TOOLS = (
   'touch',
 )
 
-# Behaves as `python3` and, copied into .venv, as its python. It is of version STUB_VERSION; `-m pip install` exits with
-# STUB_PIP_EXIT once the file STUB_GATE is there.
+# Behaves as `python3` and, copied into .venv, as its python. It is of version STUB_VERSION; `-m pip
+# install` exits with STUB_PIP_EXIT once the file STUB_GATE is there.
 STUB = """#!/usr/bin/env bash
 set -eu
 case "$*" in
@@ -63,7 +65,9 @@ y = ["z"]
 
 
 class Checkout:
-  """A checkout with launch/with_env, below a folder with a space in its name, and the PATH it runs under."""
+  """A checkout with launch/with_env, below a folder with a space in its name, and the PATH it
+  runs under.
+  """
 
   def __init__(self, folder: Path):
     self.root = folder / 'a checkout'
@@ -147,10 +151,15 @@ def test_installs_once_under_the_constraints_and_keeps_pip_quiet(checkout):
 
 def test_big_arrays_go_into_huge_pages_unless_the_user_tunes_malloc(checkout):
   assert 'GLIBC_TUNABLES=glibc.malloc.hugetlb=1\n' in checkout.run('env').stdout
-  assert 'GLIBC_TUNABLES=glibc.malloc.check=1\n' in checkout.run('env', GLIBC_TUNABLES='glibc.malloc.check=1').stdout
+  assert (
+    'GLIBC_TUNABLES=glibc.malloc.check=1\n'
+    in checkout.run('env', GLIBC_TUNABLES='glibc.malloc.check=1').stdout
+  )
 
 
-@pytest.mark.skipif(Path('/proc/driver/nvidia/version').exists(), reason='this machine has an NVIDIA driver')
+@pytest.mark.skipif(
+  Path('/proc/driver/nvidia/version').exists(), reason='this machine has an NVIDIA driver'
+)
 def test_installs_cuda_only_where_there_is_a_driver_and_then_keeps_it(checkout):
   checkout.run('env')
   assert checkout.installs()[-1].endswith(' .[test]')
@@ -195,7 +204,14 @@ def test_updates_in_place_when_what_it_installs_has_changed(checkout, name):
 
 
 def test_the_command_gets_the_environment_its_directory_and_its_arguments(checkout, tmp_path):
-  result = checkout.run('bash', '-c', 'echo "$VIRTUAL_ENV|$PYTHONPATH|${PATH%%:*}|$PWD|$1"', '-', 'two  words', cwd=tmp_path)
+  result = checkout.run(
+    'bash',
+    '-c',
+    'echo "$VIRTUAL_ENV|$PYTHONPATH|${PATH%%:*}|$PWD|$1"',
+    '-',
+    'two  words',
+    cwd=tmp_path,
+  )
   venv = checkout.root / '.venv'
   assert result.stdout == f'{venv}|{checkout.root}|{venv}/bin|{tmp_path}|two  words\n'
 

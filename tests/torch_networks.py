@@ -1,4 +1,6 @@
-"""The networks that weights come from and go to, written for PyTorch with the public state-dict names; see `torch_networks`."""
+"""The networks that weights come from and go to, written for PyTorch with the public state-dict
+names; see `torch_networks`.
+"""
 
 import torch
 from torch import nn
@@ -7,7 +9,11 @@ from torch import nn
 def double_conv(inputs, outputs, bias):
   layers = []
   for channels in (inputs, outputs):
-    layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=bias), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    layers += [
+      nn.Conv2d(channels, outputs, 3, padding=1, bias=bias),
+      nn.BatchNorm2d(outputs),
+      nn.ReLU(inplace=True),
+    ]
   return nn.Sequential(*layers)
 
 
@@ -21,7 +27,10 @@ class Named(nn.Module):
 
 
 class UNet(nn.Module):
-  """That of milesial/Pytorch-UNet with bilinear=False, of any width; biases before norms as in older versions."""
+  """That of milesial/Pytorch-UNet with bilinear=False, of any width.
+
+  Biases before norms as in older versions.
+  """
 
   def __init__(self, channels=3, outputs=1, width=64, bias=False):
     super().__init__()
@@ -58,7 +67,9 @@ class VGG16(nn.Module):
     norm: batch normalisation, as vgg16_bn has it.
   """
 
-  def __init__(self, classes=1000, width=64, hidden=4096, pooled=7, channels_last=False, norm=False):
+  def __init__(
+    self, classes=1000, width=64, hidden=4096, pooled=7, channels_last=False, norm=False
+  ):
     super().__init__()
     layers, channels = [], 3
     for stage in ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)):
@@ -71,7 +82,9 @@ class VGG16(nn.Module):
     self.avgpool = nn.AdaptiveAvgPool2d(pooled)
     first, second = nn.Linear(channels * pooled**2, hidden), nn.Linear(hidden, hidden)
     head = nn.Linear(hidden, classes)
-    self.classifier = nn.Sequential(first, nn.ReLU(), nn.Dropout(), second, nn.ReLU(), nn.Dropout(), head)
+    self.classifier = nn.Sequential(
+      first, nn.ReLU(), nn.Dropout(), second, nn.ReLU(), nn.Dropout(), head
+    )
     self.channels_last = channels_last
 
   def forward(self, x):
@@ -81,7 +94,10 @@ class VGG16(nn.Module):
 
 
 def randomise(module, seed=0):
-  """Draws all its numbers, running statistics too, at scales that keep activations near 1; puts it into evaluation mode."""
+  """Draws all its numbers, running statistics too, at scales that keep activations near 1.
+
+  Puts it into evaluation mode.
+  """
   torch.manual_seed(seed)
   for name, array in module.state_dict().items():
     if name.endswith('num_batches_tracked'):
@@ -102,7 +118,9 @@ def arrays(module):
 
 def put(module, weights):
   """Loads NumPy arrays as a state dict, all of it; puts the module into evaluation mode."""
-  module.load_state_dict({name: torch.as_tensor(array) for name, array in weights.items()}, strict=True)
+  module.load_state_dict(
+    {name: torch.as_tensor(array) for name, array in weights.items()}, strict=True
+  )
   return module.eval()
 
 
@@ -114,13 +132,20 @@ def apply(module, images):
 
 
 def keras_arrays(vgg):
-  """A VGG16's weights as `keras.applications.VGG16` names and lays them out, by 'LAYER/kernel' and 'LAYER/bias'."""
+  """A VGG16's weights as `keras.applications.VGG16` names and lays them out, by 'LAYER/kernel'
+  and 'LAYER/bias'.
+  """
   convolutions = [layer for layer in vgg.features if isinstance(layer, nn.Conv2d)]
   counts = (2, 2, 3, 3, 3)
-  names = [f'block{block}_conv{i}' for block, count in enumerate(counts, 1) for i in range(1, count + 1)]
+  names = [
+    f'block{block}_conv{i}' for block, count in enumerate(counts, 1) for i in range(1, count + 1)
+  ]
   found = {}
   for name, layer in zip(names, convolutions, strict=True):
     found[f'{name}/kernel'], found[f'{name}/bias'] = layer.weight.permute(2, 3, 1, 0), layer.bias
   for name, place in (('fc1', 0), ('fc2', 3), ('predictions', 6)):
-    found[f'{name}/kernel'], found[f'{name}/bias'] = vgg.classifier[place].weight.T, vgg.classifier[place].bias
+    found[f'{name}/kernel'], found[f'{name}/bias'] = (
+      vgg.classifier[place].weight.T,
+      vgg.classifier[place].bias,
+    )
   return {name: array.detach().numpy().copy() for name, array in found.items()}

@@ -1,4 +1,6 @@
-"""How a pre-training step grows with batch, side, workers and rounds: its time, and the memory that its program asks for."""
+"""How a pre-training step grows with batch, side, workers and rounds: its time, and the memory
+that its program asks for.
+"""
 
 from collections.abc import Callable
 
@@ -14,7 +16,9 @@ WORKERS = ROUNDS = (1, 2, 4, 8)
 
 
 def growth(bench: Bench) -> Result:
-  """AHM with the light trunk: one of batch, side, workers and rounds at a time, the others at their smallest."""
+  """AHM with the light trunk: one of batch, side, workers and rounds at a time, the others at
+  their smallest.
+  """
   figures = []
   for axis, value, build in _points(bench.sizes):
     try:
@@ -32,8 +36,18 @@ def growth(bench: Bench) -> Result:
 
 
 def _points(sizes: Sizes) -> list[tuple[str, int, Callable[[], Stepper]]]:
-  smallest = {'batch': sizes.growth_batches[0], 'side': sizes.growth_sides[0], 'workers': 1, 'rounds': 1}
-  ranges = {'batch': sizes.growth_batches, 'side': sizes.growth_sides, 'workers': WORKERS, 'rounds': ROUNDS}
+  smallest = {
+    'batch': sizes.growth_batches[0],
+    'side': sizes.growth_sides[0],
+    'workers': 1,
+    'rounds': 1,
+  }
+  ranges = {
+    'batch': sizes.growth_batches,
+    'side': sizes.growth_sides,
+    'workers': WORKERS,
+    'rounds': ROUNDS,
+  }
 
   def build(batch, side, workers, rounds):
     fields = {'data__image_size': side, 'masking__workers': workers, 'masking__rounds': rounds}
@@ -52,12 +66,20 @@ def _points(sizes: Sizes) -> list[tuple[str, int, Callable[[], Stepper]]]:
 def growth_page(figures: list[Figure], device: str) -> str:
   """A page with a chart of time and one of memory over each of AXES."""
   note = f'AHM with the light trunk on {device}. What did not fit into memory has no point.'
-  panels = [_chart(figures, axis, unit, title) for axis in AXES for unit, title in (('ms', 'Step, ms'), ('MiB', 'Memory, MiB'))]
+  panels = [
+    _chart(figures, axis, unit, title)
+    for axis in AXES
+    for unit, title in (('ms', 'Step, ms'), ('MiB', 'Memory, MiB'))
+  ]
   return page.charts_page('Growth of a pre-training step', note, panels)
 
 
 def _chart(figures: list[Figure], axis: str, unit: str, title: str) -> str:
-  found = [item for item in figures if item.workload == 'growth' and item.unit == unit and item.name.startswith(axis + '=')]
+  found = [
+    item
+    for item in figures
+    if item.workload == 'growth' and item.unit == unit and item.name.startswith(axis + '=')
+  ]
   values = [int(item.name.split('=')[1]) for item in found]
   curve = ('ahm', values, [item.median for item in found])
   return charts.curve_chart([curve], charts.style_numbers(['ahm']), title, 'Growth', over=axis)

@@ -1,8 +1,9 @@
-"""The loop of the public PyTorch reproduction, as its report describes it, to compare with; needs the `bench` extra.
+"""The loop of the public PyTorch reproduction, as its report describes it, to compare with; needs
+the `bench` extra.
 
-One image a step. The agent's maps leave the device as NumPy arrays: the mask is a threshold of them, laid out as tiles of
-single pixels, the image is masked on the host, and the losses of policy and value are formed on the host too, so that the agent
-is never trained.
+One image a step. The agent's maps leave the device as NumPy arrays: the mask is a threshold of
+them, laid out as tiles of single pixels, the image is masked on the host, and the losses of policy
+and value are formed on the host too, so that the agent is never trained.
 """
 
 import numpy as np
@@ -18,12 +19,17 @@ GAMMA, ENTROPY_WEIGHT = 0.99, 0.01
 def _head(channels: int, outputs: int) -> nn.Sequential:
   layers = []
   for _ in range(3):
-    layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    layers += [
+      nn.Conv2d(channels, channels, 3, padding=1),
+      nn.BatchNorm2d(channels),
+      nn.ReLU(inplace=True),
+    ]
   return nn.Sequential(*layers, nn.Conv2d(channels, outputs, 1))
 
 
 class PublicLoop:
-  """Call it with an image, float32 [C, H, W] on the host, for one training step; returns the reconstruction loss.
+  """Call it with an image, float32 [C, H, W] on the host, for one training step; returns the
+  reconstruction loss.
 
   Args:
     width: of the U-Net and of the trunk.

@@ -1,4 +1,6 @@
-"""How long it takes from the command line to the first training step, with nothing compiled yet and with everything kept."""
+"""How long it takes from the command line to the first training step, with nothing compiled yet
+and with everything kept.
+"""
 
 import os
 import subprocess
@@ -17,7 +19,10 @@ _LIMIT = 600.0  # Seconds.
 
 
 def start(bench: Bench) -> Result:
-  """`launch.pretrain` on the phantoms of configs/smoke.py, prepared before, in seconds; each start is a process of its own."""
+  """`launch.pretrain` on the phantoms of configs/smoke.py, prepared before, in seconds.
+
+  Each start is a process of its own.
+  """
   del bench
   with tempfile.TemporaryDirectory() as folder:
     scratch = Path(folder)
@@ -34,12 +39,16 @@ def _first_step(scratch: Path, name: str, cache: str) -> float:
   command += [f'--config.data.prepared_dir={scratch / "data"}', '--config.pretrain.log_every=1']
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(scratch / cache)}
   started = time.perf_counter()
-  with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+  with subprocess.Popen(
+    command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+  ) as process:
     metrics = workdir / metrics_log.FILE
     while not (metrics.exists() and metrics.stat().st_size):
       if process.poll() is not None or time.perf_counter() - started > _LIMIT:
         process.kill()
-        raise RuntimeError(f'{" ".join(command)} did not get to its first step: {process.stderr.read()[-2000:]}')
+        raise RuntimeError(
+          f'{" ".join(command)} did not get to its first step: {process.stderr.read()[-2000:]}'
+        )
       time.sleep(0.02)
     seconds = time.perf_counter() - started
     process.kill()

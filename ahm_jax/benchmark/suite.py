@@ -1,4 +1,6 @@
-"""All workloads one after another, and what they make together: benchmark.json's contents, and a table."""
+"""All workloads one after another, and what they make together: benchmark.json's contents, and a
+table.
+"""
 
 import importlib.metadata
 import os
@@ -44,9 +46,10 @@ def measure(names: Sequence[str], say: Callable[[str], None]) -> dict:
   """Runs the workloads named, of WORKLOADS, and says each figure as soon as it is there.
 
   Returns:
-    {'versions', 'device', 'figures', 'ratios', 'ratio_ranges'}. A figure has 'workload', 'name', 'unit', 'median', 'low',
-    'high' and 'samples'. 'ratios' has all of RATIOS, medians over rounds, and None for what was not measured; 'ratio_ranges'
-    has the lowest and highest of those that were.
+    {'versions', 'device', 'figures', 'ratios', 'ratio_ranges'}. A figure has 'workload', 'name',
+    'unit', 'median', 'low', 'high' and 'samples'. 'ratios' has all of RATIOS, medians over rounds,
+    and None for what was not measured; 'ratio_ranges' has the lowest and highest of those that
+    were.
   """
   device = jax.local_devices()[0]
   bench = Bench(device.platform, SIZES.get(device.platform, SIZES['gpu']))
@@ -62,9 +65,15 @@ def measure(names: Sequence[str], say: Callable[[str], None]) -> dict:
     ratios |= result.ratios
   return {
     'versions': {'python': platform.python_version(), **_versions()},
-    'device': {'platform': device.platform, 'kind': _kind(device), 'count': jax.local_device_count(), 'cores': _cores()},
+    'device': {
+      'platform': device.platform,
+      'kind': _kind(device),
+      'count': jax.local_device_count(),
+      'cores': _cores(),
+    },
     'figures': [item._asdict() for item in figures],
-    'ratios': dict.fromkeys(RATIOS) | {key: statistics.median(values) for key, values in ratios.items()},
+    'ratios': dict.fromkeys(RATIOS)
+    | {key: statistics.median(values) for key, values in ratios.items()},
     'ratio_ranges': {key: [min(values), max(values)] for key, values in ratios.items()},
   }
 
@@ -92,7 +101,10 @@ def _kind(device: jax.Device) -> str:
   processors = Path('/proc/cpuinfo')
   if device.platform == 'cpu' and processors.exists():
     lines = processors.read_text().splitlines()
-    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), device.device_kind)
+    return next(
+      (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
+      device.device_kind,
+    )
   return device.device_kind
 
 

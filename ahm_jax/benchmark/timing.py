@@ -1,4 +1,6 @@
-"""How things are timed: several sides in turn, so that whatever else the machine does meets all of them alike."""
+"""How things are timed: several sides in turn, so that whatever else the machine does meets all
+of them alike.
+"""
 
 import statistics
 import time
@@ -22,21 +24,25 @@ class Figure(NamedTuple):
 
 
 def figure(workload: str, name: str, unit: str, samples: list[float]) -> Figure:
-  return Figure(workload, name, unit, statistics.median(samples), min(samples), max(samples), len(samples))
+  return Figure(
+    workload, name, unit, statistics.median(samples), min(samples), max(samples), len(samples)
+  )
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
   """Runs every side once to warm it up, then all of them in turn, round after round.
 
-  A turn is two calls, of which the second is timed: the first finds caches and memory as another side left them, which a run of
-  its own would not. A side that is alone has one call a turn.
+  A turn is two calls, of which the second is timed: the first finds caches and memory as another
+  side left them, which a run of its own would not. A side that is alone has one call a turn.
 
   Args:
     sides: functions that return when their work is done.
-    seconds: no new round begins after that long, once there were FEWEST_ROUNDS; there are at most ROUNDS.
+    seconds: no new round begins after that long, once there were FEWEST_ROUNDS; there are at most
+      ROUNDS.
 
   Returns:
-    The seconds that each side took in each round: sample i of every side was taken in the same round.
+    The seconds that each side took in each round: sample i of every side was taken in the same
+      round.
   """
   for side in sides.values():
     side()

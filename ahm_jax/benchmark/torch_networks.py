@@ -7,7 +7,11 @@ from torch import nn
 def _convolve_twice(inputs: int, outputs: int) -> nn.Sequential:
   layers = []
   for channels in (inputs, outputs):
-    layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    layers += [
+      nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
+      nn.BatchNorm2d(outputs),
+      nn.ReLU(inplace=True),
+    ]
   return nn.Sequential(*layers)
 
 

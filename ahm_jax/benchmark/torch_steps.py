@@ -1,4 +1,7 @@
-"""Steps of the PyTorch networks on random images, in the forms that people run them; needs the `bench` extra."""
+"""Steps of the PyTorch networks on random images, in the forms that people run them.
+
+Needs the `bench` extra.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -34,7 +37,9 @@ def device(platform: str) -> str:
   return 'cuda' if platform == 'gpu' else 'cpu'
 
 
-def unet_training(width: int, side: int, batch: int, form: Form, platform: str) -> Callable[[], None]:
+def unet_training(
+  width: int, side: int, batch: int, form: Form, platform: str
+) -> Callable[[], None]:
   """Cross-entropy and soft Dice, clipping and Adam: the step of `ahm_jax.training.segment`."""
   masks = torch.randint(0, 2, (batch, side, side), device=device(platform)).float()
 
@@ -47,7 +52,9 @@ def unet_training(width: int, side: int, batch: int, form: Form, platform: str) 
   return _training(torch_networks.UNet(width=width), loss, side, batch, form, platform, clip=1.0)
 
 
-def vgg16_training(width: int, side: int, batch: int, form: Form, platform: str) -> Callable[[], None]:
+def vgg16_training(
+  width: int, side: int, batch: int, form: Form, platform: str
+) -> Callable[[], None]:
   labels = torch.randint(0, CLASSES, (batch,), device=device(platform))
 
   def loss(logits):
@@ -56,7 +63,9 @@ def vgg16_training(width: int, side: int, batch: int, form: Form, platform: str)
   return _training(torch_networks.VGG16(CLASSES, width), loss, side, batch, form, platform)
 
 
-def unet_inference(width: int, side: int, batch: int, form: Form, platform: str) -> Callable[[], None]:
+def unet_inference(
+  width: int, side: int, batch: int, form: Form, platform: str
+) -> Callable[[], None]:
   """Probabilities of uint8 images."""
   network, images = _place(torch_networks.UNet(width=width).eval(), side, batch, form, platform)
 
@@ -68,7 +77,9 @@ def unet_inference(width: int, side: int, batch: int, form: Form, platform: str)
   return run
 
 
-def _training(network: nn.Module, loss, side, batch, form, platform, clip: float | None = None) -> Callable[[], None]:
+def _training(
+  network: nn.Module, loss, side, batch, form, platform, clip: float | None = None
+) -> Callable[[], None]:
   network, images = _place(network.train(), side, batch, form, platform)
   optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=platform == 'gpu')
 
@@ -85,10 +96,14 @@ def _training(network: nn.Module, loss, side, batch, form, platform, clip: float
   return step
 
 
-def _place(network: nn.Module, side: int, batch: int, form: Form, platform: str) -> tuple[nn.Module, torch.Tensor]:
+def _place(
+  network: nn.Module, side: int, batch: int, form: Form, platform: str
+) -> tuple[nn.Module, torch.Tensor]:
   layout = torch.channels_last if form.channels_last else torch.contiguous_format
   network = network.to(device(platform), memory_format=layout)
-  images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8).to(device(platform), memory_format=layout)
+  images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8).to(
+    device(platform), memory_format=layout
+  )
   if form.compiled:
     network = torch.compile(network)
   return network, images

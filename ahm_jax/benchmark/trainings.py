@@ -92,7 +92,8 @@ def random_split(count: int, side: int, seed: int = 0) -> Split:
 
 
 def configured(width: int, side: int, batch: int, augmented: bool, **fields: Any) -> Config:
-  """The defaults at a size; `fields` are dotted names with __ for the dot, such as masking__workers=4.
+  """The defaults at a size; `fields` are dotted names with __ for the dot, such as
+  masking__workers=4.
 
   Without augmentation a step is the network's alone.
   """
@@ -103,24 +104,39 @@ def configured(width: int, side: int, batch: int, augmented: bool, **fields: Any
   if not augmented:
     for stage in ('pretrain', 'segment', 'classifier'):
       tree[stage].augment.update(flip=False, scale=0.0, brightness=0.0, contrast=0.0, hue=0.0)
-  tree.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
+  tree.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in fields.items()}
+  )
   return config_module.from_config_dict(tree)
 
 
-def pretraining(config: Config, split: Split, resident: bool = True, devices: Sequence[jax.Device] | None = None) -> Stepper:
+def pretraining(
+  config: Config, split: Split, resident: bool = True, devices: Sequence[jax.Device] | None = None
+) -> Stepper:
   """On `devices`; on all where None."""
-  return Stepper(pretrain.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident, devices))
+  return Stepper(
+    pretrain.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident, devices)
+  )
 
 
 def segmentation(config: Config, split: Split) -> Stepper:
-  return Stepper(segment.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident=True))
+  return Stepper(
+    segment.build(config, split, FAR, steps_per_epoch=1), _source(config, split, resident=True)
+  )
 
 
 def classification(config: Config, split: Split) -> Stepper:
-  return Stepper(classify.build(config, split, CLASSES, FAR, steps_per_epoch=1), _source(config, split, resident=True))
+  return Stepper(
+    classify.build(config, split, CLASSES, FAR, steps_per_epoch=1),
+    _source(config, split, resident=True),
+  )
 
 
-def _source(config: Config, split: Split, resident: bool, devices: Sequence[jax.Device] | None = None) -> Source:
+def _source(
+  config: Config, split: Split, resident: bool, devices: Sequence[jax.Device] | None = None
+) -> Source:
   share = config.data.resident_share if resident else 0.0
   data = dataclasses.replace(config.data, resident_share=share)
-  return source(split, data, np.arange(len(split)), config.train.batch_size, seed=0, devices=devices)
+  return source(
+    split, data, np.arange(len(split)), config.train.batch_size, seed=0, devices=devices
+  )

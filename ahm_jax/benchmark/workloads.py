@@ -57,12 +57,17 @@ def vgg16(bench: Bench) -> Result:
   sides = {f'ours {dtype}': _our_vgg16(sizes, dtype) for dtype in sizes.dtypes}
   sides |= _torch_sides(bench, 'vgg16_training', sizes.vgg_width, sizes.vgg_side, sizes.vgg_batch)
   taken = alternate(sides, bench.seconds)
-  figures = [_rate('vgg16', f'{name}, batch {sizes.vgg_batch}', seconds, sizes.vgg_batch) for name, seconds in taken.items()]
+  figures = [
+    _rate('vgg16', f'{name}, batch {sizes.vgg_batch}', seconds, sizes.vgg_batch)
+    for name, seconds in taken.items()
+  ]
   return Result(figures, _best_against_torch('vgg16_train_vs_torch', taken))
 
 
 def pretrain(bench: Bench) -> Result:
-  """Pre-training step at one total batch: uniform masks, AHM by trunk, by workers K and by rounds T; in milliseconds."""
+  """Pre-training step at one total batch: uniform masks, AHM by trunk, by workers K and by
+  rounds T; in milliseconds.
+  """
   variants = {
     'uniform': {'masking__strategy': 'uniform'},
     'ahm light': {},
@@ -73,7 +78,10 @@ def pretrain(bench: Bench) -> Result:
     'ahm light, T=4': {'masking__rounds': 4},
   }
   split = random_split(4 * bench.sizes.pretrain_batch, bench.sizes.pretrain_side)
-  sides = {name: trainings.pretraining(pretraining_config(bench.sizes, **fields), split) for name, fields in variants.items()}
+  sides = {
+    name: trainings.pretraining(pretraining_config(bench.sizes, **fields), split)
+    for name, fields in variants.items()
+  }
   taken = alternate(sides, 2 * bench.seconds)
   return Result(
     [figure('pretrain', name, 'ms', [1e3 * x for x in seconds]) for name, seconds in taken.items()],
@@ -85,7 +93,9 @@ def pretrain(bench: Bench) -> Result:
 
 
 def public_loop(bench: Bench) -> Result:
-  """The public reproduction's loop, an image a step, against our AHM step at batch 12 with the same networks; images/s."""
+  """The public reproduction's loop, an image a step, against our AHM step at batch 12 with the
+  same networks; images/s.
+  """
   sizes, batch = bench.sizes, 12
   fields = {'model__agent_trunk': 'vgg16', 'masking__patch_size': 16}
   split = random_split(2 * batch, sizes.pretrain_side)
@@ -101,11 +111,15 @@ def public_loop(bench: Bench) -> Result:
   found = {}
   if 'public loop' in taken:
     found['ahm_vs_public_loop'] = ratios(taken['public loop'], taken['ours'])
-  return Result([_rate('public_loop', name, seconds, batch) for name, seconds in taken.items()], found)
+  return Result(
+    [_rate('public_loop', name, seconds, batch) for name, seconds in taken.items()], found
+  )
 
 
 def inputs(bench: Bench) -> Result:
-  """Images/s of uniform pre-training, resident and streamed, with augmentation, and the share of a step spent waiting."""
+  """Images/s of uniform pre-training, resident and streamed, with augmentation, and the share of
+  a step spent waiting.
+  """
   sizes = bench.sizes
   config = pretraining_config(sizes, masking__strategy='uniform', augmented=True)
   split = random_split(8 * sizes.pretrain_batch, sizes.pretrain_side)
@@ -115,7 +129,10 @@ def inputs(bench: Bench) -> Result:
     waits[name] = []
     sides[name] = functools.partial(_steps_with_waits, training, waits[name])
   taken = alternate(sides, 2 * bench.seconds)
-  figures = [_rate('input', name, seconds, DEVICE_STEPS * sizes.pretrain_batch) for name, seconds in taken.items()]
+  figures = [
+    _rate('input', name, seconds, DEVICE_STEPS * sizes.pretrain_batch)
+    for name, seconds in taken.items()
+  ]
   for name, seconds in taken.items():
     timed = waits[name][2::2]  # After the call that warmed up, every second one; see `alternate`.
     shares = [100 * wait / whole for wait, whole in zip(timed, seconds, strict=True)]
@@ -135,7 +152,10 @@ def _steps_with_waits(training: Stepper, waits: list[float]) -> None:
 
 
 def scaling(bench: Bench) -> Result:
-  """Weak scaling: images/s of AHM steps over 1, 2, 4, ... of the local devices, as many images on each."""
+  """Weak scaling: images/s of AHM steps over 1, 2, 4, ...
+
+  of the local devices, as many images on each.
+  """
   devices = parallel.all_devices()
   sides, batches = {}, {}
   for count in (2**i for i in range(len(devices).bit_length())):
@@ -143,7 +163,10 @@ def scaling(bench: Bench) -> Result:
     config = pretraining_config(bench.sizes, batch, masking__workers=count)
     split = random_split(2 * batch, bench.sizes.pretrain_side)
     name = f'{count} devices' if count > 1 else '1 device'
-    sides[name], batches[name] = trainings.pretraining(config, split, devices=devices[:count]), batch
+    sides[name], batches[name] = (
+      trainings.pretraining(config, split, devices=devices[:count]),
+      batch,
+    )
   taken = alternate(sides, bench.seconds)
   figures = [_rate('scaling', name, seconds, batches[name]) for name, seconds in taken.items()]
   for name, seconds in taken.items():
@@ -152,9 +175,18 @@ def scaling(bench: Bench) -> Result:
   return Result(figures, {})
 
 
-def pretraining_config(sizes: Sizes, batch: int | None = None, augmented: bool = False, **fields) -> Config:
-  """AHM with the light trunk and four workers at a benchmark's size; `fields` as `configured` takes them."""
-  common = {'masking__patch_size': sizes.pretrain_patch, 'masking__workers': 4, 'model__agent_trunk': 'light'}
+def pretraining_config(
+  sizes: Sizes, batch: int | None = None, augmented: bool = False, **fields
+) -> Config:
+  """AHM with the light trunk and four workers at a benchmark's size.
+
+  `fields` as `configured` takes them.
+  """
+  common = {
+    'masking__patch_size': sizes.pretrain_patch,
+    'masking__workers': 4,
+    'model__agent_trunk': 'light',
+  }
   if 'bfloat16' in sizes.dtypes:
     common['model__dtype'] = 'bfloat16'
   batch = batch or sizes.pretrain_batch
@@ -165,7 +197,9 @@ def _against_torch(bench: Bench, workload: str, ours: Callable, theirs: str) -> 
   figures, found = [], {}
   for batch in bench.sizes.unet_batches:
     sides = {f'ours {dtype}': ours(bench.sizes, batch, dtype) for dtype in bench.sizes.dtypes}
-    operations = {name: side.operations() for name, side in sides.items() if isinstance(side, Stepper)}
+    operations = {
+      name: side.operations() for name, side in sides.items() if isinstance(side, Stepper)
+    }
     sides |= _torch_sides(bench, theirs, bench.sizes.unet_width, bench.sizes.unet_side, batch)
     taken = alternate(sides, bench.seconds)
     for name, seconds in taken.items():
@@ -175,23 +209,35 @@ def _against_torch(bench: Bench, workload: str, ours: Callable, theirs: str) -> 
         figures.append(figure(workload, f'{name}, batch {batch}', 'TFLOP/s', rates))
         if bench.platform == 'gpu':
           shares = [100 * rate / matrix_rate() for rate in rates]
-          figures.append(figure(workload, f'{name}, batch {batch}, MFU', '% of matrix rate', shares))
+          figures.append(
+            figure(workload, f'{name}, batch {batch}, MFU', '% of matrix rate', shares)
+          )
     # The last batch is the largest; a ratio without a batch in its name is that one's.
-    key = f'{workload}_vs_torch' if batch == bench.sizes.unet_batches[-1] else f'{workload}_vs_torch_batch{batch}'
+    key = (
+      f'{workload}_vs_torch'
+      if batch == bench.sizes.unet_batches[-1]
+      else f'{workload}_vs_torch_batch{batch}'
+    )
     found |= _best_against_torch(key, taken)
   return Result(figures, found)
 
 
 @functools.cache
 def matrix_rate(side: int = 8192) -> float:
-  """What the device does at its best, in TFLOP/s: the product of two bfloat16 matrices of `side` x `side`, median of ROUNDS."""
+  """What the device does at its best, in TFLOP/s: the product of two bfloat16 matrices of `side`
+  x `side`, median of ROUNDS.
+  """
   left, right = jax.random.normal(jax.random.key(0), (2, side, side), jnp.bfloat16)
   product = jax.jit(jnp.matmul)
-  seconds = alternate({'product': lambda: jax.block_until_ready(product(left, right))}, float('inf'))['product']
+  seconds = alternate(
+    {'product': lambda: jax.block_until_ready(product(left, right))}, float('inf')
+  )['product']
   return 2 * side**3 / statistics.median(seconds) / 1e12
 
 
-def _torch_sides(bench: Bench, function: str, width: int, side: int, batch: int) -> dict[str, Callable[[], None]]:
+def _torch_sides(
+  bench: Bench, function: str, width: int, side: int, batch: int
+) -> dict[str, Callable[[], None]]:
   if not has_torch():
     return {}
   from ahm_jax.benchmark import torch_steps
@@ -202,7 +248,10 @@ def _torch_sides(bench: Bench, function: str, width: int, side: int, batch: int)
 
 
 def _best_against_torch(key: str, taken: Mapping[str, list[float]]) -> dict[str, list[float]]:
-  """Our fastest side against PyTorch's fastest form, by medians; images/s, so their time over ours."""
+  """Our fastest side against PyTorch's fastest form, by medians.
+
+  Images/s, so their time over ours.
+  """
   ours = [seconds for name, seconds in taken.items() if name.startswith('ours')]
   theirs = [seconds for name, seconds in taken.items() if name.startswith('PyTorch')]
   if not theirs:
@@ -228,5 +277,7 @@ def _our_unet_inference(sizes: Sizes, batch: int, dtype: str) -> Callable[[], No
 
 
 def _our_vgg16(sizes: Sizes, dtype: str) -> Stepper:
-  config = configured(sizes.vgg_width, sizes.vgg_side, sizes.vgg_batch, augmented=False, model__dtype=dtype)
+  config = configured(
+    sizes.vgg_width, sizes.vgg_side, sizes.vgg_batch, augmented=False, model__dtype=dtype
+  )
   return trainings.classification(config, random_split(2 * sizes.vgg_batch, sizes.vgg_side))

@@ -56,7 +56,10 @@ def to_dict(config: Config) -> dict:
 
 
 def _build(default, values: dict, prefix: str):
-  """`default`, a dataclass, with the fields in `values` put in its place; so the recipes keep their own defaults."""
+  """`default`, a dataclass, with the fields in `values` put in its place.
+
+  So the recipes keep their own defaults.
+  """
   hints = typing.get_type_hints(type(default))
   unknown = sorted(set(values) - set(hints))
   if unknown:
@@ -78,8 +81,12 @@ def _convert(hint, value, name: str):
   if typing.get_origin(hint) is tuple:
     items = value if isinstance(value, list | tuple) else (value,)
     kind = typing.get_args(hint)[0]
-    if kind is str and len(items) == 1:  # A flag's --config.grid.methods=scratch,ahm comes as one text.
-      items = re.split(r',(?![^(]*\))', str(items[0]))  # But not within a tuple, as in ahm:ema_decay=(0.9,0.99).
+    if (
+      kind is str and len(items) == 1
+    ):  # A flag's --config.grid.methods=scratch,ahm comes as one text.
+      items = re.split(
+        r',(?![^(]*\))', str(items[0])
+      )  # But not within a tuple, as in ahm:ema_decay=(0.9,0.99).
     return tuple(_convert(kind, item, name) for item in items)
   accepted = (int, float) if hint is float else hint
   if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):

@@ -48,11 +48,18 @@ def _check_data(config: Config) -> None:
   data = config.data
   _one_of('data.name', data.name, ('phantom', 'folder', 'isic2018'))
   if data.name == 'folder' and not data.root:
-    raise UserError('config.data.root is not set; give the folder that holds images/: --config.data.root=DIR')
+    raise UserError(
+      'config.data.root is not set; give the folder that holds images/: --config.data.root=DIR'
+    )
   if data.name == 'isic2018' and not data.root:
-    raise UserError('config.data.root is not set; give the folder that holds the official archives: --config.data.root=DIR')
+    raise UserError(
+      'config.data.root is not set; give the folder that holds the official archives: --config.data.root=DIR'
+    )
   _at_least('data.image_size', data.image_size, 16)
-  for divisor, why in ((16, 'the U-Net halves it four times'), (config.masking.patch_size, 'config.masking.patch_size')):
+  for divisor, why in (
+    (16, 'the U-Net halves it four times'),
+    (config.masking.patch_size, 'config.masking.patch_size'),
+  ):
     if data.image_size % divisor:
       near = max(1, round(data.image_size / divisor)) * divisor
       raise UserError(
@@ -60,7 +67,9 @@ def _check_data(config: Config) -> None:
       )
   grid = data.image_size // config.masking.patch_size
   if config.masking.budget == 'tile' and grid % config.masking.tile:
-    raise UserError(f'config.masking.tile is {config.masking.tile}, which does not divide the grid of {grid} x {grid} patches')
+    raise UserError(
+      f'config.masking.tile is {config.masking.tile}, which does not divide the grid of {grid} x {grid} patches'
+    )
   hidden = round(config.masking.mask_ratio * grid**2)
   if (config.masking.exact_count or config.masking.strategy == 'adamae') and hidden in (0, grid**2):
     raise UserError(
@@ -73,7 +82,9 @@ def _check_data(config: Config) -> None:
   _check_mask_classes(data)
   fractions = data.split_fractions
   if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-    raise UserError(f'config.data.split_fractions is {fractions}; give three shares (train, validation, test) that sum to 1')
+    raise UserError(
+      f'config.data.split_fractions is {fractions}; give three shares (train, validation, test) that sum to 1'
+    )
   _in_range('data.resident_share', data.resident_share, 0, 1)
   _check_reading(data)
   for name in ('train', 'validation', 'test'):
@@ -81,7 +92,9 @@ def _check_data(config: Config) -> None:
 
 
 def _check_reading(data: DataConfig) -> None:
-  if data.window and not (len(data.window) == 2 and all(map(math.isfinite, data.window)) and data.window[1] > 0):
+  if data.window and not (
+    len(data.window) == 2 and all(map(math.isfinite, data.window)) and data.window[1] > 0
+  ):
     raise UserError(f'config.data.window is {data.window}; give a centre and a width above 0')
   _one_of('data.slice_axis', data.slice_axis, (0, 1, 2))
   _at_least('data.every_slice', data.every_slice, 1)
@@ -90,19 +103,31 @@ def _check_reading(data: DataConfig) -> None:
 def _check_mask_classes(data: DataConfig) -> None:
   names = data.mask_classes
   if names and data.name != 'folder':
-    raise UserError(f'config.data.mask_classes is {names}, but data.name={data.name} has binary masks; leave it empty: ()')
+    raise UserError(
+      f'config.data.mask_classes is {names}, but data.name={data.name} has binary masks; leave it empty: ()'
+    )
   for name in names:
     if not re.fullmatch('[A-Za-z0-9_-]+', name):
-      raise UserError(f'config.data.mask_classes holds {name!r}; a name may have letters, digits, _ and -')
+      raise UserError(
+        f'config.data.mask_classes holds {name!r}; a name may have letters, digits, _ and -'
+      )
   if 'background' in (name.lower() for name in names):
-    raise UserError('config.data.mask_classes holds background, which is value 0 by itself; name the values from 1 on')
+    raise UserError(
+      'config.data.mask_classes holds background, which is value 0 by itself; name the values from 1 on'
+    )
   if 'mm' in names:
-    raise UserError("config.data.mask_classes holds 'mm', but hd95_mm is the distance in millimetres; choose another name")
+    raise UserError(
+      "config.data.mask_classes holds 'mm', but hd95_mm is the distance in millimetres; choose another name"
+    )
   twice = [name for name in names if names.count(name) > 1]
   if twice:
-    raise UserError(f'config.data.mask_classes holds {twice[0]!r} twice; give every value a name of its own')
+    raise UserError(
+      f'config.data.mask_classes holds {twice[0]!r} twice; give every value a name of its own'
+    )
   if len(names) > MASK_CLASSES:
-    raise UserError(f'config.data.mask_classes holds {len(names)} names; masks of 8 bits have room for {MASK_CLASSES}')
+    raise UserError(
+      f'config.data.mask_classes holds {len(names)} names; masks of 8 bits have room for {MASK_CLASSES}'
+    )
 
 
 def _check_model(config: Config) -> None:
@@ -131,7 +156,9 @@ def _check_masking(config: Config) -> None:
   _in_range('masking.warmup', masking.warmup, 0, 1)
   _in_range('masking.ease_out', masking.ease_out, 0, 1)
   if masking.warmup + masking.ease_out > 1:
-    raise UserError(f'config.masking.warmup and ease_out are {masking.warmup} and {masking.ease_out}; their sum is above 1')
+    raise UserError(
+      f'config.masking.warmup and ease_out are {masking.warmup} and {masking.ease_out}; their sum is above 1'
+    )
   for name in ('entropy_weight', 'value_weight', 'learning_rate'):
     _at_least(f'masking.{name}', getattr(masking, name), 0)
   for name in ('logit_bound', 'temperature'):
@@ -141,16 +168,22 @@ def _check_masking(config: Config) -> None:
   if masking.hard_share is not None:
     _in_range('masking.hard_share', masking.hard_share, 0, 1)
   if len(masking.ema_decay) != 2 or not all(0 <= decay < 1 for decay in masking.ema_decay):
-    raise UserError(f'config.masking.ema_decay is {masking.ema_decay}; give two numbers in [0, 1), first and last')
+    raise UserError(
+      f'config.masking.ema_decay is {masking.ema_decay}; give two numbers in [0, 1), first and last'
+    )
   _at_least('masking.tile', masking.tile, 1)
   if masking.budget != 'image' and masking.exact_count:
-    raise UserError(f'config.masking.exact_count is for masking.budget=image; it is {masking.budget}')
+    raise UserError(
+      f'config.masking.exact_count is for masking.budget=image; it is {masking.budget}'
+    )
 
 
 def _check_recipe(item: RecipeConfig, stage: str) -> None:
   _at_least(f'{stage}.batch_size', item.batch_size, 1)
   if item.steps is None and item.epochs is None:
-    raise UserError(f'config.{stage}.steps and config.{stage}.epochs are both unset; set one of them')
+    raise UserError(
+      f'config.{stage}.steps and config.{stage}.epochs are both unset; set one of them'
+    )
   _at_least(f'{stage}.steps', 1 if item.steps is None else item.steps, 1)
   if item.epochs is not None:
     _above_0(f'{stage}.epochs', item.epochs)
@@ -171,20 +204,28 @@ def _one_of(name: str, value, allowed) -> None:
   if value not in allowed:
     near = difflib.get_close_matches(str(value), [str(item) for item in allowed], n=1)
     hint = f'; did you mean {near[0]}?' if near else ''
-    raise UserError(f'config.{name} is {value!r}; it may be {", ".join(str(item) or repr(item) for item in allowed)}{hint}')
+    raise UserError(
+      f'config.{name} is {value!r}; it may be {", ".join(str(item) or repr(item) for item in allowed)}{hint}'
+    )
 
 
 def _at_least(name: str, value, low) -> None:
   if not low <= value < math.inf:
-    raise UserError(f'config.{name} is {value}; it must be at least {low}{"" if math.isfinite(value) else ", and finite"}')
+    raise UserError(
+      f'config.{name} is {value}; it must be at least {low}{"" if math.isfinite(value) else ", and finite"}'
+    )
 
 
 def _above_0(name: str, value) -> None:
   if not 0 < value < math.inf:
-    raise UserError(f'config.{name} is {value}; it must be above 0{"" if math.isfinite(value) else ", and finite"}')
+    raise UserError(
+      f'config.{name} is {value}; it must be above 0{"" if math.isfinite(value) else ", and finite"}'
+    )
 
 
 def _in_range(name: str, value, low, high, open_ends: bool = False) -> None:
   inside = low < value < high if open_ends else low <= value <= high
   if not inside:
-    raise UserError(f'config.{name} is {value}; it must lie {"strictly " if open_ends else ""}between {low} and {high}')
+    raise UserError(
+      f'config.{name} is {value}; it must lie {"strictly " if open_ends else ""}between {low} and {high}'
+    )

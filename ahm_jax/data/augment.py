@@ -1,7 +1,7 @@
 """Random changes of training images: geometry, which moves image and mask together, and colour.
 
-Every image has a key of its own, made from its position in the global batch, so that a batch is augmented alike however it is
-divided among devices.
+Every image has a key of its own, made from its position in the global batch, so that a batch is
+augmented alike however it is divided among devices.
 """
 
 import dataclasses
@@ -29,11 +29,16 @@ def augment_batch(
     Images float32 [b, S, S, C] in [0, 1], and masks float32 [b, S, S], values 0 and 1.
   """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-  return jax.vmap(lambda *example: augment(*example, config))(keys, images / jnp.float32(255), masks.astype(jnp.float32))
+  return jax.vmap(lambda *example: augment(*example, config))(
+    keys, images / jnp.float32(255), masks.astype(jnp.float32)
+  )
 
 
-def recolour_batch(key: jax.Array, images: jax.Array, positions: jax.Array, config: AugmentConfig) -> jax.Array:
-  """The colours of `augment_batch` alone: what it does to images that it has only moved, with the same key and positions.
+def recolour_batch(
+  key: jax.Array, images: jax.Array, positions: jax.Array, config: AugmentConfig
+) -> jax.Array:
+  """The colours of `augment_batch` alone: what it does to images that it has only moved, with the
+  same key and positions.
 
   Args:
     images: float32 [b, S, S, C] in [0, 1].
@@ -43,7 +48,9 @@ def recolour_batch(key: jax.Array, images: jax.Array, positions: jax.Array, conf
     Of the same shape and range.
   """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-  return jax.vmap(lambda key, image: _recolour(jax.random.split(key)[1], image, config))(keys, images)
+  return jax.vmap(lambda key, image: _recolour(jax.random.split(key)[1], image, config))(
+    keys, images
+  )
 
 
 def geometry_only(config: AugmentConfig) -> AugmentConfig:
@@ -51,7 +58,9 @@ def geometry_only(config: AugmentConfig) -> AugmentConfig:
   return dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0)
 
 
-def augment(key: jax.Array, image: jax.Array, mask: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array]:
+def augment(
+  key: jax.Array, image: jax.Array, mask: jax.Array, config: AugmentConfig
+) -> tuple[jax.Array, jax.Array]:
   """Augments one image and its mask; with every field of the config at 0 or False, changes nothing.
 
   Args:
@@ -81,7 +90,9 @@ def denormalise(x: jax.Array) -> jax.Array:
 
 
 def _pose(key: jax.Array, size: int, config: AugmentConfig) -> tuple[jax.Array, list[jax.Array]]:
-  """A random square in one of 8 poses: whether to transpose, then each pixel's row and column of origin, [size, size]."""
+  """A random square in one of 8 poses: whether to transpose, then each pixel's row and column of
+  origin, [size, size].
+  """
   scale_key, corner_key, pose_key = jax.random.split(key, 3)
   share = 1 - config.scale * jax.random.uniform(scale_key)
   corner = jax.random.uniform(corner_key, (2, 1)) * (1 - share) * size
@@ -96,7 +107,9 @@ def _sample(plane: jax.Array, transpose: jax.Array, coordinates: list[jax.Array]
 
 
 def _recolour(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
-  """Turns the hue, scales the contrast about the image's mean and shifts the brightness of [S, S, C]; clips to [0, 1]."""
+  """Turns the hue, scales the contrast about the image's mean and shifts the brightness of [S,
+  S, C]; clips to [0, 1].
+  """
   hue, contrast, brightness = jax.random.uniform(key, (3,), minval=-1.0)
   if config.hue and image.shape[-1] == 3:
     image = _turn_hue(image, config.hue * hue)
@@ -109,7 +122,9 @@ def _recolour(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Ar
 
 
 def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
-  """Adds `turn`, a share of the circle, to the hue of RGB [..., 3] and keeps HSV's saturation and value."""
+  """Adds `turn`, a share of the circle, to the hue of RGB [..., 3] and keeps HSV's saturation
+  and value.
+  """
   red, green, blue = image[..., 0], image[..., 1], image[..., 2]
   value = image.max(-1)
   chroma = value - image.min(-1)
@@ -119,7 +134,8 @@ def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
     (green - blue) / divisor,
     jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
   )
-  # Each channel is the value less the chroma times a trapezoid of the hue, the same for all three but for its phase.
+  # Each channel is the value less the chroma times a trapezoid of the hue, the same for all three
+  # but for its phase.
   phase = (sextant + 6 * turn)[..., None] + jnp.array([5.0, 3.0, 1.0])
   phase = phase - 6 * jnp.floor(phase / 6)
   return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(phase, 4 - phase), 0, 1)

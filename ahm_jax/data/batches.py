@@ -1,4 +1,6 @@
-"""Training batches: from images that live on the devices where they fit, else streamed by Grain, in the same order."""
+"""Training batches: from images that live on the devices where they fit, else streamed by Grain,
+in the same order.
+"""
 
 import functools
 import os
@@ -31,7 +33,9 @@ class Source:
   resident: Resident | None  # None: streamed.
 
   def inputs(self, start: int, stop: int) -> Iterator[Picks | Batch]:
-    """What steps start, start + 1, ..., stop - 1 take, each with leading axes [devices of this process, images a device]."""
+    """What steps start, start + 1, ..., stop - 1 take, each with leading axes [devices of this
+    process, images a device].
+    """
     if self.resident is not None:
       return map(self._picks, range(start, stop))
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
@@ -47,12 +51,19 @@ class Source:
   def _picks(self, step: int) -> Picks:
     order = self._order(step)
     positions = np.arange(self.batch_size, dtype=np.int32)
-    return Picks(*(parallel.own_rows(array, self.devices) for array in (order.astype(np.int32), positions)))
+    return Picks(
+      *(parallel.own_rows(array, self.devices) for array in (order.astype(np.int32), positions))
+    )
 
   def _batch(self, step: int) -> Batch:
     picks = self._picks(step)
     split = self.split
-    return Batch(split.images[picks.indices], split.masks[picks.indices], split.labels[picks.indices], picks.positions)
+    return Batch(
+      split.images[picks.indices],
+      split.masks[picks.indices],
+      split.labels[picks.indices],
+      picks.positions,
+    )
 
 
 def source(
@@ -66,7 +77,8 @@ def source(
   """The source of a run's training batches.
 
   Args:
-    split: N images; all of them become resident, whichever are trained on, so that runs on different labels share them.
+    split: N images; all of them become resident, whichever are trained on, so that runs on
+      different labels share them.
     config: its `resident_share` decides.
     indices: which images of the split to train on.
     batch_size: images per step, over all devices.
@@ -94,5 +106,8 @@ def _memory(devices: Sequence[jax.Device]) -> float:
 
 @functools.lru_cache(maxsize=1)
 def _resident(split: Split, devices: tuple[jax.Device, ...]) -> Resident:
-  """The split on the devices. The latest one is kept, so that runs one after another on the same split send it once."""
+  """The split on the devices.
+
+  The latest one is kept, so that runs one after another on the same split send it once.
+  """
   return parallel.replicate(Resident(split.images, split.masks, split.labels), devices)

@@ -1,6 +1,7 @@
 """Prepared data as arrays, label budgets, and the order of training images.
 
-Randomness is the raw 64-bit output of NumPy's Philox generator, sorted: it is the same on every platform and NumPy version.
+Randomness is the raw 64-bit output of NumPy's Philox generator, sorted: it is the same on every
+platform and NumPy version.
 """
 
 import contextlib
@@ -25,9 +26,21 @@ from ahm_jax.data.readers import archives, files, medical
 from ahm_jax.data.sets import folder, isic2018, phantom
 from ahm_jax.errors import UserError
 
-BUILDERS = {'folder': builders.MaskedImageFolder, 'isic2018': builders.Isic2018, 'phantom': builders.DermoscopyPhantom}
+BUILDERS = {
+  'folder': builders.MaskedImageFolder,
+  'isic2018': builders.Isic2018,
+  'phantom': builders.DermoscopyPhantom,
+}
 
-CODE = (archives, builders, files, folder, isic2018, medical, phantom)  # What prepared data depend on.
+CODE = (
+  archives,
+  builders,
+  files,
+  folder,
+  isic2018,
+  medical,
+  phantom,
+)  # What prepared data depend on.
 
 # What tells the streams of random numbers apart that are drawn from one seed.
 LABELS, ORDER = 1, 2
@@ -39,12 +52,18 @@ class Split:
 
   ids: tuple[str, ...]  # N image names.
   images: np.ndarray  # uint8 [N, S, S, C].
-  masks: np.ndarray  # uint8 [N, S, S], values 0 and 1, or class indices; zeros where has_mask is False.
+  masks: (
+    np.ndarray
+  )  # uint8 [N, S, S], values 0 and 1, or class indices; zeros where has_mask is False.
   labels: np.ndarray  # int32 [N], index into the class names; -1: unknown.
   has_mask: np.ndarray  # bool [N].
   groups: tuple[str, ...]  # Images of one group (a patient, near-duplicates) share a split.
-  full_masks: tuple[bytes, ...]  # Each a PNG of the mask at the image's own resolution; b'' where has_mask is False.
-  spacing: np.ndarray | None = None  # float32 [N, 2], mm a pixel of the original images, down and across; nan: unknown.
+  full_masks: tuple[
+    bytes, ...
+  ]  # Each a PNG of the mask at the image's own resolution; b'' where has_mask is False.
+  spacing: np.ndarray | None = (
+    None  # float32 [N, 2], mm a pixel of the original images, down and across; nan: unknown.
+  )
 
   def __post_init__(self):
     if self.spacing is None:
@@ -54,7 +73,8 @@ class Split:
     return len(self.ids)
 
   def full_mask(self, i: int) -> np.ndarray:
-    """The mask of image i at the image's own resolution: bool [h, w], or class indices, uint8 [h, w], with mask_classes.
+    """The mask of image i at the image's own resolution: bool [h, w], or class indices, uint8 [h,
+    w], with mask_classes.
 
     Raises:
       ValueError: the image has no mask.
@@ -64,7 +84,10 @@ class Split:
     return builders.decode_mask(self.full_masks[i])
 
   def take(self, indices) -> 'Split':
-    """The images at `indices`, in their order; integers [M], or what else indexes an axis of an array."""
+    """The images at `indices`, in their order.
+
+    Integers [M], or what else indexes an axis of an array.
+    """
     indices = np.arange(len(self))[indices]
 
     def pick(items: tuple) -> tuple:
@@ -87,24 +110,31 @@ class Dataset:
   name: str  # 'phantom', or the name of the folder.
   class_names: tuple[str, ...]  # Empty where no image has a label.
   splits: dict[str, Split]  # 'train', 'validation' and 'test'; a split may be empty.
-  notes: tuple[str, ...]  # Lines for the user: how many images serve pre-training only, which files were skipped.
-  mask_classes: tuple[str, ...] = ()  # Names of the values 1, 2, ... of masks; empty: masks are binary.
+  notes: tuple[
+    str, ...
+  ]  # Lines for the user: how many images serve pre-training only, which files were skipped.
+  mask_classes: tuple[
+    str, ...
+  ] = ()  # Names of the values 1, 2, ... of masks; empty: masks are binary.
 
 
 # Preparing and reading.
 
 
 def prepare(config: DataConfig, workdir: Path) -> Path:
-  """Writes the TFDS data of `config`, unless they are there for this very config and these very files.
+  """Writes the TFDS data of `config`, unless they are there for this very config and these very
+  files.
 
-  They are kept under `config.prepared_dir`, or `workdir/data`, in a folder whose name changes with whatever the data depend on.
-  The folder appears, by renaming, once it is whole. Processes that prepare the same data at once wait for the first.
+  They are kept under `config.prepared_dir`, or `workdir/data`, in a folder whose name changes with
+  whatever the data depend on. The folder appears, by renaming, once it is whole. Processes that
+  prepare the same data at once wait for the first.
 
   Returns:
     the folder, for `tfds.builder_from_directory`.
 
   Raises:
-    UserError: the folder of images cannot be used; one line that names the first files that are wrong.
+    UserError: the folder of images cannot be used; one line that names the first files that are
+      wrong.
   """
   home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
   target = home / f'{config.name}-{_fingerprint(config)}'
@@ -145,12 +175,16 @@ def _read_split(source, shape: tuple[int, int, int]) -> Split:
   ids, groups, full_masks = [], [], []
   for i in range(count):
     record = source[i]
-    images[i], masks[i], labels[i], has_mask[i] = (record[key] for key in ('image', 'mask', 'label', 'has_mask'))
+    images[i], masks[i], labels[i], has_mask[i] = (
+      record[key] for key in ('image', 'mask', 'label', 'has_mask')
+    )
     spacing[i] = record['spacing']
     ids.append(record['id'].decode())
     groups.append(record['group'].decode())
     full_masks.append(record['full_mask'])
-  return Split(tuple(ids), images, masks, labels, has_mask, tuple(groups), tuple(full_masks), spacing)
+  return Split(
+    tuple(ids), images, masks, labels, has_mask, tuple(groups), tuple(full_masks), spacing
+  )
 
 
 def _build(config: DataConfig, scratch: Path) -> Path:
@@ -172,9 +206,17 @@ def _build(config: DataConfig, scratch: Path) -> Path:
 
 
 def _fingerprint(config: DataConfig) -> str:
-  """A short name of all that the prepared data depend on: config fields, the files, and the code that reads or draws them."""
-  parts: dict[str, Any] = {'size': config.image_size, 'channels': config.channels, 'seed': config.split_seed}
-  parts['code'] = [hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() for module in CODE]
+  """A short name of all that the prepared data depend on: config fields, the files, and the code
+  that reads or draws them.
+  """
+  parts: dict[str, Any] = {
+    'size': config.image_size,
+    'channels': config.channels,
+    'seed': config.split_seed,
+  }
+  parts['code'] = [
+    hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() for module in CODE
+  ]
   if config.name == 'phantom':
     parts['counts'] = [config.phantom.train, config.phantom.validation, config.phantom.test]
   elif config.name == 'isic2018':
@@ -184,15 +226,26 @@ def _fingerprint(config: DataConfig) -> str:
   else:
     root = Path(config.root).expanduser().resolve()
     table = folder.read_table(root)
-    parts |= {'root': str(root), 'skip': config.skip_unreadable, 'fractions': list(config.split_fractions)}
-    parts |= {'classes': config.mask_classes, 'window': config.window, 'slices': [config.slice_axis, config.every_slice]}
+    parts |= {
+      'root': str(root),
+      'skip': config.skip_unreadable,
+      'fractions': list(config.split_fractions),
+    }
+    parts |= {
+      'classes': config.mask_classes,
+      'window': config.window,
+      'slices': [config.slice_axis, config.every_slice],
+    }
     parts['table'] = None if table is None else hashlib.sha256(table).hexdigest()
     parts['files'] = sorted(_stamps(root / 'images')) + sorted(_stamps(root / 'masks'))
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _stamps(place: Path) -> Iterator[tuple[str, int, int]]:
-  """Path, size and time of change of a file, or of every file of a folder but dot-files; nothing where there is neither."""
+  """Path, size and time of change of a file, or of every file of a folder but dot-files.
+
+  Nothing where there is neither.
+  """
   for path in place.iterdir() if place.is_dir() else (place,):
     if path.is_file() and not path.name.startswith('.'):
       stat = path.stat()
@@ -213,10 +266,12 @@ def _lock(path: Path) -> Iterator[None]:
 def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> np.ndarray:
   """Chooses images with a mask, or with a label, to learn from.
 
-  The choice is nested: for one seed, that of a smaller count is the beginning of that of a larger one. It is stratified: of
-  every class it holds what the class's share asks for, to within one image (images without a label are a class of their own).
-  The classes take turns by a fair schedule, in which the k-th image of a class with n of N falls between places (k - 1) N / n
-  and k N / n: of the classes that may come next, the one that must come soonest does (Baruah et al. 1996).
+  The choice is nested: for one seed, that of a smaller count is the beginning of that of a larger
+  one. It is stratified: of every class it holds what the class's share asks for, to within one
+  image (images without a label are a class of their own). The classes take turns by a fair
+  schedule, in which the k-th image of a class with n of N falls between places (k - 1) N / n and k
+  N / n: of the classes that may come next, the one that must come soonest does (Baruah et al.
+  1996).
 
   Args:
     count: how many; 0: all there are, in their order.
@@ -241,13 +296,17 @@ def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> n
       f'lower {"config.data.labels (or config.grid.labels)" if by == "mask" else "config.classify.labels"}'
     )
   shuffled = candidates[_permutation(len(candidates), LABELS, seed)]
-  classes = [shuffled[split.labels[shuffled] == label] for label in np.unique(split.labels[candidates])]
+  classes = [
+    shuffled[split.labels[shuffled] == label] for label in np.unique(split.labels[candidates])
+  ]
   total = len(candidates)
   taken = [0] * len(classes)
   chosen = []
   for place in range(count):
     ready = [
-      c for c, members in enumerate(classes) if taken[c] < len(members) and taken[c] * total < (place + 1) * len(members)
+      c
+      for c, members in enumerate(classes)
+      if taken[c] < len(members) and taken[c] * total < (place + 1) * len(members)
     ]
     soonest = min(ready, key=lambda c: -(-(taken[c] + 1) * total // len(classes[c])))
     chosen.append(classes[soonest][taken[soonest]])
@@ -258,8 +317,9 @@ def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> n
 def batch_indices(seed: int, step: int, examples: int, batch_size: int) -> np.ndarray:
   """The images of one training step; a function of its arguments alone.
 
-  Image number i of a run is number i mod N of the permutation of epoch i // N; step k takes the numbers k B to k B + B - 1. So
-  every epoch shows each image once, batches run on from one epoch into the next, and N may be smaller than B.
+  Image number i of a run is number i mod N of the permutation of epoch i // N; step k takes the
+  numbers k B to k B + B - 1. So every epoch shows each image once, batches run on from one epoch
+  into the next, and N may be smaller than B.
 
   Args:
     seed: of the run, at least 0.
@@ -274,7 +334,9 @@ def batch_indices(seed: int, step: int, examples: int, batch_size: int) -> np.nd
     UserError: there are no examples.
   """
   if examples < 1:
-    raise UserError('there are no images to train on; see the split column of labels.csv and the folder masks/')
+    raise UserError(
+      'there are no images to train on; see the split column of labels.csv and the folder masks/'
+    )
   numbers = int(step) * batch_size + np.arange(batch_size, dtype=np.int64)
   epochs, places = numbers // examples, numbers % examples
   indices = np.empty(batch_size, np.int32)

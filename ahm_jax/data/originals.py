@@ -13,7 +13,8 @@ from ahm_jax.errors import UserError
 
 
 def pictures(config: DataConfig, name: str, split: Split) -> Iterator[np.ndarray]:
-  """Reads the images of a split one by one, in its order, at their own size; windows and orientation are those of preparation.
+  """Reads the images of a split one by one, in its order, at their own size; windows and
+  orientation are those of preparation.
 
   Args:
     name: 'train', 'validation' or 'test'.
@@ -31,7 +32,9 @@ def pictures(config: DataConfig, name: str, split: Split) -> Iterator[np.ndarray
   found = _read(config, name, set(split.ids))
   for expected in split.ids:
     if (read := next(found, None)) is None or read[0] != expected:
-      raise UserError(f'{config.root} has changed since its images were prepared; start the same command again')
+      raise UserError(
+        f'{config.root} has changed since its images were prepared; start the same command again'
+      )
     yield read[1]
 
 
@@ -41,11 +44,17 @@ def _read(config: DataConfig, name: str, wanted: set[str]) -> Iterator[tuple[str
     if item.split != name or not (item.name in wanted or files.is_volume(item.image)):
       continue
     try:
-      slices = files.read_slices(item.image, config.channels, window=config.window, axis=config.slice_axis)
+      slices = files.read_slices(
+        item.image, config.channels, window=config.window, axis=config.slice_axis
+      )
     except Unreadable as problem:
-      if item.name not in wanted and config.skip_unreadable:  # It was passed over in preparation too.
+      if (
+        item.name not in wanted and config.skip_unreadable
+      ):  # It was passed over in preparation too.
         continue
-      raise UserError(f'{Path(config.root)}: {problem} can no longer be read; replace it') from problem
+      raise UserError(
+        f'{Path(config.root)}: {problem} can no longer be read; replace it'
+      ) from problem
     except UnsupportedImage as problem:
       raise UserError(f'{Path(config.root)}: {problem}') from problem
     for suffix, picture in slices[:: config.every_slice]:

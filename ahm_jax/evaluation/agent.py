@@ -1,4 +1,6 @@
-"""How we know that an agent learned where repair is hard: measured on held-out images with the same U-Net."""
+"""How we know that an agent learned where repair is hard: measured on held-out images with the
+same U-Net.
+"""
 
 import functools
 
@@ -15,10 +17,14 @@ from ahm_jax.masking.rollout import hide
 from ahm_jax.masking.strategy import Strategy, fully_eased
 from ahm_jax.runtime.batching import in_batches
 
-_DRAWS = 8  # Masks drawn per image; a patch is in none of them with chance (1 - mask_ratio)^8, and is then left out.
+# Masks drawn per image; a patch is in none of them with chance (1 - mask_ratio)^8, and is then left
+# out.
+_DRAWS = 8
 
 
-def learning_metrics(nets, state, split: Split, masking: MaskingConfig, batch_size: int = 16) -> dict[str, float]:
+def learning_metrics(
+  nets, state, split: Split, masking: MaskingConfig, batch_size: int = 16
+) -> dict[str, float]:
   """The agent's learning metrics on held-out images, the U-Net in inference mode.
 
   Args:
@@ -27,19 +33,23 @@ def learning_metrics(nets, state, split: Split, masking: MaskingConfig, batch_si
     split: N held-out images; those without a mask are left out of `border_lift`.
 
   Returns:
-    difficulty_rank_correlation: Spearman correlation between the policy and each patch's mean loss under uniform masks, within
-      images, averaged over them; in [-1, 1]. A policy that is the same everywhere ranks nothing and gets 0.
-    hardness_ratio: mean loss of patches that the policy hides / of patches that uniform masks of `masking.mask_ratio` hide,
-      which is the policy's own share too, unless it has no budget.
-    border_lift: mean probability of patches that the lesion's border crosses / of patches without lesion.
+    difficulty_rank_correlation: Spearman correlation between the policy and each patch's mean loss
+      under uniform masks, within images, averaged over them; in [-1, 1]. A policy that is the same
+      everywhere ranks nothing and gets 0.
+    hardness_ratio: mean loss of patches that the policy hides / of patches that uniform masks of
+      `masking.mask_ratio` hide, which is the policy's own share too, unless it has no budget.
+    border_lift: mean probability of patches that the lesion's border crosses / of patches without
+      lesion.
     mask_ratio: mean share of patches hidden.
-    loss, uniform_loss: mean squared error of hidden patches under the policy's masks and under uniform ones, in squared
-      normalised units.
+    loss, uniform_loss: mean squared error of hidden patches under the policy's masks and under
+      uniform ones, in squared normalised units.
   """
   measure = _measure(nets.strategy, nets.unet, masking)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   probability, hard, hidden, uniform_loss, uniform_hidden = in_batches(
-    functools.partial(measure, state.extra, variables), (split.images, np.arange(len(split))), batch_size
+    functools.partial(measure, state.extra, variables),
+    (split.images, np.arange(len(split))),
+    batch_size,
   )
   seen = uniform_hidden.sum(1)
   with np.errstate(invalid='ignore'):
@@ -50,7 +60,9 @@ def learning_metrics(nets, state, split: Split, masking: MaskingConfig, batch_si
   return {
     'difficulty_rank_correlation': 0.0 if np.isnan(correlation) else correlation,
     'hardness_ratio': float(loss / baseline),
-    'border_lift': border_lift(probability[split.has_mask], split.masks[split.has_mask], masking.patch_size),
+    'border_lift': border_lift(
+      probability[split.has_mask], split.masks[split.has_mask], masking.patch_size
+    ),
     'mask_ratio': float(hidden.mean()),
     'loss': float(loss),
     'uniform_loss': float(baseline),
@@ -77,16 +89,22 @@ def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> 
 @functools.cache
 def _measure(strategy: Strategy, unet, masking: MaskingConfig):
   def losses(variables, images, hidden):
-    repaired = unet.apply(variables, hide(images, hidden, masking.patch_size, masking.fill_value), train=False)
+    repaired = unet.apply(
+      variables, hide(images, hidden, masking.patch_size, masking.fill_value), train=False
+    )
     return patch_losses(repaired, images, masking.patch_size)
 
   @jax.jit
   def draw(strategy_state, variables, images, key):
-    """Of one draw: the policy, then losses and hidden patches under it, and under a uniform mask; all [b, g, g]."""
+    """Of one draw: the policy, then losses and hidden patches under it, and under a uniform
+    mask; all [b, g, g].
+    """
     images = normalise(images / 255.0)
     policy_key, uniform_key = jax.random.split(key)
     chosen = strategy.propose(strategy_state, images, policy_key, fully_eased(masking), False)
-    uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, chosen.hidden.shape).astype(jnp.float32)
+    uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, chosen.hidden.shape).astype(
+      jnp.float32
+    )
     return (
       chosen.probability,
       losses(variables, images, chosen.hidden),
@@ -96,7 +114,9 @@ def _measure(strategy: Strategy, unet, masking: MaskingConfig):
     )
 
   def measure(strategy_state, variables, batch):
-    """Per image, the policy [b, g, g], the mean over draws, then the other maps of `draw`, [b, draws, g, g]."""
+    """Per image, the policy [b, g, g], the mean over draws, then the other maps of `draw`, [b,
+    draws, g, g].
+    """
     images, indices = batch
     keys = jax.random.split(jax.random.key(indices[0]), _DRAWS)
     draws = [draw(strategy_state, variables, images, key) for key in keys]

@@ -1,7 +1,8 @@
-"""Compares the cells of a grid {method} x {number of labels} x {seed}: means with 95 % intervals, and paired differences.
+"""Compares the cells of a grid {method} x {number of labels} x {seed}: means with 95 % intervals,
+and paired differences.
 
-Dice is known per image, so its intervals are those of `bootstrap`, over seeds and images. All other scores are one number a
-cell: Student's t-interval over seeds.
+Dice is known per image, so its intervals are those of `bootstrap`, over seeds and images. All other
+scores are one number a cell: Student's t-interval over seeds.
 """
 
 import math
@@ -46,7 +47,9 @@ COLUMNS = (
   ('group_dice', 'Dice, whole groups', 3),
   ('false_alarm_rate', 'false alarms', 3),
 )
-Labels = int | tuple[int, ...]  # How many; 0 for all there are; several for a mean over them, see `over_labels`.
+Labels = (
+  int | tuple[int, ...]
+)  # How many; 0 for all there are; several for a mean over them, see `over_labels`.
 Key = tuple[str, Labels, int]  # method, labels, seed
 
 
@@ -61,8 +64,10 @@ def summarise_grid(
   """One summary for each method and number of labels.
 
   Args:
-    cells: one dict for each trained cell: 'method', 'labels', 'seed', and scores; a score may be missing, None or nan.
-    per_image: for each cell, by (method, labels, seed), the Dice of each image; nan where prediction and truth are both empty.
+    cells: one dict for each trained cell: 'method', 'labels', 'seed', and scores; a score may be
+      missing, None or nan.
+    per_image: for each cell, by (method, labels, seed), the Dice of each image; nan where
+      prediction and truth are both empty.
     samples: bootstrap samples.
     seed: of the bootstrap.
     by_class: where masks have classes, for each class what `per_image` is for their mean.
@@ -70,14 +75,15 @@ def summarise_grid(
 
   Returns:
     Dicts, fewest labels first and 0 (all of them) last, methods in the order of `cells`. Keys:
-      'method', 'labels'; 'seeds', 'images', 'groups': how many.
-      'interval_covers': 'seeds and images', or 'images' where there is one seed, whose run-to-run spread is unknown; with fewer
+      'method', 'labels'; 'seeds', 'images', 'groups': how many. 'interval_covers': 'seeds and
+      images', or 'images' where there is one seed, whose run-to-run spread is unknown; with fewer
         groups than images 'seeds and groups', or 'groups'.
       'dice', 'dice_ci95': mean over seeds of the mean over images.
-      'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that method's, over the seeds and images that both have.
-      Each of SCORES, and with '_ci95' its t-interval over seeds.
-      With `by_class` also 'dice_by_class' and 'dice_by_class_ci95': by class, as 'dice' and 'dice_ci95'.
-      'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval of the seeds' differences.
+      'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that method's, over the seeds and
+      images that both have. Each of SCORES, and with '_ci95' its t-interval over seeds. With
+      `by_class` also 'dice_by_class' and 'dice_by_class_ci95': by class, as 'dice' and 'dice_ci95'.
+      'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval
+      of the seeds' differences.
     Intervals are [low, high]; None is what is not known.
 
   Raises:
@@ -91,7 +97,9 @@ def summarise_grid(
   for cell in cells:
     arms.setdefault((cell['method'], cell['labels']), {})[cell['seed']] = cell
   dice = {
-    (method, labels): {seed: _values(per_image[method, labels, seed], images) for seed in sorted(arm)}
+    (method, labels): {
+      seed: _values(per_image[method, labels, seed], images) for seed in sorted(arm)
+    }
     for (method, labels), arm in arms.items()
   }
   summary = []
@@ -115,7 +123,8 @@ def summarise_grid(
 
 
 def over_labels(cells: Sequence[Mapping]) -> tuple[int, ...]:
-  """The numbers of labels that a mean is taken over: those that every method has, all (0) left out; empty where there is but one.
+  """The numbers of labels that a mean is taken over: those that every method has, all (0) left out;
+  empty where there is but one.
 
   Each alone is noisy, since its labelled images and its training are; their mean is less so.
   """
@@ -126,27 +135,38 @@ def over_labels(cells: Sequence[Mapping]) -> tuple[int, ...]:
   return tuple(sorted(shared)) if len(shared) > 1 else ()
 
 
-def averaged(values: Mapping[Key, Mapping[str, float]], counts: tuple[int, ...]) -> dict[Key, dict[str, float]]:
-  """The numbers of cells, by name, averaged over the label counts; keys are (method, `counts`, seed).
+def averaged(
+  values: Mapping[Key, Mapping[str, float]], counts: tuple[int, ...]
+) -> dict[Key, dict[str, float]]:
+  """The numbers of cells, by name, averaged over the label counts; keys are (method, `counts`,
+  seed).
 
-  Seeds without one of the counts are left out, and so are names that one of them lacks. Nan is what is nan for one of them.
+  Seeds without one of the counts are left out, and so are names that one of them lacks. Nan is what
+  is nan for one of them.
   """
   found = {}
   for method, seed in dict.fromkeys((method, seed) for method, _, seed in values) if counts else ():
     parts = [values.get((method, labels, seed)) for labels in counts]
     if None not in parts:
       names = [name for name in parts[0] if all(name in part for part in parts)]
-      found[method, counts, seed] = {name: math.fsum(part[name] for part in parts) / len(parts) for name in names}
+      found[method, counts, seed] = {
+        name: math.fsum(part[name] for part in parts) / len(parts) for name in names
+      }
   return found
 
 
 def averaged_cells(cells: Sequence[Mapping], counts: tuple[int, ...]) -> list[dict]:
   """Cells as `summarise_grid` takes them, whose scores are averaged over the label counts."""
   scores = {
-    (cell['method'], cell['labels'], cell['seed']): {name: cell[name] for name in SCORES if _is_known(cell.get(name))}
+    (cell['method'], cell['labels'], cell['seed']): {
+      name: cell[name] for name in SCORES if _is_known(cell.get(name))
+    }
     for cell in cells
   }
-  return [{'method': method, 'labels': counts, 'seed': seed, **mean} for (method, _, seed), mean in averaged(scores, counts).items()]
+  return [
+    {'method': method, 'labels': counts, 'seed': seed, **mean}
+    for (method, _, seed), mean in averaged(scores, counts).items()
+  ]
 
 
 def _shared_images(per_image: Mapping[Key, Mapping[str, float]]) -> list[str]:
@@ -170,7 +190,9 @@ def _values(dice: Mapping[str, float], images: Sequence[str]) -> np.ndarray:
   return np.array([dice[image] for image in images], np.float64)
 
 
-def _dice_entries(method: str, labels: int, dice: Mapping[tuple[str, int], Mapping], resampling: Resampling) -> dict:
+def _dice_entries(
+  method: str, labels: int, dice: Mapping[tuple[str, int], Mapping], resampling: Resampling
+) -> dict:
   own = dice[method, labels]
   mean, interval = mean_over_runs(np.stack(list(own.values())), resampling)
   entries = {'dice': mean, 'dice_ci95': _clip(interval, 0, 1)}
@@ -179,13 +201,20 @@ def _dice_entries(method: str, labels: int, dice: Mapping[tuple[str, int], Mappi
     shared = [s for s in own if s in other]
     difference, interval = None, None
     if baseline != method and shared:
-      difference, interval = mean_over_runs(np.stack([own[s] - other[s] for s in shared]), resampling)
+      difference, interval = mean_over_runs(
+        np.stack([own[s] - other[s] for s in shared]), resampling
+      )
     entries |= {f'vs_{baseline}': difference, f'vs_{baseline}_ci95': interval}
   return entries
 
 
 def _class_entries(
-  method: str, labels: int, arm: Mapping, by_class: Mapping, images: Sequence[str], resampling: Resampling
+  method: str,
+  labels: int,
+  arm: Mapping,
+  by_class: Mapping,
+  images: Sequence[str],
+  resampling: Resampling,
 ) -> dict:
   if not by_class:
     return {}
@@ -202,14 +231,24 @@ def _class_entries(
 def _score_entries(arm: Mapping[int, Mapping]) -> dict:
   entries = {}
   for name, (low, high) in SCORES.items():
-    mean, interval = mean_over_seeds([cell[name] for cell in arm.values() if _is_known(cell.get(name))])
+    mean, interval = mean_over_seeds(
+      [cell[name] for cell in arm.values() if _is_known(cell.get(name))]
+    )
     entries |= {name: mean, f'{name}_ci95': _clip(interval, low, high)}
   return entries
 
 
-def _difference_entries(score: str, method: str, arm: Mapping[int, Mapping], scratch: Mapping[int, Mapping]) -> dict:
-  shared = [s for s in arm if s in scratch and _is_known(arm[s].get(score)) and _is_known(scratch[s].get(score))]
-  mean, interval = mean_over_seeds([] if method == 'scratch' else [arm[s][score] - scratch[s][score] for s in shared])
+def _difference_entries(
+  score: str, method: str, arm: Mapping[int, Mapping], scratch: Mapping[int, Mapping]
+) -> dict:
+  shared = [
+    s
+    for s in arm
+    if s in scratch and _is_known(arm[s].get(score)) and _is_known(scratch[s].get(score))
+  ]
+  mean, interval = mean_over_seeds(
+    [] if method == 'scratch' else [arm[s][score] - scratch[s][score] for s in shared]
+  )
   return {f'{score}_vs_scratch': mean, f'{score}_vs_scratch_ci95': interval}
 
 
@@ -234,7 +273,10 @@ def mask_classes(summary: Sequence[Mapping]) -> list[str]:
 
 
 def baselines(summary: Sequence[Mapping]) -> list[str]:
-  """Those of BASELINES that the rows are worth comparing with; 'ahm' where there are others than itself and the other two."""
+  """Those of BASELINES that the rows are worth comparing with.
+
+  'ahm' where there are others than itself and the other two.
+  """
   baselines = {row['method'] for row in summary if pretraining_of(row['method'])} - set(BASELINES)
   known = [name for name in BASELINES if any(row[f'vs_{name}'] is not None for row in summary)]
   return [name for name in known if name != 'ahm' or baselines]
@@ -243,7 +285,8 @@ def baselines(summary: Sequence[Mapping]) -> list[str]:
 def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, Labels]]:
   """(method, labels) of the highest mean Dice of each number of labels.
 
-  None where methods have unequal numbers of seeds: a mean over other draws of labelled images is higher or lower for that alone.
+  None where methods have unequal numbers of seeds: a mean over other draws of labelled images is
+    higher or lower for that alone.
   """
   best, seeds = {}, {}
   for row in summary:
@@ -260,10 +303,12 @@ def seed_counts(summary: Sequence[Mapping]) -> tuple[int, int]:
 
 
 def table(summary: Sequence[Mapping], over: Sequence[Mapping] = ()) -> str:
-  """`summarise_grid`'s result for a terminal: Dice and its differences, Dice of each class, the means of the other scores.
+  """`summarise_grid`'s result for a terminal: Dice and its differences, Dice of each class, the
+  means of the other scores.
 
-  Rows of means over label counts, `over`, come last. One line an method; the highest Dice of each label count is starred, see
-  `best_rows`. Numbers of seeds stand there where they are unequal. Scores that no cell has are left out.
+  Rows of means over label counts, `over`, come last. One line an method; the highest Dice of each
+  label count is starred, see `best_rows`. Numbers of seeds stand there where they are unequal.
+  Scores that no cell has are left out.
   """
   summary = [*summary, *over]
   fewest, most = seed_counts(summary)
@@ -271,17 +316,34 @@ def table(summary: Sequence[Mapping], over: Sequence[Mapping] = ()) -> str:
   dice += [('Dice', lambda row: interval_text(row['dice'], row['dice_ci95']))]
   for baseline in baselines(summary):
     name = f'vs_{baseline}'
-    dice.append((f'vs {baseline}', lambda row, name=name: interval_text(row[name], row[f'{name}_ci95'], '+')))
-  others = [(title, lambda row, name=name, digits=digits: _number(row.get(name), digits)) for name, title, digits in COLUMNS]
+    dice.append(
+      (f'vs {baseline}', lambda row, name=name: interval_text(row[name], row[f'{name}_ci95'], '+'))
+    )
+  others = [
+    (title, lambda row, name=name, digits=digits: _number(row.get(name), digits))
+    for name, title, digits in COLUMNS
+  ]
   gain = 'balanced_accuracy_vs_scratch'
-  others.append(('balanced accuracy vs scratch', lambda row: interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+')))
+  others.append(
+    (
+      'balanced accuracy vs scratch',
+      lambda row: interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+'),
+    )
+  )
   classes = [
-    (f'Dice {name}', lambda row, name=name: interval_text(row['dice_by_class'][name], row['dice_by_class_ci95'][name]))
+    (
+      f'Dice {name}',
+      lambda row, name=name: interval_text(
+        row['dice_by_class'][name], row['dice_by_class_ci95'][name]
+      ),
+    )
     for name in mask_classes(summary)
   ]
   by_class = ['', *_block(summary, classes)] if classes else []
   note = ['95 % interval over seeds.'] if any(row.get(f'{gain}_ci95') for row in summary) else []
-  return '\n'.join([*_block(summary, dice), _footnote(summary), *by_class, '', *_block(summary, others), *note])
+  return '\n'.join(
+    [*_block(summary, dice), _footnote(summary), *by_class, '', *_block(summary, others), *note]
+  )
 
 
 def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
@@ -290,12 +352,17 @@ def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
   lines = [['labels', 'method', *(title for title, _ in columns)]]
   for row in summary:
     star = ' *' if (row['method'], row['labels']) in best else ''
-    lines.append([label_count(row['labels']), row['method'] + star, *(show(row) for _, show in columns)])
+    lines.append(
+      [label_count(row['labels']), row['method'] + star, *(show(row) for _, show in columns)]
+    )
   kept = [k for k in range(len(lines[0])) if k < 2 or any(line[k] != '-' for line in lines[1:])]
   if len(kept) == 2:
     return []
   widths = {k: max(len(line[k]) for line in lines) for k in kept}
-  text = ['  '.join(line[k].ljust(widths[k]) if k == 1 else line[k].rjust(widths[k]) for k in kept) for line in lines]
+  text = [
+    '  '.join(line[k].ljust(widths[k]) if k == 1 else line[k].rjust(widths[k]) for k in kept)
+    for line in lines
+  ]
   rule = '-' * len(text[0])
   body = []
   for row, line, before in zip(summary, text[1:], [None, *summary], strict=False):

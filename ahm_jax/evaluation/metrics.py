@@ -1,8 +1,10 @@
-"""Scores of segmentations and classifications, at each image's own resolution (NumPy, SciPy, scikit-learn).
+"""Scores of segmentations and classifications, at each image's own resolution (NumPy, SciPy,
+scikit-learn).
 
-What is undefined is treated as the field does. Prediction and truth both empty: every score is nan, left out of means and
-counted apart (nnU-Net). One of them empty: overlap scores are 0 and HD95 is the image's diagonal, its worst possible value
-(Metrics Reloaded, Maier-Hein et al. 2024), so that a missed lesion never improves a mean; such images are counted too.
+What is undefined is treated as the field does. Prediction and truth both empty: every score is nan,
+left out of means and counted apart (nnU-Net). One of them empty: overlap scores are 0 and HD95 is
+the image's diagonal, its worst possible value (Metrics Reloaded, Maier-Hein et al. 2024), so that a
+missed lesion never improves a mean; such images are counted too.
 """
 
 import collections
@@ -17,8 +19,26 @@ import scipy
 OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
 _TEXT_COLUMNS = ('image', 'label', 'predicted')
 _COUNT_COLUMNS = ('tp', 'fp', 'fn')
-_FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")  # What a text that a spreadsheet may take for a formula begins with.
-_BY_CLASS = ('dice', 'iou', 'hd95', 'precision', 'recall', 'pooled_dice', 'both_empty', 'missed', 'false_alarms')
+_FORMULA = (
+  '=',
+  '+',
+  '-',
+  '@',
+  '\t',
+  '\r',
+  "'",
+)  # What a text that a spreadsheet may take for a formula begins with.
+_BY_CLASS = (
+  'dice',
+  'iou',
+  'hd95',
+  'precision',
+  'recall',
+  'pooled_dice',
+  'both_empty',
+  'missed',
+  'false_alarms',
+)
 UNKNOWN = (math.nan, math.nan)  # Spacing.
 
 
@@ -33,9 +53,9 @@ def segmentation_scores(
     spacing: mm from a pixel to the next, down and across; nan: unknown.
 
   Returns:
-    'dice', 'iou', 'precision', 'recall' in [0, 1]; 'hd95' in pixels (see `hausdorff95`) and, where spacing is known, 'hd95_mm'
-    in mm; 'tp', 'fp', 'fn' in pixels. The scores are nan where both masks are empty; where a denominator alone is 0, the ratio
-    counts as 0.
+    'dice', 'iou', 'precision', 'recall' in [0, 1]; 'hd95' in pixels (see `hausdorff95`) and, where
+    spacing is known, 'hd95_mm' in mm; 'tp', 'fp', 'fn' in pixels. The scores are nan where both
+    masks are empty; where a denominator alone is 0, the ratio counts as 0.
 
   Raises:
     ValueError: the two differ in shape or are not two-dimensional.
@@ -49,7 +69,9 @@ def segmentation_scores(
   def ratio(numerator: int, denominator: int) -> float:
     return numerator / denominator if denominator else empty
 
-  millimetres = {'hd95_mm': hausdorff95(prediction, truth, spacing)} if np.isfinite(spacing).all() else {}
+  millimetres = (
+    {'hd95_mm': hausdorff95(prediction, truth, spacing)} if np.isfinite(spacing).all() else {}
+  )
   return {
     'dice': ratio(2 * tp, 2 * tp + fp + fn),
     'iou': ratio(tp, tp + fp + fn),
@@ -64,7 +86,10 @@ def segmentation_scores(
 
 
 def class_scores(
-  prediction: np.ndarray, truth: np.ndarray, names: Sequence[str], spacing: Sequence[float] = UNKNOWN
+  prediction: np.ndarray,
+  truth: np.ndarray,
+  names: Sequence[str],
+  spacing: Sequence[float] = UNKNOWN,
 ) -> dict[str, float | int]:
   """Scores predicted class indices against the true ones, each class against all else.
 
@@ -75,14 +100,17 @@ def class_scores(
     spacing: as of `segmentation_scores`.
 
   Returns:
-    The keys of `segmentation_scores`: scores are means over the classes that prediction or truth holds (nnU-Net too leaves out
-    a class that both lack), nan where they hold none; 'tp', 'fp', 'fn' are sums over all classes. Then, for each class, what
-    `segmentation_scores` has, with its name in the key: 'dice_NAME', 'iou_NAME' and so on.
+    The keys of `segmentation_scores`: scores are means over the classes that prediction or truth
+    holds (nnU-Net too leaves out a class that both lack), nan where they hold none; 'tp', 'fp',
+    'fn' are sums over all classes. Then, for each class, what `segmentation_scores` has, with its
+    name in the key: 'dice_NAME', 'iou_NAME' and so on.
 
   Raises:
     ValueError: as `segmentation_scores`.
   """
-  by_class = [segmentation_scores(prediction == k, truth == k, spacing) for k in range(1, len(names) + 1)]
+  by_class = [
+    segmentation_scores(prediction == k, truth == k, spacing) for k in range(1, len(names) + 1)
+  ]
   overall, single = {}, {}
   for key in by_class[0]:
     values = [scores[key] for scores in by_class]
@@ -91,13 +119,15 @@ def class_scores(
   return overall | single
 
 
-def hausdorff95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> float:
+def hausdorff95(
+  prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)
+) -> float:
   """The 95th percentile Hausdorff distance, symmetric, in pixels or in what `spacing` is in.
 
-  For each mask, the Euclidean distances from its border pixels to the other mask's nearest border pixel; the larger of the two
-  sets' 95th percentiles (linear interpolation). This is the convention of MONAI and Metrics Reloaded; MedPy instead takes one
-  percentile of both sets together. Border pixels are those of the mask with a 4-neighbour outside it, the image's edge counting
-  as outside.
+  For each mask, the Euclidean distances from its border pixels to the other mask's nearest border
+  pixel; the larger of the two sets' 95th percentiles (linear interpolation). This is the convention
+  of MONAI and Metrics Reloaded; MedPy instead takes one percentile of both sets together. Border
+  pixels are those of the mask with a 4-neighbour outside it, the image's edge counting as outside.
 
   Args:
     prediction: bool [h, w].
@@ -115,7 +145,9 @@ def hausdorff95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[flo
   box = scipy.ndimage.find_objects((prediction | truth).astype(np.uint8))[0]
   borders = [mask[box] & ~scipy.ndimage.binary_erosion(mask[box]) for mask in (prediction, truth)]
   sampling = tuple(map(float, spacing))
-  directed = [scipy.ndimage.distance_transform_edt(~borders[1 - i], sampling)[borders[i]] for i in (0, 1)]
+  directed = [
+    scipy.ndimage.distance_transform_edt(~borders[1 - i], sampling)[borders[i]] for i in (0, 1)
+  ]
   return float(max(np.percentile(distances, 95) for distances in directed))
 
 
@@ -123,20 +155,26 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
   """Means over images of `segmentation_scores`.
 
   Args:
-    per_image: one dict an image, with the keys of `segmentation_scores`; those of `class_scores` are taken as one lesion of
-      several parts, with `tp`, `fp` and `fn` of all classes together.
+    per_image: one dict an image, with the keys of `segmentation_scores`; those of `class_scores`
+      are taken as one lesion of several parts, with `tp`, `fp` and `fn` of all classes together.
 
   Returns:
-    'dice', 'iou', 'hd95', 'precision', 'recall': means over the images whose masks are not both empty, nan if there is none.
-    'pooled_dice': Dice of all images' pixels taken together, another number than the mean. Counts: 'images', 'both_empty',
-    'missed' (a lesion, and an empty prediction), 'false_alarms' (a prediction where there is no lesion). Where some images are
-    without lesion also 'lesion_dice', the mean over the images with one, and 'false_alarm_rate', the share of the others with a
-    prediction: a false alarm has a Dice of 0 and a right silence none, so that 'dice' holds the one and not the other.
-    'hd95_mm' is there where it is known of any scored image, and its mean over those.
+    'dice', 'iou', 'hd95', 'precision', 'recall': means over the images whose masks are not both
+    empty, nan if there is none.
+    'pooled_dice': Dice of all images' pixels taken together, another number than the mean. Counts:
+    'images', 'both_empty', 'missed' (a lesion, and an empty prediction), 'false_alarms' (a
+    prediction where there is no lesion). Where some images are without lesion also 'lesion_dice',
+    the mean over the images with one, and 'false_alarm_rate', the share of the others with a
+    prediction: a false alarm has a Dice of 0 and a right silence none, so that 'dice' holds the one
+    and not the other. 'hd95_mm' is there where it is known of any scored image, and its mean over
+    those.
   """
   rows = list(per_image)
   scored = [row for row in rows if row['tp'] + row['fp'] + row['fn'] > 0]
-  means = {key: float(np.mean([row[key] for row in scored])) if scored else math.nan for key in ('hd95', *OVERLAP_SCORES)}
+  means = {
+    key: float(np.mean([row[key] for row in scored])) if scored else math.nan
+    for key in ('hd95', *OVERLAP_SCORES)
+  }
   millimetres = [row['hd95_mm'] for row in scored if math.isfinite(row.get('hd95_mm', math.nan))]
   false_alarms = sum(row['tp'] + row['fn'] == 0 for row in scored)
   result = {
@@ -156,30 +194,39 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
   return result
 
 
-def summarise_by_class(per_image: Iterable[dict], names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+def summarise_by_class(
+  per_image: Iterable[dict], names: Sequence[str]
+) -> dict[str, dict[str, float | int]]:
   """Means over images of `class_scores`, class by class.
 
   Returns:
-    'dice_by_class', 'iou_by_class' and so on, each by class name, for the scores and counts of `summarise`: so 'dice_by_class'
-    holds means over the images whose prediction or truth holds the class.
+    'dice_by_class', 'iou_by_class' and so on, each by class name, for the scores and counts of
+    `summarise`: so 'dice_by_class' holds means over the images whose prediction or truth holds the
+    class.
   """
   rows = list(per_image)
   keys = ('hd95', *OVERLAP_SCORES, *_COUNT_COLUMNS)
-  by_class = {name: summarise({key: row[f'{key}_{name}'] for key in keys} for row in rows) for name in names}
+  by_class = {
+    name: summarise({key: row[f'{key}_{name}'] for key in keys} for row in rows) for name in names
+  }
   return {f'{key}_by_class': {name: by_class[name][key] for name in names} for key in _BY_CLASS}
 
 
-def summarise_groups(per_image: Iterable[dict], names: Sequence[str] = ()) -> dict[str, float | dict[str, float]]:
+def summarise_groups(
+  per_image: Iterable[dict], names: Sequence[str] = ()
+) -> dict[str, float | dict[str, float]]:
   """Dice of whole groups, of a volume that of all its slices together.
 
   Args:
-    per_image: one dict an image, of `segmentation_scores`, or with `names` of `class_scores`, and its 'group'.
+    per_image: one dict an image, of `segmentation_scores`, or with `names` of `class_scores`, and
+      its 'group'.
     names: of the classes.
 
   Returns:
-    'group_dice': 2 tp / (2 tp + fp + fn) of a group's pixels, in the mean over the groups whose masks are not all empty, nan if
-    there is none. With `names` a group's is the mean over the classes that it holds; 'group_dice_by_class' has each class's.
-    Nothing where every image is a group of its own.
+    'group_dice': 2 tp / (2 tp + fp + fn) of a group's pixels, in the mean over the groups whose
+    masks are not all empty, nan if there is none. With `names` a group's is the mean over the
+    classes that it holds; 'group_dice_by_class' has each class's. Nothing where every image is a
+    group of its own.
   """
   groups = collections.defaultdict(list)
   for row in per_image:
@@ -190,7 +237,9 @@ def summarise_groups(per_image: Iterable[dict], names: Sequence[str] = ()) -> di
   dice = np.array([[_pooled_dice(rows, suffix) for suffix in suffixes] for rows in groups.values()])
   result = {'group_dice': _known_mean([_known_mean(row) for row in dice])}
   if names:
-    result['group_dice_by_class'] = {name: _known_mean(column) for name, column in zip(names, dice.T, strict=True)}
+    result['group_dice_by_class'] = {
+      name: _known_mean(column) for name, column in zip(names, dice.T, strict=True)
+    }
   return result
 
 
@@ -212,18 +261,23 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict
     labels: int [N], in 0..C-1, or -1 where unknown.
 
   Returns:
-    'accuracy'; 'balanced_accuracy', the mean recall of the classes that occur among the labels; 'auc', for two classes the area
-    under the ROC curve, for more the plain mean over occurring classes of each against the rest. All in [0, 1]. All are nan
-    where no label is known; 'auc' is nan where the labels hold a single class.
+    'accuracy'; 'balanced_accuracy', the mean recall of the classes that occur among the labels;
+    'auc', for two classes the area under the ROC curve, for more the plain mean over occurring
+    classes of each against the rest. All in [0, 1]. All are nan where no label is known; 'auc' is
+    nan where the labels hold a single class.
   """
   probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
   if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
-    raise ValueError(f'probabilities {probabilities.shape} and labels {labels.shape} must be [N, C] and [N]')
+    raise ValueError(
+      f'probabilities {probabilities.shape} and labels {labels.shape} must be [N, C] and [N]'
+    )
   known = labels >= 0
   probabilities, labels = probabilities[known], labels[known]
   if not len(labels):
     return {'accuracy': math.nan, 'balanced_accuracy': math.nan, 'auc': math.nan}
-  from sklearn.metrics import recall_score  # Here, since it takes a second, and every command reads this file.
+  from sklearn.metrics import (
+    recall_score,
+  )  # Here, since it takes a second, and every command reads this file.
 
   predicted = probabilities.argmax(axis=1)
   present = np.unique(labels)
@@ -252,7 +306,8 @@ def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
     b: float [N, g, g]; patches that are nan in either map are left out.
 
   Returns:
-    The mean correlation in [-1, 1], nan if no image has one; and how many images were left out because a map was constant.
+    The mean correlation in [-1, 1], nan if no image has one; and how many images were left out
+    because a map was constant.
   """
   a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
   if a.shape != b.shape:
@@ -267,11 +322,13 @@ def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
 
 
 def write_per_image(path: Path, rows: Sequence[dict]) -> None:
-  """Writes one line an image as CSV; columns are the rows' keys in the order in which they first occur.
+  """Writes one line an image as CSV; columns are the rows' keys in the order in which they first
+  occur.
 
-  Keys: 'image' (its name), 'group' (see `evaluate.group_numbers`), those of `segmentation_scores` or `class_scores`, and where
-  there is a classifier 'label' and 'predicted' (class names, '' if unknown) and one 'probability_CLASS' for each class.
-  Texts that begin like a formula get an apostrophe before them, so that a spreadsheet does not run them (OWASP, CSV injection);
+  Keys: 'image' (its name), 'group' (see `evaluate.group_numbers`), those of `segmentation_scores`
+  or `class_scores`, and where there is a classifier 'label' and 'predicted' (class names, '' if
+  unknown) and one 'probability_CLASS' for each class. Texts that begin like a formula get an
+  apostrophe before them, so that a spreadsheet does not run them (OWASP, CSV injection);
   `read_per_image` takes it off.
   """
   columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -282,7 +339,9 @@ def write_per_image(path: Path, rows: Sequence[dict]) -> None:
 
 
 def read_per_image(path: Path) -> list[dict]:
-  """Reads what `write_per_image` wrote: names as str, groups and counts as int, all else as float, nan for an empty field."""
+  """Reads what `write_per_image` wrote: names as str, groups and counts as int, all else as
+  float, nan for an empty field.
+  """
   with open(path, newline='', encoding='utf-8') as file:
     return [{key: _parse(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
 
@@ -303,5 +362,7 @@ def _parse(key: str, text: str) -> str | int | float:
 def _as_masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   prediction, truth = np.asarray(prediction, bool), np.asarray(truth, bool)
   if prediction.ndim != 2 or prediction.shape != truth.shape:
-    raise ValueError(f'prediction {prediction.shape} and truth {truth.shape} must be two masks of one shape [h, w]')
+    raise ValueError(
+      f'prediction {prediction.shape} and truth {truth.shape} must be two masks of one shape [h, w]'
+    )
   return prediction, truth

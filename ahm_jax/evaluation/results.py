@@ -22,10 +22,15 @@ DIGITS = 5  # Of each image's Dice.
 class Cells(NamedTuple):
   """What is known of cells and of pre-trainings."""
 
-  scores: dict[compare.Key, dict]  # By method, labels, seed; with 'method', 'labels' and 'seed' in it.
-  # 'dice', and with classes 'dice_NAME', of each image by its name; nan where prediction and truth are both empty.
+  scores: dict[
+    compare.Key, dict
+  ]  # By method, labels, seed; with 'method', 'labels' and 'seed' in it.
+  # 'dice', and with classes 'dice_NAME', of each image by its name; nan where prediction and truth
+  # are both empty.
   dice: dict[compare.Key, dict[str, dict[str, float]]]
-  agents: dict[tuple[str, int], dict]  # AGENT_METRICS by method, seed; None where there is no value.
+  agents: dict[
+    tuple[str, int], dict
+  ]  # AGENT_METRICS by method, seed; None where there is no value.
 
 
 def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) -> dict[str, Any]:
@@ -35,22 +40,27 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
     groups: of the images, by name; see `evaluate.group_numbers`.
 
   Returns:
-    'dataset', 'split', 'config'. 'images': names of the scored images; 'groups': a number for each, alike within a group.
-    'cells': scores of each cell, with 'per_image': 'dice' (and with classes 'dice_NAME'), each in the order of 'images'.
-    'pretrainings': AGENT_METRICS of each method that pre-trains, and seed.
-    'summary': of `compare.summarise_grid`. 'over_labels': the same of means over the numbers of labels that
-      `compare.over_labels` gives; empty where it gives none. 'agent': AGENT_METRICS by method, means over seeds.
+    'dataset', 'split', 'config'. 'images': names of the scored images; 'groups': a number for each,
+    alike within a group. 'cells': scores of each cell, with 'per_image': 'dice' (and with classes
+    'dice_NAME'), each in the order of 'images'. 'pretrainings': AGENT_METRICS of each method that
+    pre-trains, and seed. 'summary': of `compare.summarise_grid`. 'over_labels': the same of means
+    over the numbers of labels that
+      `compare.over_labels` gives; empty where it gives none. 'agent': AGENT_METRICS by method,
+      means over seeds.
 
   Raises:
     UserError: cells were scored on different images.
   """
   dice, *by_class = (
-    {key: columns[name] for key, columns in cells.dice.items()} for name in dice_columns(config.data.mask_classes)
+    {key: columns[name] for key, columns in cells.dice.items()}
+    for name in dice_columns(config.data.mask_classes)
   )
   known = list(cells.scores.values())
   by_class = dict(zip(config.data.mask_classes, by_class, strict=True))
   counts = compare.over_labels(known)
-  summarise = functools.partial(compare.summarise_grid, samples=config.evaluate.bootstrap_samples, groups=groups)
+  summarise = functools.partial(
+    compare.summarise_grid, samples=config.evaluate.bootstrap_samples, groups=groups
+  )
   images = sorted(next(iter(dice.values())))
   return {
     'dataset': dataset,
@@ -58,14 +68,21 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
     'config': to_dict(config),
     'images': images,
     'groups': group_indices(images, groups),
-    'cells': [{**scores, PER_IMAGE: _in_order(cells.dice[key], images)} for key, scores in cells.scores.items()],
-    'pretrainings': [{'method': method, 'seed': seed, **values} for (method, seed), values in cells.agents.items()],
+    'cells': [
+      {**scores, PER_IMAGE: _in_order(cells.dice[key], images)}
+      for key, scores in cells.scores.items()
+    ],
+    'pretrainings': [
+      {'method': method, 'seed': seed, **values} for (method, seed), values in cells.agents.items()
+    ],
     'summary': summarise(known, dice, by_class=by_class),
     'over_labels': summarise(
       *(compare.averaged_cells(known, counts), compare.averaged(dice, counts)),
       by_class={name: compare.averaged(values, counts) for name, values in by_class.items()},
     ),
-    'agent': {method: _mean(cells, method) for method in dict.fromkeys(method for method, _ in cells.agents)},
+    'agent': {
+      method: _mean(cells, method) for method in dict.fromkeys(method for method, _ in cells.agents)
+    },
   }
 
 
@@ -75,31 +92,43 @@ def dice_columns(mask_classes: Sequence[str]) -> list[str]:
 
 
 def _in_order(columns: dict[str, dict[str, float]], images: list[str]) -> dict[str, list[float]]:
-  return {name: [round(values[image], DIGITS) for image in images] for name, values in columns.items()}
+  return {
+    name: [round(values[image], DIGITS) for image in images] for name, values in columns.items()
+  }
 
 
 def _by_name(columns: dict[str, list], images: list[str]) -> dict[str, dict[str, float]]:
   """The inverse of `_in_order`, of what JSON made of it."""
   return {
-    name: {image: math.nan if value is None else float(value) for image, value in zip(images, values, strict=True)}
+    name: {
+      image: math.nan if value is None else float(value)
+      for image, value in zip(images, values, strict=True)
+    }
     for name, values in columns.items()
   }
 
 
 def _mean(cells: Cells, method: str) -> dict[str, float | None]:
   found = [values for (name, _), values in cells.agents.items() if name == method]
-  known = {metric: [values[metric] for values in found if values[metric] is not None] for metric in AGENT_METRICS}
-  return {metric: math.fsum(values) / len(values) if values else None for metric, values in known.items()}
+  known = {
+    metric: [values[metric] for values in found if values[metric] is not None]
+    for metric in AGENT_METRICS
+  }
+  return {
+    metric: math.fsum(values) / len(values) if values else None for metric, values in known.items()
+  }
 
 
 def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[str]) -> Cells:
-  """The cells of results.json files of this grid that were made elsewhere; of a cell in two of them, the first.
+  """The cells of results.json files of this grid that were made elsewhere; of a cell in two of
+  them, the first.
 
   Args:
     images: names of those that this grid scores.
 
   Raises:
-    UserError: a file is no results.json, or is that of another data set, split or config, or of other images.
+    UserError: a file is no results.json, or is that of another data set, split or config, or of
+      other images.
   """
   found = Cells({}, {}, {})
   for path in map(Path, paths):
@@ -107,13 +136,17 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
       held = json.loads(path.expanduser().read_text())
       _check(path, held, config, dataset)
       if other := set(images) ^ set(held['images']):
-        raise UserError(f'{path}, in config.grid.results, has scores of other images, as of {min(other)}; leave it out')
+        raise UserError(
+          f'{path}, in config.grid.results, has scores of other images, as of {min(other)}; leave it out'
+        )
       for cell in held['cells']:
         key = cell['method'], cell['labels'], cell['seed']
         found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))
         found.scores.setdefault(key, cell)
       for agent in held['pretrainings']:
-        found.agents.setdefault((agent['method'], agent['seed']), {name: agent[name] for name in AGENT_METRICS})
+        found.agents.setdefault(
+          (agent['method'], agent['seed']), {name: agent[name] for name in AGENT_METRICS}
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(
         f'{path}, in config.grid.results, cannot be read as a results.json of launch.reproduce; leave it out'
@@ -124,7 +157,14 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
 def _check(path: Path, held: dict, config: Config, dataset: str) -> None:
   for name, own in (('dataset', dataset), ('split', config.evaluate.split)):
     if held[name] != own:
-      raise UserError(f'{path}, in config.grid.results, is of {name} {held[name]!r}, not {own!r}; leave it out')
+      raise UserError(
+        f'{path}, in config.grid.results, is of {name} {held[name]!r}, not {own!r}; leave it out'
+      )
   directory.compare(
-    f'{path}, in config.grid.results,', 'reproduce', held['config'], config, free=('data.root',), remedy='leave it out'
+    f'{path}, in config.grid.results,',
+    'reproduce',
+    held['config'],
+    config,
+    free=('data.root',),
+    remedy='leave it out',
   )

@@ -19,7 +19,17 @@ from ahm_jax.runs.trained import FILE, Trained, config_digest
 
 CARD = 'MODEL_CARD.md'
 NOT_STATED = 'not stated'
-_PACKAGES = ('ahm_jax', 'jax', 'jaxlib', 'flax', 'orbax-checkpoint', 'jax2onnx', 'onnx', 'onnxruntime', 'safetensors')
+_PACKAGES = (
+  'ahm_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'orbax-checkpoint',
+  'jax2onnx',
+  'onnx',
+  'onnxruntime',
+  'safetensors',
+)
 _SCORES = ('dice', 'iou', 'precision', 'recall', 'hd95')
 _TASKS = {
   'pretrain': 'a U-Net that was pre-trained to repair masked images; it says nothing of an image until it is trained further',
@@ -34,7 +44,10 @@ _USES = {
 
 
 def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
-  """Writes MODEL_CARD.md and export.json; `facts` are 'format', 'licence', 'versions' and what the format tells of itself."""
+  """Writes MODEL_CARD.md and export.json.
+
+  `facts` are 'format', 'licence', 'versions' and what the format tells of itself.
+  """
   story = told(trained)
   description = {
     'format': facts['format'],
@@ -63,7 +76,9 @@ def versions() -> dict[str, str]:
 
 
 def told(trained: Trained) -> dict[str, Any]:
-  """What the folder that the network came from tells of its data and its scores: {'data', 'scores'}, each None if nothing."""
+  """What the folder that the network came from tells of its data and its scores: {'data',
+  'scores'}, each None if nothing.
+  """
   if (trained.path / FILE).exists():
     held = _json(trained.path / FILE)
     return {'data': held.get('data'), 'scores': held.get('scores')}
@@ -74,18 +89,24 @@ def _json(path: Path) -> Any:
   try:
     return json.loads(path.read_text()) if path.exists() else None
   except ValueError as error:
-    raise UserError(f'{path} cannot be read; remove it, and its numbers are left out of the model card') from error
+    raise UserError(
+      f'{path} cannot be read; remove it, and its numbers are left out of the model card'
+    ) from error
 
 
 def _scores(trained: Trained) -> dict[str, Any] | None:
-  """Those of launch.evaluate, with 95 % intervals over images, or groups of them, where there are scores per image."""
+  """Those of launch.evaluate, with 95 % intervals over images, or groups of them, where there
+  are scores per image.
+  """
   result = _json(trained.path / stages.EVALUATION)
   if result is None:
     return None
   path = trained.path / stages.PER_IMAGE
   rows = read_per_image(path) if trained.stage != 'pretrain' and path.exists() else []
   samples = trained.config.evaluate.bootstrap_samples
-  groups = group_indices([row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row})
+  groups = group_indices(
+    [row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row}
+  )
   intervals = {}
   for name, values in _per_image(trained.stage, rows).items():
     if result.get(name) is not None and len(values):
@@ -165,24 +186,41 @@ def _network(trained: Trained) -> dict[str, Any]:
   }
   sees = 'RGB' if channels == 3 else 'grey'
   model = trained.config.model
-  width = f'{model.vgg_width} (hidden {model.vgg_hidden})' if trained.stage == 'classify' else model.unet_width
-  found = {'sees': f'{sees} images, resized to {side} x {side} pixels', 'says': outputs[trained.stage], 'width': width}
+  width = (
+    f'{model.vgg_width} (hidden {model.vgg_hidden})'
+    if trained.stage == 'classify'
+    else model.unet_width
+  )
+  found = {
+    'sees': f'{sees} images, resized to {side} x {side} pixels',
+    'says': outputs[trained.stage],
+    'width': width,
+  }
   if trained.stage == 'classify':
     found['normalisation'] = model.vgg_norm or 'none'
   if trained.stage == 'classify' and trained.config.classify.input != 'image':
-    found['sees'] += f"; of each, what a segmentation found (config.classify.input = '{trained.config.classify.input}')"
+    found['sees'] += (
+      f"; of each, what a segmentation found (config.classify.input = '{trained.config.classify.input}')"
+    )
   return found | {'weights': f'SHA-256 `{trained.digest}`, of step {trained.step}'}
 
 
 def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
   config = trained.config
   if data is None:
-    return [f'- Name: {config.data.name}', '- Counts: not known; the training did not write them down']
+    return [
+      f'- Name: {config.data.name}',
+      '- Counts: not known; the training did not write them down',
+    ]
   lines = [f'- Name: {data["name"]}']
   for split, counts in data['splits'].items():
-    lines.append(f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, {counts["labels"]} with a label')
+    lines.append(
+      f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, {counts["labels"]} with a label'
+    )
   training = recipe(config, {'classify': 'classifier'}.get(trained.stage, trained.stage))
-  lines.append(f'- Trained on {data["trained_on"]} images, {training.batch_size} at a step, seed {config.seed}')
+  lines.append(
+    f'- Trained on {data["trained_on"]} images, {training.batch_size} at a step, seed {config.seed}'
+  )
   if config.init_from and trained.stage != 'pretrain':
     lines.append(f'- Started from {config.init_from}')
   return lines

@@ -1,4 +1,6 @@
-"""What was trained, written for others: one function a format, all into a new folder that appears whole."""
+"""What was trained, written for others: one function a format, all into a new folder that
+appears whole.
+"""
 
 import contextlib
 import os
@@ -16,10 +18,19 @@ from ahm_jax.runs.trained import VARIABLES, Trained
 from ahm_jax.weights import files, loading, names
 
 WEIGHTS = 'weights'
-_RUNS = ('segment', 'classify')  # What can be used on images: it has an output that means something.
+_RUNS = (
+  'segment',
+  'classify',
+)  # What can be used on images: it has an output that means something.
 
 
-def export(source: Path, kind: str, out: Path, licence: str = '', platforms: Sequence[str] = stablehlo.PLATFORMS) -> Trained:
+def export(
+  source: Path,
+  kind: str,
+  out: Path,
+  licence: str = '',
+  platforms: Sequence[str] = stablehlo.PLATFORMS,
+) -> Trained:
   """Exports what was trained, with MODEL_CARD.md and export.json beside it.
 
   Args:
@@ -30,13 +41,16 @@ def export(source: Path, kind: str, out: Path, licence: str = '', platforms: Seq
     platforms: that a StableHLO program is to run on.
 
   Raises:
-    UserError: the format or a platform is not known, `source` holds nothing to export, a package is missing, or `out` is taken.
+    UserError: the format or a platform is not known, `source` holds nothing to export, a package is
+      missing, or `out` is taken.
   """
   if kind not in FORMATS:
     raise UserError(f'--format is {kind!r}; it may be {", ".join(FORMATS)}')
   out = Path(out).expanduser()
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-    raise UserError(f'--out={out} is there already, and nothing is written over; choose a folder that is empty or not there')
+    raise UserError(
+      f'--out={out} is there already, and nothing is written over; choose a folder that is empty or not there'
+    )
   if kind == 'stablehlo':
     stablehlo.check(platforms)
   elif kind == 'onnx':
@@ -53,7 +67,9 @@ def export(source: Path, kind: str, out: Path, licence: str = '', platforms: Seq
 
 @contextlib.contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
-  """A new folder that takes its place as `out` when the context is left, and goes where that fails."""
+  """A new folder that takes its place as `out` when the context is left, and goes where that
+  fails.
+  """
   out.parent.mkdir(parents=True, exist_ok=True)
   scratch = out.with_name(f'.{out.name}.{uuid.uuid4().hex}.tmp')
   scratch.mkdir()
@@ -62,7 +78,9 @@ def _appearing(out: Path) -> Iterator[Path]:
     os.rename(scratch, out)  # Onto an empty folder too, and onto no other.
   except OSError as error:
     if out.exists() and scratch.exists() and any(out.iterdir()):
-      raise UserError(f'--out={out} was filled meanwhile, and nothing is written over; choose another') from error
+      raise UserError(
+        f'--out={out} was filled meanwhile, and nothing is written over; choose another'
+      ) from error
     raise
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
@@ -99,7 +117,11 @@ def _weights(suffix: str) -> Callable[[Trained, Path, Sequence[str]], dict[str, 
   def write(trained: Trained, home: Path, platforms: Sequence[str]) -> dict[str, Any]:
     del platforms
     arrays = foreign_arrays(trained)
-    files.write(home / f'{WEIGHTS}{suffix}', arrays, {'format': 'pt', 'stage': trained.stage, 'digest': trained.digest})
+    files.write(
+      home / f'{WEIGHTS}{suffix}',
+      arrays,
+      {'format': 'pt', 'stage': trained.stage, 'digest': trained.digest},
+    )
     vgg = f'torchvision.models.vgg16{"_bn" if trained.config.model.vgg_norm else ""}, with AdaptiveAvgPool2d(1)'
     names_of = vgg if trained.stage == 'classify' else 'milesial/Pytorch-UNet'
     return {
@@ -114,8 +136,12 @@ def foreign_arrays(trained: Trained) -> dict[str, Any]:
   """The weights as a PyTorch state dict has them, with its counters."""
   model = trained.config.model
   is_vgg = trained.stage == 'classify'
-  arrays = loading.outward(trained.variables, names.vgg16(model.vgg_width, model.vgg_norm) if is_vgg else names.unet())
-  return loading.with_counters(loading.with_zero_biases(arrays) if is_vgg and model.vgg_norm else arrays, trained.step)
+  arrays = loading.outward(
+    trained.variables, names.vgg16(model.vgg_width, model.vgg_norm) if is_vgg else names.unet()
+  )
+  return loading.with_counters(
+    loading.with_zero_biases(arrays) if is_vgg and model.vgg_norm else arrays, trained.step
+  )
 
 
 FORMATS: dict[str, Callable[[Trained, Path, Sequence[str]], dict[str, Any]]] = {

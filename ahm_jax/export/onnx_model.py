@@ -1,4 +1,6 @@
-"""The format onnx, by jax2onnx: a network without the resizing around it, for onnxruntime and others."""
+"""The format onnx, by jax2onnx: a network without the resizing around it, for onnxruntime and
+others.
+"""
 
 import logging
 import os
@@ -23,7 +25,8 @@ def check() -> None:
 
 
 def write(trained: Trained, home: Path) -> float:
-  """Writes the model, whose input is uint8 [batch, S, S, C] and whose output is that of `Trained.probabilities`.
+  """Writes the model, whose input is uint8 [batch, S, S, C] and whose output is that of
+  `Trained.probabilities`.
 
   Returns:
     the largest difference between its probabilities, by onnxruntime, and JAX's, on images of noise.
@@ -45,14 +48,18 @@ def write(trained: Trained, home: Path) -> float:
       input_names=['images'],
       output_names=['probabilities'],
     )
-  del model.graph.value_info[:]  # The converter notes some shapes as they were before it moved axes; they can be inferred.
+  del model.graph.value_info[
+    :
+  ]  # The converter notes some shapes as they were before it moved axes; they can be inferred.
   onnx.checker.check_model(model)
   onnx.save(model, home / MODEL)
   images = np.random.default_rng(0).integers(0, 256, (3, *trained.shape), np.uint8)
   found = run(home / MODEL, images, onnxruntime)
   difference = float(np.abs(found - np.asarray(jax.jit(probabilities)(variables, images))).max())
   if not difference <= TOLERANCE:
-    raise UserError(f'the ONNX model is off by {difference:.1e}, more than {TOLERANCE:.0e}; choose another --format')
+    raise UserError(
+      f'the ONNX model is off by {difference:.1e}, more than {TOLERANCE:.0e}; choose another --format'
+    )
   return difference
 
 

@@ -1,4 +1,6 @@
-"""Pillow's resizing as JAX operations, for images whose sizes need not be known when they are traced."""
+"""Pillow's resizing as JAX operations, for images whose sizes need not be known when they are
+traced.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +8,13 @@ from jax import lax
 
 
 def squashed(images: jax.Array, side: int) -> jax.Array:
-  """`ahm_jax.data.readers.files.squashed` of a batch: uint8 [b, h, w, C] -> float32 [b, side, side, C] of whole numbers 0 to 255.
+  """`ahm_jax.data.readers.files.squashed` of a batch: uint8 [b, h, w, C] -> float32 [b, side, side,
+  C] of whole numbers 0 to 255.
 
-  Bicubic with antialiasing, along one axis and then along the other, rounded after each as Pillow rounds. Pillow begins with
-  the height where that shrinks by more than twice as many pixels as the width; before its version 13, always with the width. Of
-  the values about one in ten thousand comes out higher or lower by 1, where Pillow's fixed-point weights round another way.
+  Bicubic with antialiasing, along one axis and then along the other, rounded after each as Pillow
+  rounds. Pillow begins with the height where that shrinks by more than twice as many pixels as the
+  width; before its version 13, always with the width. Of the values about one in ten thousand comes
+  out higher or lower by 1, where Pillow's fixed-point weights round another way.
   """
   batch, height, width, channels = images.shape
   whole = batch, side, side, channels
@@ -24,7 +28,9 @@ def squashed(images: jax.Array, side: int) -> jax.Array:
 
 
 def at_size(probabilities: jax.Array, height: int, width: int) -> jax.Array:
-  """`ahm_jax.evaluation.masks.at_own_size` of a batch: [b, S, S, ...] -> [b, height, width, ...]."""
+  """`ahm_jax.evaluation.masks.at_own_size` of a batch: [b, S, S, ...] -> [b, height, width,
+  ...].
+  """
   batch, *_ = probabilities.shape
   return _resize(probabilities, (batch, height, width, *probabilities.shape[3:]), 'linear')
 

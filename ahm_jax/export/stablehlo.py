@@ -1,4 +1,6 @@
-"""The format stablehlo: a program that takes images of any size and needs nothing of ours to run."""
+"""The format stablehlo: a program that takes images of any size and needs nothing of ours to
+run.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +23,14 @@ PLATFORMS = ('cpu', 'cuda')  # That we lower for; JAX knows more, which nobody h
 
 
 def check(platforms: Sequence[str]) -> None:
-  """Raises a UserError where the program cannot be lowered for a platform, or a package is missing."""
+  """Raises a UserError where the program cannot be lowered for a platform, or a package is
+  missing.
+  """
   for name in platforms:
     if name not in PLATFORMS:
-      raise UserError(f'--platforms has {name!r}, which there is no export for; choose among {", ".join(PLATFORMS)}')
+      raise UserError(
+        f'--platforms has {name!r}, which there is no export for; choose among {", ".join(PLATFORMS)}'
+      )
   if not platforms:
     raise UserError(f'--platforms is empty; choose among {", ".join(PLATFORMS)}')
   try:
@@ -37,7 +43,9 @@ def write(trained: Trained, home: Path, platforms: Sequence[str]) -> None:
   """Writes the program, its weights and the loader into a folder."""
   weights = trees.flatten(trained.variables)
   files.write(home / WEIGHTS, weights, {})
-  abstract = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
+  abstract = {
+    name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()
+  }
   images = jax.export.symbolic_shape(f'b, h, w, {trained.config.data.channels}')
   exported = jax.export.export(jax.jit(function(trained)), platforms=tuple(platforms))(
     abstract, jax.ShapeDtypeStruct(images, np.uint8)
@@ -50,9 +58,10 @@ def function(trained: Trained) -> Callable[[dict[str, Any], jax.Array], dict[str
   """The whole way from images to masks.
 
   Returns:
-    A pure function (weights by path, images uint8 [b, h, w, C]) -> of a segmentation {'mask': uint8 [b, h, w], 'probabilities':
-    float32 [b, h, w]}, the mask 0 and 1 or class indices and the probabilities with K classes [b, h, w, K + 1]; of a
-    classification {'class': int32 [b], 'probabilities': [b, classes]}.
+    A pure function (weights by path, images uint8 [b, h, w, C]) -> of a segmentation {'mask': uint8
+    [b, h, w], 'probabilities': float32 [b, h, w]}, the mask 0 and 1 or class indices and the
+    probabilities with K classes [b, h, w, K + 1]; of a classification {'class': int32 [b],
+    'probabilities': [b, classes]}.
   """
   side, threshold = trained.config.data.image_size, trained.config.evaluate.threshold
 

@@ -2,8 +2,8 @@
 
 A3C: Mnih et al., arXiv 1602.01783. Per pixel: Furuta et al., arXiv 1811.04323.
 
-Every patch is an agent with an action, a reward, a value and a policy of its own; all of them share the network. Maps are
-[..., b, g, g]: b images of one worker, a grid of g x g patches.
+Every patch is an agent with an action, a reward, a value and a policy of its own; all of them share
+the network. Maps are [..., b, g, g]: b images of one worker, a grid of g x g patches.
 """
 
 from typing import NamedTuple
@@ -24,23 +24,31 @@ class Losses(NamedTuple):
 
 
 def reconstruction_loss(losses: jax.Array, hidden: jax.Array) -> jax.Array:
-  """Mean loss over hidden patches: sum(hidden * losses) / sum(hidden), a scalar; 0 where nothing is hidden."""
+  """Mean loss over hidden patches: sum(hidden * losses) / sum(hidden), a scalar.
+
+  0 where nothing is hidden.
+  """
   return (hidden * losses).sum() / jnp.maximum(hidden.sum(), 1)
 
 
-def rewards(losses: jax.Array, hidden: jax.Array, form: str = 'log', reference: jax.Array | None = None) -> jax.Array:
-  """What each patch is paid: how hard it was to repair, among the hidden patches given: of a worker, or of an image.
+def rewards(
+  losses: jax.Array, hidden: jax.Array, form: str = 'log', reference: jax.Array | None = None
+) -> jax.Array:
+  """What each patch is paid: how hard it was to repair, among the hidden patches given: of a
+  worker, or of an image.
 
   A visible patch gets 0, the reward of an average hidden one. Forms:
     'log': (log(l) - mean) / std over hidden patches; its scale does not drift as the U-Net learns.
     'relative': l / mean - 1 over hidden patches.
     'rank': rank of l among hidden patches, from -1 (easiest) to 1 (hardest).
-    'progress': as 'log', of log(reference) - log(l): what was learnt since the reference, and not what is hard for good.
+    'progress': as 'log', of log(reference) - log(l): what was learnt since the reference, and not
+    what is hard for good.
 
   Args:
     losses: [..., g, g], at least 0.
     hidden: [..., g, g] in {0, 1}.
-    reference: [..., g, g], the losses of an older U-Net on the same masks; only 'progress' looks at them.
+    reference: [..., g, g], the losses of an older U-Net on the same masks; only 'progress' looks at
+      them.
 
   Returns:
     [..., g, g]; constant to the gradient.
@@ -59,7 +67,9 @@ def rewards(losses: jax.Array, hidden: jax.Array, form: str = 'log', reference: 
   elif form == 'rank':
     ordered = jnp.sort(jnp.where(hidden > 0, losses, jnp.inf).ravel())
     below, up_to = (jnp.searchsorted(ordered, losses, side=side) for side in ('left', 'right'))
-    reward = (below + up_to - count) / jnp.maximum(count - 1, 1)  # Twice the mean rank of ties, from 0, is below + up_to - 1.
+    reward = (below + up_to - count) / jnp.maximum(
+      count - 1, 1
+    )  # Twice the mean rank of ties, from 0, is below + up_to - 1.
   else:
     raise ValueError(f'unknown form of reward: {form!r}')
   return hidden * reward
@@ -100,7 +110,8 @@ def losses(logits: jax.Array, values: jax.Array, actions: jax.Array, returns: ja
   policy = -mean(log pi(a) * (R - V)), with the advantage R - V constant to the gradient;
   value = mean((R - V)^2) / 2; entropy = mean(H(p)).
 
-  Both actions enter: with hidden patches alone the critic absorbs the difficulty of every patch and the policy learns nothing.
+  Both actions enter: with hidden patches alone the critic absorbs the difficulty of every patch and
+    the policy learns nothing.
 
   Args:
     logits, values, actions, returns: [..., g, g], the logits shifted by the budget.

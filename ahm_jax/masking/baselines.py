@@ -1,7 +1,8 @@
 """Learnt masks of others, on the same U-Net: AnatoMask, hard patches mining, AdaMAE, ADIOS.
 
-Each is the paper's way of placing a mask. The papers' networks are transformers or sparse convolutions with heads of their own;
-here the U-Net repairs for all of them, and where a network looks at the image, it is our agent's trunk and policy head.
+Each is the paper's way of placing a mask. The papers' networks are transformers or sparse
+convolutions with heads of their own; here the U-Net repairs for all of them, and where a network
+looks at the image, it is our agent's trunk and policy head.
 """
 
 import jax
@@ -40,10 +41,12 @@ HARD_SHARE = 0.5  # Of the hidden patches, at the end of training, for AnatoMask
 
 
 def anatomask(context: Context) -> Strategy:
-  """AnatoMask (Li et al., arXiv 2407.06468): what a teacher repairs worst is hidden from the student.
+  """AnatoMask (Li et al., arXiv 2407.06468): what a teacher repairs worst is hidden from the
+  student.
 
-  The teacher, a moving average of the U-Net, repairs a uniform mask of the same ratio. Of the patches hidden from it, those of
-  highest loss are hidden from the student, as a share of the mask that grows from 0 to 0.5. The rest is uniform.
+  The teacher, a moving average of the U-Net, repairs a uniform mask of the same ratio. Of the
+  patches hidden from it, those of highest loss are hidden from the student, as a share of the mask
+  that grows from 0 to 0.5. The rest is uniform.
   """
   masking = context.masking
 
@@ -54,8 +57,12 @@ def anatomask(context: Context) -> Strategy:
   def propose(state, images, key, progress, train):
     del train
     first_key, second_key = jax.random.split(key)
-    tried = jax.random.bernoulli(first_key, masking.mask_ratio, grid_shape(images, masking)).astype(jnp.float32)
-    repaired = context.reconstruct(state.value, hide(images, tried, masking.patch_size, masking.fill_value))
+    tried = jax.random.bernoulli(first_key, masking.mask_ratio, grid_shape(images, masking)).astype(
+      jnp.float32
+    )
+    repaired = context.reconstruct(
+      state.value, hide(images, tried, masking.patch_size, masking.fill_value)
+    )
     losses = patch_losses(repaired, images, masking.patch_size)
     share = growing_share(progress, masking, HARD_SHARE)
     return hardest_first(second_key, losses * tried, share, masking)
@@ -68,11 +75,13 @@ def anatomask(context: Context) -> Strategy:
 
 
 def hpm(context: Context) -> Strategy:
-  """Hard patches mining (Wang et al., arXiv 2304.05919): what a teacher predicts to be hard is hidden.
+  """Hard patches mining (Wang et al., arXiv 2304.05919): what a teacher predicts to be hard is
+  hidden.
 
-  A predictor learns to rank the patches of an image by their loss, from pairs of hidden ones. Its moving average looks at the
-  whole image, and those it ranks highest are hidden, as a share of the mask that grows from 0 to 0.5. The rest is uniform.
-  In the paper the predictor is a second decoder on the encoder's features; here it is a network of its own.
+  A predictor learns to rank the patches of an image by their loss, from pairs of hidden ones. Its
+  moving average looks at the whole image, and those it ranks highest are hidden, as a share of the
+  mask that grows from 0 to 0.5. The rest is uniform. In the paper the predictor is a second decoder
+  on the encoder's features; here it is a network of its own.
   """
   masking = context.masking
   optimizer = optax.adam(masking.learning_rate)
@@ -97,7 +106,8 @@ def hpm(context: Context) -> Strategy:
 
 
 def ranking_loss(predicted: jax.Array, losses: jax.Array, hidden: jax.Array) -> jax.Array:
-  """Mean of -log sigmoid(predicted_i - predicted_j) over all pairs of hidden patches of an image with losses_i > losses_j.
+  """Mean of -log sigmoid(predicted_i - predicted_j) over all pairs of hidden patches of an image
+  with losses_i > losses_j.
 
   Args:
     predicted, losses, hidden: [b, g, g].
@@ -112,11 +122,13 @@ def ranking_loss(predicted: jax.Array, losses: jax.Array, hidden: jax.Array) -> 
 
 
 def adamae(context: Context) -> Strategy:
-  """AdaMAE (Bandara et al., arXiv 2211.09120): what is hard to repair is kept visible, by REINFORCE over a softmax.
+  """AdaMAE (Bandara et al., arXiv 2211.09120): what is hard to repair is kept visible, by REINFORCE
+  over a softmax.
 
-  The visible patches, an exact number of them, are drawn from a categorical distribution without replacement. It learns by
-  -mean over hidden patches of log P * loss, so that patches with a high loss are shown more often. There is no
-  critic, no easing in, and `probability` is near the true chance of being hidden, not equal to it.
+  The visible patches, an exact number of them, are drawn from a categorical distribution without
+  replacement. It learns by -mean over hidden patches of log P * loss, so that patches with a high
+  loss are shown more often. There is no critic, no easing in, and `probability` is near the true
+  chance of being hidden, not equal to it.
   """
   masking = context.masking
   optimizer = optax.adam(masking.learning_rate)
@@ -142,18 +154,24 @@ def adamae(context: Context) -> Strategy:
 
 
 def sampling_loss(logits: jax.Array, losses: jax.Array, hidden: jax.Array) -> jax.Array:
-  """-mean over hidden patches of log softmax(logits) * losses, over the patches of each image; all [b, g, g], a scalar."""
+  """-mean over hidden patches of log softmax(logits) * losses, over the patches of each image.
+
+  All [b, g, g], a scalar.
+  """
   log_probability = jax.nn.log_softmax(logits.reshape(logits.shape[0], -1)).reshape(logits.shape)
   return -(hidden * log_probability * losses).sum() / jnp.maximum(hidden.sum(), 1)
 
 
 def adios(context: Context) -> Strategy:
-  """After ADIOS (Shi et al., arXiv 2201.13100): the mask is placed by the U-Net's adversary, which has its gradient.
+  """After ADIOS (Shi et al., arXiv 2201.13100): the mask is placed by the U-Net's adversary, which
+  has its gradient.
 
-  What the U-Net minimises, the loss over the hidden patches, is maximised by the policy, through the U-Net: so it is told what
-  hiding a patch does to the repair of the others, which no reward of a patch says. It costs the U-Net a pass forward and one
-  back. ADIOS hides pixels by soft masks from a contrastive learner and penalises sparse ones; here patches are drawn within
-  the budget, and the gradient goes straight through the draw to its probability (Bengio et al., arXiv 1308.3432).
+  What the U-Net minimises, the loss over the hidden patches, is maximised by the policy, through
+  the U-Net: so it is told what hiding a patch does to the repair of the others, which no reward of
+  a patch says. It costs the U-Net a pass forward and one back. ADIOS hides pixels by soft masks
+  from a contrastive learner and penalises sparse ones; here patches are drawn within the budget,
+  and the gradient goes straight through the draw to its probability (Bengio et al., arXiv
+  1308.3432).
   """
   masking = context.masking
   optimizer = optax.adam(masking.learning_rate)
@@ -168,7 +186,8 @@ def adios(context: Context) -> Strategy:
       probability = jax.nn.sigmoid(policy_logits(raw, progress, masking))
       if masking.action_means == 'keep':
         probability = 1 - probability
-      # In this order, so that the sum is exactly what was hidden: rounding would decide between the equal values of a pool.
+      # In this order, so that the sum is exactly what was hidden: rounding would decide between the
+      # equal values of a pool.
       hidden = rollout.hidden + (probability - lax.stop_gradient(probability))
       return -sign * adversarial_loss(context, variables, rollout, hidden)
 
@@ -179,30 +198,42 @@ def adios(context: Context) -> Strategy:
 
 
 def adversarial_loss(context: Context, variables, rollout: Rollout, hidden: jax.Array) -> jax.Array:
-  """The loss of the U-Net in inference over the hidden patches of one worker, differentiable by what is hidden.
+  """The loss of the U-Net in inference over the hidden patches of one worker, differentiable by
+  what is hidden.
 
   Args:
-    hidden: [T, b, g, g], the rollout's own, from which its gradient may go on. A patch hidden by a little is a blend of what
-      the U-Net would have seen there and `masking.fill_value`, and its loss counts by as much.
+    hidden: [T, b, g, g], the rollout's own, from which its gradient may go on. A patch hidden by a
+      little is a blend of what the U-Net would have seen there and `masking.fill_value`, and its
+      loss counts by as much.
 
   Returns:
     sum over patches of hidden * loss / number of hidden patches, a scalar.
   """
   masking = context.masking
-  more = to_pixels(hidden - rollout.hidden, masking.patch_size)[..., None]  # 0, but for the gradient.
+  more = to_pixels(hidden - rollout.hidden, masking.patch_size)[
+    ..., None
+  ]  # 0, but for the gradient.
   masked = rollout.masked + more * (masking.fill_value - rollout.unmasked)
-  repaired = context.reconstruct(variables, masked.reshape(-1, *masked.shape[2:])).reshape(masked.shape)
+  repaired = context.reconstruct(variables, masked.reshape(-1, *masked.shape[2:])).reshape(
+    masked.shape
+  )
   losses = patch_losses(repaired, rollout.observations[:1], masking.patch_size)
   return (hidden * losses).sum() / jnp.maximum(rollout.hidden.sum(), 1)
 
 
 def _of_each_round(loss_of):
-  """`loss_of`(logits, losses, hidden), each [b, g, g], as a function of the rounds' logits [T, b, g, g] and a rollout."""
+  """`loss_of`(logits, losses, hidden), each [b, g, g], as a function of the rounds' logits [T,
+  b, g, g] and a rollout.
+  """
   return lambda logits, rollout: jax.vmap(loss_of)(logits, rollout.losses, rollout.hidden).mean()
 
 
-def _improved(context: Context, optimizer, state, rollouts, loss_of) -> tuple[AgentState | TaughtState, jax.Array]:
-  """One step on the mean over workers of `loss_of`(logits of the rounds [T, b, g, g], the worker's rollout), and that mean."""
+def _improved(
+  context: Context, optimizer, state, rollouts, loss_of
+) -> tuple[AgentState | TaughtState, jax.Array]:
+  """One step on the mean over workers of `loss_of`(logits of the rounds [T, b, g, g], the
+  worker's rollout), and that mean.
+  """
   forward = as_one_batch(context.agent)
 
   def worker_loss(params, rollout):
@@ -210,7 +241,9 @@ def _improved(context: Context, optimizer, state, rollouts, loss_of) -> tuple[Ag
     return loss_of(logits, rollout), batch_stats
 
   def objective(params):
-    losses, batch_stats = jax.vmap(worker_loss, in_axes=(None, 0), out_axes=(0, None), axis_name=WORKERS)(params, rollouts)
+    losses, batch_stats = jax.vmap(
+      worker_loss, in_axes=(None, 0), out_axes=(0, None), axis_name=WORKERS
+    )(params, rollouts)
     loss = losses.mean()
     return loss, (loss, batch_stats)
 

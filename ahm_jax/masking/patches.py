@@ -1,4 +1,6 @@
-"""Patches: from pixels to the patch grid and back, and the budget that fixes how many are hidden."""
+"""Patches: from pixels to the patch grid and back, and the budget that fixes how many are
+hidden.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,9 @@ def patch_mean(x: jax.Array, patch_size: int) -> jax.Array:
 
 
 def patch_losses(repaired: jax.Array, images: jax.Array, patch_size: int) -> jax.Array:
-  """Mean squared error of every patch: two of [..., H, W, C] -> [..., H / patch_size, W / patch_size]."""
+  """Mean squared error of every patch: two of [..., H, W, C] -> [..., H / patch_size, W /
+  patch_size].
+  """
   return patch_mean(((repaired - images) ** 2).mean(-1), patch_size)
 
 
@@ -25,21 +29,26 @@ def to_pixels(grid: jax.Array, patch_size: int) -> jax.Array:
 
 
 def bound_logits(logits: jax.Array, bound: float) -> jax.Array:
-  """Centres the logits [..., g, g] of every image and bounds them smoothly: c * tanh(z / c), so that no patch saturates."""
+  """Centres the logits [..., g, g] of every image and bounds them smoothly: c * tanh(z / c), so
+  that no patch saturates.
+  """
   centred = logits - logits.mean((-2, -1), keepdims=True)
   return bound * jnp.tanh(centred / bound)
 
 
 def budget_shift(logits: jax.Array, ratio: float, tile: int | None = None) -> jax.Array:
-  """The shift b for which mean(sigmoid(logits + b)) equals `ratio` in every image, or in every tile of it.
+  """The shift b for which mean(sigmoid(logits + b)) equals `ratio` in every image, or in every tile
+  of it.
 
-  Found by bisection: the mean grows with b; it lies below the ratio where the largest logit is shifted to logit(ratio), and
-  above it where the smallest is. The result is a constant to the gradient; log-probabilities must use the shifted logits.
+  Found by bisection: the mean grows with b; it lies below the ratio where the largest logit is
+  shifted to logit(ratio), and above it where the smallest is. The result is a constant to the
+  gradient; log-probabilities must use the shifted logits.
 
   Args:
     logits: [..., g, g], finite; exact to about 1e-5 of the mean for logits in [-50, 50].
     ratio: in (0, 1).
-    tile: side in patches of the squares that each keep to the ratio, a divisor of g; None: the image as a whole.
+    tile: side in patches of the squares that each keep to the ratio, a divisor of g; None: the
+      image as a whole.
 
   Returns:
     [..., 1, 1], or with tiles [..., g, g].
@@ -64,14 +73,18 @@ def budget_shift(logits: jax.Array, ratio: float, tile: int | None = None) -> ja
 
 
 def draw_bernoulli(key: jax.Array, logits: jax.Array) -> jax.Array:
-  """One independent draw per patch: actions [..., g, g] in {0, 1}, float32, with P(1) = sigmoid(logits)."""
+  """One independent draw per patch: actions [..., g, g] in {0, 1}, float32, with P(1) =
+  sigmoid(logits).
+  """
   return jax.random.bernoulli(key, jax.nn.sigmoid(logits)).astype(jnp.float32)
 
 
 def draw_exact(key: jax.Array, logits: jax.Array, count: int) -> jax.Array:
-  """Exactly `count` ones in every image, drawn without replacement by Gumbel top-k (Kool et al., arXiv 1903.06059).
+  """Exactly `count` ones in every image, drawn without replacement by Gumbel top-k (Kool et al.,
+  arXiv 1903.06059).
 
-  Higher logits are likelier to be drawn; inclusion probabilities are near sigmoid(logits + budget_shift), not equal to it.
+  Higher logits are likelier to be drawn; inclusion probabilities are near sigmoid(logits +
+  budget_shift), not equal to it.
 
   Args:
     logits: [..., g, g]

@@ -1,4 +1,7 @@
-"""One worker's masking rounds as a scan. The workers of a step are a `vmap` of it: synchronous A3C."""
+"""One worker's masking rounds as a scan.
+
+The workers of a step are a `vmap` of it: synchronous A3C.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,7 +34,9 @@ class Rollout(NamedTuple):
   last_observation: jax.Array  # [b, H, W, C]
 
 
-def hide(images: jax.Array, hidden: jax.Array, patch_size: int, fill_value: float = 0.0) -> jax.Array:
+def hide(
+  images: jax.Array, hidden: jax.Array, patch_size: int, fill_value: float = 0.0
+) -> jax.Array:
   """Images [b, H, W, C] with the patches where `hidden` [b, g, g] is 1 set to `fill_value`."""
   pixels = to_pixels(hidden, patch_size)[..., None]
   return images * (1 - pixels) + fill_value * pixels
@@ -51,15 +56,18 @@ def rollout(
 ) -> tuple[Rollout, Any]:
   """Hides and repairs, `rounds` times.
 
-  In the first round the agent sees the image; in each later one, the image with the patches hidden last replaced by their
-  repair, so that it can go back to where the repair was poor. The U-Net always repairs towards the true image.
+  In the first round the agent sees the image; in each later one, the image with the patches hidden
+  last replaced by their repair, so that it can go back to where the repair was poor. The U-Net
+  always repairs towards the true image.
 
   Args:
     images: [b, H, W, C], normalised.
     key: this worker's own.
     propose: (observation [b, H, W, C], key) -> Proposal.
-    reconstruct: (carry, masked images) -> (reconstruction [b, H, W, C], carry); the carry holds the U-Net's batch statistics.
-    distort: what is done to an observation before patches of it are hidden from the U-Net; the agent sees it as it was.
+    reconstruct: (carry, masked images) -> (reconstruction [b, H, W, C], carry); the carry holds the
+      U-Net's batch statistics.
+    distort: what is done to an observation before patches of it are hidden from the U-Net; the
+      agent sees it as it was.
 
   Returns:
     The rollout and the last carry. Losses carry the gradient to the U-Net; nothing else does.
@@ -81,6 +89,7 @@ def rollout(
     (last_observation, carry), only = one_round((images, carry), keys[0])
     steps = jax.tree.map(lambda x: x[None], only)
   else:
-    # Unrolled: on CPU, XLA's convolutions are ten times slower inside a loop, one of a single turn too.
+    # Unrolled: on CPU, XLA's convolutions are ten times slower inside a loop, one of a single turn
+    # too.
     (last_observation, carry), steps = lax.scan(one_round, (images, carry), keys, unroll=True)
   return Rollout(*steps, last_observation), carry

@@ -1,4 +1,6 @@
-"""What a masking strategy is, and what several of them share: drawing, and the hardest patches first."""
+"""What a masking strategy is, and what several of them share: drawing, and the hardest patches
+first.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,8 +20,12 @@ class Context(NamedTuple):
   """What a strategy may use besides its own state."""
 
   masking: MaskingConfig
-  agent: Any  # Flax module: images -> (logits, values), each [b, g, g]. In training it sees all workers' images as one batch.
-  reconstruct: Callable[[Any, jax.Array], jax.Array]  # (U-Net variables, masked images) -> reconstruction, without training.
+  # Flax module: images -> (logits, values), each [b, g, g]. In training it sees all workers' images
+  # as one batch.
+  agent: Any
+  reconstruct: Callable[
+    [Any, jax.Array], jax.Array
+  ]  # (U-Net variables, masked images) -> reconstruction, without training.
   mean_over_devices: Callable[[Any], Any]  # Of a pytree.
 
 
@@ -27,9 +33,11 @@ class Strategy(NamedTuple):
   """The three functions of a masking strategy.
 
   init: (key, images [b, H, W, C], U-Net variables) -> state, a pytree.
-  propose: (state, images [b, H, W, C], key, progress, train) -> Proposal. `progress` runs from 0 to 1 over the training;
-    `train` is False on held-out images. Under `train` it is called inside a vmap over workers, with the axis name WORKERS.
-  learn: (state, Rollout with a leading axis of workers, U-Net variables after the step, progress) -> (state, metrics).
+  propose: (state, images [b, H, W, C], key, progress, train) -> Proposal. `progress` runs from 0 to
+    1 over the training; `train` is False on held-out images. Under `train` it is called inside a
+    vmap over workers, with the axis name WORKERS.
+  learn: (state, Rollout with a leading axis of workers, U-Net variables after the step, progress)
+    -> (state, metrics).
   """
 
   init: Callable[..., Any]
@@ -65,15 +73,18 @@ def proposal(hidden: jax.Array, probability: jax.Array, masking: MaskingConfig) 
 
 
 def draw(key: jax.Array, logits: jax.Array, masking: MaskingConfig) -> Proposal:
-  """Draws actions from logits [b, g, g] that are already shifted to the budget, and says what they hide.
+  """Draws actions from logits [b, g, g] that are already shifted to the budget, and says what they
+  hide.
 
-  With an exact count, the probability (and the log-probability that learning uses) is that of independent draws: near the true
-  one, not equal to it.
+  With an exact count, the probability (and the log-probability that learning uses) is that of
+  independent draws: near the true one, not equal to it.
   """
   if masking.exact_count:
     patches = logits.shape[-2] * logits.shape[-1]
     hidden = hidden_count(masking, patches)
-    actions = draw_exact(key, logits, hidden if masking.action_means == 'mask' else patches - hidden)
+    actions = draw_exact(
+      key, logits, hidden if masking.action_means == 'mask' else patches - hidden
+    )
   else:
     actions = draw_bernoulli(key, logits)
   probability = jax.nn.sigmoid(logits)
@@ -83,7 +94,9 @@ def draw(key: jax.Array, logits: jax.Array, masking: MaskingConfig) -> Proposal:
 
 
 def easing(progress: jax.Array, masking: MaskingConfig) -> jax.Array:
-  """How far masks are the strategy's own: from 0 to 1 over `warmup` of the steps, back to 0 over the last `ease_out`."""
+  """How far masks are the strategy's own: from 0 to 1 over `warmup` of the steps, back to 0 over
+  the last `ease_out`.
+  """
   factor = jnp.ones(())
   if masking.warmup > 0:
     factor = jnp.clip(progress / masking.warmup, 0, 1)
@@ -93,7 +106,10 @@ def easing(progress: jax.Array, masking: MaskingConfig) -> jax.Array:
 
 
 def fully_eased(masking: MaskingConfig) -> float:
-  """The last progress at which masks are wholly the strategy's own; held-out images are masked as at that time."""
+  """The last progress at which masks are wholly the strategy's own.
+
+  Held-out images are masked as at that time.
+  """
   return 1.0 - masking.ease_out
 
 
@@ -102,11 +118,15 @@ def growing_share(progress: jax.Array, masking: MaskingConfig, default: float) -
   return easing(progress, masking) * (default if masking.hard_share is None else masking.hard_share)
 
 
-def hardest_first(key: jax.Array, scores: jax.Array, share: jax.Array, masking: MaskingConfig) -> Proposal:
-  """Hides the patches of the highest scores for sure, and others at random (as HPM does, arXiv 2304.05919).
+def hardest_first(
+  key: jax.Array, scores: jax.Array, share: jax.Array, masking: MaskingConfig
+) -> Proposal:
+  """Hides the patches of the highest scores for sure, and others at random (as HPM does, arXiv
+  2304.05919).
 
-  Of N patches, floor(share * mask_ratio * N) with the highest scores are hidden; every other one is with the probability that
-  makes the expected share mask_ratio, or by an exact count so many of them. Ties are broken at random.
+  Of N patches, floor(share * mask_ratio * N) with the highest scores are hidden; every other one is
+  with the probability that makes the expected share mask_ratio, or by an exact count so many of
+  them. Ties are broken at random.
 
   Args:
     scores: [b, g, g].
@@ -137,15 +157,20 @@ class Average(NamedTuple):
 
 
 def average_of(first: Any) -> Average:
-  """An average that starts from a copy of `first`: the step gives up its buffers, and would give up shared ones twice."""
+  """An average that starts from a copy of `first`: the step gives up its buffers, and would give
+  up shared ones twice.
+  """
   return Average(jax.tree.map(jnp.copy, first), jnp.zeros((), jnp.int32))
 
 
-def moving_average(average: Average, new: Any, progress: jax.Array, masking: MaskingConfig) -> Average:
+def moving_average(
+  average: Average, new: Any, progress: jax.Array, masking: MaskingConfig
+) -> Average:
   """The average, moved towards `new`.
 
-  The decay grows over the first quarter of the steps (arXiv 2407.06468), but is at most (1 + t) / (10 + t) after t moves, as
-  TensorFlow's averages have it: over a few thousand steps 0.9999 alone would leave half of the random start in it.
+  The decay grows over the first quarter of the steps (arXiv 2407.06468), but is at most (1 + t) /
+  (10 + t) after t moves, as TensorFlow's averages have it: over a few thousand steps 0.9999 alone
+  would leave half of the random start in it.
   """
   first, last = masking.ema_decay
   decay = first + (last - first) * jnp.clip(4 * progress, 0, 1)

@@ -10,15 +10,17 @@ import jax
 def as_one_batch(network: nn.Module) -> Callable[[Any, Any, jax.Array], tuple[Any, Any]]:
   """A network in training, to be called under a vmap of workers.
 
-  There all workers' images go through the network as one batch, and batch statistics are those of them all. Left to vmap, every
-  worker would have a kernel gradient of its own from `ahm_jax.models.convolution`, in a grouped convolution, which is slow.
+  There all workers' images go through the network as one batch, and batch statistics are those of
+  them all. Left to vmap, every worker would have a kernel gradient of its own from
+  `ahm_jax.models.convolution`, in a grouped convolution, which is slow.
 
   Args:
     network: takes images [b, H, W, C] and `train`, and has batch statistics.
 
   Returns:
-    apply(params, batch_stats, images) -> outputs, a pytree of [b, ...], and new batch_stats. `images` are one worker's;
-    parameters and statistics are the same for all of them. It has no gradient elsewhere than under a vmap.
+    apply(params, batch_stats, images) -> outputs, a pytree of [b, ...], and new batch_stats.
+    `images` are one worker's; parameters and statistics are the same for all of them. It has no
+    gradient elsewhere than under a vmap.
   """
 
   def apply(params, batch_stats, images):
@@ -33,6 +35,9 @@ def as_one_batch(network: nn.Module) -> Callable[[Any, Any, jax.Array], tuple[An
     del in_batched
     outputs, new_stats = apply(params, batch_stats, images.reshape(-1, *images.shape[2:]))
     outputs = jax.tree.map(lambda x: x.reshape(workers, -1, *x.shape[1:]), outputs)
-    return (outputs, new_stats), (jax.tree.map(lambda _: True, outputs), jax.tree.map(lambda _: False, new_stats))
+    return (outputs, new_stats), (
+      jax.tree.map(lambda _: True, outputs),
+      jax.tree.map(lambda _: False, new_stats),
+    )
 
   return by_worker

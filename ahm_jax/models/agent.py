@@ -1,4 +1,6 @@
-"""The agent: it looks at an image and gives every patch a logit (hide it?) and a value (what reward to expect there)."""
+"""The agent: it looks at an image and gives every patch a logit (hide it?) and a value (what
+reward to expect there).
+"""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +22,11 @@ class Agent(nn.Module):
   """A trunk down to one pixel a patch, then a policy head and a value head of the same form.
 
   Attributes:
-    trunk: 'vgg16': conv1_1 to conv3_3, then max pools. 'light': strided convolutions, and narrower heads for small patches;
-      the whole agent then takes less than 5 % of the operations of a U-Net of the same width.
-    width: channels of the trunk's first level; heads have four times as many, or less for 'light' and small patches.
+    trunk: 'vgg16': conv1_1 to conv3_3, then max pools. 'light': strided convolutions, and narrower
+      heads for small patches; the whole agent then takes less than 5 % of the operations of a U-Net
+      of the same width.
+    width: channels of the trunk's first level; heads have four times as many, or less for 'light'
+      and small patches.
     patch_size: side of a patch in pixels; 4, 8, 16 or 32.
     dtype: what convolutions compute in. Parameters, batch statistics and outputs are float32.
     output_variance: of the first weights of the heads' last layers, times their number.
@@ -42,11 +46,12 @@ class Agent(nn.Module):
 
     Args:
       x: normalised images [B, H, W, C], H and W multiples of patch_size.
-      train: normalise with the statistics of this batch and move the running averages (collection 'batch_stats', to be passed
-        as mutable), instead of using those.
+      train: normalise with the statistics of this batch and move the running averages (collection
+        'batch_stats', to be passed as mutable), instead of using those.
 
     Returns:
-      Logits and values, float32 [B, H / patch_size, W / patch_size]; not bounded, with NEAR_ZERO near zero before training.
+      Logits and values, float32 [B, H / patch_size, W / patch_size]; not bounded, with NEAR_ZERO
+      near zero before training.
 
     Raises:
       UserError: H or W is not a multiple of patch_size.
@@ -67,13 +72,17 @@ class Agent(nn.Module):
       x = LightTrunk(halvings, self.width, **common, name='trunk')(x, train)
       head_width = min(4, self.patch_size // 4) * self.width
     common['output_variance'] = self.output_variance
-    logits = Head(head_width, bias=False, **common, name='policy')(x, train)  # The budget would take a bias out again.
+    logits = Head(head_width, bias=False, **common, name='policy')(
+      x, train
+    )  # The budget would take a bias out again.
     values = Head(head_width, **common, name='value')(x, train)
     return logits, values
 
 
 class LightTrunk(nn.Module):
-  """3x3 convolutions of stride 2, one for every halving: [B, H, W, C] -> [B, H / 2^halvings, W / 2^halvings, channels]."""
+  """3x3 convolutions of stride 2, one for every halving: [B, H, W, C] -> [B, H / 2^halvings, W /
+  2^halvings, channels].
+  """
 
   halvings: int
   width: int = 64
@@ -84,12 +93,16 @@ class LightTrunk(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for level in range(1, self.halvings + 1):
       features = min(4, 2 ** (level - 1)) * self.width
-      x = ConvNorm(features, strides=2, dtype=self.dtype, axis_name=self.axis_name, name=f'level{level}')(x, train)
+      x = ConvNorm(
+        features, strides=2, dtype=self.dtype, axis_name=self.axis_name, name=f'level{level}'
+      )(x, train)
     return x
 
 
 class Head(nn.Module):
-  """Three `ConvNorm` and a 1x1 convolution to one number a patch: [B, g, g, C] -> float32 [B, g, g]."""
+  """Three `ConvNorm` and a 1x1 convolution to one number a patch: [B, g, g, C] -> float32 [B, g,
+  g].
+  """
 
   features: int
   bias: bool = True
@@ -102,5 +115,10 @@ class Head(nn.Module):
     for name in ('first', 'second', 'third'):
       x = ConvNorm(self.features, dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
     first = nn.initializers.variance_scaling(self.output_variance, 'fan_in', 'normal')
-    output = {'kernel_init': first, 'dtype': jnp.float32, 'conv_general_dilated': per_pixel, 'name': 'output'}
+    output = {
+      'kernel_init': first,
+      'dtype': jnp.float32,
+      'conv_general_dilated': per_pixel,
+      'name': 'output',
+    }
     return nn.Conv(1, (1, 1), use_bias=self.bias, **output)(x)[..., 0]

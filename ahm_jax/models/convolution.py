@@ -1,12 +1,15 @@
-"""3x3 convolution. On CPU, wide ones are computed by Winograd's minimal filtering, with gradients of their own.
+"""3x3 convolution. On CPU, wide ones are computed by Winograd's minimal filtering, with gradients
+of their own.
 
-Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*, 2016, arXiv 1509.09308, F(2x2, 3x3): every output tile of
-2x2 pixels takes 16 products in each pair of channels in place of 36. With d the 4x4 input tile and g the kernel,
+Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*, 2016, arXiv 1509.09308, F(2x2,
+3x3): every output tile of 2x2 pixels takes 16 products in each pair of channels in place of 36.
+With d the 4x4 input tile and g the kernel,
 
   Y = A^T [(G g G^T) * (B^T d B)] A
 
-is linear in each of d and g, and so are its gradients, which take 16 products as well. Elsewhere than on CPU, and for what is
-not wide enough to repay the transformations, the program is what autodiff makes of `lax.conv_general_dilated`.
+is linear in each of d and g, and so are its gradients, which take 16 products as well. Elsewhere
+than on CPU, and for what is not wide enough to repay the transformations, the program is what
+autodiff makes of `lax.conv_general_dilated`.
 """
 
 import contextlib
@@ -19,7 +22,11 @@ import numpy as np
 from jax import lax
 
 WIDE = 128  # Channels in and out, and
-HEAVY = 10**9  # multiplications and additions, from which the transformations repay themselves, their compilation too.
+HEAVY = (
+  10**9
+  # multiplications and additions, from which the transformations repay themselves, their compilation
+  # too.
+)
 LARGE = 2**20  # Elements of one image from which XLA's kernel gradient is faster image by image.
 _A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -29,7 +36,13 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
   """What `flax.linen.Conv(conv_general_dilated=...)` calls; see `lax.conv_general_dilated`."""
-  if kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and padding == 'SAME' and x.ndim == 4 and x.dtype == kernel.dtype:
+  if (
+    kernel.shape[:2] == (3, 3)
+    and tuple(strides) == (1, 1)
+    and padding == 'SAME'
+    and x.ndim == 4
+    and x.dtype == kernel.dtype
+  ):
     return convolve3x3(x, kernel)
   return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -37,7 +50,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> ja
 def per_pixel(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
   """As `convolve`, of a 1x1 kernel [1, 1, C, features] and stride 1, as a product of matrices.
 
-  Into its operands XLA can fuse how they are made; those of a convolution it writes out first, on GPU and on CPU.
+  Into its operands XLA can fuse how they are made; those of a convolution it writes out first, on
+  GPU and on CPU.
   """
   return x @ kernel[0, 0]
 
@@ -47,7 +61,9 @@ _AS_LAX: contextvars.ContextVar[bool] = contextvars.ContextVar('as_lax', default
 
 @contextlib.contextmanager
 def as_lax() -> Iterator[None]:
-  """What is traced in this context has plain convolutions, for every platform and batches of unknown size: to be exported."""
+  """What is traced in this context has plain convolutions, for every platform and batches of
+  unknown size: to be exported.
+  """
   token = _AS_LAX.set(True)
   try:
     yield
@@ -56,7 +72,9 @@ def as_lax() -> Iterator[None]:
 
 
 def convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolution of stride 1, padded with zeros: [B, H, W, C], [3, 3, C, features] -> [B, H, W, features]."""
+  """Convolution of stride 1, padded with zeros: [B, H, W, C], [3, 3, C, features] -> [B, H, W,
+  features].
+  """
   return _plain(x, kernel) if _AS_LAX.get() else _convolve3x3(x, kernel)
 
 
@@ -72,8 +90,12 @@ def _forward(x, kernel):
 def _backward(saved, gradient):
   x, kernel = saved
   return (
-    lax.platform_dependent(gradient, kernel, cpu=_input_gradient_on_cpu, default=_plain_input_gradient),
-    lax.platform_dependent(x, gradient, cpu=_kernel_gradient_on_cpu, default=_plain_kernel_gradient),
+    lax.platform_dependent(
+      gradient, kernel, cpu=_input_gradient_on_cpu, default=_plain_input_gradient
+    ),
+    lax.platform_dependent(
+      x, gradient, cpu=_kernel_gradient_on_cpu, default=_plain_kernel_gradient
+    ),
   )
 
 
@@ -83,7 +105,13 @@ _convolve3x3.defvjp(_forward, _backward)
 def _pays(x: jax.Array, features: int) -> bool:
   _, height, width, channels = x.shape
   heavy = 2 * 9 * x.size * features >= HEAVY
-  return heavy and min(channels, features) >= WIDE and height % 2 == 0 and width % 2 == 0 and x.dtype != jnp.bfloat16
+  return (
+    heavy
+    and min(channels, features) >= WIDE
+    and height % 2 == 0
+    and width % 2 == 0
+    and x.dtype != jnp.bfloat16
+  )
 
 
 def _plain(x, kernel):
@@ -115,7 +143,9 @@ def _input_gradient_on_cpu(gradient, kernel):
 
 def _kernel_gradient_on_cpu(x, gradient):
   if _pays(x, gradient.shape[-1]):
-    return _kernel_from_tiles(jnp.einsum('tpi,tpo->tio', _input_tiles(x), _gradient_tiles(gradient)))
+    return _kernel_from_tiles(
+      jnp.einsum('tpi,tpo->tio', _input_tiles(x), _gradient_tiles(gradient))
+    )
   if len(x) > 1 and max(x[0].size, gradient[0].size) >= LARGE:
     return sum(_plain_kernel_gradient(x[i : i + 1], gradient[i : i + 1]) for i in range(len(x)))
   return _plain_kernel_gradient(x, gradient)
@@ -126,8 +156,12 @@ def _input_tiles(x):
   _, height, width, channels = x.shape
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   rows = jnp.stack(_b([padded[:, i : i + height - 1 : 2] for i in range(4)]))
-  rows = lax.optimization_barrier(rows)  # Fused with what follows, it would take long to compile and be no faster.
-  return jnp.stack(_b([rows[:, :, :, j : j + width - 1 : 2] for j in range(4)]), 1).reshape(16, -1, channels)
+  rows = lax.optimization_barrier(
+    rows
+  )  # Fused with what follows, it would take long to compile and be no faster.
+  return jnp.stack(_b([rows[:, :, :, j : j + width - 1 : 2] for j in range(4)]), 1).reshape(
+    16, -1, channels
+  )
 
 
 def _b(d):
@@ -148,7 +182,9 @@ def _kernel_from_tiles(tiles):
 def _gradient_tiles(gradient):
   """A dY A^T of every tile: [B, H, W, features] -> [16, B H/2 W/2, features]."""
   batch, height, width, features = gradient.shape
-  pixels = gradient.reshape(batch, height // 2, 2, width // 2, 2, features).transpose(2, 4, 0, 1, 3, 5)
+  pixels = gradient.reshape(batch, height // 2, 2, width // 2, 2, features).transpose(
+    2, 4, 0, 1, 3, 5
+  )
   return _transform(_A, pixels).reshape(16, -1, features)
 
 
@@ -160,6 +196,9 @@ def _output(products, size):
 
 
 def _transform(matrix, tiles):
-  """T t T^T, [n^2, ...], of tiles t whose rows and columns come first; as one product, with a matrix for both sides."""
+  """T t T^T, [n^2, ...], of tiles t whose rows and columns come first.
+
+  As one product, with a matrix for both sides.
+  """
   both = np.kron(matrix, matrix).astype(tiles.dtype)
   return both @ tiles.reshape(both.shape[1], -1)

@@ -21,16 +21,21 @@ def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) ->
 def _compiled_init(module: nn.Module, shape: tuple[int, ...]):
   # The random draws run once; optimising their code would take many times as long as running it.
   options = {'xla_backend_optimization_level': 0}
-  return jax.jit(lambda key: module.init(key, jnp.zeros(shape), train=False), compiler_options=options)
+  return jax.jit(
+    lambda key: module.init(key, jnp.zeros(shape), train=False), compiler_options=options
+  )
 
 
-he_normal = nn.initializers.he_normal()  # Keeps the scale of activations through convolution and ReLU.
+he_normal = (
+  nn.initializers.he_normal()
+)  # Keeps the scale of activations through convolution and ReLU.
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
   """[..., C] + [C], in the dtype of `x`.
 
-  Added in the bias's float32, for the sake of its gradient, which sums over all pixels: recent GPUs would sum it in bfloat16.
+  Added in the bias's float32, for the sake of its gradient, which sums over all pixels: recent GPUs
+  would sum it in bfloat16.
   """
   return (x + bias).astype(x.dtype)
 
@@ -39,7 +44,10 @@ EPSILON = 1e-5  # Added to variances in batch normalisation, as PyTorch does.
 
 
 class Conv(nn.Module):
-  """3x3 convolution with a bias: [B, H, W, C] -> [B, H, W, features]; parameters as those of `flax.linen.Conv`."""
+  """3x3 convolution with a bias: [B, H, W, C] -> [B, H, W, features].
+
+  Parameters as those of `flax.linen.Conv`.
+  """
 
   features: int
   dtype: jnp.dtype = jnp.float32
@@ -53,10 +61,12 @@ class Conv(nn.Module):
 
 
 class ConvNorm(nn.Module):
-  """3x3 convolution without bias, batch normalisation, ReLU: [B, H, W, C] -> [B, H/strides, W/strides, features].
+  """3x3 convolution without bias, batch normalisation, ReLU: [B, H, W, C] -> [B, H/strides,
+  W/strides, features].
 
-  Running averages move by a tenth at each training step (PyTorch's momentum of 0.1). Batch statistics are float32 whatever
-  the compute dtype, and are those of the batches of all devices and workers along `axis_name` together.
+  Running averages move by a tenth at each training step (PyTorch's momentum of 0.1). Batch
+  statistics are float32 whatever the compute dtype, and are those of the batches of all devices and
+  workers along `axis_name` together.
   """
 
   features: int
@@ -77,7 +87,12 @@ class ConvNorm(nn.Module):
       name='convolution',
     )(x)
     x = nn.BatchNorm(
-      use_running_average=not train, momentum=0.9, epsilon=EPSILON, dtype=self.dtype, axis_name=self.axis_name, name='norm'
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=EPSILON,
+      dtype=self.dtype,
+      axis_name=self.axis_name,
+      name='norm',
     )(x)
     return nn.relu(x)
 
@@ -85,8 +100,9 @@ class ConvNorm(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
   """2x2 max pooling: [B, H, W, C] -> [B, H // 2, W // 2, C].
 
-  Where several pixels share the maximum they share its gradient. Written as maxima of slices because on CPU the gradient of
-  `nn.max_pool`, which looks for the winner again, takes twenty times as long.
+  Where several pixels share the maximum they share its gradient. Written as maxima of slices
+  because on CPU the gradient of `nn.max_pool`, which looks for the winner again, takes twenty times
+  as long.
   """
   height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
   upper = jnp.maximum(x[:, 0:height:2, 0:width:2], x[:, 0:height:2, 1:width:2])

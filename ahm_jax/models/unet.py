@@ -1,4 +1,6 @@
-"""U-Net (Ronneberger, Fischer, Brox, 2015, arXiv 1505.04597), with batch normalisation and padded convolutions."""
+"""U-Net (Ronneberger, Fischer, Brox, 2015, arXiv 1505.04597), with batch normalisation and
+padded convolutions.
+"""
 
 from collections.abc import Sequence
 
@@ -14,17 +16,20 @@ LEVELS = 5  # Resolutions: the input's, and four halvings.
 
 
 class UNet(nn.Module):
-  """Maps an image to `out_channels` numbers a pixel; 31,037,633 parameters at RGB input, width 64 and one output channel.
+  """Maps an image to `out_channels` numbers a pixel; 31,037,633 parameters at RGB input, width 64
+  and one output channel.
 
-  Its parameters are `encoder1` to `encoder5` (full resolution to 1/16, `width` to 16 x `width` channels), `up4` to `up1`,
-  `decoder4` to `decoder1` (1/8 to full resolution), and `head`, the only one whose shape depends on `out_channels`.
+  Its parameters are `encoder1` to `encoder5` (full resolution to 1/16, `width` to 16 x `width`
+  channels), `up4` to `up1`, `decoder4` to `decoder1` (1/8 to full resolution), and `head`, the only
+  one whose shape depends on `out_channels`.
 
   Attributes:
     out_channels: numbers at each pixel of the output.
     width: channels of the first level; each level down doubles them.
     dtype: what convolutions compute in. Parameters, batch statistics and the output are float32.
     axis_name: mapped axis, or axes, over which batch statistics are taken together.
-    recompute: keep only the inputs of the blocks for the gradient, and compute what is inside them once more.
+    recompute: keep only the inputs of the blocks for the gradient, and compute what is inside them
+      once more.
   """
 
   out_channels: int = 1
@@ -39,8 +44,8 @@ class UNet(nn.Module):
 
     Args:
       x: normalised images [B, H, W, C]; any C, H and W multiples of 16.
-      train: normalise with the statistics of this batch and move the running averages (collection 'batch_stats', to be passed
-        as mutable), instead of using those.
+      train: normalise with the statistics of this batch and move the running averages (collection
+        'batch_stats', to be passed as mutable), instead of using those.
 
     Returns:
       float32 [B, H, W, out_channels], not squashed.
@@ -50,13 +55,17 @@ class UNet(nn.Module):
     """
     factor = 2 ** (LEVELS - 1)
     if x.shape[1] % factor or x.shape[2] % factor:
-      raise UserError(f'the U-Net cannot take images of {x.shape[1]}x{x.shape[2]} pixels; make both multiples of {factor}')
+      raise UserError(
+        f'the U-Net cannot take images of {x.shape[1]}x{x.shape[2]} pixels; make both multiples of {factor}'
+      )
 
     block = nn.remat(TwoConvs, static_argnums=(1,)) if self.recompute else TwoConvs
 
     def convolve_twice(level, name, *inputs):
       features = self.width * 2 ** (level - 1)
-      return block(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(train, *inputs)
+      return block(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(
+        train, *inputs
+      )
 
     skips = []
     for level in range(1, LEVELS):
@@ -67,12 +76,17 @@ class UNet(nn.Module):
     for level in range(LEVELS - 1, 0, -1):
       x = UpConvolution(self.width * 2 ** (level - 1), dtype=self.dtype, name=f'up{level}')(x)
       x = convolve_twice(level, 'decoder', skips.pop(), x)
-    head = nn.Conv(self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head')
+    head = nn.Conv(
+      self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head'
+    )
     return head(x)
 
 
 class TwoConvs(nn.Module):
-  """Two `ConvNorm` in a row, of inputs whose channels are joined: [B, H, W, C], ... -> [B, H, W, features]."""
+  """Two `ConvNorm` in a row, of inputs whose channels are joined: [B, H, W, C], ...
+
+  -> [B, H, W, features].
+  """
 
   features: int
   dtype: jnp.dtype = jnp.float32
@@ -89,8 +103,9 @@ class TwoConvs(nn.Module):
 class UpConvolution(nn.Module):
   """Transposed convolution, 2x2 with stride 2: [B, H, W, C] -> [B, 2 H, 2 W, features].
 
-  Every input pixel becomes a 2x2 block of its own, so this is a dense map to four pixels (kernel [C, 2, 2, features]) that are
-  then laid out. On CPU a training step of the U-Net with `nn.ConvTranspose` takes 2.6 times as long.
+  Every input pixel becomes a 2x2 block of its own, so this is a dense map to four pixels (kernel
+  [C, 2, 2, features]) that are then laid out. On CPU a training step of the U-Net with
+  `nn.ConvTranspose` takes 2.6 times as long.
   """
 
   features: int
@@ -99,7 +114,9 @@ class UpConvolution(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     batch, height, width, _ = x.shape
-    blocks = nn.DenseGeneral((2, 2, self.features), use_bias=False, kernel_init=he_normal, dtype=self.dtype, name='blocks')(x)
+    blocks = nn.DenseGeneral(
+      (2, 2, self.features), use_bias=False, kernel_init=he_normal, dtype=self.dtype, name='blocks'
+    )(x)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     pixels = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, self.features)
     return add_bias(pixels, bias)

@@ -1,7 +1,8 @@
-"""VGG16 (Simonyan and Zisserman, 2015, arXiv 1409.1556, configuration D): a classifier, and a trunk for other networks.
+"""VGG16 (Simonyan and Zisserman, 2015, arXiv 1409.1556, configuration D): a classifier, and a trunk
+for other networks.
 
-The paper's has no normalisation. With `norm='batch'` it is torchvision's vgg16_bn, without the biases of its convolutions,
-which batch normalisation would take out again.
+The paper's has no normalisation. With `norm='batch'` it is torchvision's vgg16_bn, without the
+biases of its convolutions, which batch normalisation would take out again.
 """
 
 from collections.abc import Sequence
@@ -12,19 +13,27 @@ import jax.numpy as jnp
 
 from ahm_jax.models.layers import Conv, ConvNorm, he_normal, max_pool
 
-STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # Of each stage: its channels, in widths, and its convolutions.
+STAGES = (
+  (1, 2),
+  (2, 2),
+  (4, 3),
+  (8, 3),
+  (8, 3),
+)  # Of each stage: its channels, in widths, and its convolutions.
 DROPOUT = 0.5  # After each hidden layer of the classifier, as in the paper.
 
 
 class VGG16(nn.Module):
-  """Maps an image to class scores; 138,357,544 parameters at 1000 classes, 224x224 RGB and the default sizes.
+  """Maps an image to class scores; 138,357,544 parameters at 1000 classes, 224x224 RGB and the
+  default sizes.
 
   Attributes:
     num_classes: number of scores.
     width: channels of the first stage.
     hidden: width of the two hidden dense layers.
-    head: what the hidden layers see. 'classic': every position of the last feature map (the paper; the image's size is then
-      fixed by the parameters). 'pooled': its mean over positions, which suits any size.
+    head: what the hidden layers see. 'classic': every position of the last feature map (the paper;
+      the image's size is then fixed by the parameters). 'pooled': its mean over positions, which
+      suits any size.
     norm: after each convolution, '' (nothing) or 'batch'.
     dtype: what the layers compute in. Parameters, batch statistics and scores are float32.
     axis_name: mapped axis, or axes, over which batch statistics are taken together.
@@ -44,8 +53,9 @@ class VGG16(nn.Module):
 
     Args:
       x: normalised images [B, H, W, C], H and W at least 16.
-      train: drop half of the hidden units at random; with batch normalisation, normalise with the statistics of this batch and
-        move the running averages (collection 'batch_stats', to be passed as mutable), instead of using those.
+      train: drop half of the hidden units at random; with batch normalisation, normalise with the
+        statistics of this batch and move the running averages (collection 'batch_stats', to be
+        passed as mutable), instead of using those.
       keys: random keys [B], one an image, which decide in training what is dropped.
 
     Returns:
@@ -64,7 +74,9 @@ class VGG16(nn.Module):
 
 
 def _drop(x: jax.Array, keys: jax.Array) -> jax.Array:
-  """Dropout of [B, units] by keys [B]: what an image loses does not depend on what else is in its batch."""
+  """Dropout of [B, units] by keys [B]: what an image loses does not depend on what else is in
+  its batch.
+  """
   kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - DROPOUT, x.shape[1:]))(keys)
   return jnp.where(kept, x / (1 - DROPOUT), 0)
 
@@ -72,8 +84,8 @@ def _drop(x: jax.Array, keys: jax.Array) -> jax.Array:
 class VGG16Trunk(nn.Module):
   """The first `stages` of five stages of VGG16, without the pool that ends the last of them.
 
-  [B, H, W, C] -> [B, H / 2^(stages - 1), W / 2^(stages - 1), channels], odd sides rounded down. Three stages are conv1_1 to
-  conv3_3, with 4 x `width` channels.
+  [B, H, W, C] -> [B, H / 2^(stages - 1), W / 2^(stages - 1), channels], odd sides rounded down.
+  Three stages are conv1_1 to conv3_3, with 4 x `width` channels.
   """
 
   stages: int

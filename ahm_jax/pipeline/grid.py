@@ -1,6 +1,7 @@
 """The main job: every cell of {method} x {number of labels} x {seed}, and what the comparison says.
 
-Processes that are given the same directory share the cells: each takes one that is neither finished nor held by another.
+Processes that are given the same directory share the cells: each takes one that is neither finished
+  nor held by another.
 """
 
 import dataclasses
@@ -57,7 +58,10 @@ class Cell:
     return self.root / 'classify' / self.method / f'labels{self.labels}' / f'seed{self.seed}'
 
   def directories(self, classify: bool) -> tuple[Path, ...]:
-    """The folders of its runs; without that of a classification, which another grid may have made, unless it is asked for."""
+    """The folders of its runs.
+
+    Without that of a classification, which another grid may have made, unless it is asked for.
+    """
     return (self.pretrain_dir, self.segment_dir, *([self.classify_dir] if classify else []))
 
   @property
@@ -66,16 +70,19 @@ class Cell:
 
 
 def reproduce(config: Config, workdir: Path) -> dict:
-  """Runs every cell that is not finished yet, here or in the files of `grid.results`, then compares them all.
+  """Runs every cell that is not finished yet, here or in the files of `grid.results`, then compares
+  them all.
 
   Cells that stand in those files, or were run here before, but are not of this grid, are left out.
 
-  Writes results.json, report.html, its charts and pictures into `workdir`, and returns what results.json holds, see
-  `results.tree`.
+  Writes results.json, report.html, its charts and pictures into `workdir`, and returns what
+  results.json holds, see `results.tree`.
   """
   rundir.check(workdir, 'reproduce', config)
   data = setup.load_data(config, workdir)
-  elsewhere = results.read(config.grid.results, config, data.name, setup.scored(config, data, 'mask'))
+  elsewhere = results.read(
+    config.grid.results, config, data.name, setup.scored(config, data, 'mask')
+  )
   cells = [
     Cell(workdir, method, labels, seed)
     for seed in config.grid.seeds
@@ -83,14 +90,26 @@ def reproduce(config: Config, workdir: Path) -> dict:
     for method in config.grid.methods
   ]
   own = [cell for cell in cells if cell.key not in elsewhere.scores]
-  if methods := tuple(dict.fromkeys(cell.method for cell in own if not _is_done(cell, config, data))):
-    setup.check_grid(dataclasses.replace(config, grid=dataclasses.replace(config.grid, methods=methods)), data)
+  if methods := tuple(
+    dict.fromkeys(cell.method for cell in own if not _is_done(cell, config, data))
+  ):
+    setup.check_grid(
+      dataclasses.replace(config, grid=dataclasses.replace(config.grid, methods=methods)), data
+    )
   provenance.check_grid(workdir, data)
   rundir.claim(workdir, 'reproduce', config)
   if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
-    print(f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}', flush=True)
+    print(
+      f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}',
+      flush=True,
+    )
   _run_all(own, config, data)
-  tree = results.tree(_known(cells, elsewhere, config), config, data.name, group_numbers(data.splits[config.evaluate.split]))
+  tree = results.tree(
+    _known(cells, elsewhere, config),
+    config,
+    data.name,
+    group_numbers(data.splits[config.evaluate.split]),
+  )
   rundir.write_json(workdir / results.FILE, tree)
   _report(own, tree, config, workdir, data)
   return tree
@@ -115,7 +134,9 @@ def _run_all(cells: list[Cell], config: Config, data: Dataset) -> None:
 
 def _run(cell: Cell, config: Config, data: Dataset) -> bool:
   """Runs what is not finished of a cell; False where another process is at it."""
-  config = dataclasses.replace(config, seed=cell.seed, data=dataclasses.replace(config.data, labels=cell.labels))
+  config = dataclasses.replace(
+    config, seed=cell.seed, data=dataclasses.replace(config.data, labels=cell.labels)
+  )
   if cell.pretraining:
     own = with_method(config, cell.pretraining)
     own = dataclasses.replace(own, data=dataclasses.replace(config.data, labels=0), init_from='')
@@ -124,15 +145,25 @@ def _run(cell: Cell, config: Config, data: Dataset) -> bool:
   tuned = with_method(config, cell.method)
   config = dataclasses.replace(config, segment=tuned.segment, transfer=tuned.transfer)
   init_from = str(cell.pretrain_dir) if cell.pretraining else ''
-  if not _finish(stages.segment, dataclasses.replace(config, init_from=init_from), cell.segment_dir, data):
+  if not _finish(
+    stages.segment, dataclasses.replace(config, init_from=init_from), cell.segment_dir, data
+  ):
     return False
   if setup.grid_classifies(config, data):
-    return _finish(stages.classify, dataclasses.replace(config, init_from=str(cell.segment_dir)), cell.classify_dir, data)
+    return _finish(
+      stages.classify,
+      dataclasses.replace(config, init_from=str(cell.segment_dir)),
+      cell.classify_dir,
+      data,
+    )
   return True
 
 
 def _finish(stage, config: Config, workdir: Path, data: Dataset) -> bool:
-  """Runs and evaluates a stage, unless that was done before; False where another process is at it."""
+  """Runs and evaluates a stage, unless that was done before.
+
+  False where another process is at it.
+  """
   rundir.check(workdir, stage.__name__, config)
   if _is_finished(workdir, config):
     return True
@@ -148,12 +179,18 @@ def _is_finished(workdir: Path, config: Config) -> bool:
     held, own = json.loads((workdir / stages.EVALUATION).read_text()), config.evaluate
   except FileNotFoundError:
     return False
-  return (held['split'], held.get('threshold', own.threshold)) == (own.split, own.threshold)  # Once, there was no threshold.
+  return (held['split'], held.get('threshold', own.threshold)) == (
+    own.split,
+    own.threshold,
+  )  # Once, there was no threshold.
 
 
 def _is_done(cell: Cell, config: Config, data: Dataset) -> bool:
   """Whether all that a cell trains beside its pre-training is finished."""
-  return all(_is_finished(directory, config) for directory in cell.directories(setup.grid_classifies(config, data))[1:])
+  return all(
+    _is_finished(directory, config)
+    for directory in cell.directories(setup.grid_classifies(config, data))[1:]
+  )
 
 
 def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> results.Cells:
@@ -166,7 +203,10 @@ def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> resul
       known.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
       known.scores[cell.key] = _scores(cell, config.grid.classify)
     else:
-      known.dice[cell.key], known.scores[cell.key] = elsewhere.dice[cell.key], elsewhere.scores[cell.key]
+      known.dice[cell.key], known.scores[cell.key] = (
+        elsewhere.dice[cell.key],
+        elsewhere.scores[cell.key],
+      )
     agent = cell.pretraining, cell.seed
     if agent in elsewhere.agents:
       known.agents[agent] = elsewhere.agents[agent]
@@ -177,7 +217,9 @@ def _known(cells: list[Cell], elsewhere: results.Cells, config: Config) -> resul
 
 
 def _report(cells: list[Cell], tree: dict, config: Config, workdir: Path, data: Dataset) -> None:
-  """Writes report.html, its charts and pictures: curves and pictures of `cells`, whose runs are here, tables of all."""
+  """Writes report.html, its charts and pictures: curves and pictures of `cells`, whose runs are
+  here, tables of all.
+  """
   curves = {
     f'{directory.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(directory)
     for cell in cells
@@ -208,12 +250,16 @@ def _scores(cell: Cell, classify: bool) -> dict:
 
 
 def _shown(cells: list[Cell], config: Config, data: Dataset) -> page.Shown:
-  """Held-out images through the first cell of the last method that pre-trains: by default, AHM with the fewest labels."""
+  """Held-out images through the first cell of the last method that pre-trains: by default, AHM
+  with the fewest labels.
+  """
   count = config.evaluate.report_images
   split = data.splits[config.evaluate.split]
   split = split.take(np.flatnonzero(split.has_mask))
   first = {cell.pretraining: cell for cell in reversed(cells) if cell.pretraining}
-  first = {method: first[method] for method in dict.fromkeys(cell.pretraining for cell in cells) if method}
+  first = {
+    method: first[method] for method in dict.fromkeys(cell.pretraining for cell in cells) if method
+  }
   viewer = _viewer(cells, config, data, split)
   if not first or not len(split) or not count:
     return page.Shown(viewer=viewer)
@@ -229,18 +275,26 @@ def _shown(cells: list[Cell], config: Config, data: Dataset) -> page.Shown:
   )
 
 
-def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> viewing.Viewer | None:
-  """Images of `split` through cells of methods that are alike, the last one that pre-trains coming last."""
+def _viewer(
+  cells: list[Cell], config: Config, data: Dataset, split: Split
+) -> viewing.Viewer | None:
+  """Images of `split` through cells of methods that are alike, the last one that pre-trains
+  coming last.
+  """
   first = _alike(cells)
   methods = sorted(first, key=lambda method: pretraining_of(method) != '')
   if not methods or not len(split) or not config.evaluate.viewer_images:
     return None
   dice = {method: _dice(first[method]) for method in methods}
-  chosen = viewing.chosen([dice[methods[-1]][name] for name in split.ids], config.evaluate.viewer_images)
+  chosen = viewing.chosen(
+    [dice[methods[-1]][name] for name in split.ids], config.evaluate.viewer_images
+  )
   seen, count = split.take(chosen), len(split)
   made = {method: _made(first[method], dice[method], config, data, seen) for method in methods}
   entries = [
-    viewing.entry(name, seen.images[i], seen.full_mask(i), [(method, made[method](i)) for method in methods])
+    viewing.entry(
+      name, seen.images[i], seen.full_mask(i), [(method, made[method](i)) for method in methods]
+    )
     for i, name in enumerate(seen.ids)
   ]
   last = first[methods[-1]]
@@ -248,14 +302,18 @@ def _viewer(cells: list[Cell], config: Config, data: Dataset, split: Split) -> v
 
 
 def _alike(cells: list[Cell]) -> dict[str, Cell]:
-  """By method, cells of one number of labels and one seed: of the first for which the most methods have their cell."""
+  """By method, cells of one number of labels and one seed: of the first for which the most
+  methods have their cell.
+  """
   found: dict[tuple[int, int], dict[str, Cell]] = {}
   for cell in cells:
     found.setdefault((cell.labels, cell.seed), {})[cell.method] = cell
   return max(found.values(), key=len, default={})
 
 
-def _made(cell: Cell, dice: dict[str, float], config: Config, data: Dataset, split: Split) -> Callable[[int], viewing.Made]:
+def _made(
+  cell: Cell, dice: dict[str, float], config: Config, data: Dataset, split: Split
+) -> Callable[[int], viewing.Made]:
   """What the networks of a cell make of each image of a split."""
   _, segmented = rundir.read(cell.segment_dir, ('segment',))
   probabilities = lesions.predict(segmented, cell.segment_dir, split.images)
@@ -264,7 +322,9 @@ def _made(cell: Cell, dice: dict[str, float], config: Config, data: Dataset, spl
     _, pretrained = rundir.read(cell.pretrain_dir, ('pretrain',))
     nets = pretraining.networks(pretrained.model, pretrained.masking, pretrained.data.channels)
     state = stages.load_pretrained(pretrained, cell.pretrain_dir, data)
-    masking = hide_and_repair(nets, state, pretrained.masking, split.images, config.evaluate.batch_size)
+    masking = hide_and_repair(
+      nets, state, pretrained.masking, split.images, config.evaluate.batch_size
+    )
 
   def made(i: int) -> viewing.Made:
     shape = split.full_mask(i).shape
@@ -275,11 +335,16 @@ def _made(cell: Cell, dice: dict[str, float], config: Config, data: Dataset, spl
 
 
 def _dice(cell: Cell) -> dict[str, float]:
-  return {row['image']: row['dice'] for row in metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)}
+  return {
+    row['image']: row['dice'] for row in metrics.read_per_image(cell.segment_dir / stages.PER_IMAGE)
+  }
 
 
 def _worst(cell: Cell, split: Split, count: int) -> list[int]:
-  """The images of the lowest Dice, worst first; those without any lesion, and right, are not among them."""
+  """The images of the lowest Dice, worst first.
+
+  Those without any lesion, and right, are not among them.
+  """
   dice = _dice(cell)
   scored = [i for i, name in enumerate(split.ids) if math.isfinite(dice[name])]
   return sorted(scored, key=lambda i: dice[split.ids[i]])[:count]
@@ -302,7 +367,9 @@ def _strategies(first: dict[str, Cell], images: np.ndarray, data: Dataset) -> Im
     _, config = rundir.read(cell.pretrain_dir, ('pretrain',))
     strategy = pretraining.networks(config.model, config.masking, config.data.channels).strategy
     state = stages.load_pretrained(config, cell.pretrain_dir, data)
-    policies[method] = np.asarray(pretraining.policy_maps(strategy, state.extra, images, fully_eased(config.masking)))
+    policies[method] = np.asarray(
+      pretraining.policy_maps(strategy, state.extra, images, fully_eased(config.masking))
+    )
   return pictures.policies_sheet(images, policies)
 
 

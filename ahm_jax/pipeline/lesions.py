@@ -1,4 +1,6 @@
-"""What a segmentation run finds in images, for its scores and for the classifier that looks where it found something."""
+"""What a segmentation run finds in images, for its scores and for the classifier that looks
+where it found something.
+"""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,26 +25,41 @@ def predict(config: Config, workdir: Path, images: np.ndarray) -> np.ndarray:
     images: uint8 [N, S, S, C].
 
   Returns:
-    float32 [N, S, S]; where the run's masks have K classes, those of background and of each, [N, S, S, K + 1].
+    float32 [N, S, S]; where the run's masks have K classes, those of background and of each, [N, S,
+    S, K + 1].
   """
   return segmentation.predict(*best_unet(config, workdir), images, config.evaluate.batch_size)
 
 
 def find(config: Config, workdir: Path, images: np.ndarray, threshold: float) -> np.ndarray:
-  """Where `predict` is at least `threshold`; with classes, where one is likelier than background: bool [N, S, S]."""
+  """Where `predict` is at least `threshold`.
+
+  With classes, where one is likelier than background: bool [N, S, S].
+  """
   if config.data.mask_classes:
-    return segmentation.predict_classes(*best_unet(config, workdir), images, config.evaluate.batch_size) > 0
+    return (
+      segmentation.predict_classes(*best_unet(config, workdir), images, config.evaluate.batch_size)
+      > 0
+    )
   return predict(config, workdir, images) >= threshold
 
 
 def best_unet(config: Config, workdir: Path) -> tuple[Any, Any, Any]:
-  """The U-Net of a segmentation run, with the parameters and the batch statistics of its best checkpoint."""
+  """The U-Net of a segmentation run, with the parameters and the batch statistics of its best
+  checkpoint.
+  """
   best = exported.load_run(workdir, 'segment', config).variables
-  return segmentation.network(config.model, len(config.data.mask_classes)), best['params'], best['batch_stats']
+  return (
+    segmentation.network(config.model, len(config.data.mask_classes)),
+    best['params'],
+    best['batch_stats'],
+  )
 
 
 def in_parts(config: Config, workdir: Path, split: Split) -> Iterator[tuple[Split, np.ndarray]]:
-  """A split in parts, with what `predict` gives for each: of all, many classes would fill the memory."""
+  """A split in parts, with what `predict` gives for each: of all, many classes would fill the
+  memory.
+  """
   unet, batch_size = best_unet(config, workdir), config.evaluate.batch_size
   for start in range(0, len(split), batch_size):
     part = split.take(slice(start, start + batch_size))

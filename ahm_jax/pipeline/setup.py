@@ -1,4 +1,7 @@
-"""What a stage needs before it trains: its task, its images, where it starts from; and what would stop it."""
+"""What a stage needs before it trains: its task, its images, where it starts from.
+
+And what would stop it.
+"""
 
 import dataclasses
 import functools
@@ -42,7 +45,10 @@ def load_data(config: Config, workdir: Path) -> Dataset:
 
 
 def check_batches(config: Config, names: Sequence[str]) -> None:
-  """Makes sure that the batches of some recipes can be shared out; raises a UserError that says what to change."""
+  """Makes sure that the batches of some recipes can be shared out.
+
+  Raises a UserError that says what to change.
+  """
   devices = parallel.all_devices()
   for name in names:
     batch_size = recipe(config, name).batch_size
@@ -71,25 +77,48 @@ class Plan(NamedTuple):
 
 
 def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
-  """That of `stages.pretrain`; data are loaded where they are not given, and a UserError says why it cannot be trained."""
+  """That of `stages.pretrain`.
+
+  Data are loaded where they are not given, and a UserError says why it cannot be trained.
+  """
   check_batches(config, ['pretrain'])
   directory.check(workdir, 'pretrain', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']
   training = recipe(config, 'pretrain')
   steps = total_steps(training, len(train.ids))
-  build = functools.partial(pretraining.build, config, data.splits['validation'], steps, len(train.ids) / training.batch_size)
+  build = functools.partial(
+    pretraining.build,
+    config,
+    data.splits['validation'],
+    steps,
+    len(train.ids) / training.batch_size,
+  )
   task, imported = build(), None
   if taken := _foreign_trunk(config, task):
     task, imported = build(foreign=taken.variables), taken.report
   elif config.model.vgg_weights:
     print(f'config.model.vgg_weights is not used: {config.masking.strategy} masks without a VGG16')
-  images = provenance.Images(data.name, train.ids, data.splits['validation'].ids if training.patience else ())
-  return Plan(task, training, train, np.arange(len(train.ids)), steps, data_summary(data, len(train.ids)), images, imported=imported)
+  images = provenance.Images(
+    data.name, train.ids, data.splits['validation'].ids if training.patience else ()
+  )
+  return Plan(
+    task,
+    training,
+    train,
+    np.arange(len(train.ids)),
+    steps,
+    data_summary(data, len(train.ids)),
+    images,
+    imported=imported,
+  )
 
 
 def _foreign_trunk(config: Config, task: Task) -> loading.LoadedWeights | None:
-  """What the agent of a pre-training starts from; None where there are no foreign weights, or no agent with a VGG16."""
+  """What the agent of a pre-training starts from.
+
+  None where there are no foreign weights, or no agent with a VGG16.
+  """
   if not (config.model.vgg_weights and pretraining.has_vgg_trunk(task)):
     return None
   trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
@@ -110,14 +139,21 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   training = recipe(config, 'segment')
   steps = total_steps(training, len(chosen))
   validation = _held_out(data, 'mask')
-  task = segmentation.build(config, validation, steps, len(chosen) / training.batch_size, start.pretrained, start.foreign)
+  task = segmentation.build(
+    config, validation, steps, len(chosen) / training.batch_size, start.pretrained, start.foreign
+  )
   images = provenance.Images(data.name, train.take(chosen).ids, validation.ids)
   told = data_summary(data, len(chosen))
-  return Plan(task, training, train, chosen, steps, told, images, imported=start.imported, start=start.path)
+  return Plan(
+    task, training, train, chosen, steps, told, images, imported=start.imported, start=start.path
+  )
 
 
 def _whole(origin: Config, workdir: Path, images: int) -> int:
-  """Steps that a pre-training has in all, of so many images unless its directory says how many; 0 if it may end before."""
+  """Steps that a pre-training has in all, of so many images unless its directory says how many.
+
+  0 if it may end before.
+  """
   training = recipe(origin, 'pretrain')
   path = workdir / DATA
   images = json.loads(path.read_text())['trained_on'] if path.exists() else images
@@ -159,14 +195,26 @@ def _image_shape(config: Config) -> tuple[int, int, int, int]:
 
 def data_summary(data: Dataset, trained_on: int) -> dict[str, Any]:
   splits = {
-    name: {'images': len(split), 'masks': int(split.has_mask.sum()), 'labels': int((split.labels >= 0).sum())}
+    name: {
+      'images': len(split),
+      'masks': int(split.has_mask.sum()),
+      'labels': int((split.labels >= 0).sum()),
+    }
     for name, split in data.splits.items()
   }
-  return {'name': data.name, 'splits': splits, 'class_names': data.class_names, 'trained_on': trained_on}
+  return {
+    'name': data.name,
+    'splits': splits,
+    'class_names': data.class_names,
+    'trained_on': trained_on,
+  }
 
 
 def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
-  """That of `stages.classify`, as `pretrain`; runs the segmentation that it starts from on its images."""
+  """That of `stages.classify`, as `pretrain`.
+
+  Runs the segmentation that it starts from on its images.
+  """
   start = None
   if config.classify.input != 'image':
     if not config.init_from:
@@ -182,28 +230,57 @@ def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Plan
   if start:
     provenance.check_start(start, data)
   if len(data.class_names) < 2:
-    raise UserError('there are no two classes to tell apart; give labels.csv a column label that names at least two')
+    raise UserError(
+      'there are no two classes to tell apart; give labels.csv a column label that names at least two'
+    )
   train = data.splits['train']
   chosen = _diagnosed(config, train)
   if not config.classify.labels and len(chosen) < config.data.labels:
-    print(f'of {config.data.labels} images that the segmentation learns from, {len(chosen)} have a label to classify by')
+    print(
+      f'of {config.data.labels} images that the segmentation learns from, {len(chosen)} have a label to classify by'
+    )
   labelled = lesions.classifier_inputs(config, train.take(chosen))
   held_out = _held_out(data, 'label')
   validation = lesions.classifier_inputs(config, held_out)
   training = recipe(config, 'classifier')
   steps = total_steps(training, len(labelled))
   classes = len(data.class_names)
-  weights = classification.balanced_weights(labelled.labels, classes) if config.classify.balanced else None
+  weights = (
+    classification.balanced_weights(labelled.labels, classes) if config.classify.balanced else None
+  )
   taken = loading.LoadedWeights(None, None)
   if config.model.vgg_weights:
     taken = _foreign_vgg16(config, classes)
-  task = classification.build(config, validation, classes, steps, len(labelled) / training.batch_size, weights, taken.variables)
-  told, images = data_summary(data, len(labelled)), provenance.Images(data.name, labelled.ids, held_out.ids)
-  return Plan(task, training, labelled, np.arange(len(labelled)), steps, told, images, data.class_names, taken.report, start)
+  task = classification.build(
+    config,
+    validation,
+    classes,
+    steps,
+    len(labelled) / training.batch_size,
+    weights,
+    taken.variables,
+  )
+  told, images = (
+    data_summary(data, len(labelled)),
+    provenance.Images(data.name, labelled.ids, held_out.ids),
+  )
+  return Plan(
+    task,
+    training,
+    labelled,
+    np.arange(len(labelled)),
+    steps,
+    told,
+    images,
+    data.class_names,
+    taken.report,
+    start,
+  )
 
 
 def _diagnosed(config: Config, train: Split) -> np.ndarray:
-  """Which images a classifier learns from: of those with a label, the ones that the segmentation learns from too.
+  """Which images a classifier learns from: of those with a label, the ones that the segmentation
+  learns from too.
 
   Where config.classify.labels says how many, or all labels are used, one needs no mask for it.
   """
@@ -220,8 +297,16 @@ def _diagnosed(config: Config, train: Split) -> np.ndarray:
   return known
 
 
-_UNET = ('model.unet_width', 'data.channels')  # What a segmentation and the pre-training that it starts from share,
-_PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')  # and a classification and its segmentation.
+_UNET = (
+  'model.unet_width',
+  'data.channels',
+)  # What a segmentation and the pre-training that it starts from share,
+_PICTURE = (
+  'data.image_size',
+  'data.channels',
+  'data.window',
+  'data.slice_axis',
+)  # and a classification and its segmentation.
 
 
 def _check_alike(config: Config, origin: Config, names: Sequence[str]) -> None:
@@ -242,15 +327,21 @@ def check_grid(config: Config, data: Dataset) -> None:
   """Says before a grid's hours of training what would stop it later.
 
   Raises:
-    UserError: devices cannot share a batch; or more labels are asked for than there are; or the validation split, or the one to
-      be scored, holds no image with a mask, or none with a label where the grid classifies; or there is none for a classifier
-      to learn from; or the foreign weights do not fit the classifier or an agent.
+    UserError: devices cannot share a batch; or more labels are asked for than there are; or the
+      validation split, or the one to be scored, holds no image with a mask, or none with a label
+      where the grid classifies; or there is none for a classifier to learn from; or the foreign
+      weights do not fit the classifier or an agent.
   """
   classifies = grid_classifies(config, data)
   for method in config.grid.methods:
-    check_batches(with_method(config, method), ['pretrain', 'segment'] if pretraining_of(method) else ['segment'])
+    check_batches(
+      with_method(config, method),
+      ['pretrain', 'segment'] if pretraining_of(method) else ['segment'],
+    )
   for labels, seed in itertools.product(config.grid.labels, config.grid.seeds):
-    cell = dataclasses.replace(config, seed=seed, data=dataclasses.replace(config.data, labels=labels))
+    cell = dataclasses.replace(
+      config, seed=seed, data=dataclasses.replace(config.data, labels=labels)
+    )
     datasets.labelled_indices(data.splits['train'], labels, seed)
     if classifies:
       _diagnosed(cell, data.splits['train'])
@@ -264,7 +355,9 @@ def check_grid(config: Config, data: Dataset) -> None:
       _foreign_vgg16(config, len(data.class_names))
     for pretraining_method in {pretraining_of(method) for method in config.grid.methods} - {''}:
       own = with_method(config, pretraining_method)
-      _foreign_trunk(own, pretraining.build(own, data.splits['validation'], steps=1, steps_per_epoch=1))
+      _foreign_trunk(
+        own, pretraining.build(own, data.splits['validation'], steps=1, steps_per_epoch=1)
+      )
 
 
 def grid_classifies(config: Config, data: Dataset) -> bool:
@@ -280,13 +373,17 @@ def scored(config: Config, data: Dataset, what: str) -> list[str]:
   split = data.splits[config.evaluate.split]
   known = _known(split, what)
   if not len(known):
-    raise UserError(f'the {config.evaluate.split} split holds no {what}; name another: --config.evaluate.split=...')
+    raise UserError(
+      f'the {config.evaluate.split} split holds no {what}; name another: --config.evaluate.split=...'
+    )
   return [split.ids[i] for i in known]
 
 
 def _known(split: Split, what: str) -> np.ndarray:
   """Indices of the images of a split that have a 'mask' or a 'label'; of all for 'image'."""
-  return np.flatnonzero({'mask': split.has_mask, 'label': split.labels >= 0, 'image': np.ones(len(split), bool)}[what])
+  return np.flatnonzero(
+    {'mask': split.has_mask, 'label': split.labels >= 0, 'image': np.ones(len(split), bool)}[what]
+  )
 
 
 def _held_out(data: Dataset, what: str) -> Split:
@@ -294,6 +391,12 @@ def _held_out(data: Dataset, what: str) -> Split:
   split = data.splits['validation']
   known = _known(split, what)
   if not len(known):
-    hint = '; without a column split in labels.csv, images without a mask all go to train' if what == 'label' else ''
-    raise UserError(f'no validation image has a {what}; training needs some to choose its best checkpoint by{hint}')
+    hint = (
+      '; without a column split in labels.csv, images without a mask all go to train'
+      if what == 'label'
+      else ''
+    )
+    raise UserError(
+      f'no validation image has a {what}; training needs some to choose its best checkpoint by{hint}'
+    )
   return split.take(known)

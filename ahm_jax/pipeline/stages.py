@@ -1,4 +1,7 @@
-"""The stages of a run, each a function of a config and the folder it writes into. Launch scripts and the grid call these."""
+"""The stages of a run, each a function of a config and the folder it writes into.
+
+Launch scripts and the grid call these.
+"""
 
 import contextlib
 import dataclasses
@@ -37,7 +40,8 @@ IMPORTED = 'imported.json'  # What it took from foreign weights.
 
 
 def check_data(config: Config, workdir: Path) -> bool:
-  """Looks at all images and masks of the data set, prints what it found, and writes check.json and check.html.
+  """Looks at all images and masks of the data set, prints what it found, and writes check.json and
+  check.html.
 
   Nothing is prepared, and nothing is changed but those two files.
 
@@ -49,7 +53,9 @@ def check_data(config: Config, workdir: Path) -> bool:
   """
   root = Path(config.data.root).expanduser().resolve()
   if config.data.name != 'phantom' and Path(workdir).resolve().is_relative_to(root):
-    raise UserError(f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose another')
+    raise UserError(
+      f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose another'
+    )
   name = root.name if config.data.name == 'folder' else config.data.name
   seen = inspection.inspect(config.data, data_page.thumbnail)
   found = findings.find(seen, config.data)
@@ -61,17 +67,23 @@ def check_data(config: Config, workdir: Path) -> bool:
 
 
 def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without masks."""
+  """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without
+  masks.
+  """
   return _fit(setup.pretrain(config, workdir, data), config, workdir)
 
 
 def segment(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run that `init_from` names."""
+  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run
+  that `init_from` names.
+  """
   return _fit(setup.segment(config, workdir, data), config, workdir)
 
 
 def classify(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a classifier on what the segmentation run that `init_from` names finds in the labelled images."""
+  """Trains a classifier on what the segmentation run that `init_from` names finds in the
+  labelled images.
+  """
   plan = setup.classify(config, workdir, data)
   state = _fit(plan, config, workdir)
   if processes.is_first():
@@ -80,7 +92,8 @@ def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Trai
 
 
 def diagnoses(config: Config, workdir: Path) -> tuple[str, ...]:
-  """The classes that the classify run in `workdir`, whose config this is, tells apart, in the order of its outputs.
+  """The classes that the classify run in `workdir`, whose config this is, tells apart, in the order
+  of its outputs.
 
   Raises:
     UserError: the run has not written them down, and its data set is not there to tell.
@@ -101,9 +114,16 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   """
   stage, config = _run_to_score(config, workdir, tuple(_EVALUATIONS))
   data = data or setup.load_data(config, workdir)
-  provenance.check_scored(workdir, config.evaluate.split, setup.scored(config, data, _SCORED_BY[stage]))
+  provenance.check_scored(
+    workdir, config.evaluate.split, setup.scored(config, data, _SCORED_BY[stage])
+  )
   scores, rows = _EVALUATIONS[stage](config, workdir, data)
-  result = {'stage': stage, 'split': config.evaluate.split, 'threshold': config.evaluate.threshold, **scores}
+  result = {
+    'stage': stage,
+    'split': config.evaluate.split,
+    'threshold': config.evaluate.threshold,
+    **scores,
+  }
   (workdir / EVALUATION).unlink(missing_ok=True)  # Until both files are of one evaluation.
   if rows:
     metrics.write_per_image(workdir / PER_IMAGE, rows)
@@ -112,7 +132,9 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
 
 
 def _run_to_score(config: Config, workdir: Path, names: tuple[str, ...]) -> tuple[str, Config]:
-  """Stage and config of the run in `workdir`, with `evaluate` of this config, and with its data folder if the run's is gone."""
+  """Stage and config of the run in `workdir`, with `evaluate` of this config, and with its data
+  folder if the run's is gone.
+  """
   stage, trained = directory.read(workdir, names)
   data = trained.data
   if directory.is_gone(data.root):
@@ -122,10 +144,14 @@ def _run_to_score(config: Config, workdir: Path, names: tuple[str, ...]) -> tupl
   return stage, dataclasses.replace(trained, data=data, evaluate=config.evaluate)
 
 
-def compare(options: compare.Options, config: Config, workdir: Path, data: Dataset | None = None) -> dict:
-  """Scores Segment Anything, or MedSAM, on the images of `evaluate.split` beside the segmentation run in `workdir`.
+def compare(
+  options: compare.Options, config: Config, workdir: Path, data: Dataset | None = None
+) -> dict:
+  """Scores Segment Anything, or MedSAM, on the images of `evaluate.split` beside the segmentation
+  run in `workdir`.
 
-  Writes evaluation_NAME.json and per_image_NAME.csv there, NAME that of the options; the run's own evaluation stays as it is.
+  Writes evaluation_NAME.json and per_image_NAME.csv there, NAME that of the options; the run's own
+  evaluation stays as it is.
 
   Returns:
     What evaluation_NAME.json holds, see `comparator.result`.
@@ -137,9 +163,14 @@ def compare(options: compare.Options, config: Config, workdir: Path, data: Datas
   name = config.evaluate.split
   provenance.check_scored(workdir, name, setup.scored(config, data, 'mask'))
   split = data.splits[name].take(data.splits[name].has_mask)
-  pictures, parts = originals.pictures(config.data, name, split), lesions.in_parts(config, workdir, split)
+  pictures, parts = (
+    originals.pictures(config.data, name, split),
+    lesions.in_parts(config, workdir, split),
+  )
   found = compare.rows(options, model, pictures, parts, len(split), config.evaluate.threshold)
-  scores = compare.result(options, found, config.evaluate.bootstrap_samples, scoring.group_numbers(split))
+  scores = compare.result(
+    options, found, config.evaluate.bootstrap_samples, scoring.group_numbers(split)
+  )
   result = {'stage': 'segment', 'split': name, **scores}
   metrics.write_per_image(workdir / f'per_image_{options.name}.csv', found.theirs)
   directory.write_json(workdir / f'evaluation_{options.name}.json', result)
@@ -171,7 +202,9 @@ def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
 
 
 def _tell(plan: Plan, workdir: Path) -> None:
-  """Says what was taken from foreign weights, and writes that down, what the data are, and which images are learnt from."""
+  """Says what was taken from foreign weights, and writes that down, what the data are, and which
+  images are learnt from.
+  """
   directory.write_json(workdir / setup.DATA, plan.data)
   provenance.begin(workdir, plan.images, plan.start)
   if plan.imported:
@@ -206,14 +239,24 @@ def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[di
   split = lesions.classifier_inputs(config, data.splits[config.evaluate.split])
   known = diagnoses(config, workdir) if (workdir / DIAGNOSES).exists() else tuple(data.class_names)
   if known != tuple(data.class_names):
-    raise UserError(f'{workdir} tells {known} apart, but the classes of the data set are {data.class_names} now; train again')
+    raise UserError(
+      f'{workdir} tells {known} apart, but the classes of the data set are {data.class_names} now; train again'
+    )
   vgg = classification.network(config.model, len(data.class_names))
   best = exported.load_run(workdir, 'classify', config, tuple(data.class_names)).variables
   norms = best.get('batch_stats', {})
-  probabilities = classification.predict(vgg, best['params'], norms, split.images, config.evaluate.batch_size)
-  rows = scoring.with_groups(scoring.classification_rows(probabilities, split, data.class_names), split)
+  probabilities = classification.predict(
+    vgg, best['params'], norms, split.images, config.evaluate.batch_size
+  )
+  rows = scoring.with_groups(
+    scoring.classification_rows(probabilities, split, data.class_names), split
+  )
   return metrics.classification_scores(probabilities, split.labels), rows
 
 
 _SCORED_BY = {'pretrain': 'image', 'segment': 'mask', 'classify': 'label'}
-_EVALUATIONS = {'pretrain': _evaluate_pretrain, 'segment': _evaluate_segment, 'classify': _evaluate_classify}
+_EVALUATIONS = {
+  'pretrain': _evaluate_pretrain,
+  'segment': _evaluate_segment,
+  'classify': _evaluate_classify,
+}

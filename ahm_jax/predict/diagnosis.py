@@ -1,4 +1,6 @@
-"""A trained classifier that goes with a segmenter: the diagnosis of each image from what was found in it."""
+"""A trained classifier that goes with a segmenter: the diagnosis of each image from what was
+found in it.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -45,12 +47,17 @@ def load_classifier(path: Path, segmenter: Segmenter) -> Classifier:
   """Loads the best checkpoint of a classify run.
 
   Raises:
-    UserError: it holds no such run, one of images of another size than the segmenter's, or weights that do not fit its config.
+    UserError: it holds no such run, one of images of another size than the segmenter's, or weights
+      that do not fit its config.
   """
   trained = load(path, ('classify',), '--classifier')
   config, variables = trained.config, trained.variables
   for name in ('image_size', 'channels'):
     own, other = getattr(config.data, name), getattr(segmenter, name)
     if own != other:
-      raise UserError(f'--classifier={path} was trained with config.data.{name}={own}, and {segmenter.path} with {other}')
-  return Classifier(config, trained.class_names, variables['params'], variables.get('batch_stats', {}))
+      raise UserError(
+        f'--classifier={path} was trained with config.data.{name}={own}, and {segmenter.path} with {other}'
+      )
+  return Classifier(
+    config, trained.class_names, variables['params'], variables.get('batch_stats', {})
+  )

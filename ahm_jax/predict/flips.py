@@ -9,11 +9,15 @@ import jax.numpy as jnp
 POSES = ((), (1,), (2,), (1, 2))  # Axes of [B, S, S, ...] that are reversed.
 
 
-def with_flips(probabilities: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:
-  """`probabilities` averaged over the image as it is, upside down, mirrored, and both; each is flipped back before.
+def with_flips(
+  probabilities: Callable[[Any, jax.Array], jax.Array],
+) -> Callable[[Any, jax.Array], jax.Array]:
+  """`probabilities` averaged over the image as it is, upside down, mirrored, and both; each is
+  flipped back before.
 
   Args:
-    probabilities: a pure function (variables, images [B, S, S, C]) -> [B, S, S] or [B, S, S, K + 1].
+    probabilities: a pure function (variables, images [B, S, S, C]) -> [B, S, S] or [B, S, S, K +
+      1].
   """
 
   def mean(variables: Any, images: jax.Array) -> jax.Array:

@@ -44,7 +44,10 @@ class Segmenter:
 
   @property
   def mask_classes(self) -> tuple[str, ...]:
-    """Names of the K classes of its masks, whose values are 1, 2, ...; empty: its masks are binary."""
+    """Names of the K classes of its masks, whose values are 1, 2, ....
+
+    Empty: its masks are binary.
+    """
     return self.config.data.mask_classes
 
   @property
@@ -54,8 +57,13 @@ class Segmenter:
 
   @functools.cached_property
   def probabilities(self) -> Callable[[Any, jax.Array], jax.Array]:
-    """A pure function (variables, images uint8 [B, S, S, C]) -> float32 [B, S, S]; with K classes [B, S, S, K + 1]."""
-    return functools.partial(segment.probabilities, segment.network(self.config.model, len(self.mask_classes)))
+    """A pure function (variables, images uint8 [B, S, S, C]) -> float32 [B, S, S].
+
+    With K classes [B, S, S, K + 1].
+    """
+    return functools.partial(
+      segment.probabilities, segment.network(self.config.model, len(self.mask_classes))
+    )
 
   @functools.cached_property
   def digest(self) -> str:
@@ -67,7 +75,8 @@ def load_segmenter(path: Path) -> Segmenter:
   """Loads a U-Net that was trained to segment.
 
   Args:
-    path: the workdir of a segmentation run, of which the best checkpoint is taken, or an export in Orbax's format.
+    path: the workdir of a segmentation run, of which the best checkpoint is taken, or an export in
+      Orbax's format.
 
   Raises:
     UserError: it holds none, one of another task, or weights that do not fit its config.

@@ -1,11 +1,12 @@
 """From a folder of images to a folder of masks, in bounded memory.
 
-Threads read and shrink images ahead of the device, and write behind it what was found; the main thread fills batches of one
-size, of which one is computed while the next is filled. The queues between them are bounded, so that memory does not grow with
-the number of images.
+Threads read and shrink images ahead of the device, and write behind it what was found; the main
+thread fills batches of one size, of which one is computed while the next is filled. The queues
+between them are bounded, so that memory does not grow with the number of images.
 
-The last digits of a network's output may depend on the place in the batch. So as many images as a batch has rows form a group,
-which begins a batch, and is computed whole if any of it is missing: what an earlier run left makes no difference to a mask.
+The last digits of a network's output may depend on the place in the batch. So as many images as a
+batch has rows form a group, which begins a batch, and is computed whole if any of it is missing:
+what an earlier run left makes no difference to a mask.
 """
 
 import collections
@@ -42,7 +43,8 @@ from ahm_jax.runs.metrics_log import Bar
 class Options:
   """What predictions depend on beside the weights and the images."""
 
-  threshold: float  # Lesion where the probability is at least this; of several classes, the likeliest is taken.
+  # Lesion where the probability is at least this; of several classes, the likeliest is taken.
+  threshold: float
   flips: bool = False
   tile: int = 0  # Side of a window in pixels of the image; 0: images are looked at as a whole.
   overlap: float = 0.5  # Of windows, as a share of their side.
@@ -64,19 +66,31 @@ def predict(
   batch_size: int = 8,
   threads: int = 0,
 ) -> Counts:
-  """Predicts a mask for every image below a folder that has none yet; see `output` for what is written.
+  """Predicts a mask for every image below a folder that has none yet; see `output` for what is
+  written.
 
   Args:
     threads: that read and write; 0: as many as there are cores, but at least 2.
 
   Raises:
-    UserError: there is nothing to read, `out` holds something else or cannot be written to, or a package is missing.
+    UserError: there is nothing to read, `out` holds something else or cannot be written to, or a
+      package is missing.
   """
   if classifier and options.tile:
-    raise UserError('--classifier looks at images as a whole, and --tile does not; leave out one of them')
+    raise UserError(
+      '--classifier looks at images as a whole, and --tile does not; leave out one of them'
+    )
   check_places(images, out)
   names = list_images(images)
-  columns = ['image', 'slice', 'mask', 'status', 'width', 'height', *measures.columns(segmenter.mask_classes)]
+  columns = [
+    'image',
+    'slice',
+    'mask',
+    'status',
+    'width',
+    'height',
+    *measures.columns(segmenter.mask_classes),
+  ]
   columns += diagnosis_columns(classifier)
   identity = _identity(segmenter, images, options, classifier)
   check(out, identity)
@@ -95,13 +109,19 @@ def predict(
 
 
 def check_places(images: Path, out: Path) -> None:
-  """Refuses folders that lie in each other: masks would be taken for images, or written among them."""
+  """Refuses folders that lie in each other: masks would be taken for images, or written among
+  them.
+  """
   inner, outer = out.resolve(), images.resolve()
   if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-    raise UserError(f'--out={out} and --images={images} lie in each other; choose a folder beside the images')
+    raise UserError(
+      f'--out={out} and --images={images} lie in each other; choose a folder beside the images'
+    )
 
 
-def _identity(segmenter: Segmenter, images: Path, options: Options, classifier: Classifier | None) -> dict[str, Any]:
+def _identity(
+  segmenter: Segmenter, images: Path, options: Options, classifier: Classifier | None
+) -> dict[str, Any]:
   return {
     '--checkpoint': segmenter.digest,
     '--images': str(images.resolve()),
@@ -114,7 +134,11 @@ def _identity(segmenter: Segmenter, images: Path, options: Options, classifier: 
 
 def diagnosis_columns(classifier: Classifier | None) -> list[str]:
   """The columns that a classifier adds."""
-  return ['class_probability', *(f'class_probability_{name}' for name in classifier.class_names)] if classifier else []
+  return (
+    ['class_probability', *(f'class_probability_{name}' for name in classifier.class_names)]
+    if classifier
+    else []
+  )
 
 
 @contextlib.contextmanager
@@ -123,8 +147,12 @@ def _writing(out: Path) -> Iterator[None]:
     yield
   except OSError as error:
     if said := full_disk(error):
-      raise UserError(f'{said.lower()} in {out}; make room, and the same command goes on') from error
-    raise UserError(f'{out}: {error.strerror or error} ({error.filename}); mend it, and the same command goes on') from error
+      raise UserError(
+        f'{said.lower()} in {out}; make room, and the same command goes on'
+      ) from error
+    raise UserError(
+      f'{out}: {error.strerror or error} ({error.filename}); mend it, and the same command goes on'
+    ) from error
 
 
 # One image.
@@ -177,10 +205,19 @@ def read(root: Path, name: str, config: Config, options: Options) -> list[Slice]
   return found
 
 
-def finish(item: Slice, image: str, segmenter: Segmenter, options: Options, labels: Sequence[str], output: Output) -> dict:
+def finish(
+  item: Slice,
+  image: str,
+  segmenter: Segmenter,
+  options: Options,
+  labels: Sequence[str],
+  output: Output,
+) -> dict:
   """Writes the files of what was found in an image, and returns its row."""
   probabilities = item.view.result()
-  if probabilities.ndim == 2:  # Once and for all; of several classes, all at once would take much memory.
+  if (
+    probabilities.ndim == 2
+  ):  # Once and for all; of several classes, all at once would take much memory.
     probabilities = at_own_size(probabilities, item.size)
   mask = predicted_mask(probabilities, item.size, options.threshold)
   place = f'masks/{item.name}.png'
@@ -194,15 +231,25 @@ def finish(item: Slice, image: str, segmenter: Segmenter, options: Options, labe
   }
   row |= measures.measure(probabilities, mask, item.spacing, segmenter.class_names)
   if item.diagnosis is not None:
-    row |= {'class': labels[int(item.diagnosis.argmax())], 'class_probability': round(float(item.diagnosis.max()), 6)}
-    row |= {f'class_probability_{name}': round(float(p), 6) for name, p in zip(labels, item.diagnosis, strict=True)}
+    row |= {
+      'class': labels[int(item.diagnosis.argmax())],
+      'class_probability': round(float(item.diagnosis.max()), 6),
+    }
+    row |= {
+      f'class_probability_{name}': round(float(p), 6)
+      for name, p in zip(labels, item.diagnosis, strict=True)
+    }
   output.put(place, lambda path: writing.write_mask(path, mask))
   if options.probabilities:
     for folder, plane in writing.planes(probabilities, segmenter.mask_classes):
       place = f'probabilities/{folder}{item.name}.png'
-      output.put(place, lambda path, plane=plane: writing.write_probabilities(path, plane, item.size))
+      output.put(
+        place, lambda path, plane=plane: writing.write_probabilities(path, plane, item.size)
+      )
   if options.overlays:
-    output.put(f'overlays/{item.name}.jpg', lambda path: writing.write_overlay(path, item.shown, mask))
+    output.put(
+      f'overlays/{item.name}.jpg', lambda path: writing.write_overlay(path, item.shown, mask)
+    )
   return row
 
 
@@ -265,21 +312,35 @@ class _Line:
     bar: Bar,
   ):
     self._segmenter, self._options, self._classifier = segmenter, options, classifier
-    self._batch_size, self._threads, self._pool, self._output, self._bar = batch_size, threads, pool, output, bar
+    self._batch_size, self._threads, self._pool, self._output, self._bar = (
+      batch_size,
+      threads,
+      pool,
+      output,
+      bar,
+    )
     self._forward = forward(segmenter, options.flips)
     self._variables = jax.device_put(segmenter.variables)
     self._pending: collections.deque[_Work] = collections.deque()
-    self._behind: collections.deque[Future] = collections.deque()  # What the threads are still to write.
+    self._behind: collections.deque[Future] = (
+      collections.deque()
+    )  # What the threads are still to write.
     self._spots: list[_Spot | None] = []
     self._batch = self._empty_batch()
     self._in_flight: tuple[list[_Spot | None], np.ndarray, jax.Array] | None = None
     self.failed = 0
 
-  def run(self, names: Sequence[str], done: Set[str], read: Callable[[str], list[Slice] | str]) -> None:
-    groups = [names[start : start + self._batch_size] for start in range(0, len(names), self._batch_size)]
+  def run(
+    self, names: Sequence[str], done: Set[str], read: Callable[[str], list[Slice] | str]
+  ) -> None:
+    groups = [
+      names[start : start + self._batch_size] for start in range(0, len(names), self._batch_size)
+    ]
     groups = [group for group in groups if not done.issuperset(group)]
     todo = [name for group in groups for name in group]
-    few = self._options.tile or any(files.is_volume(Path(name)) for name in todo)  # Each may be large.
+    few = self._options.tile or any(
+      files.is_volume(Path(name)) for name in todo
+    )  # Each may be large.
     depth = self._threads + 1 if few else self._threads + 2 * self._batch_size
     found = ahead(self._pool, read, todo, depth)
     for group in groups:
@@ -342,16 +403,21 @@ class _Line:
     if spot.work.done:
       return
     labels = self._classifier.class_names if self._classifier else ()
-    task = self._pool.submit(finish, spot.item, spot.work.name, self._segmenter, self._options, labels, self._output)
+    task = self._pool.submit(
+      finish, spot.item, spot.work.name, self._segmenter, self._options, labels, self._output
+    )
     spot.work.rows.append(task)
     self._behind.append(task)
     room = self._threads + (0 if self._options.tile else self._batch_size)
     while len(self._behind) > room or (self._behind and self._behind[0].done()):
-      self._behind.popleft().exception()  # Waits; what was raised is raised where its row is wanted.
+      # Waits; what was raised is raised where its row is wanted.
+      self._behind.popleft().exception()
 
   def _commit(self) -> None:
     """Writes the rows of images that are done, in their order."""
-    while self._pending and self._pending[0].whole and all(row.done() for row in self._pending[0].rows):
+    while (
+      self._pending and self._pending[0].whole and all(row.done() for row in self._pending[0].rows)
+    ):
       work = self._pending.popleft()
       if work.done:
         continue

@@ -1,4 +1,6 @@
-"""How a network that sees squares of S pixels looks at an image of any size: at the whole of it, or window by window."""
+"""How a network that sees squares of S pixels looks at an image of any size: at the whole of it,
+or window by window.
+"""
 
 from collections.abc import Iterator
 from itertools import product
@@ -34,15 +36,18 @@ class Whole:
 
 
 class Tiled:
-  """Windows that overlap, each resized to S x S; what is found in them is resized back and averaged under smooth weights.
+  """Windows that overlap, each resized to S x S; what is found in them is resized back and averaged
+  under smooth weights.
 
-  A window's weight falls from its middle to its sides as a Hann window, sin^2(pi (i + 1/2) / side) along both axes, so that no
-  seam shows; at every pixel the weights of all windows are divided by their sum.
+  A window's weight falls from its middle to its sides as a Hann window, sin^2(pi (i + 1/2) / side)
+  along both axes, so that no seam shows; at every pixel the weights of all windows are divided by
+  their sum.
 
   Args:
     pixels: uint8 [H, W, C].
     size: S.
-    side: of a window, in pixels of the image; along an axis on which the image is shorter, the image's length.
+    side: of a window, in pixels of the image; along an axis on which the image is shorter, the
+      image's length.
     overlap: share of a window that the next one covers too, at least; in [0, 1).
   """
 
@@ -50,8 +55,12 @@ class Tiled:
     self._pixels, self._size = pixels, size
     shape = pixels.shape[:2]
     self._sides = tuple(min(side, length) for length in shape)
-    self._starts = tuple(starts(length, side, overlap) for length, side in zip(shape, self._sides, strict=True))
-    self._weights = tuple(weights(*axis) for axis in zip(shape, self._sides, self._starts, strict=True))
+    self._starts = tuple(
+      starts(length, side, overlap) for length, side in zip(shape, self._sides, strict=True)
+    )
+    self._weights = tuple(
+      weights(*axis) for axis in zip(shape, self._sides, self._starts, strict=True)
+    )
     self._corners = list(product(*(range(len(places)) for places in self._starts)))
     self._missing = len(self._corners)
     self._sum: np.ndarray | None = None
@@ -73,7 +82,9 @@ class Tiled:
       target += weight * at_own_size(probabilities, self._sides)
     else:
       for k in range(probabilities.shape[-1]):
-        target[..., k] += weight * at_own_size(np.ascontiguousarray(probabilities[..., k]), self._sides)
+        target[..., k] += weight * at_own_size(
+          np.ascontiguousarray(probabilities[..., k]), self._sides
+        )
     self._missing -= 1
     return not self._missing
 
@@ -87,20 +98,28 @@ class Tiled:
 
 
 def view(pixels: np.ndarray, size: int, side: int, overlap: float) -> Whole | Tiled:
-  """How to look at an image: whole where `side` is 0 or the image fits into one window; arguments as for `Tiled`."""
+  """How to look at an image: whole where `side` is 0 or the image fits into one window.
+
+  Arguments as for `Tiled`.
+  """
   if not side or max(pixels.shape[:2]) <= side:
     return Whole(squashed(pixels, size))
   return Tiled(pixels, size, side, overlap)
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:
-  """Where windows of `side` begin that cover `length` evenly: as few as overlap by at least a share `overlap`."""
+  """Where windows of `side` begin that cover `length` evenly: as few as overlap by at least a
+  share `overlap`.
+  """
   count = 1 + int(np.ceil((length - side) / (side * (1 - overlap))))
   return [round(place) for place in np.linspace(0, length - side, count)]
 
 
 def weights(length: int, side: int, places: list[int]) -> np.ndarray:
-  """Of every window along an axis of `length`: float32 [windows, side]; those of all windows on a pixel sum to 1."""
+  """Of every window along an axis of `length`: float32 [windows, side].
+
+  Those of all windows on a pixel sum to 1.
+  """
   hann = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
   total = np.zeros(length)
   for place in places:

@@ -18,8 +18,12 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
   Image.fromarray(values).save(path, 'PNG', compress_level=COMPRESSION)
 
 
-def planes(probabilities: np.ndarray, mask_classes: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-  """Of probabilities [S, S], or with K classes [S, S, K + 1], each class's, with the folder it goes to ('' or 'NAME/')."""
+def planes(
+  probabilities: np.ndarray, mask_classes: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Of probabilities [S, S], or with K classes [S, S, K + 1], each class's, with the folder it
+  goes to ('' or 'NAME/').
+  """
   if probabilities.ndim == 2:
     yield '', probabilities
   for k, name in enumerate(mask_classes, 1):
@@ -29,7 +33,9 @@ def planes(probabilities: np.ndarray, mask_classes: Sequence[str]) -> Iterator[t
 def write_probabilities(path: Path, plane: np.ndarray, size: tuple[int, int]) -> None:
   """Writes a PNG of 16 bits and `size` (h, w), in which 65535 stands for a probability of 1."""
   own = at_own_size(plane, size)
-  Image.fromarray((np.clip(own, 0, 1) * 65535 + 0.5).astype(np.uint16)).save(path, 'PNG', compress_level=COMPRESSION)
+  Image.fromarray((np.clip(own, 0, 1) * 65535 + 0.5).astype(np.uint16)).save(
+    path, 'PNG', compress_level=COMPRESSION
+  )
 
 
 def shrunk(pixels: np.ndarray) -> np.ndarray:
@@ -40,7 +46,10 @@ def shrunk(pixels: np.ndarray) -> np.ndarray:
 
 
 def write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
-  """Writes a JPEG of an image, uint8 [h, w, 3], with the border of its mask; with classes each in its colour and pattern."""
+  """Writes a JPEG of an image, uint8 [h, w, 3], with the border of its mask.
+
+  With classes each in its colour and pattern.
+  """
   from ahm_jax.report import class_pictures, pictures  # Here, since it imports Matplotlib.
 
   if mask.dtype == bool:

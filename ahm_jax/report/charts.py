@@ -1,4 +1,5 @@
-"""Charts of the report as inline SVG. Colours are CSS variables, so that they follow the page's light or dark theme.
+"""Charts of the report as inline SVG. Colours are CSS variables, so that they follow the page's
+light or dark theme.
 
 `as_file` gives one colours of its own.
 """
@@ -15,7 +16,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ahm_jax.evaluation.compare import label_count
 
-# (light, dark) of the colour-blind-safe set of Okabe and Ito; an method has the same colour and marker in every chart.
+# (light, dark) of the colour-blind-safe set of Okabe and Ito; an method has the same colour and
+# marker in every chart.
 _KNOWN = ('scratch', 'uniform', 'ahm', 'untrained', 'reinforce')
 PALETTE = (
   ('#6b7280', '#a3aab5'),
@@ -31,7 +33,8 @@ PALETTE = (
   ('#7a4a2b', '#cf9b7b'),
 )
 _MARKERS = 'osD^vPX<>ph'
-_SPACING = 0.12  # Between the methods of one number of labels, whose next lies at 1; less where there are many.
+# Between the methods of one number of labels, whose next lies at 1; less where there are many.
+_SPACING = 0.12
 # Colours that matplotlib writes and `_to_svg` replaces by CSS variables.
 _TEXT, _GRID = '#010101', '#020202'
 _MAX_POINTS = 300
@@ -66,11 +69,16 @@ def style_numbers(methods: Sequence[str]) -> dict[str, int]:
 
 def dice_chart(summary: Sequence[Mapping], styles: Mapping[str, int]) -> str:
   """Mean Dice with 95 % intervals over the number of labels."""
-  return _over_labels(summary, styles, 'dice', 'Mean Dice', 'Mean Dice for each number of labels, one line an method')
+  return _over_labels(
+    summary, styles, 'dice', 'Mean Dice', 'Mean Dice for each number of labels, one line an method'
+  )
 
 
 def gain_chart(summary: Sequence[Mapping], styles: Mapping[str, int], baseline: str) -> str:
-  """Difference of Dice to a baseline, in points, with 95 % intervals over the number of labels; '' if there is none."""
+  """Difference of Dice to a baseline, in points, with 95 % intervals over the number of labels.
+
+  '' if there is none.
+  """
   rows = [row for row in summary if row[f'vs_{baseline}'] is not None]
   if not rows:
     return ''
@@ -78,10 +86,15 @@ def gain_chart(summary: Sequence[Mapping], styles: Mapping[str, int], baseline: 
   return _over_labels(rows, styles, f'vs_{baseline}', title, title, scale=100, zero=True)
 
 
-def _over_labels(summary, styles, key: str, title: str, alt: str, scale: float = 1, zero: bool = False) -> str:
+def _over_labels(
+  summary, styles, key: str, title: str, alt: str, scale: float = 1, zero: bool = False
+) -> str:
   counts = list(dict.fromkeys(row['labels'] for row in summary))
   methods = list(dict.fromkeys(row['method'] for row in summary))
-  beside = {count: [row['method'] for row in summary if row['labels'] == count and row[key] is not None] for count in counts}
+  beside = {
+    count: [row['method'] for row in summary if row['labels'] == count and row[key] is not None]
+    for count in counts
+  }
   spacing = min(_SPACING, 0.7 / len(methods))
   with matplotlib.rc_context(_STYLE):
     figure = Figure(figsize=(4.6, 2.8), layout='constrained')
@@ -92,7 +105,10 @@ def _over_labels(summary, styles, key: str, title: str, alt: str, scale: float =
       rows = [row for row in summary if row['method'] == method and row[key] is not None]
       # Side by side, so that intervals do not hide each other.
       places = [(beside[row['labels']].index(method), len(beside[row['labels']])) for row in rows]
-      x = [counts.index(row['labels']) + spacing * (k - (n - 1) / 2) for row, (k, n) in zip(rows, places, strict=True)]
+      x = [
+        counts.index(row['labels']) + spacing * (k - (n - 1) / 2)
+        for row, (k, n) in zip(rows, places, strict=True)
+      ]
       y = np.array([row[key] for row in rows]) * scale
       ends = [row[f'{key}_ci95'] or [row[key], row[key]] for row in rows]
       margins = np.abs(np.array(ends).T.reshape(2, -1) * scale - y)
@@ -145,7 +161,14 @@ def curve_chart(
       label = None if method in named else method
       named.add(method)
       marker = {'marker': _MARKERS[styles[method]], 'markersize': 4} if len(steps) <= 12 else {}
-      axes.plot(steps[::stride], values[::stride], color=_init_colour(styles[method]), label=label, linewidth=1.3, **marker)
+      axes.plot(
+        steps[::stride],
+        values[::stride],
+        color=_init_colour(styles[method]),
+        label=label,
+        linewidth=1.3,
+        **marker,
+      )
     if every.min() > 0 and every.max() > 10 * every.min():
       axes.set_yscale('log')
       axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -160,14 +183,21 @@ def curve_chart(
 
 
 def as_file(svg: str) -> str:
-  """A chart as an SVG file, for a paper or a README: dark on white, with every colour written out."""
-  colours = {'text': '#1b1f26', 'line': '#d5d9e0'} | {f'method-{k}': light for k, (light, _) in enumerate(PALETTE)}
+  """A chart as an SVG file, for a paper or a README: dark on white, with every colour written
+  out.
+  """
+  colours = {'text': '#1b1f26', 'line': '#d5d9e0'} | {
+    f'method-{k}': light for k, (light, _) in enumerate(PALETTE)
+  }
   svg = re.sub(r'var\(--([\w-]+)\)', lambda found: colours[found[1]], svg)
   return svg.replace('<svg ', '<svg style="background: #ffffff; font-family: sans-serif" ', 1)
 
 
 def _add_legend(figure: Figure) -> None:
-  """Below the axes, in as many columns as the figure is wide for; the figure grows by its height."""
+  """Below the axes, in as many columns as the figure is wide for.
+
+  The figure grows by its height.
+  """
   for columns in range(4, 0, -1):
     legend = figure.legend(loc='outside lower center', ncols=columns)
     extent = legend.get_window_extent()
@@ -185,11 +215,18 @@ def _init_colour(number: int) -> str:
 def _to_svg(figure: Figure, alt: str) -> str:
   file = io.StringIO()
   with matplotlib.rc_context({'svg.hashsalt': alt}):
-    figure.savefig(file, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
+    figure.savefig(
+      file,
+      format='svg',
+      transparent=True,
+      metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')),
+    )
   svg = file.getvalue()
   svg = svg[svg.index('<svg') :]
   svg = re.sub(r'<g id="[^"]*"', '<g', svg)  # Ids that nothing refers to, the same in every chart.
-  svg = re.sub(r'<defs>\s*<style.*?</defs>', '', svg, count=1, flags=re.DOTALL)  # It would reach the whole page.
+  svg = re.sub(
+    r'<defs>\s*<style.*?</defs>', '', svg, count=1, flags=re.DOTALL
+  )  # It would reach the whole page.
   svg = re.sub(r' font-family: [^;]*;', '', svg)  # The page's own.
   for colour, variable in ((_TEXT, '--text'), (_GRID, '--line')):
     svg = svg.replace(colour, f'var({variable})')

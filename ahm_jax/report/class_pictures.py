@@ -1,4 +1,7 @@
-"""Masks of several classes over an image. Each class has a colour and a pattern, so that it can be told without colour."""
+"""Masks of several classes over an image.
+
+Each class has a colour and a pattern, so that it can be told without colour.
+"""
 
 import numpy as np
 from PIL import Image
@@ -6,10 +9,20 @@ from scipy import ndimage
 
 # The colour-blind-safe set of Okabe and Ito, "Color Universal Design" (2008), without black.
 COLOURS = np.array(
-  [(230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)], np.float32
+  [
+    (230, 159, 0),
+    (0, 114, 178),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+  ],
+  np.float32,
 )
 _STEP, _LINE = 10, 2  # Pixels from line to line, and of a line.
-# Functions of a pixel's row and column. There are six of them and seven colours, so that pairs repeat after 42 classes only.
+# Functions of a pixel's row and column. There are six of them and seven colours, so that pairs
+# repeat after 42 classes only.
 _PATTERNS = (
   lambda y, x: _line(x + y),
   lambda y, x: _line(x - y),
@@ -53,22 +66,29 @@ def class_indices(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mask: uint8 [H, W], as for `class_overlay`.
 
   Returns:
-    uint8 [H, W], for each pixel its place among the colours; uint8 [K, 4], colours with opacity, the first one clear.
+    uint8 [H, W], for each pixel its place among the colours; uint8 [K, 4], colours with opacity,
+    the first one clear.
   """
   drawn = np.zeros(mask.shape, np.uint8)
   place = np.indices(mask.shape)
   looks = len(_PATTERNS) * len(COLOURS)
   for k in np.unique(mask[mask > 0]):
     inside = mask == k
-    lines = _PATTERNS[(k - 1) % len(_PATTERNS)](*place) | ~ndimage.binary_erosion(inside, border_value=1)
+    lines = _PATTERNS[(k - 1) % len(_PATTERNS)](*place) | ~ndimage.binary_erosion(
+      inside, border_value=1
+    )
     drawn[inside] = (1 + 2 * ((k - 1) % looks) + lines)[inside]
   pairs = [((*_colour(k), 255 * _OPAQUE), (*_ink(k), 255)) for k in range(1, looks + 1)]
-  return drawn, np.round([(0, 0, 0, 0), *(colour for pair in pairs for colour in pair)]).astype(np.uint8)
+  return drawn, np.round([(0, 0, 0, 0), *(colour for pair in pairs for colour in pair)]).astype(
+    np.uint8
+  )
 
 
 def class_swatch(k: int, height: int = 24, width: int = 40) -> np.ndarray:
   """What class k, from 1, looks like over mid-grey: uint8 [height, width, 3]."""
-  return class_overlay(np.full((height, width, 3), 128, np.uint8), np.full((height, width), k, np.uint8))
+  return class_overlay(
+    np.full((height, width, 3), 128, np.uint8), np.full((height, width), k, np.uint8)
+  )
 
 
 def _painted(k: int, grey: np.ndarray) -> np.ndarray:
@@ -83,5 +103,7 @@ def _colour(k: int) -> np.ndarray:
 
 
 def _ink(k: int) -> np.ndarray:
-  """Of the lines and borders: black on light colours, white on dark ones, to be seen over light and dark images alike."""
+  """Of the lines and borders: black on light colours, white on dark ones, to be seen over light
+  and dark images alike.
+  """
   return np.full(3, 0.0 if _colour(k) @ _LUMINANCE > 140 else 255.0, np.float32)

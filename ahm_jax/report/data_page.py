@@ -1,4 +1,6 @@
-"""What `prepare_data --check` shows of a data set: a text, a JSON file, and a web page that needs nothing else."""
+"""What `prepare_data --check` shows of a data set: a text, a JSON file, and a web page that
+needs nothing else.
+"""
 
 import base64
 import io
@@ -26,14 +28,18 @@ PRINTED = 5  # Cases of a finding that the text names.
 
 
 def thumbnail(pixels: np.ndarray, mask: np.ndarray | None) -> bytes:
-  """A small JPEG of an image, uint8 [H, W, C], with the outline of each class of its mask, uint8 [H, W], where it has one."""
+  """A small JPEG of an image, uint8 [H, W, C], with the outline of each class of its mask, uint8
+  [H, W], where it has one.
+  """
   scale = SIDE / max(pixels.shape[:2])
   size = tuple(max(1, round(scale * length)) for length in pixels.shape[1::-1])
   whole = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
   picture = np.array(whole.convert('RGB').resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
   if mask is not None:
     for index in range(1, int(mask.max()) + 1):
-      inside = Image.fromarray((mask == index).astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+      inside = Image.fromarray((mask == index).astype(np.uint8) * 255).resize(
+        size, Image.Resampling.BOX
+      )
       inside = np.asarray(inside) >= 128
       picture[inside & ~ndimage.binary_erosion(inside)] = TRUTH_COLOUR
   stream = io.BytesIO()
@@ -65,12 +71,16 @@ def headline(findings: Sequence[Finding]) -> str:
   counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
   if not findings:
     return 'Nothing was found that needs a look.'
-  kinds = ', '.join(f'{count} {level}{"s" * (count != 1)}' for level, count in counts.items() if count)
+  kinds = ', '.join(
+    f'{count} {level}{"s" * (count != 1)}' for level, count in counts.items() if count
+  )
   return f'{kinds}.'
 
 
 def as_json(name: str, numbers: dict, findings: Sequence[Finding], inspection: Inspection) -> dict:
-  """All that is known, for programs to read: the numbers, every finding with every case, and every image."""
+  """All that is known, for programs to read: the numbers, every finding with every case, and
+  every image.
+  """
   images = inspection.images
   return {
     'format': 1,
@@ -82,7 +92,10 @@ def as_json(name: str, numbers: dict, findings: Sequence[Finding], inspection: I
         'code': finding.code,
         'what': finding.what,
         'do': finding.do,
-        'cases': [{'text': case.text, 'images': [images[i].name for i in case.images]} for case in finding.cases],
+        'cases': [
+          {'text': case.text, 'images': [images[i].name for i in case.images]}
+          for case in finding.cases
+        ],
       }
       for finding in findings
     ],
@@ -90,7 +103,9 @@ def as_json(name: str, numbers: dict, findings: Sequence[Finding], inspection: I
   }
 
 
-def write(workdir: Path, name: str, numbers: dict, findings: Sequence[Finding], inspection: Inspection) -> None:
+def write(
+  workdir: Path, name: str, numbers: dict, findings: Sequence[Finding], inspection: Inspection
+) -> None:
   """Writes check.json and check.html into a folder, which is made if it is not there."""
   workdir.mkdir(parents=True, exist_ok=True)
   directory.write_json(workdir / JSON, as_json(name, numbers, findings, inspection))
@@ -106,11 +121,16 @@ def write(workdir: Path, name: str, numbers: dict, findings: Sequence[Finding], 
     count=len(inspection.images),
     json_file=JSON,
   )
-  (workdir / HTML).write_text(page, encoding='utf-8', errors='backslashreplace')  # File names may be no text.
+  (workdir / HTML).write_text(
+    page, encoding='utf-8', errors='backslashreplace'
+  )  # File names may be no text.
 
 
 def _image_row(image: ImageRecord) -> dict:
-  row = {key: getattr(image, key) for key in ('name', 'file', 'split', 'label', 'group', 'width', 'height', 'kind', 'contrast')}
+  row = {
+    key: getattr(image, key)
+    for key in ('name', 'file', 'split', 'label', 'group', 'width', 'height', 'kind', 'contrast')
+  }
   mask = image.mask
   return row | {
     'coverage': None if mask is None else list(mask.coverage),
@@ -130,13 +150,24 @@ def _table(numbers: dict) -> list[list[str]]:
   rows = [['split', *columns, *classes]]
   for split in SPLITS:
     counts = splits[split]
-    rows.append([split, *(str(counts[name]) for name in columns), *(str(counts['classes'].get(name, 0)) for name in classes)])
+    rows.append(
+      [
+        split,
+        *(str(counts[name]) for name in columns),
+        *(str(counts['classes'].get(name, 0)) for name in classes),
+      ]
+    )
   return rows
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return ['  '.join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+  return [
+    '  '.join(
+      [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+    )
+    for row in rows
+  ]
 
 
 def _measures(numbers: dict) -> list[str]:
@@ -168,17 +199,30 @@ def _finding_view(finding: Finding, images: Sequence[ImageRecord]) -> dict:
     'what': finding.what,
     'do': finding.do,
     'count': len(finding.cases),
-    'pictured': [{'text': case.text, 'images': [_image_view(images[i]) for i in case.images]} for case in pictured],
+    'pictured': [
+      {'text': case.text, 'images': [_image_view(images[i]) for i in case.images]}
+      for case in pictured
+    ],
     'rest': [case.text for case in finding.cases if case not in set(pictured)][:LISTED],
   }
 
 
 def _image_view(image: ImageRecord) -> dict:
   size = f'{image.width} x {image.height}'
-  lines = [*([image.label] if image.label else []), size if image.mask is None else f'{size}, {100 * image.mask.total:.1f} %']
+  lines = [
+    *([image.label] if image.label else []),
+    size if image.mask is None else f'{size}, {100 * image.mask.total:.1f} %',
+  ]
   uri = 'data:image/jpeg;base64,' + base64.b64encode(image.thumbnail).decode()
   split, order = image.split, SPLITS.index(image.split)
-  return {'name': image.name, 'split': split, 'order': order, 'lines': lines, 'about': ', '.join([split, *lines]), 'uri': uri}
+  return {
+    'name': image.name,
+    'split': split,
+    'order': order,
+    'lines': lines,
+    'about': ', '.join([split, *lines]),
+    'uri': uri,
+  }
 
 
 def _chosen(images: Sequence[ImageRecord]) -> list[ImageRecord]:
@@ -186,7 +230,10 @@ def _chosen(images: Sequence[ImageRecord]) -> list[ImageRecord]:
   filled = [split for split in SPLITS if any(image.split == split for image in images)]
   chosen = []
   for split in filled:
-    own = sorted((image for image in images if image.split == split), key=lambda image: (image.label, image.name))
+    own = sorted(
+      (image for image in images if image.split == split),
+      key=lambda image: (image.label, image.name),
+    )
     count = min(len(own), SHEET // len(filled))
     chosen += [own[index] for index in np.linspace(0, len(own) - 1, count).round().astype(int)]
   return chosen

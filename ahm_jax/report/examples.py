@@ -1,4 +1,6 @@
-"""Held-out images through the whole method: what the agent hid, how the U-Net repaired it, what was segmented."""
+"""Held-out images through the whole method: what the agent hid, how the U-Net repaired it, what
+was segmented.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -52,7 +54,8 @@ def hide_and_repair(
   """What a pre-training makes of images uint8 [N, S, S, C].
 
   Returns:
-    The policy, float32 [N, g, g]; one mask drawn from it, [N, g, g], 1 where hidden; the images with that repaired, uint8.
+    The policy, float32 [N, g, g]; one mask drawn from it, [N, g, g], 1 where hidden; the images
+    with that repaired, uint8.
   """
   show = _show(nets.strategy, nets.unet, masking)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
@@ -63,9 +66,15 @@ def hide_and_repair(
 def _show(strategy, unet, masking: MaskingConfig):
   @jax.jit
   def show(strategy_state, variables, images):
-    """The policy and one mask drawn from it, [N, g, g], and the images [N, S, S, C] with what was hidden repaired, uint8."""
-    proposal = strategy.propose(strategy_state, normalise(images / 255.0), jax.random.key(0), fully_eased(masking), False)
-    masked = hide(normalise(images / 255.0), proposal.hidden, masking.patch_size, masking.fill_value)
+    """The policy and one mask drawn from it, [N, g, g], and the images [N, S, S, C] with what
+    was hidden repaired, uint8.
+    """
+    proposal = strategy.propose(
+      strategy_state, normalise(images / 255.0), jax.random.key(0), fully_eased(masking), False
+    )
+    masked = hide(
+      normalise(images / 255.0), proposal.hidden, masking.patch_size, masking.fill_value
+    )
     repaired = unet.apply(variables, masked, train=False)
     pixels = to_pixels(proposal.hidden, masking.patch_size)[..., None]
     as_bytes = jnp.clip(denormalise(repaired) * 255 + 0.5, 0, 255).astype(jnp.uint8)

@@ -19,7 +19,9 @@ _LIGHT, _STRONG = 70, 190  # Opacities of 255.
 
 
 def policy_layer(policy: np.ndarray) -> str:
-  """Chances of being hidden, float [g, g] in [0, 1], a pixel a patch, in the colours of the report's scale."""
+  """Chances of being hidden, float [g, g] in [0, 1], a pixel a patch, in the colours of the
+  report's scale.
+  """
   colours = np.round(matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255).astype(np.uint8)
   opacity = np.full((256, 1), round(255 * OVERLAY), np.uint8)
   return _uri(np.round(np.clip(policy, 0, 1) * 255).astype(np.uint8), np.hstack([colours, opacity]))
@@ -31,7 +33,10 @@ def hidden_layer(hidden: np.ndarray) -> str:
 
 
 def mask_layer(mask: np.ndarray, colour: tuple[int, int, int]) -> str:
-  """A mask, bool [h, w], tinted and with a border in `colour`; with classes, uint8 [h, w], each in its colour and pattern."""
+  """A mask, bool [h, w], tinted and with a border in `colour`.
+
+  With classes, uint8 [h, w], each in its colour and pattern.
+  """
   shown = at_shown_size(mask)
   if mask.dtype != bool:
     return _uri(*class_indices(shown))
@@ -42,10 +47,13 @@ def mask_layer(mask: np.ndarray, colour: tuple[int, int, int]) -> str:
 def error_layer(prediction: np.ndarray, truth: np.ndarray) -> str:
   """Where two masks differ, both bool or both classes, [h, w].
 
-  The prediction's colour: found and not there; the truth's: missed; CONFUSED_COLOUR: another class; white tint: right.
+  The prediction's colour: found and not there; the truth's: missed; CONFUSED_COLOUR: another class;
+  white tint: right.
   """
   found, there = at_shown_size(prediction), at_shown_size(truth)
-  kinds = np.select([found == there, ~there.astype(bool), ~found.astype(bool)], [found > 0, 2, 3], 4).astype(np.uint8)
+  kinds = np.select(
+    [found == there, ~there.astype(bool), ~found.astype(bool)], [found > 0, 2, 3], 4
+  ).astype(np.uint8)
   strong = ((*colour, _STRONG) for colour in (PREDICTION_COLOUR, TRUTH_COLOUR, CONFUSED_COLOUR))
   return _uri(kinds, [_CLEAR, (*AGREED_COLOUR, _LIGHT), *strong])
 
@@ -54,7 +62,9 @@ def at_shown_size(mask: np.ndarray) -> np.ndarray:
   """A mask [h, w] with a longer side of SIDE pixels, from its nearest pixels."""
   rows, columns = (
     ((np.arange(count) + 0.5) * length / count).astype(int)
-    for length, count in ((length, max(1, round(SIDE * length / max(mask.shape)))) for length in mask.shape)
+    for length, count in (
+      (length, max(1, round(SIDE * length / max(mask.shape)))) for length in mask.shape
+    )
   )
   return mask[np.ix_(rows, columns)]
 

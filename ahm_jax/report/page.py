@@ -1,4 +1,7 @@
-"""One self-contained web page of what a grid of runs showed. What it says it reads off the intervals, good news or bad."""
+"""One self-contained web page of what a grid of runs showed.
+
+What it says it reads off the intervals, good news or bad.
+"""
 
 import base64
 import hashlib
@@ -32,14 +35,26 @@ from ahm_jax.report import viewer as viewing
 from ahm_jax.report.class_pictures import class_swatch
 from ahm_jax.report.pictures import Example, write_masks_picture
 
-__all__ = ['Example', 'Shown', 'conclusions', 'render', 'write_charts', 'write_masks_picture', 'write_report']
+__all__ = [
+  'Example',
+  'Shown',
+  'conclusions',
+  'render',
+  'write_charts',
+  'write_masks_picture',
+  'write_report',
+]
 
 TEMPLATES = Path(__file__).parent / 'templates'
 _TEMPLATE = 'report.html'
 _GALLERY_BYTES = 3 * 2**20  # Of each group of examples.
 _SPARE = 1024  # Bytes for numbers that get longer.
 _MINUS = '\N{MINUS SIGN}'
-_NAMES = {'scratch': 'training from scratch', 'uniform': 'uniform masking', 'ahm': 'adaptive hard masking'}
+_NAMES = {
+  'scratch': 'training from scratch',
+  'uniform': 'uniform masking',
+  'ahm': 'adaptive hard masking',
+}
 _AGENT = (
   (
     'difficulty_rank_correlation',
@@ -59,7 +74,11 @@ _AGENT = (
     "How much likelier does it hide a patch that the lesion's border crosses than one without lesion? 1: no likelier. It has "
     'never seen a lesion mask.',
   ),
-  ('mask_ratio', 'Mask ratio', 'The share of patches that it hides, which the configured budget fixes.'),
+  (
+    'mask_ratio',
+    'Mask ratio',
+    'The share of patches that it hides, which the configured budget fixes.',
+  ),
 )
 # For each stage, the metrics of metrics.jsonl that are drawn, and their titles.
 _CURVES = {
@@ -70,7 +89,10 @@ _CURVES = {
     ('validation/hardness_ratio', 'Hardness ratio'),
   ),
   'segment': (('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
-  'classify': (('loss', 'Training loss'), ('validation/balanced_accuracy', 'Validation balanced accuracy')),
+  'classify': (
+    ('loss', 'Training loss'),
+    ('validation/balanced_accuracy', 'Validation balanced accuracy'),
+  ),
 }
 _STAGES = {'pretrain': 'Pre-training', 'segment': 'Segmentation', 'classify': 'Classification'}
 
@@ -82,16 +104,22 @@ class Shown(NamedTuple):
   failures: Sequence[Example] = ()  # Those of the lowest Dice, worst first.
   strategies: Image.Image | None = None  # Where each strategy hides, see `pictures.policies_sheet`.
   movement: Image.Image | None = None  # How the last one's policy moved in training.
-  viewer: viewing.Viewer | None = None  # Images to page through; those that the page has no room for are left out.
+  viewer: viewing.Viewer | None = (
+    None  # Images to page through; those that the page has no room for are left out.
+  )
 
 
-def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], shown: Shown, path: Path) -> None:
+def write_report(
+  results: Mapping, curves: Mapping[str, Sequence[Mapping]], shown: Shown, path: Path
+) -> None:
   """Writes report.html.
 
   Args:
-    results: what results.json holds: 'dataset', 'split', 'config', 'cells', 'summary' (`compare.summarise_grid`), 'agent', and
-      where it has them 'over_labels', rows like those of 'summary'.
-    curves: the lines of each run's metrics.jsonl, by its name 'STAGE/INIT/...', with 'labelsN' in it for runs of a label count.
+    results: what results.json holds: 'dataset', 'split', 'config', 'cells', 'summary'
+      (`compare.summarise_grid`), 'agent', and where it has them 'over_labels', rows like those of
+      'summary'.
+    curves: the lines of each run's metrics.jsonl, by its name 'STAGE/INIT/...', with 'labelsN' in
+      it for runs of a label count.
     shown: held-out images.
     path: file to write.
   """
@@ -116,27 +144,37 @@ def write_report(results: Mapping, curves: Mapping[str, Sequence[Mapping]], show
     charts=[Markup(svg) for svg in summary_charts(summary, styles).values()],
     agent_metrics=_AGENT,
     curves=_curve_charts(curves, styles),
-    sheets=[(title, note, pictures.data_uri(np.asarray(sheet))) for title, note, sheet in _sheets(shown) if sheet is not None],
+    sheets=[
+      (title, note, pictures.data_uri(np.asarray(sheet)))
+      for title, note, sheet in _sheets(shown)
+      if sheet is not None
+    ],
     groups=[
       ('Held-out images', '', _example_views(shown.examples)),
       ('Failures', 'The lowest Dice of the same run, worst first.', _example_views(shown.failures)),
     ],
     colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
-    legend=[(name, pictures.data_uri(class_swatch(k))) for k, name in enumerate(mask_classes(summary), 1)],
+    legend=[
+      (name, pictures.data_uri(class_swatch(k))) for k, name in enumerate(mask_classes(summary), 1)
+    ],
     cells=(cells := [_flat(cell) for cell in results['cells']]),
     cell_columns=list(dict.fromkeys(key for cell in cells for key in cell)),
     config=json.dumps(results['config'], indent=2, ensure_ascii=False),
   )
   page = render(_TEMPLATE, **values, **_viewer_values(None))
   if shown.viewer and shown.viewer.entries:
-    room = viewing.PAGE_BYTES - len(render(_TEMPLATE, **values, **_viewer_values(replace(shown.viewer, entries=()))).encode())
+    room = viewing.PAGE_BYTES - len(
+      render(_TEMPLATE, **values, **_viewer_values(replace(shown.viewer, entries=()))).encode()
+    )
     fitted = replace(shown.viewer, entries=viewing.fitting(shown.viewer.entries, room - _SPARE))
     page = render(_TEMPLATE, **values, **_viewer_values(fitted)) if fitted.entries else page
   Path(path).write_text(page, encoding='utf-8')
 
 
 def write_charts(summary: Sequence[Mapping], folder: Path) -> None:
-  """Writes dice.svg and a vs_BASELINE.svg for each baseline into a folder: the report's charts, for a paper."""
+  """Writes dice.svg and a vs_BASELINE.svg for each baseline into a folder: the report's charts,
+  for a paper.
+  """
   styles = charts.style_numbers([row['method'] for row in summary])
   for name, svg in summary_charts(summary, styles).items():
     (Path(folder) / f'{name}.svg').write_text(charts.as_file(svg), encoding='utf-8')
@@ -158,12 +196,19 @@ def _viewer_values(viewer: viewing.Viewer | None) -> dict:
 
 
 def _flat(cell: Mapping) -> dict:
-  """The scores of a cell, with those of each class as columns of their own; those of each image are left out."""
+  """The scores of a cell, with those of each class as columns of their own.
+
+  Those of each image are left out.
+  """
   flat = {}
   for key, value in cell.items():
     if key == PER_IMAGE:
       continue
-    flat |= {f'{key} {name}': single for name, single in value.items()} if isinstance(value, Mapping) else {key: value}
+    flat |= (
+      {f'{key} {name}': single for name, single in value.items()}
+      if isinstance(value, Mapping)
+      else {key: value}
+    )
   return flat
 
 
@@ -173,12 +218,24 @@ def charts_page(title: str, note: str, svgs: Sequence[str]) -> str:
 
 
 def render(template: str, **values) -> str:
-  """A page of a template of this folder, in the report's style; all values but Markup are escaped."""
+  """A page of a template of this folder, in the report's style.
+
+  All values but Markup are escaped.
+  """
   loader = jinja2.FileSystemLoader(TEMPLATES)
   environment = jinja2.Environment(
-    loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    loader=loader,
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
   )
-  environment.filters |= {'number': _number, 'signed': _signed, 'interval': _interval, 'labels': label_count}
+  environment.filters |= {
+    'number': _number,
+    'signed': _signed,
+    'interval': _interval,
+    'labels': label_count,
+  }
   style = {
     'palette': charts.PALETTE,
     'truth_colour': '#{:02x}{:02x}{:02x}'.format(*pictures.TRUTH_COLOUR),
@@ -190,13 +247,20 @@ def render(template: str, **values) -> str:
 
 
 def conclusions(summary: Sequence[Mapping]) -> list[str]:
-  """What the intervals allow to say, a sentence for each number of labels (or mean over several) and baseline.
+  """What the intervals allow to say, a sentence for each number of labels (or mean over several)
+  and baseline.
 
-  It speaks of 'ahm', or where the grid lacks it of the first method that is no baseline, or else of 'uniform'. An interval that
-  holds 0 shows no difference, whatever the estimate.
+  It speaks of 'ahm', or where the grid lacks it of the first method that is no baseline, or else of
+  'uniform'. An interval that holds 0 shows no difference, whatever the estimate.
   """
-  methods = [method for method in dict.fromkeys(row['method'] for row in summary) if pretraining_of(method)]
-  candidates = [method for method in ('ahm', *(method for method in methods if method not in BASELINES), 'uniform') if method in methods]
+  methods = [
+    method for method in dict.fromkeys(row['method'] for row in summary) if pretraining_of(method)
+  ]
+  candidates = [
+    method
+    for method in ('ahm', *(method for method in methods if method not in BASELINES), 'uniform')
+    if method in methods
+  ]
   if not candidates:
     return ['This grid has no pre-trained network to compare.']
   sentences = [
@@ -211,7 +275,11 @@ def conclusions(summary: Sequence[Mapping]) -> list[str]:
 def _conclusion(row: Mapping, baseline: str) -> str:
   gain, interval = row[f'vs_{baseline}'], row[f'vs_{baseline}_ci95']
   labels = row['labels']
-  over = f'On average over {" and ".join(map(str, labels))}' if isinstance(labels, tuple) else f'With {label_count(labels)}'
+  over = (
+    f'On average over {" and ".join(map(str, labels))}'
+    if isinstance(labels, tuple)
+    else f'With {label_count(labels)}'
+  )
   start = f'{over} labelled images, '
   sides = f'{_named(row["method"])} and {_named(baseline)}'
   if interval is None:
@@ -219,7 +287,9 @@ def _conclusion(row: Mapping, baseline: str) -> str:
   low, high = interval
   bounds = f'95 % interval {_points(low)} to {_points(high)}'
   if low <= 0 <= high:
-    text = f'{start}no difference was shown between {sides}: {_points(gain)} points of Dice ({bounds}).'
+    text = (
+      f'{start}no difference was shown between {sides}: {_points(gain)} points of Dice ({bounds}).'
+    )
   else:
     verb = 'gained' if gain > 0 else 'lost'
     text = f'{start}{_named(row["method"])} {verb} {abs(100 * gain):.1f} points of Dice against {_named(baseline)} ({bounds}).'
@@ -240,15 +310,28 @@ def _known_columns(summary: Sequence[Mapping]) -> list[tuple[str, str, int]]:
 
 
 def summary_charts(summary: Sequence[Mapping], styles: Mapping[str, int]) -> dict[str, str]:
-  """'dice' and 'vs_BASELINE' charts, as SVG, of what there is in a summary; see `charts.style_numbers`."""
+  """'dice' and 'vs_BASELINE' charts, as SVG, of what there is in a summary.
+
+  See `charts.style_numbers`.
+  """
   if not any(row['dice'] is not None for row in summary):
     return {}
-  gains = {f'vs_{baseline}': charts.gain_chart(summary, styles, baseline) for baseline in baselines(summary)}
-  return {'dice': charts.dice_chart(summary, styles)} | {name: svg for name, svg in gains.items() if svg}
+  gains = {
+    f'vs_{baseline}': charts.gain_chart(summary, styles, baseline)
+    for baseline in baselines(summary)
+  }
+  return {'dice': charts.dice_chart(summary, styles)} | {
+    name: svg for name, svg in gains.items() if svg
+  }
 
 
-def _curve_charts(curves: Mapping[str, Sequence[Mapping]], styles: Mapping[str, int]) -> dict[str, list[Markup]]:
-  """The charts of each stage and number of labels, by heading; runs of one heading share its charts."""
+def _curve_charts(
+  curves: Mapping[str, Sequence[Mapping]], styles: Mapping[str, int]
+) -> dict[str, list[Markup]]:
+  """The charts of each stage and number of labels, by heading.
+
+  Runs of one heading share its charts.
+  """
   groups = {}
   for name, lines in curves.items():
     stage, method, labels = _run_parts(name)
@@ -261,7 +344,9 @@ def _curve_charts(curves: Mapping[str, Sequence[Mapping]], styles: Mapping[str, 
       drawn = [(method, *_series(lines, name)) for method, lines in groups[stage, labels]]
       drawn = [curve for curve in drawn if curve[1]]
       if drawn:
-        headings.setdefault(heading, []).append(Markup(charts.curve_chart(drawn, styles, title, heading)))
+        headings.setdefault(heading, []).append(
+          Markup(charts.curve_chart(drawn, styles, title, heading))
+        )
   return headings
 
 
@@ -274,8 +359,15 @@ def _run_parts(name: str) -> tuple[str, str, int | None]:
 
 
 def _series(lines: Sequence[Mapping], name: str) -> tuple[list[float], list[float]]:
-  """Steps and finite values of one metric; lines without it, or with null for what was not finite, are passed over."""
-  points = [(line['step'], line[name]) for line in lines if line.get(name) is not None and math.isfinite(line[name])]
+  """Steps and finite values of one metric.
+
+  Lines without it, or with null for what was not finite, are passed over.
+  """
+  points = [
+    (line['step'], line[name])
+    for line in lines
+    if line.get(name) is not None and math.isfinite(line[name])
+  ]
   return [step for step, _ in points], [value for _, value in points]
 
 
@@ -301,7 +393,9 @@ def _example_views(examples: Sequence[Example]) -> list[dict]:
       'dice': example.dice,
       'dice_by_class': example.dice_by_class,
       'hidden_share': float(example.hidden.mean()),
-      'pictures': {name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()},
+      'pictures': {
+        name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()
+      },
     }
     for example in examples
   )

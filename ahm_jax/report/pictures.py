@@ -1,4 +1,6 @@
-"""Pictures of what the agent hid on held-out images: the panels of the report, and a contact sheet."""
+"""Pictures of what the agent hid on held-out images: the panels of the report, and a contact
+sheet.
+"""
 
 import base64
 import io
@@ -34,7 +36,8 @@ class Example:
     policy: float [g, g] in [0, 1], each patch's probability of being hidden.
     hidden: bool [g, g], the patches that the draw hid.
     reconstruction: uint8 [S, S, C].
-    truth: bool [h, w], the lesion at the image's own resolution; with classes uint8 [h, w], 0 for background.
+    truth: bool [h, w], the lesion at the image's own resolution; with classes uint8 [h, w], 0 for
+      background.
     prediction: as `truth`.
     id: the image's name.
     dice: of prediction and truth, with classes their mean; nan where both are empty.
@@ -69,7 +72,9 @@ def panels(example: Example, side: int = 320) -> dict[str, np.ndarray]:
     'reconstruction': _resized(example.reconstruction, shape),
   }
   if example.dice_by_class:
-    return shown | {name: class_overlay(image, getattr(example, name)) for name in ('truth', 'prediction')}
+    return shown | {
+      name: class_overlay(image, getattr(example, name)) for name in ('truth', 'prediction')
+    }
   return shown | {'outline': _outlined(image, example.truth, example.prediction)}
 
 
@@ -81,12 +86,19 @@ def data_uri(picture: np.ndarray) -> str:
 
 
 def colour_bar(width: int, height: int) -> np.ndarray:
-  """Colours of the policy picture for probabilities 0 (left) to 1 (right), over mid-grey; uint8 [height, width, 3]."""
-  return _overlay(np.full((height, width, 1), 128, np.float32), np.tile(np.linspace(0, 1, width), (height, 1)))
+  """Colours of the policy picture for probabilities 0 (left) to 1 (right), over mid-grey.
+
+  Uint8 [height, width, 3].
+  """
+  return _overlay(
+    np.full((height, width, 1), 128, np.float32), np.tile(np.linspace(0, 1, width), (height, 1))
+  )
 
 
 def write_masks_picture(examples: Sequence[Example], path: Path) -> None:
-  """Writes a PNG contact sheet: one row an example, with image, policy, what was left visible, and reconstruction."""
+  """Writes a PNG contact sheet: one row an example, with image, policy, what was left visible,
+  and reconstruction.
+  """
   titles = {
     'image': 'image',
     'policy': 'chance of being hidden',
@@ -94,10 +106,14 @@ def write_masks_picture(examples: Sequence[Example], path: Path) -> None:
     'reconstruction': 'its repair',
   }
   shown = [panels(example, 224) for example in examples]
-  contact_sheet(list(titles.values()), [[row[name] for name in titles] for row in shown], tile=224).save(path, optimize=True)
+  contact_sheet(
+    list(titles.values()), [[row[name] for name in titles] for row in shown], tile=224
+  ).save(path, optimize=True)
 
 
-def policies_sheet(images: np.ndarray, policies: Mapping[str, np.ndarray], tile: int = 128) -> Image.Image:
+def policies_sheet(
+  images: np.ndarray, policies: Mapping[str, np.ndarray], tile: int = 128
+) -> Image.Image:
   """A contact sheet of where patches are likely to be hidden: one row an image, one column a title.
 
   Args:
@@ -108,25 +124,44 @@ def policies_sheet(images: np.ndarray, policies: Mapping[str, np.ndarray], tile:
   for i, image in enumerate(images):
     picture = _resized(image, (tile, tile))
     grey = np.asarray(Image.fromarray(picture).convert('L'), np.float32)[..., None]
-    rows.append([picture, *(_overlay(grey, _per_pixel(maps[i], (tile, tile))) for maps in policies.values())])
+    rows.append(
+      [picture, *(_overlay(grey, _per_pixel(maps[i], (tile, tile))) for maps in policies.values())]
+    )
   return contact_sheet(['image', *policies], rows, tile)
 
 
-def contact_sheet(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tile: int) -> Image.Image:
-  """Pictures uint8 [h, w, 3], no side above `tile`, in rows under titles; below the second column the policy's colour scale."""
+def contact_sheet(
+  titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tile: int
+) -> Image.Image:
+  """Pictures uint8 [h, w, 3], no side above `tile`, in rows under titles.
+
+  Below the second column the policy's colour scale.
+  """
   gap, footer, line = 8, 30, 15
   names = [textwrap.wrap(title, max(8, tile // 8), break_on_hyphens=False) for title in titles]
   header = 15 + line * max(map(len, names))
-  sheet = Image.new('RGB', (gap + len(titles) * (tile + gap), header + len(rows) * (tile + gap) + footer), 'white')
+  sheet = Image.new(
+    'RGB', (gap + len(titles) * (tile + gap), header + len(rows) * (tile + gap) + footer), 'white'
+  )
   draw = ImageDraw.Draw(sheet)
   font = ImageFont.load_default(size=line if tile > 200 else 12)
   for column, words in enumerate(names):
     left = gap + column * (tile + gap)
-    draw.multiline_text((left + tile / 2, header / 2), '\n'.join(words), fill='#222', font=font, anchor='mm', align='center')
+    draw.multiline_text(
+      (left + tile / 2, header / 2),
+      '\n'.join(words),
+      fill='#222',
+      font=font,
+      anchor='mm',
+      align='center',
+    )
     for row, pictures in enumerate(rows):
       picture = pictures[column]
       top = header + row * (tile + gap)
-      sheet.paste(Image.fromarray(picture), (left + (tile - picture.shape[1]) // 2, top + (tile - picture.shape[0]) // 2))
+      sheet.paste(
+        Image.fromarray(picture),
+        (left + (tile - picture.shape[1]) // 2, top + (tile - picture.shape[0]) // 2),
+      )
   left, top = 2 * gap + tile, sheet.height - footer
   sheet.paste(Image.fromarray(colour_bar(tile - 40, 12)), (left + 20, top + 4))
   draw.text((left + 8, top + 10), '0', fill='#222', font=font, anchor='mm')
@@ -136,12 +171,16 @@ def contact_sheet(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], t
 
 def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   rgb = np.broadcast_to(image, (*image.shape[:2], 3))
-  return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize(shape[::-1], Image.Resampling.BICUBIC))
+  return np.asarray(
+    Image.fromarray(np.ascontiguousarray(rgb)).resize(shape[::-1], Image.Resampling.BICUBIC)
+  )
 
 
 def _per_pixel(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   """Each pixel's value of a patch grid: [g, g] -> [H, W]."""
-  rows, columns = (np.arange(length) * cells // length for length, cells in zip(shape, grid.shape, strict=True))
+  rows, columns = (
+    np.arange(length) * cells // length for length, cells in zip(shape, grid.shape, strict=True)
+  )
   return grid[np.ix_(rows, columns)]
 
 
@@ -151,17 +190,26 @@ def _overlay(grey: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def _outlined(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-  """The image with both borders; the truth's is the broader, so that it shows where the two coincide."""
+  """The image with both borders.
+
+  The truth's is the broader, so that it shows where the two coincide.
+  """
   picture = image.copy()
   draw_border(picture, truth, TRUTH_COLOUR, 2)
   draw_border(picture, prediction, PREDICTION_COLOUR, 1)
   return picture
 
 
-def draw_border(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], half_width: int) -> None:
+def draw_border(
+  picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], half_width: int
+) -> None:
   """Draws the border of a mask, bool [h, w], stretched over a picture, uint8 [H, W, 3], into it."""
-  smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
+  smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(
+    picture.shape[1::-1], Image.Resampling.BILINEAR
+  )
   inside = np.asarray(smooth) >= 128
   if inside.any():
-    distance = np.where(inside, ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside))
+    distance = np.where(
+      inside, ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside)
+    )
     picture[distance <= half_width] = colour

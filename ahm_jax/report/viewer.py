@@ -1,4 +1,6 @@
-"""The report's viewer: held-out images with what each network made of them, within a page's limit of bytes."""
+"""The report's viewer: held-out images with what each network made of them, within a page's
+limit of bytes.
+"""
 
 import base64
 import io
@@ -15,7 +17,8 @@ from ahm_jax.report import overlays
 from ahm_jax.report.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 
 PAGE_BYTES = 10 * 2**20  # What a report has at most.
-# Name of a layer, its title, and whether it is there without a pre-training. Their order is that of the keys 1 to 7.
+# Name of a layer, its title, and whether it is there without a pre-training. Their order is that of
+# the keys 1 to 7.
 LAYERS = (
   ('image', 'Image', True),
   ('policy', 'Policy map', False),
@@ -65,7 +68,8 @@ class Viewer:
 
 
 def chosen(dice: Sequence[float], count: int, seed: int = 0) -> list[int]:
-  """Places of `count` images: by turns the one of the lowest Dice and one at random, so that any first part is such a choice.
+  """Places of `count` images: by turns the one of the lowest Dice and one at random, so that any
+  first part is such a choice.
 
   Images without Dice (nan) are only drawn at random.
   """
@@ -82,7 +86,9 @@ def chosen(dice: Sequence[float], count: int, seed: int = 0) -> list[int]:
   return list(taken)
 
 
-def entry(name: str, image: np.ndarray, truth: np.ndarray, made: Sequence[tuple[str, Made]]) -> dict[str, Any]:
+def entry(
+  name: str, image: np.ndarray, truth: np.ndarray, made: Sequence[tuple[str, Made]]
+) -> dict[str, Any]:
   """What the page holds of one image.
 
   Args:
@@ -92,8 +98,9 @@ def entry(name: str, image: np.ndarray, truth: np.ndarray, made: Sequence[tuple[
     made: by the names of the networks, in the order of the viewer's runs.
 
   Returns:
-    'name', 'width', 'height'; 'image', a data URI; 'layers', those that all share; 'runs', for each 'dice' (None: not defined)
-    and 'layers'. A layer has 'alt', what one sees in words; 'over', a picture to lay over the image; 'base', another image.
+    'name', 'width', 'height'; 'image', a data URI; 'layers', those that all share; 'runs', for each
+    'dice' (None: not defined) and 'layers'. A layer has 'alt', what one sees in words; 'over', a
+    picture to lay over the image; 'base', another image.
   """
   height, width = truth.shape
   share = _share(truth)
@@ -137,7 +144,10 @@ def _run(name: str, run: str, truth: np.ndarray, made: Made) -> dict[str, Any]:
     'alt': f'Where {run} is wrong in image {name}: {_error(made.prediction, truth)}.',
     'over': overlays.error_layer(made.prediction, truth),
   }
-  return {'dice': round(float(made.dice), 4) if math.isfinite(made.dice) else None, 'layers': layers}
+  return {
+    'dice': round(float(made.dice), 4) if math.isfinite(made.dice) else None,
+    'layers': layers,
+  }
 
 
 def _share(mask: np.ndarray) -> str:
@@ -148,7 +158,10 @@ def _error(prediction: np.ndarray, truth: np.ndarray) -> str:
   found, there = prediction > 0, truth > 0
   if not (found | there).any():
     return 'nowhere, there is nothing and nothing was found'
-  parts = [f'{_percent(found & ~there)} of it found but not there', f'{_percent(there & ~found)} missed']
+  parts = [
+    f'{_percent(found & ~there)} of it found but not there',
+    f'{_percent(there & ~found)} missed',
+  ]
   if prediction.dtype != bool:
     parts.append(f'{_percent(found & there & (prediction != truth))} taken for another class')
   return ', '.join(parts)

@@ -1,7 +1,8 @@
-"""A checkpoint as it lies on disk: read without its task, held against what was saved, set aside where it is damaged.
+"""A checkpoint as it lies on disk: read without its task, held against what was saved, set aside
+where it is damaged.
 
-Orbax reads many arrays at once, and where one is damaged the others go on in threads that complain later; so arrays are read
-here one by one.
+Orbax reads many arrays at once, and where one is damaged the others go on in threads that complain
+later; so arrays are read here one by one.
 """
 
 import contextlib
@@ -38,7 +39,9 @@ def directory(workdir: Path) -> Path:
 
 def steps(workdir: Path) -> list[int]:
   """The steps of all checkpoints in a run's directory, in order; loads nothing."""
-  return sorted(int(home.name) for home in directory(workdir).glob('[0-9]*') if home.name.isdecimal())
+  return sorted(
+    int(home.name) for home in directory(workdir).glob('[0-9]*') if home.name.isdecimal()
+  )
 
 
 def numbers(home: Path) -> dict[str, Any]:
@@ -63,24 +66,35 @@ def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, A
 
 
 def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
-  """Parts of what Orbax wrote into a folder: NumPy arrays in nested dicts. Raises Damaged where they cannot be read."""
+  """Parts of what Orbax wrote into a folder: NumPy arrays in nested dicts.
+
+  Raises Damaged where they cannot be read.
+  """
   with _damaged_where_unreadable():
     return _opened(folder, parts, lambda array: array.read().result())
 
 
 def shapes(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, Any]:
-  """As `arrays`, but shapes and dtypes alone, which takes no time: `jax.ShapeDtypeStruct`s in nested dicts. Raises Damaged."""
+  """As `arrays`, but shapes and dtypes alone, which takes no time: `jax.ShapeDtypeStruct`s in
+  nested dicts. Raises Damaged.
+  """
   with _damaged_where_unreadable():
-    return _opened(home / STATE, parts, lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype.numpy_dtype))
+    return _opened(
+      home / STATE, parts, lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype.numpy_dtype)
+    )
 
 
-def _opened(folder: Path, parts: Sequence[str], look: Callable[[tensorstore.TensorStore], Any]) -> dict[str, Any]:
+def _opened(
+  folder: Path, parts: Sequence[str], look: Callable[[tensorstore.TensorStore], Any]
+) -> dict[str, Any]:
   tree: dict[str, Any] = {}
   store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
   for file in tensorstore.KvStore.open(store).result().list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
-      array = tensorstore.open({'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}).result()
+      array = tensorstore.open(
+        {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
+      ).result()
       _put(tree, name.split('.'), look(array))
   return tree
 
@@ -96,7 +110,13 @@ def _put(tree: dict, path: Sequence[str], leaf: Any) -> None:
 def _damaged_where_unreadable() -> Iterator[None]:
   try:
     yield
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # TensorStore's are ValueErrors.
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+  ) as error:  # TensorStore's are ValueErrors.
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise Damaged(f'cannot be read ({line[:100]})') from error
 
@@ -120,11 +140,16 @@ def set_aside(workdir: Path, step: int, problem: str) -> None:
   earlier = len(list(home.glob(f'{step}*')))
   target = home / (f'{step}-{earlier}' if earlier else str(step))
   os.rename(directory(workdir) / str(step), target)
-  print(f'the checkpoint of step {step} {problem}; it is not used, and lies in {target} now', file=sys.stderr)
+  print(
+    f'the checkpoint of step {step} {problem}; it is not used, and lies in {target} now',
+    file=sys.stderr,
+  )
 
 
 def tidy(workdir: Path) -> None:
-  """Sets aside checkpoints that would keep Orbax from opening the others, and removes what a killed run had half deleted."""
+  """Sets aside checkpoints that would keep Orbax from opening the others, and removes what a
+  killed run had half deleted.
+  """
   for step in steps(workdir):
     home = directory(workdir) / str(step)
     if not (home / METRICS).is_dir():

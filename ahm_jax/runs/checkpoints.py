@@ -20,12 +20,16 @@ class Progress(NamedTuple):
   """How far a run is; what a checkpoint holds beside the tensors."""
 
   step: int = 0
-  score: float = -math.inf  # Of the validation at this step; larger is better. Without a validation, the lowest.
+  score: float = (
+    -math.inf
+  )  # Of the validation at this step; larger is better. Without a validation, the lowest.
   best_score: float = -math.inf
   validations_since_best: int = 0
   validated: int = 0  # Step of the last validation.
   skipped_in_row: int = 0  # The last so many steps were not taken.
-  since_line: Sequence[dict[str, float]] = ()  # Metrics of the steps that no line of metrics.jsonl holds yet.
+  since_line: Sequence[
+    dict[str, float]
+  ] = ()  # Metrics of the steps that no line of metrics.jsonl holds yet.
 
   def at(self, step: int) -> 'Progress':
     """The progress at a later step, without a validation."""
@@ -49,7 +53,8 @@ def _score(numbers: dict[str, float]) -> float:
 
 
 class Checkpoints:
-  """The checkpoints of one run. A context manager: leaving it waits for the last save to be on disk.
+  """The checkpoints of one run. A context manager: leaving it waits for the last save to be on
+  disk.
 
   Several processes that train together all make the same calls, and one checkpoint results.
 
@@ -73,12 +78,15 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind, error, trace):
-    together = error is None or isinstance(error, Stopped)  # Else the others, for whom closing waits, know nothing of it.
+    together = error is None or isinstance(
+      error, Stopped
+    )  # Else the others, for whom closing waits, know nothing of it.
     if together or not processes.has_others():
       self._manager.close()
 
   def save(self, state: TrainState, progress: Progress) -> None:
-    """Saves in the background, in place of an earlier checkpoint of that step; the next step may take `state` over at once.
+    """Saves in the background, in place of an earlier checkpoint of that step; the next step may
+    take `state` over at once.
 
     Args:
       state: replicated over the devices of all processes (`parallel.of_all`).
@@ -87,7 +95,10 @@ class Checkpoints:
       self._manager.wait_until_finished()
       self._manager.delete(progress.step)
     parts = state._asdict().items() if processes.is_first() else ()  # Process 0 writes the numbers.
-    numbers = {**progress._asdict(), files.DIGESTS: {name: files.digest(part) for name, part in parts}}
+    numbers = {
+      **progress._asdict(),
+      files.DIGESTS: {name: files.digest(part) for name, part in parts},
+    }
     self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=numbers)
 
   def check(self) -> None:
@@ -101,16 +112,19 @@ class Checkpoints:
     if step is not None:
       saved = self._manager.metrics(step)
       known = {name: value for name, value in saved.items() if name in Progress._fields}
-      found = Progress(**{'validated': step, **known})  # Once, there was a checkpoint at validations only.
+      found = Progress(
+        **{'validated': step, **known}
+      )  # Once, there was a checkpoint at validations only.
     since_line = tuple(found.since_line)  # Process 0 alone looks at them.
     return processes.from_first(found._replace(since_line=()))._replace(since_line=since_line)
 
   def drop_damaged(self, best_too: bool) -> None:
-    """Sets aside the latest checkpoint if it is damaged, and says so, until the latest one is sound.
+    """Sets aside the latest checkpoint if it is damaged, and says so, until the latest one is
+    sound.
 
     Args:
-      best_too: where the best one is damaged, sets aside that one and what came after it: a run that goes on from before it
-        comes upon it again.
+      best_too: where the best one is damaged, sets aside that one and what came after it: a run
+        that goes on from before it comes upon it again.
     """
     dropped = True
     while dropped:
@@ -129,7 +143,11 @@ class Checkpoints:
       except files.Damaged as problem:
         for later in sorted(self._manager.all_steps()):
           if later >= step:
-            files.set_aside(self.workdir, later, str(problem) if later == step else f'followed on that of step {step}')
+            files.set_aside(
+              self.workdir,
+              later,
+              str(problem) if later == step else f'followed on that of step {step}',
+            )
         return True
     return False
 
@@ -137,8 +155,8 @@ class Checkpoints:
     """The latest state.
 
     Args:
-      target: shapes, dtypes and shardings that the state is to have (`parallel.abstract`); the devices need not be those it was
-        saved from.
+      target: shapes, dtypes and shardings that the state is to have (`parallel.abstract`); the
+        devices need not be those it was saved from.
 
     Raises:
       UserError: what was saved has other shapes.
@@ -146,12 +164,17 @@ class Checkpoints:
     return self._restore(self._manager.latest_step(), target)
 
   def restore_best(self, target: TrainState) -> TrainState:
-    """The state with the highest score, of equal ones the latest. `target` as for `restore_latest`."""
+    """The state with the highest score, of equal ones the latest.
+
+    `target` as for `restore_latest`.
+    """
     return self._restore(self._manager.best_step(), target)
 
   def _restore(self, step: int | None, target: TrainState) -> TrainState:
     self._manager.wait_until_finished()
-    step = processes.from_first(0 if step is None else step)  # A shared file system may show others an older list.
+    step = processes.from_first(
+      0 if step is None else step
+    )  # A shared file system may show others an older list.
     _check_fits(files.directory(self.workdir) / str(step), target)
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
 
@@ -175,7 +198,10 @@ def _named(home: Path) -> Iterator[None]:
 
 
 def latest_step(workdir: Path) -> int:
-  """That of the latest checkpoint in a run's directory, 0 where there is none; for a message, since it loads nothing."""
+  """That of the latest checkpoint in a run's directory, 0 where there is none.
+
+  For a message, since it loads nothing.
+  """
   return max(files.steps(workdir), default=0)
 
 
@@ -205,7 +231,8 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
     best: its best checkpoint, of equal ones the latest; or its latest.
 
   Returns:
-    {'step', 'params', 'batch_stats'} with NumPy arrays in nested dicts; without norms 'batch_stats' is {}.
+    {'step', 'params', 'batch_stats'} with NumPy arrays in nested dicts; without norms 'batch_stats'
+    is {}.
 
   Raises:
     UserError: there is no checkpoint, or it is damaged.
@@ -219,9 +246,13 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
 def _saved(workdir: Path) -> list[Path]:
   """The folders of a run's checkpoints, the latest last; raises a UserError where there is none."""
   homes = [files.directory(workdir) / str(step) for step in files.steps(workdir)]
-  homes = [home for home in homes if (home / files.METRICS).is_dir()]  # One without was being deleted.
+  homes = [
+    home for home in homes if (home / files.METRICS).is_dir()
+  ]  # One without was being deleted.
   if not homes:
-    raise UserError(f'{workdir} holds no checkpoint; give the directory of a run that has saved one')
+    raise UserError(
+      f'{workdir} holds no checkpoint; give the directory of a run that has saved one'
+    )
   return homes
 
 
@@ -231,7 +262,9 @@ def _score_at(home: Path) -> float:
 
 
 def write_variables(path: Path, variables: Any) -> None:
-  """Writes arrays in nested dicts to a new folder, by themselves, as Orbax's StandardCheckpointer has them."""
+  """Writes arrays in nested dicts to a new folder, by themselves, as Orbax's
+  StandardCheckpointer has them.
+  """
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(Path(path).absolute(), variables)
 

@@ -1,4 +1,6 @@
-"""What a run's directory holds beside its checkpoints: run.json, with the stage and the whole config, and other JSON files."""
+"""What a run's directory holds beside its checkpoints: run.json, with the stage and the whole
+config, and other JSON files.
+"""
 
 import contextlib
 import dataclasses
@@ -34,7 +36,14 @@ FREE = (
 )
 _CLASSIFIER = ('classify', 'classifier', 'model.vgg_width', 'model.vgg_hidden', 'model.vgg_norm')
 FREE_BY_STAGE = {
-  'pretrain': ('segment', 'transfer', *_CLASSIFIER, 'data.labels', 'data.mask_classes', 'init_from'),
+  'pretrain': (
+    'segment',
+    'transfer',
+    *_CLASSIFIER,
+    'data.labels',
+    'data.mask_classes',
+    'init_from',
+  ),
   'segment': ('pretrain', 'masking', *_CLASSIFIER, 'model.vgg_weights'),
   'classify': ('pretrain', 'masking', 'segment', 'transfer'),
   'reproduce': (),
@@ -44,31 +53,41 @@ FREE_BY_STAGE = {
 def check(workdir: Path, stage: str, config: Config) -> None:
   """Makes sure that `workdir` holds no run but this one; writes nothing.
 
-  Where the data folder that it began with is gone, another may take its place, if the run has written down what it learns from.
+  Where the data folder that it began with is gone, another may take its place, if the run has
+  written down what it learns from.
 
   Raises:
-    UserError: it holds a run of another stage, or one whose config differs in a field that the result depends on.
+    UserError: it holds a run of another stage, or one whose config differs in a field that the
+      result depends on.
   """
   path = Path(workdir) / FILE
   if path.exists():
     held = _held(path)
     if held['stage'] != stage:
-      raise UserError(f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir')
+      raise UserError(
+        f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir'
+      )
     free = ('init_from',) if _same_start(held, workdir, config) else ()
     is_known = (Path(workdir) / IMAGES).exists()
-    free += ('data.root',) if is_known and is_gone(from_config_dict(held['config']).data.root) else ()
+    free += (
+      ('data.root',) if is_known and is_gone(from_config_dict(held['config']).data.root) else ()
+    )
     remedy = 'choose another --workdir, or set the field back'
     compare(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
 
 
 def claim(workdir: Path, stage: str, config: Config) -> None:
-  """Makes `workdir` the directory of this run, or makes sure that it already is; raises as `check` does.
+  """Makes `workdir` the directory of this run, or makes sure that it already is; raises as `check`
+  does.
 
-  To be called when nothing can be refused any more: what is refused must leave the directory free for the mended command.
+  To be called when nothing can be refused any more: what is refused must leave the directory free
+    for the mended command.
   """
   check(workdir, stage, config)
   Path(workdir).mkdir(parents=True, exist_ok=True)
-  write_json(Path(workdir) / FILE, {'stage': stage, 'workdir': str(workdir), 'config': to_dict(config)})
+  write_json(
+    Path(workdir) / FILE, {'stage': stage, 'workdir': str(workdir), 'config': to_dict(config)}
+  )
 
 
 def is_gone(path: str) -> bool:
@@ -89,11 +108,15 @@ def check_writable(path: Path, flag: str) -> None:
   if not nearest.is_dir():
     raise UserError(f'--{flag}={path} cannot be made: {nearest} is not a folder; choose another')
   if not os.access(nearest, os.W_OK | os.X_OK):
-    raise UserError(f'--{flag}={path} cannot be written: {nearest} is read-only for this user; choose another')
+    raise UserError(
+      f'--{flag}={path} cannot be written: {nearest} is read-only for this user; choose another'
+    )
 
 
 def _same_start(held: dict, workdir: Path, config: Config) -> bool:
-  """Whether `init_from` lies where it did, seen from the run: both were moved together, or are named in another way."""
+  """Whether `init_from` lies where it did, seen from the run: both were moved together, or are
+  named in another way.
+  """
   old, new = held['config'].get('init_from'), config.init_from
   if not (old and new and 'workdir' in held):
     return False
@@ -105,7 +128,10 @@ _OWN: set[Path] = set()  # The directories that this process has to itself.
 
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[bool]:
-  """Whether this process has `workdir` to itself, until the context is left. The system lets go of it when the process dies."""
+  """Whether this process has `workdir` to itself, until the context is left.
+
+  The system lets go of it when the process dies.
+  """
   own = Path(workdir).resolve()
   if own in _OWN:
     yield True
@@ -137,12 +163,15 @@ def owned(workdir: Path) -> Iterator[None]:
   with alone(workdir) as own:
     if not own:
       other = (Path(workdir) / LOCK).read_text() or 'another process'
-      raise UserError(f'{other} is at work in {workdir}; wait until it is done, or choose another --workdir')
+      raise UserError(
+        f'{other} is at work in {workdir}; wait until it is done, or choose another --workdir'
+      )
     yield
 
 
 def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
-  """The stage and config of the run that `workdir` holds; `init_from` is where it lies now, if both were moved together.
+  """The stage and config of the run that `workdir` holds; `init_from` is where it lies now, if both
+  were moved together.
 
   Raises:
     UserError: it holds no run, or one of a stage that is not among `stages`.
@@ -152,9 +181,15 @@ def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
     raise UserError(f'{workdir} holds no run; give the --workdir of a {" or ".join(stages)} run')
   held = _held(path)
   if held['stage'] not in stages:
-    raise UserError(f'{workdir} holds a {held["stage"]} run; give the --workdir of a {" or ".join(stages)} run')
+    raise UserError(
+      f'{workdir} holds a {held["stage"]} run; give the --workdir of a {" or ".join(stages)} run'
+    )
   config = from_config_dict(held['config'])
-  if config.init_from and 'workdir' in held and not os.path.exists(os.path.expanduser(config.init_from)):
+  if (
+    config.init_from
+    and 'workdir' in held
+    and not os.path.exists(os.path.expanduser(config.init_from))
+  ):
     moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held['workdir']))
     config = dataclasses.replace(config, init_from=moved) if os.path.exists(moved) else config
   return held['stage'], config
@@ -162,7 +197,9 @@ def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
 
 def write_json(path: Path, tree: Any) -> None:
   """Writes strict JSON in one move; numbers that are not finite become null."""
-  scratch = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')  # Others may be writing the same file.
+  scratch = path.with_name(
+    f'{path.name}.{uuid.uuid4().hex}.tmp'
+  )  # Others may be writing the same file.
   scratch.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + '\n')
   os.replace(scratch, path)
 
@@ -175,8 +212,11 @@ def _finite(tree: Any) -> Any:
   return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def compare(what: str, stage: str, held: dict, config: Config, free: tuple[str, ...] = (), remedy: str = '') -> None:
-  """Makes sure that a config that was written down differs from this one in nothing that a result of the stage depends on.
+def compare(
+  what: str, stage: str, held: dict, config: Config, free: tuple[str, ...] = (), remedy: str = ''
+) -> None:
+  """Makes sure that a config that was written down differs from this one in nothing that a result
+  of the stage depends on.
 
   Args:
     what: begins the sentence that says what differs.
@@ -186,13 +226,19 @@ def compare(what: str, stage: str, held: dict, config: Config, free: tuple[str, 
   Raises:
     UserError: it does.
   """
-  old, new = (_flatten(json.loads(json.dumps(to_dict(item)))) for item in (from_config_dict(held), config))
+  old, new = (
+    _flatten(json.loads(json.dumps(to_dict(item)))) for item in (from_config_dict(held), config)
+  )
   if stage == 'reproduce' and not old['grid.classify']:
     free += _CLASSIFIER  # Nothing was classified yet.
   for name in dict.fromkeys([*new, *old]):
-    is_free = any(name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage], *free))
+    is_free = any(
+      name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage], *free)
+    )
     if not is_free and old.get(name) != new.get(name):
-      raise UserError(f'{what} with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; {remedy}')
+      raise UserError(
+        f'{what} with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; {remedy}'
+      )
 
 
 def _held(path: Path) -> dict:
@@ -203,12 +249,16 @@ def _held(path: Path) -> dict:
       raise TypeError
     return held
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path} cannot be read as the description of a run; choose another --workdir') from error
+    raise UserError(
+      f'{path} cannot be read as the description of a run; choose another --workdir'
+    ) from error
 
 
 def _flatten(tree: dict, prefix: str = '') -> dict:
   """Nested dicts as one, with dotted names."""
   flat = {}
   for name, value in tree.items():
-    flat |= _flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+    flat |= (
+      _flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+    )
   return flat

@@ -20,14 +20,15 @@ QUIET_SECONDS = 30  # Between lines where standard error is not a terminal.
 class Writer:
   """Writes lines of metrics.jsonl, and shows how far the run is.
 
-  A line holds 'step' (steps done) and, of every metric, the mean over the steps since the line before that were taken; if some
-  were not, how many, as SKIPPED; after a validation also its scores, as 'validation/NAME'. What is not finite becomes null. A
-  context manager.
+  A line holds 'step' (steps done) and, of every metric, the mean over the steps since the line
+  before that were taken; if some were not, how many, as SKIPPED; after a validation also its
+  scores, as 'validation/NAME'. What is not finite becomes null. A context manager.
 
   Args:
     workdir: the run's directory.
     name: of the task, shown at the bar.
-    start: steps done when the run starts or resumes; lines of later steps, of a run that was interrupted, are cut off.
+    start: steps done when the run starts or resumes; lines of later steps, of a run that was
+      interrupted, are cut off.
     stop: steps of the whole run.
     batch_size: images per step.
     shown: the validation metric that the bar shows.
@@ -64,16 +65,25 @@ class Writer:
     self._bar.advance(metrics['loss'])
 
   def line(self, step: int, scores: dict[str, float] | None = None) -> None:
-    """Writes the line of a step; `scores` are those of the validation after it, where there was one."""
+    """Writes the line of a step.
+
+    `scores` are those of the validation after it, where there was one.
+    """
     taken = [metrics for metrics in self.since_line if not metrics[SKIPPED]]
-    line = {name: statistics.fmean(item[name] for item in taken) if taken else None for name in self.since_line[0]}
+    line = {
+      name: statistics.fmean(item[name] for item in taken) if taken else None
+      for name in self.since_line[0]
+    }
     del line[SKIPPED]
     if len(taken) < len(self.since_line):
       line[SKIPPED] = len(self.since_line) - len(taken)
     if scores:
       self._bar.show(scores)
       line |= {f'validation/{name}': value for name, value in scores.items()}
-    finite = {name: None if value is None or not math.isfinite(value) else value for name, value in line.items()}
+    finite = {
+      name: None if value is None or not math.isfinite(value) else value
+      for name, value in line.items()
+    }
     self._file.write(json.dumps({'step': step, **finite}) + '\n')
     self._file.flush()
     self.since_line.clear()
@@ -111,7 +121,9 @@ class Silent:
 
 
 def open_at(path: Path, step: int) -> io.TextIOWrapper:
-  """Opens a metrics file to append to, with whatever follows the line of `step` cut off (a half-written line too)."""
+  """Opens a metrics file to append to, with whatever follows the line of `step` cut off (a
+  half-written line too).
+  """
   path.touch()
   keep = 0
   with path.open('rb+') as file:
@@ -124,12 +136,15 @@ def open_at(path: Path, step: int) -> io.TextIOWrapper:
 
 
 class Bar:
-  """Images done, images/s, loss, last validation and time left; on a terminal a bar, else a line now and then.
+  """Images done, images/s, loss, last validation and time left; on a terminal a bar, else a line
+  now and then.
 
   The rate is the mean since the first step was done, so that it does not count the compilation.
   """
 
-  def __init__(self, name: str, start: int, stop: int, batch_size: int = 1, validation: str = 'score'):
+  def __init__(
+    self, name: str, start: int, stop: int, batch_size: int = 1, validation: str = 'score'
+  ):
     self._batch_size = batch_size
     self._validation = validation
     self._first = True

@@ -1,6 +1,8 @@
-"""Which images a run learns from: written down beside it, so that none of them is scored as held out later.
+"""Which images a run learns from: written down beside it, so that none of them is scored as held
+out later.
 
-Where labels.csv gives no splits, a new image or mask deals all of them anew, and so does another data.split_seed.
+Where labels.csv gives no splits, a new image or mask deals all of them anew, and so does another
+data.split_seed.
 """
 
 import hashlib
@@ -27,11 +29,14 @@ class Lineage(NamedTuple):
   """What images.json holds."""
 
   own: Images
-  origins: tuple[Images, ...]  # Of the run that it started from, of the one that that one did, and so on.
+  origins: tuple[
+    Images, ...
+  ]  # Of the run that it started from, of the one that that one did, and so on.
 
 
 def begin(workdir: Path, images: Images, start: Path | None) -> None:
-  """Writes images.json, but for a run that has it, or has a checkpoint: what that learnt from is not known any more.
+  """Writes images.json, but for a run that has it, or has a checkpoint: what that learnt from is
+  not known any more.
 
   Args:
     start: directory of the run that this one starts from, if it does.
@@ -57,7 +62,9 @@ def check_same(workdir: Path, images: Images) -> None:
   changed = [name for name in was | now if was.get(name) != now.get(name)]
   what = 'they are the same in another order'
   if changed:
-    what = f'{len(changed)} are learnt from now and were not, or were and are not, as {min(changed)!r}'
+    what = (
+      f'{len(changed)} are learnt from now and were not, or were and are not, as {min(changed)!r}'
+    )
   raise UserError(
     f'{workdir} holds a run that began with other images: {what}; choose another --workdir, or put images, masks, labels and '
     'splits back as they were'
@@ -69,7 +76,8 @@ def _splits(images: Images) -> dict[str, str]:
 
 
 def check_scored(workdir: Path, split: str, names: Collection[str]) -> None:
-  """Makes sure that neither the run in `workdir` nor those that it started from have learnt from images of its own data set.
+  """Makes sure that neither the run in `workdir` nor those that it started from have learnt from
+  images of its own data set.
 
   Args:
     split: 'validation' or 'test'; of 'train' there is nothing to say.
@@ -83,7 +91,8 @@ def check_scored(workdir: Path, split: str, names: Collection[str]) -> None:
 
 
 def check_start(start: Path, data: Dataset) -> None:
-  """Makes sure that neither the run in `start` nor those that it started from have learnt from what `data` holds out.
+  """Makes sure that neither the run in `start` nor those that it started from have learnt from what
+  `data` holds out.
 
   Runs on data sets of other names are not asked.
 
@@ -110,7 +119,8 @@ def _check_unseen(runs: Sequence[Images], split: str, names: Collection[str]) ->
 
 
 def check_grid(workdir: Path, data: Dataset) -> None:
-  """Makes sure that a grid has one data set throughout, which is written down, as a digest, where the grid begins.
+  """Makes sure that a grid has one data set throughout, which is written down, as a digest, where
+  the grid begins.
 
   Raises:
     UserError: images, splits, masks or labels are not those that the grid in `workdir` began with.
@@ -130,7 +140,12 @@ def check_grid(workdir: Path, data: Dataset) -> None:
 def _digest(data: Dataset) -> str:
   classes = (*data.class_names, '')  # The last is that of label -1.
   known = {
-    name: (split.ids, split.groups, split.has_mask.tolist(), [classes[label] for label in split.labels])
+    name: (
+      split.ids,
+      split.groups,
+      split.has_mask.tolist(),
+      [classes[label] for label in split.labels],
+    )
     for name, split in data.splits.items()
   }
   return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
@@ -140,7 +155,9 @@ def _read(workdir: Path) -> Lineage | None:
   path = workdir / directory.IMAGES
   if not path.exists():
     return None
-  read = _parsed(path, lambda held: Lineage(_images(held['own']), tuple(map(_images, held['origins']))))
+  read = _parsed(
+    path, lambda held: Lineage(_images(held['own']), tuple(map(_images, held['origins'])))
+  )
   return read._replace(own=read.own._replace(run=str(workdir)))
 
 
@@ -152,4 +169,6 @@ def _parsed(path: Path, read: Callable[[Any], Any]) -> Any:
   try:
     return read(json.loads(path.read_text()))
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path} cannot be read; remove it, and what was learnt from is not asked any more') from error
+    raise UserError(
+      f'{path} cannot be read; remove it, and what was learnt from is not asked any more'
+    ) from error

@@ -1,4 +1,6 @@
-"""Small arrays that a run keeps at each validation, such as policy maps: snapshots/STEP.npz in its directory."""
+"""Small arrays that a run keeps at each validation, such as policy maps: snapshots/STEP.npz in
+its directory.
+"""
 
 import os
 from collections.abc import Mapping

@@ -15,7 +15,8 @@ def load(path: Path, wanted: Sequence[str] = STAGES, flag: str = '--checkpoint')
   """Loads what was trained.
 
   Args:
-    path: the workdir of a run, of which the best checkpoint is taken, of a pre-training the last; or an Orbax export.
+    path: the workdir of a run, of which the best checkpoint is taken, of a pre-training the last;
+      or an Orbax export.
     wanted: the stages that it may be of.
     flag: that named it, for messages.
 
@@ -24,8 +25,12 @@ def load(path: Path, wanted: Sequence[str] = STAGES, flag: str = '--checkpoint')
   """
   path = Path(path).expanduser()
   if not path.is_dir():
-    raise UserError(f'{flag}={path}: there is no such folder; give the workdir of a {" or ".join(wanted)} run')
+    raise UserError(
+      f'{flag}={path}: there is no such folder; give the workdir of a {" or ".join(wanted)} run'
+    )
   if (path / FILE).exists():
     return load_export(path, wanted, flag)
   stage, config = directory.read(path, tuple(wanted))
-  return load_run(path, stage, config, stages.diagnoses(config, path) if stage == 'classify' else ())
+  return load_run(
+    path, stage, config, stages.diagnoses(config, path) if stage == 'classify' else ()
+  )

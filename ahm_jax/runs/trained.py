@@ -1,4 +1,7 @@
-"""What was trained, with all that using it needs; and how it is read from an export in Orbax's format."""
+"""What was trained, with all that using it needs.
+
+And how it is read from an export in Orbax's format.
+"""
 
 import dataclasses
 import functools
@@ -34,7 +37,8 @@ class Trained:
     path: the folder that it came from.
     stage: 'pretrain' (the U-Net), 'segment' or 'classify'.
     step: of its training.
-    variables: {'params'} and, of a network with norms, 'batch_stats', float32 arrays in nested dicts.
+    variables: {'params'} and, of a network with norms, 'batch_stats', float32 arrays in nested
+      dicts.
     class_names: that a classifier tells apart.
   """
 
@@ -68,9 +72,11 @@ class Trained:
 
   @property
   def probabilities(self) -> Callable[[Any, jax.Array], jax.Array]:
-    """A pure function (variables, images [B, S, S, C] with values 0 to 255), of plain operations alone.
+    """A pure function (variables, images [B, S, S, C] with values 0 to 255), of plain operations
+    alone.
 
-    It gives probabilities as `segment.probabilities` does, and of a classify run those of the classes, [B, classes].
+    It gives probabilities as `segment.probabilities` does, and of a classify run those of the
+    classes, [B, classes].
     """
     network, stage = self.network, self.stage
 
@@ -90,14 +96,22 @@ def config_digest(config: Config) -> str:
 
 
 def checked(trained: Trained) -> Trained:
-  """The argument itself; raises a UserError where its weights have other shapes than its config asks for."""
-  if problem := trees.shape_mismatch(trained.variables, loading.expected(trained.network, (1, *trained.shape))):
-    raise UserError(f'{trained.path}: {problem}; give a folder whose weights and config belong together')
+  """The argument itself.
+
+  Raises a UserError where its weights have other shapes than its config asks for.
+  """
+  if problem := trees.shape_mismatch(
+    trained.variables, loading.expected(trained.network, (1, *trained.shape))
+  ):
+    raise UserError(
+      f'{trained.path}: {problem}; give a folder whose weights and config belong together'
+    )
   return trained
 
 
 def load_run(path: Path, stage: str, config: Config, class_names: tuple[str, ...] = ()) -> Trained:
-  """What the run in a folder, of this stage and config, has learnt: its best checkpoint, of a pre-training the last.
+  """What the run in a folder, of this stage and config, has learnt: its best checkpoint, of a
+  pre-training the last.
 
   Raises:
     UserError: there is none, it is damaged, or its weights do not fit the config.
@@ -115,19 +129,28 @@ def load_export(path: Path, wanted: Sequence[str], flag: str) -> Trained:
     flag: that named it, for messages.
 
   Raises:
-    UserError: it is in another format, of another stage, damaged, or has weights that do not fit its config.
+    UserError: it is in another format, of another stage, damaged, or has weights that do not fit
+      its config.
   """
   try:
     told = json.loads((path / FILE).read_text())
     config, stage, kind = from_config_dict(told['config']), told['stage'], told['format']
     step, names, digest = int(told['step']), tuple(told['class_names']), told['digest']
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path / FILE} cannot be read as the description of an export; export it again') from error
+    raise UserError(
+      f'{path / FILE} cannot be read as the description of an export; export it again'
+    ) from error
   if kind != 'orbax':
-    raise UserError(f'{flag}={path} is an export in the format {kind}; give one of --format=orbax, or the workdir of a run')
+    raise UserError(
+      f'{flag}={path} is an export in the format {kind}; give one of --format=orbax, or the workdir of a run'
+    )
   if stage not in wanted:
-    raise UserError(f'{flag}={path} is an export of a {stage} run; give one of a {" or ".join(wanted)} run')
+    raise UserError(
+      f'{flag}={path} is an export of a {stage} run; give one of a {" or ".join(wanted)} run'
+    )
   found = Trained(path, stage, config, step, checkpoints.read_variables(path / VARIABLES), names)
   if found.digest != digest:
-    raise UserError(f'{path / VARIABLES} is damaged: its numbers are not those that were exported; export it again')
+    raise UserError(
+      f'{path / VARIABLES} is damaged: its numbers are not those that were exported; export it again'
+    )
   return checked(found)

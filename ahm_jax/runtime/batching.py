@@ -10,7 +10,8 @@ import numpy as np
 def in_batches(function: Callable[[Any], Any], images: Any, batch_size: int) -> Any:
   """Applies `function` to batches of images and joins what it returns.
 
-  A short last batch is filled up with images from the start, so that there is one shape and one compiled program.
+  A short last batch is filled up with images from the start, so that there is one shape and one
+  compiled program.
 
   Args:
     function: images [batch_size, ...] -> a pytree of arrays [batch_size, ...].
@@ -26,4 +27,6 @@ def in_batches(function: Callable[[Any], Any], images: Any, batch_size: int) -> 
     return jax.tree.map(lambda array: array[rows], images)
 
   parts = [function(batch(start)) for start in range(0, count, batch_size)]
-  return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:count], *parts)
+  return jax.tree.map(
+    lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:count], *parts
+  )

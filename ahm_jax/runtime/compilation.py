@@ -1,4 +1,6 @@
-"""How JAX compiles: where programs are kept, so that a command that ran before starts in seconds, and XLA's flags on GPUs."""
+"""How JAX compiles: where programs are kept, so that a command that ran before starts in
+seconds, and XLA's flags on GPUs.
+"""
 
 import hashlib
 import importlib.metadata
@@ -13,17 +15,21 @@ import jaxlib
 SHORTEST = 0.5  # Seconds: what compiles faster is not kept.
 
 GPU_FLAGS = (
-  '--xla_gpu_enable_latency_hiding_scheduler=true',  # All-reduces run beside the backward pass. False where nobody sets it.
+  # All-reduces run beside the backward pass. False where nobody sets it.
+  '--xla_gpu_enable_latency_hiding_scheduler=true',
 )
-# The jaxlib versions, from and below, that GPU_FLAGS are known to suit: a flag that XLA does not know ends the process.
+# The jaxlib versions, from and below, that GPU_FLAGS are known to suit: a flag that XLA does not
+# know ends the process.
 GPU_FLAGS_SUIT = (0, 10), (0, 13)
 
 
 def keep_programs() -> None:
-  """Lets JAX keep what it compiles below ~/.cache/ahm_jax (or $XDG_CACHE_HOME), in a folder for this kind of processor.
+  """Lets JAX keep what it compiles below ~/.cache/ahm_jax (or $XDG_CACHE_HOME), in a folder for
+  this kind of processor.
 
-  To be called before the first compilation. JAX_COMPILATION_CACHE_DIR, where it is set, says another place, and
-  JAX_ENABLE_COMPILATION_CACHE=false that nothing is kept; so does a home that cannot be written to.
+  To be called before the first compilation. JAX_COMPILATION_CACHE_DIR, where it is set, says
+  another place, and JAX_ENABLE_COMPILATION_CACHE=false that nothing is kept; so does a home that
+  cannot be written to.
   """
   if jax.config.jax_compilation_cache_dir is not None:
     return
@@ -39,14 +45,20 @@ def keep_programs() -> None:
 
 
 def set_gpu_flags() -> None:
-  """Adds GPU_FLAGS to XLA_FLAGS where JAX is to use an NVIDIA GPU; to be called before it computes anything."""
+  """Adds GPU_FLAGS to XLA_FLAGS where JAX is to use an NVIDIA GPU.
+
+  To be called before it computes anything.
+  """
   version = tuple(int(part) for part in jaxlib.__version__.split('.')[:2])
   if GPU_FLAGS_SUIT[0] <= version < GPU_FLAGS_SUIT[1] and _uses_gpu(jax.config.jax_platforms):
     os.environ['XLA_FLAGS'] = with_gpu_flags(os.environ.get('XLA_FLAGS', ''))
 
 
 def with_gpu_flags(flags: str) -> str:
-  """A value of XLA_FLAGS with those of GPU_FLAGS added that it does not set itself; the name of a file stays as it is."""
+  """A value of XLA_FLAGS with those of GPU_FLAGS added that it does not set itself.
+
+  The name of a file stays as it is.
+  """
   if flags.strip() and not flags.strip().startswith('-'):
     return flags
   own = {flag.split('=')[0] for flag in flags.split()}
@@ -54,15 +66,21 @@ def with_gpu_flags(flags: str) -> str:
 
 
 def _uses_gpu(platforms: str | None) -> bool:
-  """Whether JAX finds an NVIDIA driver and its own CUDA plugin, and JAX_PLATFORMS, or None, lets it use them."""
+  """Whether JAX finds an NVIDIA driver and its own CUDA plugin, and JAX_PLATFORMS, or None, lets
+  it use them.
+  """
   if platforms and not {'cuda', 'gpu'} & set(platforms.split(',')):
     return False
   driver = os.path.exists('/proc/driver/nvidia/version') or shutil.which('nvidia-smi') is not None
-  return driver and any('cuda' in plugin.name for plugin in importlib.metadata.entry_points(group='jax_plugins'))
+  return driver and any(
+    'cuda' in plugin.name for plugin in importlib.metadata.entry_points(group='jax_plugins')
+  )
 
 
 def _processor() -> str:
-  """What tells processors apart that cannot run each other's programs, though they may share a home directory."""
+  """What tells processors apart that cannot run each other's programs, though they may share a
+  home directory.
+  """
   try:
     lines = Path('/proc/cpuinfo').read_text().splitlines()
     features = next((line for line in lines if line.startswith(('flags', 'Features'))), '')

@@ -1,6 +1,8 @@
-"""The only pmap: a task's pure step over all devices, state replicated without a leading axis, batch split.
+"""The only pmap: a task's pure step over all devices, state replicated without a leading axis,
+batch split.
 
-Where several processes train together, `devices` are the D devices of all of them, and each process holds what its own d need.
+Where several processes train together, `devices` are the D devices of all of them, and each process
+holds what its own d need.
 """
 
 import functools
@@ -45,7 +47,10 @@ def own(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
 
 
 def check_shared(batch_size: int, devices: Sequence[jax.Device]) -> None:
-  """Makes sure that D devices have the same number of images; raises a UserError that says what to change."""
+  """Makes sure that D devices have the same number of images.
+
+  Raises a UserError that says what to change.
+  """
   if batch_size % len(devices):
     raise UserError(
       f'batch_size is {batch_size}, which {len(devices)} devices cannot share evenly; make it a multiple of {len(devices)}'
@@ -59,7 +64,9 @@ def own_rows(array: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
     UserError: D does not divide B.
   """
   check_shared(len(array), devices)
-  return array.reshape(len(devices), -1, *array.shape[1:])[[device.process_index == jax.process_index() for device in devices]]
+  return array.reshape(len(devices), -1, *array.shape[1:])[
+    [device.process_index == jax.process_index() for device in devices]
+  ]
 
 
 def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
@@ -68,12 +75,18 @@ def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-  """Puts a whole copy of every array on every device of this process; nothing is sent where it is there already."""
+  """Puts a whole copy of every array on every device of this process.
+
+  Nothing is sent where it is there already.
+  """
   return jax.device_put(tree, replicated(own(devices)))
 
 
 def of_all(tree: Any, devices: Sequence[jax.Device]) -> Any:
-  """Arrays that every process has replicated, as arrays replicated over the devices of all; nothing is copied or sent."""
+  """Arrays that every process has replicated, as arrays replicated over the devices of all.
+
+  Nothing is copied or sent.
+  """
   sharding = replicated(devices)
 
   def join(array):
@@ -85,11 +98,16 @@ def of_all(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
   """Shapes and dtypes of `tree` with the sharding that its arrays are to have."""
-  return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), tree)
+  return jax.tree.map(
+    lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), tree
+  )
 
 
 def one_copy(tree: Any) -> Any:
-  """The first device's copy of replicated arrays, without moving any. Valid until the next step takes them over."""
+  """The first device's copy of replicated arrays, without moving any.
+
+  Valid until the next step takes them over.
+  """
   return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
 
 
@@ -99,12 +117,17 @@ def requests(number: int, devices: Sequence[jax.Device]) -> np.ndarray:
 
 
 def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
-  """A step's metrics as floats, read off the first device (indexing the split array would be ten times slower)."""
+  """A step's metrics as floats, read off the first device (indexing the split array would be ten
+  times slower).
+  """
   return {name: value.item() for name, value in jax.device_get(one_copy(metrics)).items()}
 
 
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
-Advance = Callable[[TrainState, Resident | None, Picks | Batch, jax.Array, np.ndarray], tuple[TrainState, dict[str, jax.Array]]]
+Advance = Callable[
+  [TrainState, Resident | None, Picks | Batch, jax.Array, np.ndarray],
+  tuple[TrainState, dict[str, jax.Array]],
+]
 REQUEST = 'request'  # Metric of a step: the largest of the numbers that processes gave it.
 
 
@@ -116,10 +139,12 @@ def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
     step: see `Task`.
 
   Returns:
-    advance(state, resident, inputs, key, request) -> state, metrics. `inputs` are Picks, which each device gathers from its
-    resident images, or a Batch of arrays [d, b, ...] with `resident` None. `state`, `resident` and `key` are replicated, and
-    `state` is given up. The step's key is fold_in(key, state.step). Metrics are [d]; `fetch` reads them. `request`, see `requests`,
-    comes back as the metric REQUEST, the largest of all processes, so that they can agree. advance.lower gives the program.
+    advance(state, resident, inputs, key, request) -> state, metrics. `inputs` are Picks, which each
+    device gathers from its resident images, or a Batch of arrays [d, b, ...] with `resident` None.
+    `state`, `resident` and `key` are replicated, and `state` is given up. The step's key is
+    fold_in(key, state.step). Metrics are [d]; `fetch` reads them. `request`, see `requests`, comes
+    back as the metric REQUEST, the largest of all processes, so that they can agree. advance.lower
+    gives the program.
   """
 
   def run(state, resident, inputs, key, request):
@@ -139,7 +164,8 @@ def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
     return compiled
 
   def one_at_a_time(state, *rest):
-    # Host devices share one pool of threads, and several steps in flight can each wait for a thread that another one holds.
+    # Host devices share one pool of threads, and several steps in flight can each wait for a thread
+    # that another one holds.
     return compiled(jax.block_until_ready(state), *rest)
 
   one_at_a_time.lower = compiled.lower

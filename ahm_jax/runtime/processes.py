@@ -1,9 +1,11 @@
-"""Several processes that train one model together, each on its own devices: the only jax.distributed.
+"""Several processes that train one model together, each on its own devices: the only
+jax.distributed.
 
-What goes wrong in one process must not leave the others waiting. On CPU a collective fails as soon as another process's
-connection closes. On GPU it may wait for ever, and JAX's coordinator, which lives in process 0, notices after HEARTBEAT seconds
-that a process is silent; when process 0 itself is lost, the others notice at once. JAX then calls abort() in every process that
-is left, from a thread of its own; here that ends with one line and an exit code.
+What goes wrong in one process must not leave the others waiting. On CPU a collective fails as soon
+as another process's connection closes. On GPU it may wait for ever, and JAX's coordinator, which
+lives in process 0, notices after HEARTBEAT seconds that a process is silent; when process 0 itself
+is lost, the others notice at once. JAX then calls abort() in every process that is left, from a
+thread of its own; here that ends with one line and an exit code.
 """
 
 import contextlib
@@ -33,18 +35,23 @@ _on_abort: Callable[[], int]  # Says why JAX calls abort(), and returns the exit
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _aborted(_):  # As a C handler, since Python's own would run only after abort() has ended the process.
+def _aborted(
+  _,
+):  # As a C handler, since Python's own would run only after abort() has ended the process.
   os._exit(_on_abort())
 
 
-def join(coordinator: str, count: int | None, index: int | None, last_words: Callable[[], str]) -> None:
+def join(
+  coordinator: str, count: int | None, index: int | None, last_words: Callable[[], str]
+) -> None:
   """Makes this process one of those that train together; to be called before JAX computes anything.
 
-  Standard output is that of process 0 from now on, and lines on standard error name the process where it is another.
+  Standard output is that of process 0 from now on, and lines on standard error name the process
+  where it is another.
 
   Args:
-    coordinator: 'HOST:PORT', where process 0 is reached by all; or AUTO, by which JAX finds the three in a SLURM step, under
-      Open MPI or mpi4py, or in a Kubernetes job.
+    coordinator: 'HOST:PORT', where process 0 is reached by all; or AUTO, by which JAX finds the
+      three in a SLURM step, under Open MPI or mpi4py, or in a Kubernetes job.
     count: how many processes there are; None with AUTO.
     index: which of them this is, from 0; None with AUTO.
     last_words: gives the line to print where another process is lost.
@@ -52,22 +59,30 @@ def join(coordinator: str, count: int | None, index: int | None, last_words: Cal
   Raises:
     UserError: the three make no sense, or processes have different numbers of devices.
 
-  Where the port is taken, the process ends with a line and exit code 2; where the processes do not find each other within
-  JOINING seconds, with TRY_AGAIN, since they may yet. SIGINT and SIGTERM end it at once from now on, but for `at_next_step`.
+  Where the port is taken, the process ends with a line and exit code 2; where the processes do not
+  find each other within JOINING seconds, with TRY_AGAIN, since they may yet. SIGINT and SIGTERM end
+  it at once from now on, but for `at_next_step`.
   """
   check(coordinator, count, index)
   nobody = f'error: the processes have not found each other within {JOINING} s; start all of them, each with its own --process'
   _abort_means(lambda: nobody, TRY_AGAIN)
   ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
-  jax.config.update('jax_enable_preemption_service', False)  # It would keep SIGTERM from ending the process.
+  jax.config.update(
+    'jax_enable_preemption_service', False
+  )  # It would keep SIGTERM from ending the process.
   try:
     _initialize(coordinator, count, index)
   except jax.errors.JaxRuntimeError as error:
-    print(f'error: --coordinator={coordinator} cannot be used ({error}); choose another port', file=sys.stderr)
+    print(
+      f'error: --coordinator={coordinator} cannot be used ({error}); choose another port',
+      file=sys.stderr,
+    )
     _exit(2)  # Python's cleaning up would crash in JAX's half-made service.
   _abort_means(last_words, TRY_AGAIN)
   _speak()
-  signals.Watch(lambda *_: None, 0, _interrupted).__enter__()  # A process that waits in a collective does not hear it.
+  signals.Watch(
+    lambda *_: None, 0, _interrupted
+  ).__enter__()  # A process that waits in a collective does not hear it.
   _check_devices()
 
 
@@ -75,29 +90,45 @@ def check(coordinator: str | None, count: int | None, index: int | None) -> None
   """Raises a UserError where `join` would be called with what makes no sense."""
   if coordinator is None:
     if count is not None or index is not None:
-      raise UserError('--processes and --process need --coordinator=HOST:PORT, where process 0 is reached')
+      raise UserError(
+        '--processes and --process need --coordinator=HOST:PORT, where process 0 is reached'
+      )
     return
   if coordinator == AUTO:
     if count is not None or index is not None:
-      raise UserError('--coordinator=auto finds --processes and --process by itself; leave them out')
+      raise UserError(
+        '--coordinator=auto finds --processes and --process by itself; leave them out'
+      )
     return
   host, _, port = coordinator.rpartition(':')
   if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-    raise UserError(f'--coordinator={coordinator} is no address; give HOST:PORT, such as node1:12345, or auto')
+    raise UserError(
+      f'--coordinator={coordinator} is no address; give HOST:PORT, such as node1:12345, or auto'
+    )
   if count is None or index is None:
     raise UserError('--coordinator=HOST:PORT needs --processes=N and --process=I, of 0 to N - 1')
   if not 0 <= index < count:
-    raise UserError(f'--process={index} is none of --processes={count}; they are numbered from 0 to N - 1')
+    raise UserError(
+      f'--process={index} is none of --processes={count}; they are numbered from 0 to N - 1'
+    )
 
 
 def _initialize(coordinator: str, count: int | None, index: int | None) -> None:
-  options = {'initialization_timeout': JOINING, 'heartbeat_timeout_seconds': HEARTBEAT, 'shutdown_timeout_seconds': LEAVING}
+  options = {
+    'initialization_timeout': JOINING,
+    'heartbeat_timeout_seconds': HEARTBEAT,
+    'shutdown_timeout_seconds': LEAVING,
+  }
   if coordinator != AUTO:
-    jax.distributed.initialize(coordinator, count, index, cluster_detection_method='deactivate', **options)
+    jax.distributed.initialize(
+      coordinator, count, index, cluster_detection_method='deactivate', **options
+    )
     return
   try:
     jax.distributed.initialize(**options)
-  except ValueError as error:  # JAX has found nothing; mpi4py it looks for only where that is named.
+  except (
+    ValueError
+  ) as error:  # JAX has found nothing; mpi4py it looks for only where that is named.
     if not importlib.util.find_spec('mpi4py'):
       raise UserError(
         '--coordinator=auto finds no SLURM step, Open MPI or Kubernetes job here; '
@@ -143,7 +174,8 @@ class _Named:
     return getattr(self._stream, name)
 
 
-# Among the processes of a run; in a process that has joined no others, these do nothing and wait for nobody.
+# Among the processes of a run; in a process that has joined no others, these do nothing and wait
+# for nobody.
 
 
 def has_others() -> bool:
@@ -157,13 +189,18 @@ def is_first() -> bool:
 
 
 def from_first(numbers: Any) -> Any:
-  """A pytree of Python numbers as process 0 has it, whatever the others have; of the same structure in all."""
+  """A pytree of Python numbers as process 0 has it, whatever the others have.
+
+  Of the same structure in all.
+  """
   if not has_others():
     return numbers
   leaves, structure = jax.tree.flatten(numbers)
   bits = np.array(leaves, np.float64).view(np.uint32)  # JAX would round to float32.
   sent = np.asarray(multihost_utils.broadcast_one_to_all(bits)).view(np.float64)
-  return structure.unflatten([type(leaf)(value) for leaf, value in zip(leaves, sent.tolist(), strict=True)])
+  return structure.unflatten(
+    [type(leaf)(value) for leaf, value in zip(leaves, sent.tolist(), strict=True)]
+  )
 
 
 def all_of(flag: bool) -> bool:
@@ -196,7 +233,9 @@ def is_loss(error: Exception) -> bool:
   """Whether JAX raised `error` because another process was lost."""
   if not isinstance(error, jax.errors.JaxRuntimeError) or not has_others():
     return False
-  return any(sign in str(error) for sign in ('Gloo', 'remote process', 'UNAVAILABLE', 'CoordinationService'))
+  return any(
+    sign in str(error) for sign in ('Gloo', 'remote process', 'UNAVAILABLE', 'CoordinationService')
+  )
 
 
 def leave(code: int, lost: bool = False) -> None:
@@ -211,7 +250,9 @@ def leave(code: int, lost: bool = False) -> None:
 
 
 def _exit(code: int) -> None:
-  """Ends the process without Python's cleaning up, which would wait for what a lost process should have done."""
+  """Ends the process without Python's cleaning up, which would wait for what a lost process
+  should have done.
+  """
   sys.stdout.flush()
   sys.stderr.flush()
   if code == TRY_AGAIN and is_first():

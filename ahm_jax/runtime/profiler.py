@@ -51,7 +51,10 @@ class Profiler:
       self._started, self._from = time.perf_counter(), step
 
   def after(self, step: int, state: Any) -> Capture | None:
-    """To be called after every step, with the arrays it leads to; the capture, when its last step was traced."""
+    """To be called after every step, with the arrays it leads to.
+
+    The capture, when its last step was traced.
+    """
     if self._started is None or step + 1 < self._end:
       return None
     jax.block_until_ready(state)
@@ -70,5 +73,7 @@ def parse(steps: str) -> tuple[int, int]:
     return 0, 0
   first, colon, end = steps.partition(':')
   if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-    raise UserError(f"config.profile.steps is {steps!r}; give 'a:b' with a < b, such as '10:15', to trace steps a to b - 1")
+    raise UserError(
+      f"config.profile.steps is {steps!r}; give 'a:b' with a < b, such as '10:15', to trace steps a to b - 1"
+    )
   return int(first), int(end)

@@ -1,6 +1,8 @@
-"""SIGINT, which is Ctrl-C, and SIGTERM, which a cluster sends before it takes a machine away: when they are heard.
+"""SIGINT, which is Ctrl-C, and SIGTERM, which a cluster sends before it takes a machine away: when
+they are heard.
 
-A thread hears them as well as the main thread, which does not while it compiles or waits for another process.
+A thread hears them as well as the main thread, which does not while it compiles or waits for
+another process.
 """
 
 import contextlib
@@ -23,8 +25,9 @@ class Stopped(KeyboardInterrupt):
 class Watch:
   """Hears signals while its context is open, and calls `hear` in the main thread.
 
-  A second signal, or `grace` seconds without the context being left, ends the process. A signal that the process was started
-  to ignore stays ignored. Does nothing in a thread other than the main one.
+  A second signal, or `grace` seconds without the context being left, ends the process. A signal
+  that the process was started to ignore stays ignored. Does nothing in a thread other than the main
+  one.
 
   Args:
     hear: as a handler of `signal.signal`.
@@ -42,12 +45,19 @@ class Watch:
     heard, signalled = os.pipe()
     os.set_blocking(signalled, False)
     before = signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-    handlers = {number: signal.signal(number, self._hear) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+    handlers = {
+      number: signal.signal(number, self._hear)
+      for number in SIGNALS
+      if signal.getsignal(number) != signal.SIG_IGN
+    }
     timer = threading.Timer(self._grace, self._end)
     timer.daemon = True
     threading.Thread(target=self._wait, args=(heard, handlers, timer), daemon=True).start()
     self._closing = [
-      *(lambda number=number, handler=handler: signal.signal(number, handler) for number, handler in handlers.items()),
+      *(
+        lambda number=number, handler=handler: signal.signal(number, handler)
+        for number, handler in handlers.items()
+      ),
       lambda: signal.set_wakeup_fd(before),
       lambda: os.close(signalled),
       timer.cancel,
@@ -69,7 +79,9 @@ class Watch:
 
 
 def end_at_once() -> None:
-  """Ends the process with a line, without Python's cleaning up, for which the main thread may not be free."""
+  """Ends the process with a line, without Python's cleaning up, for which the main thread may
+  not be free.
+  """
   print(f'\n{LINE}', file=sys.stderr, flush=True)
   os._exit(TRY_AGAIN)
 
@@ -81,7 +93,10 @@ def raising() -> Watch:
 
 @contextlib.contextmanager
 def at_next_step() -> Iterator['StopRequest']:
-  """A context in which a signal interrupts nothing but is remembered; where nothing else was raised, Stopped is, at its end."""
+  """A context in which a signal interrupts nothing but is remembered.
+
+  Where nothing else was raised, Stopped is, at its end.
+  """
   request = StopRequest()
   with Watch(request.hear, GRACE, end_at_once):
     yield request
@@ -103,7 +118,10 @@ class StopRequest:
 
   @contextlib.contextmanager
   def interrupts(self, whether: bool = True) -> Iterator[None]:
-    """A signal raises Stopped within the block, at its beginning if it came before; or not, as `whether` says."""
+    """A signal raises Stopped within the block, at its beginning if it came before.
+
+    Or not, as `whether` says.
+    """
     self._raises = whether
     try:
       if self.stop and whether:

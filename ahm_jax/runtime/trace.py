@@ -1,4 +1,6 @@
-"""Reading a trace: how the time of a step divides among kinds of operation, and which operations cost most."""
+"""Reading a trace: how the time of a step divides among kinds of operation, and which operations
+cost most.
+"""
 
 import collections
 import re
@@ -16,12 +18,30 @@ COSTLIEST = 5
 
 # Dense bfloat16 rate in TFLOP/s, by what the device's name contains (the makers' data sheets).
 PEAK_TFLOPS = {
-  **{'B200': 2250.0, 'H200': 989.0, 'H100 PCIe': 756.0, 'H100 NVL': 835.0, 'H100': 989.0, 'A100': 312.0},
+  **{
+    'B200': 2250.0,
+    'H200': 989.0,
+    'H100 PCIe': 756.0,
+    'H100 NVL': 835.0,
+    'H100': 989.0,
+    'A100': 312.0,
+  },
   **{'L40S': 362.0, 'L40': 181.0, 'L4': 121.0},
 }
 
 _CONTAINERS = {'while', 'call', 'conditional'}  # Their time is that of the operations inside.
-_MOVES = {'copy', 'transpose', 'bitcast', 'reshape', 'slice', 'concatenate', 'pad', 'broadcast', 'reverse', 'dynamic-slice'}
+_MOVES = {
+  'copy',
+  'transpose',
+  'bitcast',
+  'reshape',
+  'slice',
+  'concatenate',
+  'pad',
+  'broadcast',
+  'reverse',
+  'dynamic-slice',
+}
 _NOTHING = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'iota'}
 _COMMUNICATION = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
 _KERNELS = {  # The first pattern that is found in a kernel's name says its kind.
@@ -39,7 +59,9 @@ _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?[\])}] ([a-z][\w\-]*
 class Event(NamedTuple):
   """One operation, once, on one device."""
 
-  name: str  # As in the program; 'input' for a copy from the host; 'command_buffer...' for all that is in a CUDA graph.
+  # As in the program; 'input' for a copy from the host; 'command_buffer...' for all that is in a
+  # CUDA graph.
+  name: str
   device: int
   start: float  # Nanoseconds.
   duration: float
@@ -64,7 +86,9 @@ class Summary(NamedTuple):
   peak_mebibytes: float | None  # Of one device.
 
 
-def summarise(capture: Capture, lowered: jax.stages.Lowered, operations: int, batch_size: int) -> Summary:
+def summarise(
+  capture: Capture, lowered: jax.stages.Lowered, operations: int, batch_size: int
+) -> Summary:
   """What a capture says.
 
   Args:
@@ -96,7 +120,10 @@ def summarise(capture: Capture, lowered: jax.stages.Lowered, operations: int, ba
 
 
 def describe(program: str) -> dict[str, tuple[str, str]]:
-  """Kind and source of every operation of a compiled program, given as HLO text; containers are left out."""
+  """Kind and source of every operation of a compiled program, given as HLO text.
+
+  Containers are left out.
+  """
   inside = collections.defaultdict(set)
   lines = []
   computation = ''
@@ -134,14 +161,20 @@ def _kind(opcodes: Iterable[str]) -> str:
 
 
 def _short(source: str) -> str:
-  """The last parts of a path such as jit(step)/transpose(jvp(UNet))/encoder1/first/convolution/conv_general_dilated."""
+  """The last parts of a path such as
+  jit(step)/transpose(jvp(UNet))/encoder1/first/convolution/conv_general_dilated.
+  """
   backward = 'backward ' if 'transpose(' in source else ''
   return backward + '/'.join(re.sub(r'\w+\(.*\)/', '', source).split('/')[-4:])
 
 
 def read(directory: Path) -> list[Event]:
-  """The operations in the newest trace below a directory: those of a device's streams, or of the host's threads."""
-  files = sorted(Path(directory).glob('plugins/profile/*/*.xplane.pb'), key=lambda path: path.stat().st_mtime)
+  """The operations in the newest trace below a directory: those of a device's streams, or of the
+  host's threads.
+  """
+  files = sorted(
+    Path(directory).glob('plugins/profile/*/*.xplane.pb'), key=lambda path: path.stat().st_mtime
+  )
   planes = list(ProfileData.from_file(str(files[-1])).planes)
   on_devices = [plane for plane in planes if plane.name.startswith('/device:GPU')]
   events = []
@@ -161,16 +194,19 @@ def read(directory: Path) -> list[Event]:
 
 
 def divide(
-  events: Iterable[Event], program: Mapping[str, tuple[str, str]], steps: int, step_milliseconds: float
+  events: Iterable[Event],
+  program: Mapping[str, tuple[str, str]],
+  steps: int,
+  step_milliseconds: float,
 ) -> tuple[dict[str, float], list[Operation]]:
   """Divides a step among kinds, in milliseconds, and finds the costliest operations.
 
-  Where operations run side by side, each counts for its share of the time in which any runs. What no operation covers is the
-  host's. Devices are averaged.
+  Where operations run side by side, each counts for its share of the time in which any runs. What
+  no operation covers is the host's. Devices are averaged.
 
   Args:
-    program: kind and source of every operation, see `describe`; events of others (containers, other programs) are left out,
-      but for kernels of a GPU.
+    program: kind and source of every operation, see `describe`; events of others (containers, other
+      programs) are left out, but for kernels of a GPU.
   """
   program = {**program, 'input': ('input', 'from the host')}
   by_kernel = {re.sub(r'[.\-]', '_', name): name for name in program}
@@ -191,17 +227,26 @@ def divide(
   for name, spent in milliseconds.items():
     by_kind[program[name][0]] += spent
   by_kind['host'] = max(0.0, step_milliseconds - sum(by_kind.values()))
-  costliest = [Operation(name, *program[name], spent) for name, spent in milliseconds.most_common(COSTLIEST)]
+  costliest = [
+    Operation(name, *program[name], spent) for name, spent in milliseconds.most_common(COSTLIEST)
+  ]
   return by_kind, costliest
 
 
 def _kernel_kind(kernel: str) -> str:
-  """By the name of a kernel that is none of the program's own fusions: those of cuDNN, cuBLAS and NCCL, and copies."""
-  return next((kind for pattern, kind in _KERNELS.items() if re.search(pattern, kernel, re.IGNORECASE)), 'elementwise')
+  """By the name of a kernel that is none of the program's own fusions: those of cuDNN, cuBLAS
+  and NCCL, and copies.
+  """
+  return next(
+    (kind for pattern, kind in _KERNELS.items() if re.search(pattern, kernel, re.IGNORECASE)),
+    'elementwise',
+  )
 
 
 def _short_kernel(kernel: str) -> str:
-  """Without the types it is made for: void nhwcAddPaddingKernel<float>(int) -> nhwcAddPaddingKernel."""
+  """Without the types it is made for: void nhwcAddPaddingKernel<float>(int) ->
+  nhwcAddPaddingKernel.
+  """
   return re.split(r'[<(]', kernel.removeprefix('void '))[0][:_LONGEST]
 
 
@@ -228,11 +273,19 @@ def table(summary: Summary) -> str:
   step = summary.step_milliseconds
   lines = [f'{step:.1f} ms a step, {summary.images_per_second:.1f} images/s']
   rate = f'{summary.operations / 1e9:.1f} GFLOP a step, {summary.tflops:.3f} TFLOP/s'
-  lines.append(rate if summary.mfu is None else f'{rate}, {100 * summary.mfu:.1f} % of the matrix peak (MFU)')
+  lines.append(
+    rate if summary.mfu is None else f'{rate}, {100 * summary.mfu:.1f} % of the matrix peak (MFU)'
+  )
   if summary.peak_mebibytes is not None:
     lines.append(f'{summary.peak_mebibytes:.0f} MiB of memory at most')
   lines += ['', 'where a step goes']
-  lines += [f'  {kind:14} {spent:9.2f} ms  {100 * spent / step:5.1f} %' for kind, spent in summary.by_kind.items()]
+  lines += [
+    f'  {kind:14} {spent:9.2f} ms  {100 * spent / step:5.1f} %'
+    for kind, spent in summary.by_kind.items()
+  ]
   lines += ['', 'costliest operations']
-  lines += [f'  {item.milliseconds:9.2f} ms  {item.kind:13} {item.name:28} {item.source}' for item in summary.costliest]
+  lines += [
+    f'  {item.milliseconds:9.2f} ms  {item.kind:13} {item.name:28} {item.source}'
+    for item in summary.costliest
+  ]
   return '\n'.join(lines)

@@ -12,12 +12,19 @@ SEPARATOR = '/'
 def flatten(tree: Any) -> dict[str, Any]:
   """{'a': {'b': x}} as {'a/b': x}."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf for path, leaf in leaves}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf for path, leaf in leaves
+  }
 
 
 def shape_mismatch(held: Any, wanted: Any) -> str:
-  """Of two trees of arrays, or of their shapes, the first leaf that is not alike, as a sentence; '' where all are."""
-  shapes = [{name: tuple(leaf.shape) for name, leaf in flatten(tree).items()} for tree in (held, wanted)]
+  """Of two trees of arrays, or of their shapes, the first leaf that is not alike, as a sentence.
+
+  '' where all are.
+  """
+  shapes = [
+    {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()} for tree in (held, wanted)
+  ]
   for name in sorted(shapes[0].keys() | shapes[1].keys()):
     said = [shape_text(tree[name]) if name in tree else 'not there' for tree in shapes]
     if said[0] != said[1]:
@@ -43,7 +50,9 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def replaced(tree: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
-  """`tree` with copies of the leaves that `parts`, a tree of some of its paths, has in their place."""
+  """`tree` with copies of the leaves that `parts`, a tree of some of its paths, has in their
+  place.
+  """
   result = dict(tree)
   for name, part in parts.items():
     result[name] = replaced(tree[name], part) if isinstance(part, Mapping) else jnp.array(part)

@@ -1,8 +1,9 @@
-"""Segment Anything or MedSAM beside one of our segmentation runs: the same images, scores and table.
+"""Segment Anything or MedSAM beside one of our segmentation runs: the same images, scores and
+table.
 
-Each image is shown at its own size, as its file holds it; grey is repeated in three channels. Prompts are drawn from the true
-mask or from what our U-Net found (see `prompts`), and the masks of an image's prompts are put together. Where there is nothing
-to draw a prompt from, nothing is found.
+Each image is shown at its own size, as its file holds it; grey is repeated in three channels.
+Prompts are drawn from the true mask or from what our U-Net found (see `prompts`), and the masks of
+an image's prompts are put together. Where there is nothing to draw a prompt from, nothing is found.
 """
 
 import contextlib
@@ -51,9 +52,13 @@ class Options:
 def check(options: Options, config: Config) -> None:
   """Raises a UserError where the options do not go together, or not with a run of this config."""
   if not options.checkpoint:
-    raise UserError(f'--comparator={options.comparator} needs --sam_checkpoint: a folder with model.safetensors, or a .pth')
+    raise UserError(
+      f'--comparator={options.comparator} needs --sam_checkpoint: a folder with model.safetensors, or a .pth'
+    )
   if options.prompt == 'point' and options.margin:
-    raise UserError('--sam_margin widens boxes, and --sam_prompt=point draws none; leave out one of them')
+    raise UserError(
+      '--sam_margin widens boxes, and --sam_prompt=point draws none; leave out one of them'
+    )
   if options.prompt == 'point' and options.comparator == 'medsam':
     raise UserError('MedSAM was trained with boxes only; use --sam_prompt=box')
   if config.data.mask_classes:
@@ -82,7 +87,8 @@ def rows(
 
   Args:
     pictures: the images, uint8 [h, w, C].
-    parts: the same images in splits, all with masks, each with our probabilities, float32 [N, S, S].
+    parts: the same images in splits, all with masks, each with our probabilities, float32 [N, S,
+      S].
     count: how many images.
     threshold: of our U-Net, see `predicted_mask`.
   """
@@ -100,7 +106,9 @@ def rows(
 
 
 def predict(options: Options, model: Sam, image: np.ndarray, source: np.ndarray) -> np.ndarray:
-  """What the comparator finds in an image, uint8 [h, w, C], by prompts from `source`, bool [h, w]: bool [h, w]."""
+  """What the comparator finds in an image, uint8 [h, w, C], by prompts from `source`, bool [h,
+  w]: bool [h, w].
+  """
   drawn = prompts(source, options.prompt, options.margin)
   if not drawn:
     return np.zeros(source.shape, bool)
@@ -108,7 +116,9 @@ def predict(options: Options, model: Sam, image: np.ndarray, source: np.ndarray)
   return model.masks(options.comparator, colour, options.prompt, drawn).any(axis=0)
 
 
-def result(options: Options, found: Rows, samples: int, groups: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
+def result(
+  options: Options, found: Rows, samples: int, groups: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
   """Scores in the mean.
 
   Args:
@@ -116,9 +126,10 @@ def result(options: Options, found: Rows, samples: int, groups: Mapping[str, int
     groups: of images, by name; see `evaluate.group_numbers`.
 
   Returns:
-    'comparator': the options. Those of `metrics.summarise` for the comparator, with 'dice_ci95'; 'unet': the same of our U-Net.
-    'difference': 'dice', the comparator's minus ours, and 'dice_ci95', over the images that have a Dice by both. Intervals
-    cover images, or groups of them, and not trainings.
+    'comparator': the options. Those of `metrics.summarise` for the comparator, with 'dice_ci95';
+    'unet': the same of our U-Net.
+    'difference': 'dice', the comparator's minus ours, and 'dice_ci95', over the images that have a
+    Dice by both. Intervals cover images, or groups of them, and not trainings.
   """
   ours, theirs = (np.array([row['dice'] for row in side]) for side in found)
   indices = intervals.group_indices([row['image'] for row in found.ours], groups)
@@ -134,7 +145,12 @@ def result(options: Options, found: Rows, samples: int, groups: Mapping[str, int
     'prompt_from': options.prompt_from,
     'margin': options.margin,
   }
-  return {'comparator': about, **other, 'unet': own, 'difference': {'dice': difference, 'dice_ci95': interval}}
+  return {
+    'comparator': about,
+    **other,
+    'unet': own,
+    'difference': {'dice': difference, 'dice_ci95': interval},
+  }
 
 
 def _interval(dice: np.ndarray, indices: Sequence[int], samples: int) -> list[float] | None:
@@ -146,13 +162,25 @@ def table(options: Options, scores: Mapping[str, Any]) -> str:
   """What `result` returned, for a terminal: a line for our U-Net and one for the comparator."""
   columns = ('IoU', 'HD95', 'precision', 'recall', 'pooled Dice', 'missed', 'false alarms')
   lines = [['', 'Dice', 'vs U-Net', *columns]]
-  for title, side, difference in (('our U-Net', scores['unet'], None), (options.title, scores, scores['difference'])):
-    against = '' if difference is None else compare.interval_text(difference['dice'], difference['dice_ci95'], '+')
+  for title, side, difference in (
+    ('our U-Net', scores['unet'], None),
+    (options.title, scores, scores['difference']),
+  ):
+    against = (
+      ''
+      if difference is None
+      else compare.interval_text(difference['dice'], difference['dice_ci95'], '+')
+    )
     numbers = [f'{side[key]:.{digits}f}' for key, digits in _DIGITS.items()]
     lines.append([title, compare.interval_text(side['dice'], side['dice_ci95']), against, *numbers])
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   text = [
-    '  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+    '  '.join(
+      [
+        line[0].ljust(widths[0]),
+        *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+      ]
+    )
     for line in lines
   ]
   note = f'{scores["images"]} images; 95 % intervals over images, or groups of them.'
@@ -161,4 +189,12 @@ def table(options: Options, scores: Mapping[str, Any]) -> str:
   return '\n'.join([text[0], '-' * len(text[0]), *text[1:], note])
 
 
-_DIGITS = {'iou': 3, 'hd95': 1, 'precision': 3, 'recall': 3, 'pooled_dice': 3, 'missed': 0, 'false_alarms': 0}
+_DIGITS = {
+  'iou': 3,
+  'hd95': 1,
+  'precision': 3,
+  'recall': 3,
+  'pooled_dice': 3,
+  'missed': 0,
+  'false_alarms': 0,
+}

@@ -1,8 +1,10 @@
-"""Segment Anything (Kirillov et al., 2023) and MedSAM (Ma et al., 2024) by transformers, from local files.
+"""Segment Anything (Kirillov et al., 2023) and MedSAM (Ma et al., 2024) by transformers, from local
+files.
 
-They are one network, and their files look alike, but they see an image differently. Segment Anything: the longer side resized
-to 1024 pixels, padded, with ImageNet's mean and deviation; logits are resized to the image and cut at 0. MedSAM: squashed to
-1024 x 1024, its own lowest level 0 and its highest 1; probabilities are resized and cut at 0.5 (its MedSAM_Inference.py).
+They are one network, and their files look alike, but they see an image differently. Segment
+Anything: the longer side resized to 1024 pixels, padded, with ImageNet's mean and deviation; logits
+are resized to the image and cut at 0. MedSAM: squashed to 1024 x 1024, its own lowest level 0 and
+its highest 1; probabilities are resized and cut at 0.5 (its MedSAM_Inference.py).
 """
 
 import json
@@ -41,7 +43,10 @@ _RENAMES = (
   (r'\.point_embeddings\.', '.point_embed.'),
   (r'\.mask_downscaling\.(\d)\.', lambda found: f'.mask_embed.{_MASK_EMBED[found[1]]}.'),
   (r'\.output_upscaling\.(\d)\.', lambda found: f'.upscale_{_UPSCALING[found[1]]}.'),
-  (r'(\.iou_prediction_head|\.output_hypernetworks_mlps\.\d)\.layers\.(\d)\.', lambda found: f'{found[1]}.{_MLP[found[2]]}.'),
+  (
+    r'(\.iou_prediction_head|\.output_hypernetworks_mlps\.\d)\.layers\.(\d)\.',
+    lambda found: f'{found[1]}.{_MLP[found[2]]}.',
+  ),
 )
 _SHARED = 'prompt_encoder.shared_embedding.positional_embedding'
 _SHARED_COPY = 'shared_image_embedding.positional_embedding'
@@ -55,8 +60,11 @@ class Sam:
   model: Any  # transformers.SamModel.
   processor: Any  # transformers.SamProcessor.
 
-  def masks(self, comparator: str, image: np.ndarray, kind: str, prompts: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """What each prompt finds, as Segment Anything is used ('sam') or as MedSAM is ('medsam', which takes boxes only).
+  def masks(
+    self, comparator: str, image: np.ndarray, kind: str, prompts: Sequence[tuple[int, ...]]
+  ) -> np.ndarray:
+    """What each prompt finds, as Segment Anything is used ('sam') or as MedSAM is ('medsam', which
+    takes boxes only).
 
     Args: image, kind, prompts: as of `logits`.
 
@@ -89,13 +97,16 @@ class Sam:
         multimask_output=False,
       )
       probabilities = out.pred_masks[0].sigmoid()
-      shown = torch.nn.functional.interpolate(probabilities, (height, width), mode='bilinear', align_corners=False)
+      shown = torch.nn.functional.interpolate(
+        probabilities, (height, width), mode='bilinear', align_corners=False
+      )
     return shown[:, 0].float().cpu().numpy()
 
   def logits(self, image: np.ndarray, kind: str, prompts: Sequence[tuple[int, ...]]) -> np.ndarray:
     """Of each prompt's mask, above 0 inside, by the pre- and postprocessing of Segment Anything.
 
-    Of the three masks that it has for a point, it is the one that the model itself scores highest; for a box it has one.
+    Of the three masks that it has for a point, it is the one that the model itself scores highest;
+    for a box it has one.
 
     Args:
       image: uint8 [h, w, 3].
@@ -107,7 +118,9 @@ class Sam:
     """
     import torch
 
-    inputs = self.processor(images=image, return_tensors='pt', **_as_inputs(kind, prompts)).to(self.model.device, torch.float32)
+    inputs = self.processor(images=image, return_tensors='pt', **_as_inputs(kind, prompts)).to(
+      self.model.device, torch.float32
+    )
     original, reshaped = (inputs.pop(name) for name in ('original_sizes', 'reshaped_input_sizes'))
     if kind == 'point':
       inputs['input_labels'] = inputs['input_labels'].long()
@@ -116,7 +129,9 @@ class Sam:
       best = out.iou_scores[0].argmax(-1)
       masks = out.pred_masks[0][torch.arange(len(prompts)), best][:, None]
       sizes = [[int(length) for length in size[0]] for size in (original, reshaped)]
-      shown = self.processor.post_process_masks([masks], *([size] for size in sizes), binarize=False)
+      shown = self.processor.post_process_masks(
+        [masks], *([size] for size in sizes), binarize=False
+      )
     return shown[0][:, 0].float().cpu().numpy()
 
 
@@ -133,8 +148,8 @@ def load(path: str) -> Sam:
   """Reads a checkpoint from local files; nothing is fetched from anywhere.
 
   Args:
-    path: a folder with config.json and model.safetensors of a SAM or MedSAM model, as transformers writes it; or an official
-      file .pth of segment_anything or MedSAM.
+    path: a folder with config.json and model.safetensors of a SAM or MedSAM model, as transformers
+      writes it; or an official file .pth of segment_anything or MedSAM.
 
   Raises:
     UserError: it is not there or is no such checkpoint, or a package is not installed.
@@ -186,28 +201,44 @@ def _from_folder(path: Path):
   )
   for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys'):
     if said[what]:
-      raise _refusal(path, f'weights do not fit its config.json ({what.replace("_", " ")}, such as {sorted(said[what])[0]})')
+      raise _refusal(
+        path,
+        f'weights do not fit its config.json ({what.replace("_", " ")}, such as {sorted(said[what])[0]})',
+      )
   images = _image_processor()
   if (path / 'preprocessor_config.json').is_file():
     images = images.from_pretrained(path, local_files_only=True)
   else:
     images = images(**_sizes(model))
   if images.pad_size['height'] != model.config.vision_config.image_size:
-    raise _refusal(path, 'its preprocessor_config.json is for images of another size than its config.json')
+    raise _refusal(
+      path, 'its preprocessor_config.json is for images of another size than its config.json'
+    )
   return model, SamProcessor(images)
 
 
 def _from_file(path: Path):
   import torch
-  from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamProcessor, SamPromptEncoderConfig, SamVisionConfig
+  from transformers import (
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamProcessor,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+  )
 
   try:
     held = torch.load(path, map_location='cpu', weights_only=True)
   except OSError:
     raise
   except Exception as error:  # What PyTorch says advises to unpickle it all the same.
-    raise _refusal(path, 'it cannot be read as weights alone, and nothing else is unpickled') from error
-  if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
+    raise _refusal(
+      path, 'it cannot be read as weights alone, and nothing else is unpickled'
+    ) from error
+  if not isinstance(held, dict) or not all(
+    isinstance(value, torch.Tensor) for value in held.values()
+  ):
     raise _refusal(path, 'it holds something else than named weights')
   weights = renamed(held)
   first = weights.get('vision_encoder.patch_embed.projection.weight')
@@ -218,7 +249,9 @@ def _from_file(path: Path):
   config = SamConfig(
     vision_config=SamVisionConfig(hidden_size=len(first), image_size=side, **encoder),
     prompt_encoder_config=SamPromptEncoderConfig(image_size=side),
-    mask_decoder_config=SamMaskDecoderConfig(layer_norm_eps=1e-5),  # Of segment_anything; 1e-6 moves logits by 1e-4.
+    mask_decoder_config=SamMaskDecoderConfig(
+      layer_norm_eps=1e-5
+    ),  # Of segment_anything; 1e-6 moves logits by 1e-4.
   )
   model = SamModel(config)
   model.load_state_dict(weights, strict=True)
@@ -239,7 +272,9 @@ def renamed(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image_processor():
-  from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil  # The other one needs torchvision.
+  from transformers.models.sam.image_processing_pil_sam import (
+    SamImageProcessorPil,
+  )  # The other one needs torchvision.
 
   return SamImageProcessorPil
 

@@ -8,10 +8,12 @@ REGIONS = 3  # Of a mask that get a prompt, at most.
 
 
 def prompts(mask: np.ndarray, kind: str, margin: int = 0) -> list[tuple[int, ...]]:
-  """A box or a point for each of the largest REGIONS connected regions of a mask, bool [h, w]; none where it is empty.
+  """A box or a point for each of the largest REGIONS connected regions of a mask, bool [h, w]; none
+  where it is empty.
 
-  Separate parts get prompts of their own because Segment Anything did best so on medical images (Mazurowski et al., Segment
-  anything model for medical image analysis: an experimental study, 2023).
+  Separate parts get prompts of their own because Segment Anything did best so on medical images
+  (Mazurowski et al., Segment anything model for medical image analysis: an experimental study,
+  2023).
 
   Args:
     kind: 'box' or 'point'.
@@ -21,7 +23,9 @@ def prompts(mask: np.ndarray, kind: str, margin: int = 0) -> list[tuple[int, ...
 
 
 def regions(mask: np.ndarray) -> list[np.ndarray]:
-  """The largest REGIONS regions of a mask whose pixels touch at a side or a corner, largest first; all bool [h, w]."""
+  """The largest REGIONS regions of a mask whose pixels touch at a side or a corner, largest
+  first; all bool [h, w].
+  """
   labels, _ = ndimage.label(mask, np.ones((3, 3)))
   areas = np.bincount(labels.ravel())[1:]
   return [labels == 1 + index for index in np.argsort(-areas, kind='stable')[:REGIONS]]
@@ -34,8 +38,8 @@ def box(mask: np.ndarray, margin: int = 0) -> tuple[int, int, int, int] | None:
     margin: pixels that it is widened by to each side, as far as the image goes.
 
   Returns:
-    (left, top, right, bottom): columns and rows of the first and last pixel in it, as MedSAM takes them (Ma et al., Segment
-    anything in medical images, 2024). None: the mask is empty.
+    (left, top, right, bottom): columns and rows of the first and last pixel in it, as MedSAM takes
+    them (Ma et al., Segment anything in medical images, 2024). None: the mask is empty.
   """
   if not mask.any():
     return None
@@ -47,7 +51,8 @@ def box(mask: np.ndarray, margin: int = 0) -> tuple[int, int, int, int] | None:
 
 
 def point(mask: np.ndarray) -> tuple[int, int] | None:
-  """The pixel (column, row) deepest inside a mask, bool [h, w]: the farthest from what is not in it or beyond the image.
+  """The pixel (column, row) deepest inside a mask, bool [h, w]: the farthest from what is not in it
+  or beyond the image.
 
   Of several the first by rows. None: the mask is empty.
   """

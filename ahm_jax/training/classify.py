@@ -47,11 +47,14 @@ def build(
   """The classification task.
 
   Args:
-    validation: held-out inputs (see `inputs`); the score is their balanced accuracy, over images with a label.
+    validation: held-out inputs (see `inputs`); the score is their balanced accuracy, over images
+      with a label.
     classes: number of classes C.
-    steps, steps_per_epoch: length of the whole training, and batches in one pass, for the learning rate schedule.
+    steps, steps_per_epoch: length of the whole training, and batches in one pass, for the learning
+      rate schedule.
     class_weights: of each class in the loss (see `balanced_weights`); None: 1.
-    foreign: variables of a VGG16 that was trained elsewhere, or some of them, to start from; or None.
+    foreign: variables of a VGG16 that was trained elsewhere, or some of them, to start from; or
+      None.
   """
   training = recipe(config, 'classifier')
   vgg = network(config.model, classes)
@@ -72,7 +75,9 @@ def build(
     )
 
   def evaluate(state):
-    probabilities = predict(vgg, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size)
+    probabilities = predict(
+      vgg, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size
+    )
     scores = classification_scores(probabilities, held_out.labels)
     return {**scores, 'score': scores['balanced_accuracy']}
 
@@ -93,33 +98,45 @@ def make_step(
   augmentation: AugmentConfig,
   class_weights: tuple[float, ...] | None = None,
 ):
-  """The pure classification step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
+  """The pure classification step over one device's share of the batch.
 
-  def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+  It runs under an axis of devices named DEVICES.
+  """
+
+  def step(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
     augment_key, dropout_key = jax.random.split(key)
     images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augmentation)
     dropout_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, batch.positions)
 
     def objective(params):
       variables = {'params': params, 'batch_stats': state.batch_stats}
-      logits, updates = vgg.apply(variables, normalise(images), train=True, keys=dropout_keys, mutable=['batch_stats'])
+      logits, updates = vgg.apply(
+        variables, normalise(images), train=True, keys=dropout_keys, mutable=['batch_stats']
+      )
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
       if class_weights is not None:
         losses = losses * jnp.array(class_weights)[batch.labels]
       return losses.mean(), (updates.get('batch_stats', {}), logits)
 
-    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(
+      state.params
+    )
     gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = lax.pmean({'loss': loss, 'train_accuracy': (logits.argmax(-1) == batch.labels).mean()}, DEVICES)
+    metrics = lax.pmean(
+      {'loss': loss, 'train_accuracy': (logits.argmax(-1) == batch.labels).mean()}, DEVICES
+    )
     return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
 
   return step
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
-  """Weights N / (C n_c) that let each of the C classes that occur count alike, and 0 for others; their mean over images is 1.
+  """Weights N / (C n_c) that let each of the C classes that occur count alike, and 0 for others;
+  their mean over images is 1.
 
   Args:
     labels: int [N], each in 0..classes - 1.
@@ -129,8 +146,13 @@ def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
   return tuple(float(len(labels) / (occurring * count)) if count else 0.0 for count in counts)
 
 
-def predict(vgg: VGG16, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
-  """Class probabilities, float32 [N, C], of uint8 images [N, S, S, channels]; without norms `batch_stats` is {}."""
+def predict(
+  vgg: VGG16, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """Class probabilities, float32 [N, C], of uint8 images [N, S, S, channels].
+
+  Without norms `batch_stats` is {}.
+  """
   variables = {'params': params, 'batch_stats': batch_stats}
   return in_batches(functools.partial(_probabilities, vgg, variables), images, batch_size)
 
@@ -146,7 +168,8 @@ def inputs(split: Split, lesions: np.ndarray, config: ClassifyConfig) -> np.ndar
   Args:
     split: N images uint8 [N, S, S, C].
     lesions: bool [N, S, S], predicted masks; not looked at where config.input is 'image'.
-    config: `input` is 'image', 'crop' (square around the lesion, with a margin, resized to S) or 'masked' (the rest is black).
+    config: `input` is 'image', 'crop' (square around the lesion, with a margin, resized to S) or
+      'masked' (the rest is black).
 
   Returns:
     uint8 [N, S, S, C]. An image in which no lesion was found is kept whole.
@@ -159,7 +182,12 @@ def seen(images: np.ndarray, lesions: np.ndarray, config: ClassifyConfig) -> np.
   if config.input == 'image':
     return images
   change = _masked if config.input == 'masked' else functools.partial(_crop, margin=config.margin)
-  return np.stack([change(image, lesion) if lesion.any() else image for image, lesion in zip(images, lesions, strict=True)])
+  return np.stack(
+    [
+      change(image, lesion) if lesion.any() else image
+      for image, lesion in zip(images, lesions, strict=True)
+    ]
+  )
 
 
 def _masked(image: np.ndarray, lesion: np.ndarray) -> np.ndarray:
@@ -167,12 +195,16 @@ def _masked(image: np.ndarray, lesion: np.ndarray) -> np.ndarray:
 
 
 def _crop(image: np.ndarray, lesion: np.ndarray, margin: float) -> np.ndarray:
-  """The smallest square around the lesion's box plus a margin on each side, moved inside the image where it sticks out."""
+  """The smallest square around the lesion's box plus a margin on each side, moved inside the
+  image where it sticks out.
+  """
   size = len(image)
   rows, columns = np.flatnonzero(lesion.any(1)), np.flatnonzero(lesion.any(0))
   box = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
   side = min(size, round(box * (1 + 2 * margin)))
-  top, left = (int(np.clip((span[0] + span[-1] + 1 - side) // 2, 0, size - side)) for span in (rows, columns))
+  top, left = (
+    int(np.clip((span[0] + span[-1] + 1 - side) // 2, 0, size - side)) for span in (rows, columns)
+  )
   cut = image[top : top + side, left : left + side]
   picture = Image.fromarray(cut[..., 0] if cut.shape[-1] == 1 else cut)
   return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).reshape(image.shape)

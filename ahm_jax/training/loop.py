@@ -38,14 +38,17 @@ def fit(
 ) -> TrainState:
   """Trains, or goes on with a training that was interrupted, or returns what a finished one led to.
 
-  A run that resumes repeats an uninterrupted one exactly: everything random is a function of `seed` and of the step. Several
-  processes call this together, with a `source` over the devices of all; process 0 alone writes what the run tells.
+  A run that resumes repeats an uninterrupted one exactly: everything random is a function of `seed`
+  and of the step. Several processes call this together, with a `source` over the devices of all;
+  process 0 alone writes what the run tells.
 
   Args:
     task: what to train.
     source: training batches, of recipe.batch_size images.
-    recipe: how often to log and validate, and when to stop early; batch size and optimizer are in `source` and `task`.
-    workdir: the run's directory, made if it is not there; takes `metrics.jsonl`, `checkpoints/`, `snapshots/`, `profile/`.
+    recipe: how often to log and validate, and when to stop early; batch size and optimizer are in
+      `source` and `task`.
+    workdir: the run's directory, made if it is not there; takes `metrics.jsonl`, `checkpoints/`,
+      `snapshots/`, `profile/`.
     seed: of the initial state and of every step's randomness.
     total_steps: length of the training.
     safety: how often to save, and how many steps in a row may fail.
@@ -56,7 +59,8 @@ def fit(
 
   Raises:
     UserError: safety.skipped_steps steps in a row were not finite.
-    Stopped: SIGINT or SIGTERM came; the state of the step it came at is saved, and the next call goes on from there.
+    Stopped: SIGINT or SIGTERM came; the state of the step it came at is saved, and the next call
+      goes on from there.
   """
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
@@ -68,7 +72,9 @@ def fit(
     state = task.init(init_key) if fresh else jax.eval_shape(task.init, init_key)
     target = parallel.abstract(state, parallel.replicated(source.devices))
     if not _over(progress, recipe, total_steps):
-      state = parallel.replicate(state, source.devices) if fresh else checkpoints.restore_latest(target)
+      state = (
+        parallel.replicate(state, source.devices) if fresh else checkpoints.restore_latest(target)
+      )
       key = parallel.replicate(step_key, source.devices)
       first = processes.is_first()
       open_writer = Writer if first else Silent
@@ -78,8 +84,12 @@ def fit(
         tempfile.TemporaryDirectory() as scratch,
         Profiler(profile_steps, workdir / 'profile' if first else Path(scratch)) as profiler,
       ):
-        _Training(task, source, recipe, total_steps, safety, key, checkpoints, writer, profiler, user).run(state, progress)
-    return parallel.one_copy(checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target))
+        _Training(
+          task, source, recipe, total_steps, safety, key, checkpoints, writer, profiler, user
+        ).run(state, progress)
+    return parallel.one_copy(
+      checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target)
+    )
 
 
 @dataclass
@@ -100,19 +110,24 @@ class _Training:
   saved: float = field(default_factory=time.monotonic)
 
   def run(self, state: TrainState, progress: Progress) -> None:
-    """Trains from `progress.step` until the run is over; its last state, and its best, are then in `checkpoints`.
+    """Trains from `progress.step` until the run is over; its last state, and its best, are then in
+    `checkpoints`.
 
     Raises:
       as `fit`.
     """
     self.skipped = progress.skipped_in_row
-    if self._validates(progress.step) and progress.validated < progress.step:  # It was stopped before it could.
+    if (
+      self._validates(progress.step) and progress.validated < progress.step
+    ):  # It was stopped before it could.
       progress = self._validate_and_save(state, progress, NOTHING)
       if _over(progress, self.recipe, self.total_steps):
         return
     advance = parallel.over_all(guarded(self.task.step), self.source.devices)
     in_flight = None
-    for step, inputs in enumerate(self.source.inputs(progress.step, self.total_steps), progress.step + 1):
+    for step, inputs in enumerate(
+      self.source.inputs(progress.step, self.total_steps), progress.step + 1
+    ):
       arguments = (self.source.resident, inputs, self.key, self._request())
       self.profiler.before(step - 1, state)
       state, metrics = advance(state, *arguments)
@@ -155,7 +170,9 @@ class _Training:
     names = self.source.names(step - 1)
     images = ', '.join(names[:IMAGES_NAMED]) + (', ...' if len(names) > IMAGES_NAMED else '')
     if self.skipped == 1:
-      self.writer.say(f'step {step} is not taken: its loss or its gradient is not finite; its images are {images}')
+      self.writer.say(
+        f'step {step} is not taken: its loss or its gradient is not finite; its images are {images}'
+      )
     if self.skipped >= self.safety.skipped_steps:
       raise UserError(
         f'no step from {step - self.skipped + 1} to {step} could be taken: the loss or the gradient was not finite; the images '
@@ -173,7 +190,9 @@ class _Training:
     if scores:
       progress = progress.after(progress.step, scores['score'])
       self.writer.line(progress.step, scores)
-    progress = progress._replace(skipped_in_row=self.skipped, since_line=tuple(self.writer.since_line))
+    progress = progress._replace(
+      skipped_in_row=self.skipped, since_line=tuple(self.writer.since_line)
+    )
     self.writer.sync()
     self.checkpoints.save(parallel.of_all(state, self.source.devices), progress)
     self.saved = time.monotonic()

@@ -15,11 +15,17 @@ from ahm_jax.runtime.parallel import DEVICES
 
 
 def augment_classes(
-  key: jax.Array, images: jax.Array, masks: jax.Array, positions: jax.Array, config: AugmentConfig, values: int
+  key: jax.Array,
+  images: jax.Array,
+  masks: jax.Array,
+  positions: jax.Array,
+  config: AugmentConfig,
+  values: int,
 ) -> tuple[jax.Array, jax.Array]:
   """`augment_batch` for masks of class indices, of which a mean would be another class.
 
-  Each value's share of a pixel is interpolated, as an image's colours are, and the largest share wins.
+  Each value's share of a pixel is interpolated, as an image's colours are, and the largest share
+  wins.
 
   Args:
     key, images, positions, config: as for `augment_batch`.
@@ -32,17 +38,20 @@ def augment_classes(
   images, _ = augment_batch(key, images, masks, positions, config)
   planes = (masks[..., None] == jnp.arange(values)) * jnp.uint8(255)
   geometry = dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0)
-  shares, _ = augment_batch(key, planes, masks, positions, geometry)  # The key decides on the geometry, so it is the images'.
+  shares, _ = augment_batch(
+    key, planes, masks, positions, geometry
+  )  # The key decides on the geometry, so it is the images'.
   return images, shares.argmax(-1)
 
 
 def class_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Cross-entropy and soft Dice loss over classes, under an axis of devices named DEVICES.
 
-  As in nnU-Net (Isensee et al. 2021, Nature Methods 18), Dice is that of the whole batch, and its mean is taken over all K
-  classes but background, those that the batch lacks too: 1 - mean_k (2 sum(p_k y_k) + 1) / (sum(p_k) + sum(y_k) + 1), with
-  the counts summed over the devices. The 1, where nnU-Net has 1e-5, is that of `segmentation_losses`, so that one class costs
-  what it does there. Cross-entropy is this device's mean over pixels.
+  As in nnU-Net (Isensee et al. 2021, Nature Methods 18), Dice is that of the whole batch, and its
+  mean is taken over all K classes but background, those that the batch lacks too: 1 - mean_k (2
+  sum(p_k y_k) + 1) / (sum(p_k) + sum(y_k) + 1), with the counts summed over the devices. The 1,
+  where nnU-Net has 1e-5, is that of `segmentation_losses`, so that one class costs what it does
+  there. Cross-entropy is this device's mean over pixels.
 
   Args:
     logits: [b, H, W, K + 1], of background first.
@@ -65,9 +74,10 @@ def class_dice(found: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> di
     found, truth: integers [N, S, S], 0 for background and k for class k of `names`, from 1.
 
   Returns:
-    'dice', and as 'score' once more: the mean over images of each one's mean over the classes that prediction or truth holds;
-    images with none are left out, and it is 0 where there are no others. For each class, 'dice_NAME': the mean over the images
-    in which prediction or truth holds it; nan where none does.
+    'dice', and as 'score' once more: the mean over images of each one's mean over the classes that
+    prediction or truth holds; images with none are left out, and it is 0 where there are no others.
+    For each class, 'dice_NAME': the mean over the images in which prediction or truth holds it; nan
+    where none does.
   """
   classes = range(1, len(names) + 1)
   overlap = np.stack([((found == k) & (truth == k)).sum((1, 2)) for k in classes])  # [K, N]
@@ -76,5 +86,8 @@ def class_dice(found: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> di
   dice = np.divide(2 * overlap, total, out=np.zeros(total.shape), where=held)
   images = held.any(0)
   mean = float(np.mean(dice[:, images].sum(0) / held[:, images].sum(0))) if images.any() else 0.0
-  by_class = {f'dice_{name}': float(dice[k][held[k]].mean()) if held[k].any() else float('nan') for k, name in enumerate(names)}
+  by_class = {
+    f'dice_{name}': float(dice[k][held[k]].mean()) if held[k].any() else float('nan')
+    for k, name in enumerate(names)
+  }
   return {'dice': mean, **by_class, 'score': mean}

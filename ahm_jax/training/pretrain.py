@@ -1,4 +1,6 @@
-"""Pre-training: a strategy hides patches, the U-Net repairs them, the strategy is told how hard that was."""
+"""Pre-training: a strategy hides patches, the U-Net repairs them, the strategy is told how hard
+that was.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -43,11 +45,19 @@ class Networks(NamedTuple):
 
 @functools.cache
 def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Networks:
-  """The U-Net and the masking strategy; the same objects for the same arguments, so that runs share compiled programs."""
+  """The U-Net and the masking strategy.
+
+  The same objects for the same arguments, so that runs share compiled programs.
+  """
   # All workers' images are one batch to both networks, see `as_one_batch`.
-  common = {'dtype': jnp.dtype(model.dtype), 'axis_name': DEVICES if model.sync_batch_norm else None}
+  common = {
+    'dtype': jnp.dtype(model.dtype),
+    'axis_name': DEVICES if model.sync_batch_norm else None,
+  }
   unet = UNet(out_channels=channels, width=model.unet_width, recompute=model.recompute, **common)
-  agent = Agent(trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, **common)
+  agent = Agent(
+    trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, **common
+  )
   context = Context(
     masking=masking,
     agent=agent,
@@ -74,14 +84,19 @@ def check_workers(workers: int, batch_size: int, devices: int) -> None:
     )
 
 
-def build(config: Config, validation: Split, steps: int, steps_per_epoch: float, foreign: Any = None) -> Task:
+def build(
+  config: Config, validation: Split, steps: int, steps_per_epoch: float, foreign: Any = None
+) -> Task:
   """The pre-training task.
 
   Args:
-    validation: held-out images; the first VALIDATION_IMAGES of them are repaired at each validation.
-    steps: length of the whole training, which the easing-in and the learning rate schedule run over.
+    validation: held-out images; the first VALIDATION_IMAGES of them are repaired at each
+      validation.
+    steps: length of the whole training, which the easing-in and the learning rate schedule run
+      over.
     steps_per_epoch: batches in one pass over the images.
-    foreign: {'params': {'trunk': ...}} of a VGG16 that was trained elsewhere, for the agent to start from; or None.
+    foreign: {'params': {'trunk': ...}} of a VGG16 that was trained elsewhere, for the agent to
+      start from; or None.
   """
   training = recipe(config, 'pretrain')
   nets = networks(config.model, config.masking, config.data.channels)
@@ -130,7 +145,10 @@ def has_vgg_trunk(task: Task) -> bool:
 
 
 def _with_trunk(state: Any, foreign: Any) -> Any:
-  """A strategy's first state with a trunk from elsewhere; Adam's zeros will do. A teacher starts as its agent does."""
+  """A strategy's first state with a trunk from elsewhere.
+
+  Adam's zeros will do. A teacher starts as its agent does.
+  """
   if foreign is None:
     return state
   teacher = getattr(state, 'teacher', None)
@@ -140,21 +158,38 @@ def _with_trunk(state: Any, foreign: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def policy_maps(strategy: Strategy, state: Any, images: jax.Array, progress: jax.Array) -> jax.Array:
-  """Each patch's probability of being hidden, [N, g, g], on uint8 images [N, S, S, C]; the mean over draws if it is drawn."""
+def policy_maps(
+  strategy: Strategy, state: Any, images: jax.Array, progress: jax.Array
+) -> jax.Array:
+  """Each patch's probability of being hidden, [N, g, g], on uint8 images [N, S, S, C].
+
+  The mean over draws if it is drawn.
+  """
   keys = jax.random.split(jax.random.key(0), POLICY_DRAWS)
-  draws = [strategy.propose(state, normalise(images / 255.0), key, progress, False).probability for key in keys]
+  draws = [
+    strategy.propose(state, normalise(images / 255.0), key, progress, False).probability
+    for key in keys
+  ]
   return jnp.mean(jnp.stack(draws), 0)
 
 
 @functools.cache
 def make_step(
-  nets: Networks, tx: optax.GradientTransformation, masking: MaskingConfig, augmentation: AugmentConfig, steps: int
+  nets: Networks,
+  tx: optax.GradientTransformation,
+  masking: MaskingConfig,
+  augmentation: AugmentConfig,
+  steps: int,
 ):
-  """The pure pre-training step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
+  """The pure pre-training step over one device's share of the batch.
+
+  It runs under an axis of devices named DEVICES.
+  """
   repair = as_one_batch(nets.unet)
 
-  def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+  def step(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
     progress = state.step / steps
     augment_key, masking_key = jax.random.split(key)
     images, positions = _workers(batch, augment_key, masking, augmentation)
@@ -171,7 +206,9 @@ def make_step(
         def distort(observation):
           if not masking.restore_colour:
             return observation
-          return normalise(recolour_batch(augment_key, denormalise(observation), positions, augmentation))
+          return normalise(
+            recolour_batch(augment_key, denormalise(observation), positions, augmentation)
+          )
 
         done, batch_stats = rollout(
           images,
@@ -186,10 +223,14 @@ def make_step(
         )
         return actor_critic.reconstruction_loss(done.losses, done.hidden), done, batch_stats
 
-      losses, rollouts, batch_stats = jax.vmap(work, out_axes=(0, 0, None), axis_name=WORKERS)(images, positions, workers_keys)
+      losses, rollouts, batch_stats = jax.vmap(work, out_axes=(0, 0, None), axis_name=WORKERS)(
+        images, positions, workers_keys
+      )
       return losses.mean(), (lax.stop_gradient(rollouts), batch_stats)
 
-    (loss, (rollouts, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, (rollouts, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(
+      state.params
+    )
     gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -201,18 +242,26 @@ def make_step(
       'policy_spread': rollouts.probability.std((-2, -1)).mean(),
       **strategy_metrics,
     }
-    return TrainState(state.step + 1, params, batch_stats, opt_state, extra), lax.pmean(metrics, DEVICES)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, extra), lax.pmean(
+      metrics, DEVICES
+    )
 
   return step
 
 
-def _workers(batch: Batch, key: jax.Array, masking: MaskingConfig, augmentation: AugmentConfig) -> tuple[jax.Array, jax.Array]:
-  """Augmented, normalised images [workers here, images a worker, H, W, C], and their positions in the global batch.
+def _workers(
+  batch: Batch, key: jax.Array, masking: MaskingConfig, augmentation: AugmentConfig
+) -> tuple[jax.Array, jax.Array]:
+  """Augmented, normalised images [workers here, images a worker, H, W, C], and their positions in
+  the global batch.
 
-  Where colours are to be restored, images are only moved: their colours are what the U-Net repairs towards.
+  Where colours are to be restored, images are only moved: their colours are what the U-Net repairs
+    towards.
   """
   if masking.restore_colour:
     augmentation = geometry_only(augmentation)
   images, _ = augment_batch(key, batch.images, batch.masks, batch.positions, augmentation)
   workers = masking.workers // lax.axis_size(DEVICES)
-  return normalise(images).reshape(workers, -1, *images.shape[1:]), batch.positions.reshape(workers, -1)
+  return normalise(images).reshape(workers, -1, *images.shape[1:]), batch.positions.reshape(
+    workers, -1
+  )

@@ -1,7 +1,7 @@
 """Segmentation: the U-Net, from scratch or pre-trained, learns masks from a few labelled images.
 
-Without classes it has one output, the logit of lesion; with K classes it has K + 1, of background first. Whatever else differs
-between the two follows from that number.
+Without classes it has one output, the logit of lesion; with K classes it has K + 1, of background
+first. Whatever else differs between the two follows from that number.
 """
 
 import functools
@@ -26,7 +26,9 @@ from ahm_jax.task import Batch, Task, TrainState
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
 from ahm_jax.training.optimizers import optimizer
 
-HEAD = 'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
+HEAD = (
+  'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
+)
 
 
 def network(model: ModelConfig, classes: int = 0) -> UNet:
@@ -52,13 +54,14 @@ def build(
   """The segmentation task.
 
   Args:
-    validation: held-out images; the score is their mean Dice at the size the network sees, over images with a mask, and with
-      classes see `class_dice`.
+    validation: held-out images; the score is their mean Dice at the size the network sees, over
+      images with a mask, and with classes see `class_dice`.
     steps: length of the whole training, which the learning rate schedule runs over.
     steps_per_epoch: batches in one pass over the labelled images.
-    pretrained: parameters of a pre-trained U-Net, or None. All but the head are taken over; batch statistics start afresh,
-      since those of masked images are not those of whole ones.
-    foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are taken, batch statistics too.
+    pretrained: parameters of a pre-trained U-Net, or None. All but the head are taken over; batch
+      statistics start afresh, since those of masked images are not those of whole ones.
+    foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are
+      taken, batch statistics too.
   """
   training = recipe(config, 'segment')
   mask_classes = config.data.mask_classes
@@ -73,7 +76,9 @@ def build(
     variables = init_variables(unet, key, (1, side, side, config.data.channels))
     if foreign is not None:
       variables = replaced(variables, foreign)
-    params = variables['params'] if pretrained is None else transfer(pretrained, variables['params'])
+    params = (
+      variables['params'] if pretrained is None else transfer(pretrained, variables['params'])
+    )
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
@@ -84,9 +89,13 @@ def build(
 
   def evaluate(state):
     if mask_classes:
-      found = predict_classes(unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size)
+      found = predict_classes(
+        unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size
+      )
       return class_dice(found, held_out.masks, mask_classes)
-    probabilities = predict(unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size)
+    probabilities = predict(
+      unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size
+    )
     predicted = probabilities >= config.evaluate.threshold
     truth = held_out.masks.astype(bool)
     overlap = (predicted & truth).sum((1, 2))
@@ -95,7 +104,12 @@ def build(
     return {'dice': dice, 'score': dice}
 
   return Task(
-    name='segment', init=init, step=make_step(unet, tx, training.augment), evaluate=evaluate, keep_best=True, shown='dice'
+    name='segment',
+    init=init,
+    step=make_step(unet, tx, training.augment),
+    evaluate=evaluate,
+    keep_best=True,
+    shown='dice',
   )
 
 
@@ -106,7 +120,9 @@ def transfer(pretrained: Any, fresh: Any) -> Any:
     UserError: the two U-Nets differ in width or in input channels.
   """
   body = {name: value for name, value in pretrained.items() if name != HEAD}
-  if jax.tree.map(jnp.shape, body) != jax.tree.map(jnp.shape, {name: fresh[name] for name in fresh if name != HEAD}):
+  if jax.tree.map(jnp.shape, body) != jax.tree.map(
+    jnp.shape, {name: fresh[name] for name in fresh if name != HEAD}
+  ):
     raise UserError(
       'config.init_from holds a U-Net of another shape; '
       'give both runs the same config.model.unet_width and config.data.channels'
@@ -116,12 +132,15 @@ def transfer(pretrained: Any, fresh: Any) -> Any:
 
 @functools.cache
 def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.GradientTransformation:
-  """`tx` with the updates of the U-Net's encoder multiplied by `rate`, as a lower learning rate does."""
+  """`tx` with the updates of the U-Net's encoder multiplied by `rate`, as a lower learning rate
+  does.
+  """
 
   def slow(updates, params):
     del params
     return {
-      name: jax.tree.map(lambda x: rate * x, part) if name.startswith('encoder') else part for name, part in updates.items()
+      name: jax.tree.map(lambda x: rate * x, part) if name.startswith('encoder') else part
+      for name, part in updates.items()
     }
 
   return optax.chain(tx, optax.stateless(slow))
@@ -129,18 +148,30 @@ def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.Gradi
 
 @functools.cache
 def make_step(unet: UNet, tx: optax.GradientTransformation, augmentation: AugmentConfig):
-  """The pure segmentation step over one device's share of the batch; it runs under an axis of devices named DEVICES."""
+  """The pure segmentation step over one device's share of the batch.
 
-  def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+  It runs under an axis of devices named DEVICES.
+  """
+
+  def step(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
     images, masks = _augment(key, batch, augmentation, unet.out_channels)
 
     def objective(params):
       variables = {'params': params, 'batch_stats': state.batch_stats}
-      logits, updates = unet.apply(variables, normalise(images), train=True, mutable=['batch_stats'])
+      logits, updates = unet.apply(
+        variables, normalise(images), train=True, mutable=['batch_stats']
+      )
       cross_entropy, dice = _losses(logits, masks)
-      return cross_entropy + dice, (updates['batch_stats'], {'cross_entropy': cross_entropy, 'dice_loss': dice})
+      return cross_entropy + dice, (
+        updates['batch_stats'],
+        {'cross_entropy': cross_entropy, 'dice_loss': dice},
+      )
 
-    (loss, (batch_stats, parts)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, (batch_stats, parts)), gradients = jax.value_and_grad(objective, has_aux=True)(
+      state.params
+    )
     gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -150,47 +181,64 @@ def make_step(unet: UNet, tx: optax.GradientTransformation, augmentation: Augmen
   return step
 
 
-def _augment(key: jax.Array, batch: Batch, config: AugmentConfig, outputs: int) -> tuple[jax.Array, jax.Array]:
+def _augment(
+  key: jax.Array, batch: Batch, config: AugmentConfig, outputs: int
+) -> tuple[jax.Array, jax.Array]:
   example = key, batch.images, batch.masks, batch.positions, config
   return augment_batch(*example) if outputs == 1 else augment_classes(*example, outputs)
 
 
 def _losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  return segmentation_losses(logits[..., 0], masks) if logits.shape[-1] == 1 else class_losses(logits, masks)
+  return (
+    segmentation_losses(logits[..., 0], masks)
+    if logits.shape[-1] == 1
+    else class_losses(logits, masks)
+  )
 
 
 def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Cross-entropy and soft Dice loss, under an axis of devices named DEVICES.
 
-  Dice is that of the whole batch, 1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), its counts summed over the devices: a mean of
-  the devices' Dice would be another number. Cross-entropy is this device's mean over pixels.
+  Dice is that of the whole batch, 1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), its counts summed
+  over the devices: a mean of the devices' Dice would be another number. Cross-entropy is this
+  device's mean over pixels.
 
   Args:
     logits, masks: [b, H, W]; masks in {0, 1}.
   """
   cross_entropy = optax.sigmoid_binary_cross_entropy(logits, masks).mean()
   probabilities = jax.nn.sigmoid(logits)
-  overlap, total = lax.psum(((probabilities * masks).sum(), probabilities.sum() + masks.sum()), DEVICES)
+  overlap, total = lax.psum(
+    ((probabilities * masks).sum(), probabilities.sum() + masks.sum()), DEVICES
+  )
   return cross_entropy, 1 - (2 * overlap + 1) / (total + 1)
 
 
-def predict(unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
-  """What `probabilities` says of uint8 images [N, S, S, C]: float32 [N, S, S], or with classes [N, S, S, K + 1]."""
+def predict(
+  unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """What `probabilities` says of uint8 images [N, S, S, C]: float32 [N, S, S], or with classes
+  [N, S, S, K + 1].
+  """
   variables = {'params': params, 'batch_stats': batch_stats}
   return in_batches(functools.partial(probabilities, unet, variables), images, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
-  """Of one batch of uint8 images [B, S, S, C]: probabilities of lesion, float32 [B, S, S]; with classes, which sum to 1,
-  [B, S, S, K + 1].
+  """Of one batch of uint8 images [B, S, S, C]: probabilities of lesion, float32 [B, S, S]; with
+  classes, which sum to 1, [B, S, S, K + 1].
   """
   logits = unet.apply(variables, normalise(images / 255.0), train=False)
   return jax.nn.sigmoid(logits[..., 0]) if unet.out_channels == 1 else jax.nn.softmax(logits)
 
 
-def predict_classes(unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
-  """The most probable class of every pixel, 0 for background: uint8 [N, S, S], of uint8 images [N, S, S, C]."""
+def predict_classes(
+  unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """The most probable class of every pixel, 0 for background: uint8 [N, S, S], of uint8 images
+  [N, S, S, C].
+  """
   variables = {'params': params, 'batch_stats': batch_stats}
   return in_batches(functools.partial(_most_probable, unet, variables), images, batch_size)
 

@@ -39,7 +39,9 @@ class Stepper:
 
   def step(self, inputs: Any) -> None:
     """Dispatches a step; returns before it is done."""
-    self.state, _ = self._advance(self.state, self._source.resident, inputs, self._key, self._request)
+    self.state, _ = self._advance(
+      self.state, self._source.resident, inputs, self._key, self._request
+    )
 
   def __call__(self) -> None:
     """One step, done."""

@@ -1,4 +1,7 @@
-"""Flat dicts of arrays as .safetensors or .npz. Formats that can run code when they are opened are refused."""
+"""Flat dicts of arrays as .safetensors or .npz.
+
+Formats that can run code when they are opened are refused.
+"""
 
 import zipfile
 from collections.abc import Mapping
@@ -13,10 +16,15 @@ _PYTORCH = (
   "in Python with PyTorch: import torch; from safetensors.torch import save_file; w = torch.load('FILE', weights_only=True); "
   "save_file({k: v.contiguous() for k, v in w.items() if hasattr(v, 'shape')}, 'FILE.safetensors')"
 )
-_KERAS = (
-  "in Python with Keras and the model: import numpy; numpy.savez('FILE.npz', **{f'{w.path}': w.numpy() for w in model.weights})"
-)
-_OTHERS = {'.pt': _PYTORCH, '.pth': _PYTORCH, '.bin': _PYTORCH, '.ckpt': _PYTORCH, '.h5': _KERAS, '.keras': _KERAS}
+_KERAS = "in Python with Keras and the model: import numpy; numpy.savez('FILE.npz', **{f'{w.path}': w.numpy() for w in model.weights})"
+_OTHERS = {
+  '.pt': _PYTORCH,
+  '.pth': _PYTORCH,
+  '.bin': _PYTORCH,
+  '.ckpt': _PYTORCH,
+  '.h5': _KERAS,
+  '.keras': _KERAS,
+}
 # By launch/with_env, or by hand; jax2onnx by itself, since it asks for an Orbax older than ours.
 _INSTALL = (
   "EXTRAS=interop launch/with_env ... installs it, or pip install -e '.[interop]'"
@@ -38,7 +46,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
   path = Path(path).expanduser()
   suffix = path.suffix.lower()
   if suffix not in SUFFIXES:
-    how = _OTHERS.get(suffix, '').replace('FILE', path.stem if suffix in ('.h5', '.keras') else str(path))
+    how = _OTHERS.get(suffix, '').replace(
+      'FILE', path.stem if suffix in ('.h5', '.keras') else str(path)
+    )
     raise UserError(f'{path} is neither .safetensors nor .npz; convert it{how and ", "}{how}')
   if not path.is_file():
     raise UserError(f'{path}: there is no such file; give weights as .safetensors or .npz')

@@ -8,7 +8,9 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-  """Both take and return an array and lose nothing, so that there and back is the same to the bit."""
+  """Both take and return an array and lose nothing, so that there and back is the same to the
+  bit.
+  """
 
   outward: Callable[[np.ndarray], np.ndarray]  # From ours to theirs.
   inward: Callable[[np.ndarray], np.ndarray]
@@ -17,17 +19,24 @@ class Layout(NamedTuple):
 SAME = Layout(lambda ours: ours, lambda theirs: theirs)
 
 # Kernel of a convolution: ours [H, W, in, out], PyTorch's [out, in, H, W].
-CONVOLUTION = Layout(lambda ours: ours.transpose(3, 2, 0, 1), lambda theirs: theirs.transpose(2, 3, 1, 0))
+CONVOLUTION = Layout(
+  lambda ours: ours.transpose(3, 2, 0, 1), lambda theirs: theirs.transpose(2, 3, 1, 0)
+)
 
-# Kernel of `UpConvolution`: ours [in, 2, 2, out], PyTorch's ConvTranspose2d [in, out, 2, 2]; neither is turned.
-UP_CONVOLUTION = Layout(lambda ours: ours.transpose(0, 3, 1, 2), lambda theirs: theirs.transpose(0, 2, 3, 1))
+# Kernel of `UpConvolution`: ours [in, 2, 2, out], PyTorch's ConvTranspose2d [in, out, 2, 2];
+# neither is turned.
+UP_CONVOLUTION = Layout(
+  lambda ours: ours.transpose(0, 3, 1, 2), lambda theirs: theirs.transpose(0, 2, 3, 1)
+)
 
 # Kernel of a dense layer: ours [in, out], PyTorch's [out, in].
 DENSE = Layout(lambda ours: ours.T, lambda theirs: theirs.T)
 
 
 def flattened(channels: int) -> Layout:
-  """Kernel of a dense layer that sees a square map of so many channels flattened: ours by [H, W, C], PyTorch's by [C, H, W]."""
+  """Kernel of a dense layer that sees a square map of so many channels flattened: ours by [H, W,
+  C], PyTorch's by [C, H, W].
+  """
 
   def outward(ours):
     side = math.isqrt(ours.shape[0] // channels)
@@ -35,6 +44,8 @@ def flattened(channels: int) -> Layout:
 
   def inward(theirs):
     side = math.isqrt(theirs.shape[1] // channels)
-    return theirs.reshape(-1, channels, side, side).transpose(2, 3, 1, 0).reshape(theirs.shape[::-1])
+    return (
+      theirs.reshape(-1, channels, side, side).transpose(2, 3, 1, 0).reshape(theirs.shape[::-1])
+    )
 
   return Layout(outward, inward)

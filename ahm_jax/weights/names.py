@@ -1,7 +1,8 @@
 """What the parameters of our networks are called elsewhere.
 
-The U-Net has the names of https://github.com/milesial/Pytorch-UNet (`bilinear=False`), VGG16 those of torchvision.models.vgg16
-and vgg16_bn, or of keras.applications.VGG16. A path of ours is that in {'params', 'batch_stats'}, joined by '/'.
+The U-Net has the names of https://github.com/milesial/Pytorch-UNet (`bilinear=False`), VGG16 those
+of torchvision.models.vgg16 and vgg16_bn, or of keras.applications.VGG16. A path of ours is that in
+{'params', 'batch_stats'}, joined by '/'.
 """
 
 import re
@@ -17,10 +18,13 @@ class Entry(NamedTuple):
   ours: str
   theirs: str
   layout: Layout = layouts.SAME
-  layer: str = ''  # Of those that may be left out, in a row; the first that does not fit ends it. '': may not.
+  layer: str = (
+    ''  # Of those that may be left out, in a row; the first that does not fit ends it. '': may not.
+  )
 
 
-COUNTER = 'num_batches_tracked'  # Of each of PyTorch's batch norms: the training steps. We have one for all.
+# Of each of PyTorch's batch norms: the training steps. We have one for all.
+COUNTER = 'num_batches_tracked'
 
 
 def unet() -> list[Entry]:
@@ -50,7 +54,11 @@ def _two_convs(ours: str, theirs: str) -> list[Entry]:
 
 
 def _conv_norm(ours: str, sequence: str, place: int) -> list[Entry]:
-  """Of `ConvNorm`; a convolution, without its bias if it has one, and the norm after it in one of PyTorch's sequences."""
+  """Of `ConvNorm`.
+
+  A convolution, without its bias if it has one, and the norm after it in one of PyTorch's
+  sequences.
+  """
   norm = f'{sequence}.{place + 1}'
   return [
     Entry(f'params/{ours}/convolution/kernel', f'{sequence}.{place}.weight', layouts.CONVOLUTION),
@@ -75,7 +83,11 @@ def vgg16(width: int, norm: str = '') -> list[Entry]:
       index += 3 if norm else 2  # A norm and a ReLU follow, or a ReLU,
     index += 1  # and after each stage a pool.
   flat = layouts.flattened(STAGES[-1][0] * width)
-  for name, place, layout in (('hidden1', 0, flat), ('hidden2', 3, layouts.DENSE), ('logits', 6, layouts.DENSE)):
+  for name, place, layout in (
+    ('hidden1', 0, flat),
+    ('hidden2', 3, layouts.DENSE),
+    ('logits', 6, layouts.DENSE),
+  ):
     entries += [
       Entry(f'params/{name}/kernel', f'classifier.{place}.weight', layout, name),
       Entry(f'params/{name}/bias', f'classifier.{place}.bias', layer=name),
@@ -90,7 +102,11 @@ def keras_vgg16() -> list[Entry]:
     for stage, (_, convolutions) in enumerate(STAGES, start=1)
     for number in range(1, convolutions + 1)
   ]
-  layers += [('hidden1', 'fc1', 'hidden1'), ('hidden2', 'fc2', 'hidden2'), ('logits', 'predictions', 'logits')]
+  layers += [
+    ('hidden1', 'fc1', 'hidden1'),
+    ('hidden2', 'fc2', 'hidden2'),
+    ('logits', 'predictions', 'logits'),
+  ]
   return [
     Entry(f'params/{ours}/{part}', f'{theirs}/{part}', layer=layer)
     for ours, theirs, layer in layers
@@ -101,7 +117,8 @@ def keras_vgg16() -> list[Entry]:
 def tidy(name: str) -> str:
   """A foreign name without what the ways of saving add to it.
 
-  'module.inc...' of PyTorch's DataParallel; 'block1_conv1/block1_conv1/kernel:0' and 'block1_conv1.kernel' of Keras.
+  'module.inc...' of PyTorch's DataParallel; 'block1_conv1/block1_conv1/kernel:0' and
+  'block1_conv1.kernel' of Keras.
   """
   name = name.removeprefix('module.').removesuffix(':0')
   found = re.fullmatch(r'(?:.*[/.])?(block\d_conv\d|fc\d|predictions)[/.](kernel|bias)', name)

@@ -13,7 +13,9 @@ from ahm_jax.benchmark import public_loop, torch_networks, torch_steps  # noqa: 
 
 
 def our_parameters(module, side):
-  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), np.zeros((1, side, side, 3), np.float32), train=False))
+  variables = jax.eval_shape(
+    lambda: module.init(jax.random.key(0), np.zeros((1, side, side, 3), np.float32), train=False)
+  )
   return sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
 
 

@@ -1,4 +1,7 @@
-"""The workloads at sizes at which they take seconds; what they measure is not looked at, only that it is there."""
+"""The workloads at sizes at which they take seconds.
+
+What they measure is not looked at, only that it is there.
+"""
 
 import math
 
@@ -53,14 +56,21 @@ def test_weak_scaling_over_the_devices_there_are(monkeypatch):
   result = workloads.scaling(BENCH)
   check(result, 'scaling', {'1 device', '2 devices', '2 devices, share of linear'})
   assert not any(item.name.startswith('4') for item in result.figures)
-  assert [item.median for item in result.figures if item.name == '1 device, share of linear'] == [100]
+  assert [item.median for item in result.figures if item.name == '1 device, share of linear'] == [
+    100
+  ]
 
 
 def test_the_share_of_the_matrix_rate_is_given_on_a_gpu(monkeypatch):
   monkeypatch.setattr(workloads, 'has_torch', lambda: False)
   monkeypatch.setattr(workloads, 'matrix_rate', lambda: 0.5)
-  result = workloads.unet_train(BENCH._replace(platform='gpu', sizes=TINY._replace(unet_batches=(1,))))
-  rate, share = (next(item for item in result.figures if item.unit == unit) for unit in ('TFLOP/s', '% of matrix rate'))
+  result = workloads.unet_train(
+    BENCH._replace(platform='gpu', sizes=TINY._replace(unet_batches=(1,)))
+  )
+  rate, share = (
+    next(item for item in result.figures if item.unit == unit)
+    for unit in ('TFLOP/s', '% of matrix rate')
+  )
   assert share.name.endswith('MFU') and share.median == pytest.approx(100 * rate.median / 0.5)
 
 
@@ -77,7 +87,11 @@ def test_streamed_input_is_set_against_resident():
 
 def test_predicting_is_set_against_the_network_alone():
   result = predicting.predicting(BENCH)
-  check(result, 'predict', {'forward pass, network-bound (width 2, 32 px)', 'predict, file-bound (width 1, 16 px)'})
+  check(
+    result,
+    'predict',
+    {'forward pass, network-bound (width 2, 32 px)', 'predict, file-bound (width 1, 16 px)'},
+  )
   assert list(result.ratios) == ['predict_vs_forward', 'predict_vs_forward_file_bound']
 
 
@@ -105,7 +119,12 @@ def test_growth_changes_one_thing_at_a_time(monkeypatch):
   seen = {}
   for axis, value, build in growth._points(TINY):
     config = build()
-    shape = config.train.batch_size, config.data.image_size, config.masking.workers, config.masking.rounds
+    shape = (
+      config.train.batch_size,
+      config.data.image_size,
+      config.masking.workers,
+      config.masking.rounds,
+    )
     seen[axis, value] = shape
   assert seen['batch', 2] == (2, 32, 1, 1)
   assert seen['side', 64] == (1, 64, 1, 1)
@@ -114,7 +133,10 @@ def test_growth_changes_one_thing_at_a_time(monkeypatch):
 
 
 def test_what_is_written_has_every_documented_key(monkeypatch):
-  fake = Result([Figure('pretrain', 'uniform', 'ms', 2.0, 1.0, 3.0, 3)], {'ahm_light_vs_uniform_time': [1.0, 3.0, 2.0]})
+  fake = Result(
+    [Figure('pretrain', 'uniform', 'ms', 2.0, 1.0, 3.0, 3)],
+    {'ahm_light_vs_uniform_time': [1.0, 3.0, 2.0]},
+  )
 
   def pretrain(bench):
     """A fake."""
@@ -125,7 +147,10 @@ def test_what_is_written_has_every_documented_key(monkeypatch):
   results = suite.measure(['pretrain'], said.append)
   assert list(results) == ['versions', 'device', 'figures', 'ratios', 'ratio_ranges']
   assert list(results['ratios']) == list(suite.RATIOS)
-  assert results['ratios']['ahm_light_vs_uniform_time'] == 2.0 and results['ratios']['unet_train_vs_torch'] is None
+  assert (
+    results['ratios']['ahm_light_vs_uniform_time'] == 2.0
+    and results['ratios']['unet_train_vs_torch'] is None
+  )
   assert results['ratio_ranges'] == {'ahm_light_vs_uniform_time': [1.0, 3.0]}
   assert results['figures'] == [fake.figures[0]._asdict()]
   assert results['versions']['jax'] == jax.__version__ and results['device']['platform'] == 'cpu'

@@ -13,7 +13,9 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize(('module', 'variant'), [(module, variant) for module, names in VARIANTS for variant in names])
+@pytest.mark.parametrize(
+  ('module', 'variant'), [(module, variant) for module, names in VARIANTS for variant in names]
+)
 def test_every_variant_is_a_config(module, variant):
   tree = module.get_config(variant) if variant else module.get_config()
   tree.data.root = '/somewhere'
@@ -31,9 +33,16 @@ def test_the_paper_variant_is_the_defaults():
 
 
 def test_the_defaults_are_the_published_hyper_parameters():
-  """Pre-training Adam 2e-4, batch 12; segmentation Adam 3e-4, less 10 % every 3 epochs, batch 4; 224 px; the agent a VGG16."""
+  """Pre-training Adam 2e-4, batch 12.
+
+  Segmentation Adam 3e-4, less 10 % every 3 epochs, batch 4; 224 px; the agent a VGG16.
+  """
   paper = isic.get_config('paper')
-  assert (paper.pretrain.optimizer, paper.pretrain.learning_rate, paper.pretrain.batch_size) == ('adam', 2e-4, 12)
+  assert (paper.pretrain.optimizer, paper.pretrain.learning_rate, paper.pretrain.batch_size) == (
+    'adam',
+    2e-4,
+    12,
+  )
   segment = paper.segment
   assert (segment.optimizer, segment.learning_rate, segment.batch_size) == ('adam', 3e-4, 4)
   assert (segment.schedule, segment.decay_rate, segment.decay_epochs) == ('staircase', 0.9, 3.0)

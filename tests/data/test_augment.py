@@ -57,7 +57,9 @@ def test_flip_gives_the_eight_poses_exactly_and_no_other():
 
 
 def origins(config, size, count):
-  """Row and column, in [0, size - 1], that each pixel is taken from: what becomes of an image of its own coordinates."""
+  """Row and column, in [0, size - 1], that each pixel is taken from: what becomes of an image of
+  its own coordinates.
+  """
   rows, columns = np.meshgrid(np.arange(size), np.arange(size), indexing='ij')
   ramp = np.stack([rows, columns, 0 * rows], -1).astype(np.float32) / size
   return np.moveaxis(many(config, ramp, ramp[..., 0], count)[0][..., :2] * size, -1, 1)
@@ -69,10 +71,17 @@ def test_scale_crop_against_scipy(flip):
   image, mask = example(size=20)
   mask = scipy.ndimage.gaussian_filter(mask, 2) > 0.5
   moved, moved_masks = many(config, image, mask.astype(np.float32), 16)
-  for coordinates, result, result_mask in zip(origins(config, 20, 16), moved, moved_masks, strict=True):
-    expected = [scipy.ndimage.map_coordinates(image[..., c], coordinates, order=1, mode='nearest') for c in range(3)]
+  for coordinates, result, result_mask in zip(
+    origins(config, 20, 16), moved, moved_masks, strict=True
+  ):
+    expected = [
+      scipy.ndimage.map_coordinates(image[..., c], coordinates, order=1, mode='nearest')
+      for c in range(3)
+    ]
     np.testing.assert_allclose(result, np.stack(expected, -1), atol=1e-4)
-    soft = scipy.ndimage.map_coordinates(mask.astype(np.float32), coordinates, order=1, mode='nearest')
+    soft = scipy.ndimage.map_coordinates(
+      mask.astype(np.float32), coordinates, order=1, mode='nearest'
+    )
     clear = np.abs(soft - 0.5) > 1e-3
     np.testing.assert_array_equal(result_mask[clear], soft[clear] >= 0.5)
     assert set(np.unique(result_mask)) <= {0.0, 1.0}
@@ -89,7 +98,10 @@ def test_crop_is_a_square_inside_the_image_of_the_asked_size():
   assert share.min() > 0.5 - 1e-3
   assert share.min() < 0.55
   assert 0.95 < share.max() < 1 + 1e-3
-  for corner in (rows[:, 10, 0] - 10 * share - 0.5 * share + 0.5, columns[:, 0, 10] - 10 * share - 0.5 * share + 0.5):
+  for corner in (
+    rows[:, 10, 0] - 10 * share - 0.5 * share + 0.5,
+    columns[:, 0, 10] - 10 * share - 0.5 * share + 0.5,
+  ):
     assert corner.min() > -1e-3
     assert (corner + share * size).max() < size + 1e-2
     small = share < 0.8
@@ -101,7 +113,9 @@ def test_crop_is_a_square_inside_the_image_of_the_asked_size():
 def test_brightness_shifts():
   image = np.full((8, 8, 3), 0.5, np.float32)
   shifts = many(only(brightness=0.3), image, image[..., 0])[0] - image
-  np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1, :1, :1], shifts.shape), atol=1e-6)
+  np.testing.assert_allclose(
+    shifts, np.broadcast_to(shifts[:, :1, :1, :1], shifts.shape), atol=1e-6
+  )
   drawn = shifts[:, 0, 0, 0]
   assert -0.3 <= drawn.min() < -0.2
   assert 0.2 < drawn.max() <= 0.3
@@ -112,7 +126,9 @@ def test_contrast_scales_about_the_mean():
   results = many(only(contrast=0.4), image, image[..., 0])[0]
   np.testing.assert_allclose(results.mean((1, 2, 3)), image.mean(), rtol=1e-5)
   factors = (results - image.mean()).std((1, 2, 3)) / image.std()
-  np.testing.assert_allclose(results, image.mean() + factors[:, None, None, None] * (image - image.mean()), atol=1e-5)
+  np.testing.assert_allclose(
+    results, image.mean() + factors[:, None, None, None] * (image - image.mean()), atol=1e-5
+  )
   assert 0.6 <= factors.min() < 0.7
   assert 1.3 < factors.max() <= 1.4
 
@@ -120,17 +136,31 @@ def test_contrast_scales_about_the_mean():
 @pytest.mark.parametrize('turn', [-0.7, -0.02, 0.0, 0.1, 0.5])
 def test_hue_against_colorsys(turn):
   pixels = np.random.default_rng(1).random((40, 3))
-  pixels[:8] = [[0, 0, 0], [1, 1, 1], [0.4, 0.4, 0.4], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0.2, 0.7, 0.7]]
+  pixels[:8] = [
+    [0, 0, 0],
+    [1, 1, 1],
+    [0.4, 0.4, 0.4],
+    [1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+    [1, 1, 0],
+    [0.2, 0.7, 0.7],
+  ]
   expected = []
   for pixel in pixels:
     hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
     expected.append(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value))
-  np.testing.assert_allclose(module._turn_hue(jnp.asarray(pixels, jnp.float32), turn), expected, atol=1e-5)
+  np.testing.assert_allclose(
+    module._turn_hue(jnp.asarray(pixels, jnp.float32), turn), expected, atol=1e-5
+  )
 
 
 def test_hue_turns_as_far_as_asked_and_only_colours():
   image = np.broadcast_to(np.float32([0.8, 0.4, 0.2]), (4, 4, 3))  # Its hue is 1/18.
-  turns = [colorsys.rgb_to_hsv(*pixel)[0] - 1 / 18 for pixel in many(only(hue=0.05), image, image[..., 0])[0][:, 0, 0]]
+  turns = [
+    colorsys.rgb_to_hsv(*pixel)[0] - 1 / 18
+    for pixel in many(only(hue=0.05), image, image[..., 0])[0][:, 0, 0]
+  ]
   assert -0.05 <= min(turns) < -0.03
   assert 0.03 < max(turns) <= 0.05 + 1e-6
   grey, mask = example(channels=1)
@@ -140,7 +170,9 @@ def test_hue_turns_as_far_as_asked_and_only_colours():
 @pytest.mark.parametrize('channels', [1, 3])
 def test_strong_changes_stay_in_range(channels):
   image, mask = example(channels=channels)
-  images, masks = many(AugmentConfig(flip=True, scale=0.9, brightness=1.0, contrast=1.0, hue=1.0), image, mask)
+  images, masks = many(
+    AugmentConfig(flip=True, scale=0.9, brightness=1.0, contrast=1.0, hue=1.0), image, mask
+  )
   assert images.min() == 0
   assert images.max() == 1
   assert set(np.unique(masks)) == {0.0, 1.0}
@@ -156,7 +188,11 @@ def test_colour_leaves_the_mask_alone():
 def batch():
   generator = np.random.default_rng(2)
   images = generator.integers(0, 256, (4, 16, 16, 3), np.uint8)
-  return np.repeat(images[:1], 4, 0), np.repeat((images[:1, ..., 0] > 99).astype(np.uint8), 4, 0), np.arange(4, dtype=np.int32)
+  return (
+    np.repeat(images[:1], 4, 0),
+    np.repeat((images[:1, ..., 0] > 99).astype(np.uint8), 4, 0),
+    np.arange(4, dtype=np.int32),
+  )
 
 
 def test_batch_is_in_range_and_float(batch):
@@ -173,9 +209,13 @@ def test_every_position_has_its_own_draw_wherever_it_is_computed(batch):
   whole = run(key, *batch)
   halves = [run(key, *(part[share] for part in batch)) for share in (slice(0, 2), slice(2, 4))]
   for index in (0, 1):
-    np.testing.assert_allclose(np.concatenate([half[index] for half in halves]), whole[index], atol=1e-6)
+    np.testing.assert_allclose(
+      np.concatenate([half[index] for half in halves]), whole[index], atol=1e-6
+    )
   for other in range(1, 4):
-    assert np.abs(whole[0][0] - whole[0][other]).max() > 0.05  # Four copies of one image, augmented in four ways.
+    assert (
+      np.abs(whole[0][0] - whole[0][other]).max() > 0.05
+    )  # Four copies of one image, augmented in four ways.
   assert np.abs(whole[0] - run(jax.random.key(1), *batch)[0]).max() > 0.05
 
 
@@ -191,7 +231,10 @@ def test_denormalise_takes_normalise_back():
 
 def test_moving_and_then_recolouring_is_augmenting():
   generator = np.random.default_rng(1)
-  images, masks = generator.integers(0, 256, (3, 12, 12, 3), np.uint8), np.zeros((3, 12, 12), np.uint8)
+  images, masks = (
+    generator.integers(0, 256, (3, 12, 12, 3), np.uint8),
+    np.zeros((3, 12, 12), np.uint8),
+  )
   key, positions = jax.random.key(4), np.array([0, 5, 2])
   config = AugmentConfig(brightness=0.3, contrast=0.3, hue=0.1)
   moved, _ = augment_batch(key, images, masks, positions, geometry_only(config))

@@ -21,11 +21,25 @@ def split():
   images = rng.integers(0, 256, (COUNT, 4, 4, 3), np.uint8)
   masks = rng.integers(0, 2, (COUNT, 4, 4), np.uint8)
   names = tuple(map(str, range(COUNT)))
-  return Split(names, images, masks, np.arange(COUNT, dtype=np.int32), np.ones(COUNT, bool), names, (b'',) * COUNT)
+  return Split(
+    names,
+    images,
+    masks,
+    np.arange(COUNT, dtype=np.int32),
+    np.ones(COUNT, bool),
+    names,
+    (b'',) * COUNT,
+  )
 
 
 def make(split, share, devices=1, **fields):
-  arguments = {'indices': INDICES, 'batch_size': BATCH, 'seed': 3, 'devices': jax.local_devices()[:devices], **fields}
+  arguments = {
+    'indices': INDICES,
+    'batch_size': BATCH,
+    'seed': 3,
+    'devices': jax.local_devices()[:devices],
+    **fields,
+  }
   return source(split, DataConfig(resident_share=share), **arguments)
 
 
@@ -58,8 +72,12 @@ def test_streamed_equals_resident_from_any_step(split, devices):
 
 def test_resident_images_are_on_every_device_and_sent_once(split):
   first = make(split, 1.0, devices=4)
-  assert {shard.device for shard in first.resident.images.addressable_shards} == set(jax.local_devices())
-  assert all(shard.data.shape == split.images.shape for shard in first.resident.images.addressable_shards)
+  assert {shard.device for shard in first.resident.images.addressable_shards} == set(
+    jax.local_devices()
+  )
+  assert all(
+    shard.data.shape == split.images.shape for shard in first.resident.images.addressable_shards
+  )
   assert make(split, 1.0, devices=4, indices=np.array([2]), seed=8).resident is first.resident
   assert make(split.take(range(COUNT)), 1.0, devices=4).resident is not first.resident
 
@@ -78,7 +96,14 @@ def test_residence_is_decided_by_the_smallest_devices_memory(split, monkeypatch)
 
   monkeypatch.setattr(source_module, '_resident', lambda split, devices: 'resident')
   for limit, expected in ((2 * size, 'resident'), (2 * size - 2, None)):
-    item = source(split, DataConfig(resident_share=0.5), INDICES, BATCH, 3, devices=[Device(limit), Device(10 * size)])
+    item = source(
+      split,
+      DataConfig(resident_share=0.5),
+      INDICES,
+      BATCH,
+      3,
+      devices=[Device(limit), Device(10 * size)],
+    )
     assert item.resident == expected
 
 

@@ -38,9 +38,13 @@ def folder(tmp_path):
   for part in ('images', 'masks'):
     (root / part).mkdir(parents=True)
   for index in range(4):
-    Image.fromarray(np.full((16, 16, 3), 50 * index, np.uint8)).save(root / 'images' / f'{index}.png')
+    Image.fromarray(np.full((16, 16, 3), 50 * index, np.uint8)).save(
+      root / 'images' / f'{index}.png'
+    )
     Image.fromarray(np.eye(16, dtype=bool)).save(root / 'masks' / f'{index}.png')
-  (root / 'labels.csv').write_text('image,label,split\n0,x,train\n1,y,train\n2,x,validation\n3,y,test\n')
+  (root / 'labels.csv').write_text(
+    'image,label,split\n0,x,train\n1,y,train\n2,x,validation\n3,y,test\n'
+  )
   return DataConfig(name='folder', root=str(root), image_size=16)
 
 
@@ -86,7 +90,12 @@ def test_prepared_dir_takes_the_place_of_the_workdir(tmp_path):
 
 @pytest.mark.parametrize(
   'changes',
-  [dict(image_size=32), dict(channels=1), dict(split_seed=1), dict(phantom=PhantomConfig(train=4, validation=1, test=1))],
+  [
+    dict(image_size=32),
+    dict(channels=1),
+    dict(split_seed=1),
+    dict(phantom=PhantomConfig(train=4, validation=1, test=1)),
+  ],
 )
 def test_another_phantom_config_is_another_preparation(tmp_path, changes):
   other = dataclasses.replace(TINY, **changes)
@@ -94,7 +103,9 @@ def test_another_phantom_config_is_another_preparation(tmp_path, changes):
   second = dataset.load(other, tmp_path)
   assert dataset.prepare(TINY, tmp_path) != dataset.prepare(other, tmp_path)
   shapes = [data.splits['train'].images.shape for data in (first, second)]
-  assert shapes[0] != shapes[1] or (first.splits['train'].images != second.splits['train'].images).any()
+  assert (
+    shapes[0] != shapes[1] or (first.splits['train'].images != second.splits['train'].images).any()
+  )
 
 
 def test_what_does_not_change_the_data_does_not_prepare_them_again(tmp_path):
@@ -104,7 +115,13 @@ def test_what_does_not_change_the_data_does_not_prepare_them_again(tmp_path):
 
 @pytest.mark.parametrize(
   'changes',
-  [dict(mask_classes=('a',)), dict(mask_classes=('b',)), dict(window=(40.0, 400.0)), dict(slice_axis=1), dict(every_slice=2)],
+  [
+    dict(mask_classes=('a',)),
+    dict(mask_classes=('b',)),
+    dict(window=(40.0, 400.0)),
+    dict(slice_axis=1),
+    dict(every_slice=2),
+  ],
 )
 def test_another_way_of_reading_is_another_preparation(folder, tmp_path, changes):
   other = dataclasses.replace(folder, **changes)
@@ -116,7 +133,9 @@ def test_changed_files_are_read_again(folder, tmp_path):
   assert dataset.load(folder, tmp_path).splits['train'].images[:, 0, 0, 0].tolist() == [0, 50]
   Image.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(root / 'images' / '1.png')
   assert dataset.load(folder, tmp_path).splits['train'].images[:, 0, 0, 0].tolist() == [0, 99]
-  (root / 'labels.csv').write_text('image,label,split\n0,x,train\n1,x,train\n2,x,validation\n3,y,test\n')
+  (root / 'labels.csv').write_text(
+    'image,label,split\n0,x,train\n1,x,train\n2,x,validation\n3,y,test\n'
+  )
   assert dataset.load(folder, tmp_path).splits['train'].labels.tolist() == [0, 0]
   (root / 'masks' / '0.png').unlink()
   assert dataset.load(folder, tmp_path).splits['train'].has_mask.tolist() == [False, True]
@@ -145,14 +164,20 @@ def test_a_failed_preparation_leaves_nothing_to_be_taken_for_data(folder, tmp_pa
 
 
 def test_a_killed_preparation_is_done_again(tmp_path):
-  config = dataclasses.replace(TINY, image_size=64, phantom=PhantomConfig(train=20000, validation=1, test=1))
+  config = dataclasses.replace(
+    TINY, image_size=64, phantom=PhantomConfig(train=20000, validation=1, test=1)
+  )
   script = (
     'import sys; from ahm_jax.config import *; from ahm_jax.data import dataset;'
     'dataset.prepare(DataConfig(image_size=64, phantom=PhantomConfig(train=20000, validation=1, test=1)), sys.argv[1])'
   )
   process = subprocess.Popen([sys.executable, '-c', script, str(tmp_path)])
   deadline = time.monotonic() + 60
-  while not list(tmp_path.glob('data/*.incomplete/*')) and time.monotonic() < deadline and process.poll() is None:
+  while (
+    not list(tmp_path.glob('data/*.incomplete/*'))
+    and time.monotonic() < deadline
+    and process.poll() is None
+  ):
     time.sleep(0.05)
   time.sleep(0.3)
   process.send_signal(signal.SIGKILL)
@@ -220,7 +245,16 @@ def test_budgets_are_nested():
 
 
 @pytest.mark.parametrize(
-  'sizes', [(100,), (60, 40), (70, 20, 10), (451, 1645, 179), (1, 1, 97), (30, 29, 1, 1, 1, 1), (7, 6, 5, 4, 3, 2, 1)]
+  'sizes',
+  [
+    (100,),
+    (60, 40),
+    (70, 20, 10),
+    (451, 1645, 179),
+    (1, 1, 97),
+    (30, 29, 1, 1, 1, 1),
+    (7, 6, 5, 4, 3, 2, 1),
+  ],
 )
 @pytest.mark.parametrize('seed', [0, 1])
 def test_budgets_keep_class_shares_to_within_one_image(sizes, seed):
@@ -279,10 +313,14 @@ def test_asking_for_more_labels_than_there_are(by, said):
 
 
 def order(seed, steps, examples, batch_size):
-  return np.concatenate([dataset.batch_indices(seed, step, examples, batch_size) for step in range(steps)])
+  return np.concatenate(
+    [dataset.batch_indices(seed, step, examples, batch_size) for step in range(steps)]
+  )
 
 
-@pytest.mark.parametrize(('examples', 'batch_size'), [(12, 4), (10, 4), (7, 3), (5, 12), (1, 3), (8, 8)])
+@pytest.mark.parametrize(
+  ('examples', 'batch_size'), [(12, 4), (10, 4), (7, 3), (5, 12), (1, 3), (8, 8)]
+)
 def test_every_epoch_is_a_permutation_and_batches_run_on(examples, batch_size):
   steps = 6 * examples
   numbers = order(0, steps, examples, batch_size)

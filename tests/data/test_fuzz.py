@@ -1,7 +1,9 @@
-"""Broken files by the thousand: readers give pixels of the promised form, or say no; they do not crash, hang, print or write.
+"""Broken files by the thousand: readers give pixels of the promised form, or say no; they do not
+crash, hang, print or write.
 
-Inputs are whole files of every kind with a few bytes changed, cut out, doubled or put in, and random bytes. The normal run
-takes some hundreds, always the same; `pytest -m slow tests/data/test_fuzz.py` takes over 10,000, other ones each time.
+Inputs are whole files of every kind with a few bytes changed, cut out, doubled or put in, and
+random bytes. The normal run takes some hundreds, always the same; `pytest -m slow
+tests/data/test_fuzz.py` takes over 10,000, other ones each time.
 """
 
 import contextlib
@@ -42,7 +44,9 @@ EXAMPLES = Path(pydicom.__file__).parent / 'data' / 'test_files'
 
 def encoded(image, kind, **options):
   stream = io.BytesIO()
-  (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(stream, kind, **options)
+  (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
+    stream, kind, **options
+  )
   return stream.getvalue()
 
 
@@ -111,7 +115,11 @@ def dicoms():
 
 
 def niftis():
-  for kind, dtype in ((nibabel.Nifti1Image, np.int16), (nibabel.Nifti2Image, np.float32), (nibabel.Nifti1Image, np.uint8)):
+  for kind, dtype in (
+    (nibabel.Nifti1Image, np.int16),
+    (nibabel.Nifti2Image, np.float32),
+    (nibabel.Nifti1Image, np.uint8),
+  ):
     image = kind(GREY.reshape(8, 10, 6).astype(dtype), np.diag([-1, 2, 3, 1]))
     image.header.set_slope_inter(2 if dtype == np.int16 else 1, 0)
     yield image.to_bytes()
@@ -139,10 +147,23 @@ TABLE = [
 CHUNKS = st.one_of(
   st.binary(min_size=1, max_size=12),
   st.sampled_from(
-    [b'\0', b'\xff', b'\0' * 4, b'\xff' * 4, b'\x7f\xff\xff\xff', b'\xff\xff\xff\x7f', b'\x00\x00\x00\x80', b'\n,"']
+    [
+      b'\0',
+      b'\xff',
+      b'\0' * 4,
+      b'\xff' * 4,
+      b'\x7f\xff\xff\xff',
+      b'\xff\xff\xff\x7f',
+      b'\x00\x00\x00\x80',
+      b'\n,"',
+    ]
   ),
 )
-CHANGE = st.tuples(st.sampled_from(['set', 'set', 'set', 'insert', 'cut', 'double', 'end']), st.integers(0, 2**20), CHUNKS)
+CHANGE = st.tuples(
+  st.sampled_from(['set', 'set', 'set', 'insert', 'cut', 'double', 'end']),
+  st.integers(0, 2**20),
+  CHUNKS,
+)
 
 
 def broken(whole, changes):
@@ -167,7 +188,9 @@ def inputs(whole):
   """Changed files, and random bytes with or without the beginning of one."""
   changed = st.builds(broken, st.sampled_from(whole), st.lists(CHANGE, min_size=1, max_size=6))
   noise = st.builds(
-    lambda start, rest: start + rest, st.sampled_from([data[:40] for data in whole] + [b'']), st.binary(max_size=300)
+    lambda start, rest: start + rest,
+    st.sampled_from([data[:40] for data in whole] + [b'']),
+    st.binary(max_size=300),
   )
   return st.one_of(changed, changed, changed, noise)
 
@@ -176,7 +199,10 @@ def inputs(whole):
 
 
 class Watch:
-  """Notes what the process opens for writing, and starts, outside of a folder; an audit hook cannot be taken off again."""
+  """Notes what the process opens for writing, and starts, outside of a folder.
+
+  An audit hook cannot be taken off again.
+  """
 
   inside: Path | None = None
   seen: list = []  # noqa: RUF012
@@ -188,16 +214,31 @@ class Watch:
       return
     if event == 'open':
       path, mode, flags = arguments
-      writes = any(letter in mode for letter in 'wax+') if mode else flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+      writes = (
+        any(letter in mode for letter in 'wax+')
+        if mode
+        else flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+      )
       if writes and not str(path).startswith(str(cls.inside)):
         cls.seen.append((event, str(path)))
-    elif event in ('os.remove', 'os.rename', 'os.mkdir', 'os.system', 'subprocess.Popen', 'os.posix_spawn', 'socket.connect'):
+    elif event in (
+      'os.remove',
+      'os.rename',
+      'os.mkdir',
+      'os.system',
+      'subprocess.Popen',
+      'os.posix_spawn',
+      'socket.connect',
+    ):
       cls.seen.append((event, arguments))
 
 
 @contextlib.contextmanager
 def watched(inside):
-  """What runs here writes nothing outside of a folder, starts nothing, and ends; Hypothesis refuses what was only slow."""
+  """What runs here writes nothing outside of a folder, starts nothing, and ends.
+
+  Hypothesis refuses what was only slow.
+  """
   if not Watch.installed:
     sys.addaudithook(Watch.hook)
     Watch.installed = True
@@ -249,21 +290,29 @@ def check_readers(path):
 def check_slices(slices):
   assert slices
   for suffix, picture in slices:
-    assert picture.pixels.dtype == np.uint8 and picture.pixels.ndim == 3 and picture.pixels.shape[2] in (1, 3)
+    assert (
+      picture.pixels.dtype == np.uint8
+      and picture.pixels.ndim == 3
+      and picture.pixels.shape[2] in (1, 3)
+    )
     assert picture.pixels.size and all(picture.size)
     assert picture.spacing is None or all(0 < length < np.inf for length in picture.spacing)
     assert suffix.isascii()
 
 
 def check_masks(masks):
-  assert masks and all(mask.dtype == np.uint8 and mask.ndim == 2 and mask.max() <= 2 for mask in masks)
+  assert masks and all(
+    mask.dtype == np.uint8 and mask.ndim == 2 and mask.max() <= 2 for mask in masks
+  )
 
 
 def check_item(path, config):
   """The whole way into a record, with the file as its own mask."""
   found = builders._read_item(folder.Item('x', path, path, '', 'train', 'x', True), config)
   if isinstance(found, list):
-    assert all(record['image'].shape == (16, 16, 3) and record['mask'].shape == (16, 16) for record in found)
+    assert all(
+      record['image'].shape == (16, 16, 3) and record['mask'].shape == (16, 16) for record in found
+    )
   else:
     assert isinstance(found, Unreadable | UnsupportedImage)
 

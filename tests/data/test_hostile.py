@@ -1,4 +1,7 @@
-"""Folders that were made to mislead: odd names, links that lead out, tables that are none; and that nothing is unpickled."""
+"""Folders that were made to mislead: odd names, links that lead out, tables that are none.
+
+And that nothing is unpickled.
+"""
 
 import os
 import re
@@ -17,7 +20,9 @@ from ahm_jax.errors import UserError
 
 def save(path):
   path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(np.zeros((16, 16, 3), np.uint8) if path.parent.name == 'images' else np.eye(16, dtype=bool)).save(path)
+  Image.fromarray(
+    np.zeros((16, 16, 3), np.uint8) if path.parent.name == 'images' else np.eye(16, dtype=bool)
+  ).save(path)
   return path
 
 
@@ -32,7 +37,9 @@ def root(tmp_path):
 
 
 def load(root, **fields):
-  config = DataConfig(name='folder', root=str(root), image_size=16, split_fractions=(1.0, 0.0, 0.0), **fields)
+  config = DataConfig(
+    name='folder', root=str(root), image_size=16, split_fractions=(1.0, 0.0, 0.0), **fields
+  )
   return dataset.load(config, root.parent / 'work')
 
 
@@ -47,10 +54,14 @@ def refused(root, pattern):
 # Names.
 
 
-@pytest.mark.parametrize('name', ['a\nb', 'a\rb', 'a\x1b[2Jb', 'a\tb', 'a\x7fb', 'a\u2028b', 'a\u202egnp.b', 'a\x85b'])
+@pytest.mark.parametrize(
+  'name', ['a\nb', 'a\rb', 'a\x1b[2Jb', 'a\tb', 'a\x7fb', 'a\u2028b', 'a\u202egnp.b', 'a\x85b']
+)
 def test_names_with_control_characters(root, name):
   save(root / 'images' / f'{name}.png')
-  refused(root, r'images/a\\.*b\.png has control characters in its name, shown as \\x\.\.; rename it')
+  refused(
+    root, r'images/a\\.*b\.png has control characters in its name, shown as \\x\.\.; rename it'
+  )
 
 
 def test_names_that_are_not_text(root):
@@ -59,7 +70,8 @@ def test_names_that_are_not_text(root):
 
 
 @pytest.mark.parametrize(
-  'name', ['naïve ß 漢字', 'a b', '=1+1', '<img src=x onerror=alert(1)>', "it's", 'a..b', '%n%s', '$(x)']
+  'name',
+  ['naïve ß 漢字', 'a b', '=1+1', '<img src=x onerror=alert(1)>', "it's", 'a..b', '%n%s', '$(x)'],
 )
 def test_names_that_are_only_unusual_are_taken_as_they_are(root, name):
   save(root / 'images' / f'{name}.png')
@@ -102,7 +114,10 @@ def test_links_to_nothing_and_in_a_ring(root):
   (root / 'images' / 'c.png').symlink_to(root / 'gone.png')
   (root / 'images' / 'd.png').symlink_to(root / 'images' / 'e.png')
   (root / 'images' / 'e.png').symlink_to(root / 'images' / 'd.png')
-  refused(root, r'images/c\.png is a link to nothing; mend it or remove it; images/d\.png is a link to nothing')
+  refused(
+    root,
+    r'images/c\.png is a link to nothing; mend it or remove it; images/d\.png is a link to nothing',
+  )
 
 
 def test_links_within_are_fine_and_the_folder_itself_may_be_one(root, tmp_path):
@@ -110,7 +125,11 @@ def test_links_within_are_fine_and_the_folder_itself_may_be_one(root, tmp_path):
   (root / 'images' / 'c.png').symlink_to(Path('../store/images/x.png'))
   (root / 'images' / 'd.png').symlink_to(root / 'images' / 'a.png')
   (tmp_path / 'alias').symlink_to(root)
-  assert load(root).splits['train'].ids == load(tmp_path / 'alias').splits['train'].ids == ('a', 'b', 'c', 'd')
+  assert (
+    load(root).splits['train'].ids
+    == load(tmp_path / 'alias').splits['train'].ids
+    == ('a', 'b', 'c', 'd')
+  )
 
 
 def test_pipes_and_devices_are_left_alone(root):
@@ -132,9 +151,18 @@ def test_pipes_and_devices_are_left_alone(root):
       b'image,label\na,x\0y\n',
       r'cannot be read as comma-separated UTF-8 text \(it holds NUL, as UTF-16 does\); save it as such',
     ),
-    ('image,label\na,x\n'.encode('utf-16'), r'cannot be read as comma-separated UTF-8 text \(it holds NUL'),
-    ('image,label\na,é\n'.encode('latin-1'), r'cannot be read as comma-separated UTF-8 text \(.*; save it as such'),
-    (b'image,label\na,' + b'x' * 200_000 + b'\n', r'cannot be read as .*field larger than field limit'),
+    (
+      'image,label\na,x\n'.encode('utf-16'),
+      r'cannot be read as comma-separated UTF-8 text \(it holds NUL',
+    ),
+    (
+      'image,label\na,é\n'.encode('latin-1'),
+      r'cannot be read as comma-separated UTF-8 text \(.*; save it as such',
+    ),
+    (
+      b'image,label\na,' + b'x' * 200_000 + b'\n',
+      r'cannot be read as .*field larger than field limit',
+    ),
     (b'x' * 200_000, r'cannot be read as .*field larger than field limit'),
     (b'x' * 100_000 + b'\n', 'has no column image, only '),
     (b'y,' * 50_000 + b'\n', 'has no column image, only '),
@@ -171,17 +199,27 @@ def test_a_table_that_is_no_file_or_too_large(root):
 
 
 def test_nothing_is_unpickled():
-  """Unpickling runs what a file says. np.load does so for arrays of objects, unless it is told not to, and by default is."""
+  """Unpickling runs what a file says.
+
+  np.load does so for arrays of objects, unless it is told not to, and by default is.
+  """
   package = Path(ahm_jax.__file__).parent
-  sources = {path: path.read_text(encoding='utf-8') for path in [*package.rglob('*.py'), *package.parent.glob('launch/*.py')]}
+  sources = {
+    path: path.read_text(encoding='utf-8')
+    for path in [*package.rglob('*.py'), *package.parent.glob('launch/*.py')]
+  }
   assert len(sources) > 40
   for path, text in sources.items():
-    assert not re.search(r'^\s*(import|from) +(pickle|cPickle|_pickle|dill|cloudpickle|joblib|shelve|marshal)\b', text, re.M), (
-      path
-    )
+    assert not re.search(
+      r'^\s*(import|from) +(pickle|cPickle|_pickle|dill|cloudpickle|joblib|shelve|marshal)\b',
+      text,
+      re.M,
+    ), path
     for call in re.finditer(r'\b(?:np|numpy|jnp)\.load\(', text):
       end = text.index(')', call.end())
-      assert 'allow_pickle=False' in text[call.start() : end], f'{path}: {text[call.start() : end + 1]}'
+      assert 'allow_pickle=False' in text[call.start() : end], (
+        f'{path}: {text[call.start() : end + 1]}'
+      )
     assert 'allow_pickle=True' not in text and 'read_pickle' not in text, path
 
 

@@ -20,7 +20,9 @@ def root(tmp_path):
   for name in ('images', 'masks'):
     (root / name).mkdir(parents=True)
   rows = ['image,split']
-  for number, (name, (width, height)) in enumerate((SIZES | {'t': (16, 16), 'v': (16, 16)}).items()):
+  for number, (name, (width, height)) in enumerate(
+    (SIZES | {'t': (16, 16), 'v': (16, 16)}).items()
+  ):
     pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(root / 'images' / f'{name}.png')
     if name != 'bare':
@@ -49,7 +51,9 @@ def test_images_come_as_their_files_hold_them_in_the_order_of_the_split(root, tm
 def test_grey_data_stay_grey(root, tmp_path):
   config, split = prepared(root, tmp_path, channels=1)
   for name, pixels in zip(split.ids, pictures(config, 'test', split), strict=True):
-    np.testing.assert_array_equal(pixels[..., 0], np.asarray(Image.open(root / f'images/{name}.png').convert('L')))
+    np.testing.assert_array_equal(
+      pixels[..., 0], np.asarray(Image.open(root / f'images/{name}.png').convert('L'))
+    )
 
 
 def test_every_second_slice_of_a_volume(root, tmp_path):
@@ -74,12 +78,18 @@ def test_files_that_are_not_those_that_were_prepared(root, tmp_path):
     list(pictures(config, 'test', split))
   (root / 'images/b.png').unlink()
   (root / 'masks/b.png').unlink()
-  (root / 'labels.csv').write_text('image,split\n' + ''.join(f'{name},test\n' for name in 'ac') + 't,train\nv,validation\n')
-  with pytest.raises(UserError, match='has changed since its images were prepared; start the same command again'):
+  (root / 'labels.csv').write_text(
+    'image,split\n' + ''.join(f'{name},test\n' for name in 'ac') + 't,train\nv,validation\n'
+  )
+  with pytest.raises(
+    UserError, match='has changed since its images were prepared; start the same command again'
+  ):
     list(pictures(config, 'test', split))
 
 
 def test_phantoms_have_the_size_that_they_are_drawn_in(tmp_path):
-  config = DataConfig(name='phantom', image_size=32, phantom=PhantomConfig(train=1, validation=1, test=3))
+  config = DataConfig(
+    name='phantom', image_size=32, phantom=PhantomConfig(train=1, validation=1, test=3)
+  )
   split = dataset.load(config, tmp_path).splits['test']
   np.testing.assert_array_equal(np.stack(list(pictures(config, 'test', split))), split.images)

@@ -34,7 +34,9 @@ class Folder:
     (root / 'masks').mkdir()
 
   def add(self, name, width=24, height=20, mask=True, suffix='.png', highest=255):
-    Image.fromarray(picture(width, height, seed=len(name))).save(self.root / 'images' / f'{name}{suffix}')
+    Image.fromarray(picture(width, height, seed=len(name))).save(
+      self.root / 'images' / f'{name}{suffix}'
+    )
     if mask:
       values = disc(width, height).astype(np.uint8) * highest
       Image.fromarray(values).save(self.root / 'masks' / f'{name}.png')
@@ -124,7 +126,10 @@ def test_mask_pixels_are_set_where_half_of_their_area_is():
 
 
 def test_of_classes_the_one_of_the_largest_area_is_taken():
-  """16 pixels from 48: each of 3 x 3. 4 of 9 is enough where the others have 3 and 2; of equals the lowest counts."""
+  """16 pixels from 48: each of 3 x 3.
+
+  4 of 9 is enough where the others have 3 and 2; of equals the lowest counts.
+  """
   mask = np.zeros((48, 48), np.uint8)
   mask[:3, :3] = [[0, 0, 0], [2, 2, 2], [2, 7, 7]]
   mask[:3, 3:6] = [[0, 0, 0], [1, 1, 1], [7, 7, 7]]
@@ -143,7 +148,11 @@ def test_resizing_of_classes_agrees_with_areas(folder):
   np.testing.assert_array_equal(builders._resize_mask(mask, 16), areas.argmax(0))
 
 
-@pytest.mark.parametrize('mask', [np.eye(5, 7, dtype=bool), np.arange(35, dtype=np.uint8).reshape(5, 7)], ids=['bool', 'uint8'])
+@pytest.mark.parametrize(
+  'mask',
+  [np.eye(5, 7, dtype=bool), np.arange(35, dtype=np.uint8).reshape(5, 7)],
+  ids=['bool', 'uint8'],
+)
 def test_masks_keep_their_type_as_bytes(mask):
   back = builders.decode_mask(builders.encode_mask(mask))
   assert back.dtype == mask.dtype
@@ -166,7 +175,10 @@ def test_masks_of_classes(folder, mode):
   assert full.dtype == np.uint8
   np.testing.assert_array_equal(full, values)
   assert set(np.unique(data.splits['train'].masks)) == {0, 1, 2}
-  folder.refused(r'masks/a\.png holds the value 2, but config\.data\.mask_classes names 1 ', mask_classes=('lesion',))
+  folder.refused(
+    r'masks/a\.png holds the value 2, but config\.data\.mask_classes names 1 ',
+    mask_classes=('lesion',),
+  )
 
 
 def test_images_of_16_bits(folder):
@@ -195,7 +207,9 @@ def test_mask_values_may_be_1_or_255(folder, highest):
 @pytest.mark.parametrize('mode', ['1', 'L', 'P', 'RGB', 'RGBA', 'LA'])
 def test_masks_of_every_mode(folder, mode):
   folder.add('a', mask=False)
-  Image.fromarray(disc(24, 20).astype(np.uint8) * 255).convert(mode).save(folder.root / 'masks' / 'a.png')
+  Image.fromarray(disc(24, 20).astype(np.uint8) * 255).convert(mode).save(
+    folder.root / 'masks' / 'a.png'
+  )
   train = folder.load(split_fractions=(1.0, 0.0, 0.0)).splits['train']
   np.testing.assert_array_equal(train.full_mask(0), disc(24, 20))
 
@@ -252,7 +266,9 @@ def test_what_is_passed_over_is_named(complete):
     (complete.root / 'images' / f'{index}.gif').write_text('x')
   (complete.root / 'images' / 'desktop.ini').write_text('x')
   (note,) = complete.load().notes
-  assert note.startswith("what is passed over in images/: 7 ('0.gif', '1.gif', '2.gif', '3.gif', '4.gif', ...); only")
+  assert note.startswith(
+    "what is passed over in images/: 7 ('0.gif', '1.gif', '2.gif', '3.gif', '4.gif', ...); only"
+  )
 
 
 def test_columns_count_whatever_their_case(complete):
@@ -270,7 +286,9 @@ def test_columns_count_whatever_their_case(complete):
 
 def test_columns_that_are_not_used_are_named(complete):
   text = (complete.root / 'labels.csv').read_text()
-  complete.table(text.replace('label,split,group', 'labels,split,patient_id,,').replace('a,x', 'a.png,x'))
+  complete.table(
+    text.replace('label,split,group', 'labels,split,patient_id,,').replace('a,x', 'a.png,x')
+  )
   data = complete.load()
   assert data.class_names == ()
   assert data.notes == (
@@ -281,7 +299,9 @@ def test_columns_that_are_not_used_are_named(complete):
 @pytest.mark.parametrize('row', ['b,x, y,train,1', 'b,y,train,1,'])
 def test_refuses_rows_that_are_longer_than_the_first_line(complete, row):
   complete.table(f'image,label,split,group\na,x,train,1\n{row}\n')
-  complete.refused('labels.csv line 3 has 5 cells for 4 columns; put a cell that holds a comma in double quotes, or')
+  complete.refused(
+    'labels.csv line 3 has 5 cells for 4 columns; put a cell that holds a comma in double quotes, or'
+  )
   problems = []
   items = folder_of(complete, problems)
   assert len(problems) == 1 and [item.name for item in items if item.listed] == ['a']
@@ -296,7 +316,9 @@ def test_accents_may_be_written_in_two_ways(folder, forms):
   folder.add(image)
   (folder.root / 'masks' / f'{image}.png').rename(folder.root / 'masks' / f'{mask}.png')
   for cell in (row, f'{row}.png'):
-    (folder.root / 'labels.csv').write_text(f'image,label,split\n{cell},x,train\n', encoding='utf-8')
+    (folder.root / 'labels.csv').write_text(
+      f'image,label,split\n{cell},x,train\n', encoding='utf-8'
+    )
     train = folder.load().splits['train']
     assert (train.ids, train.groups) == ((image,), (unicodedata.normalize('NFC', image),))
     assert train.has_mask.tolist() == [True] and train.labels.tolist() == [0]
@@ -333,13 +355,20 @@ def test_a_row_joins_its_image_to_another_by_naming_it_as_the_group(complete):
 
 def test_an_image_that_is_in_a_group_by_its_name_only_is_told_where_splits_differ(complete):
   complete.table('image,split,group\na,train,b\nb,test,\n')
-  complete.refused("give all of a group one split, or image 'b', which is in it by its name, another group$")
+  complete.refused(
+    "give all of a group one split, or image 'b', which is in it by its name, another group$"
+  )
   complete.table('image,split,group\na,train,p\nb,test,p\n')
   complete.refused('give all of a group one split$')
 
 
 def test_spreadsheet_tables(complete):
-  text = (complete.root / 'labels.csv').read_text().replace('\n', '\r\n').replace('image,label', ' image , label')
+  text = (
+    (complete.root / 'labels.csv')
+    .read_text()
+    .replace('\n', '\r\n')
+    .replace('image,label', ' image , label')
+  )
   (complete.root / 'labels.csv').write_bytes(b'\xef\xbb\xbf' + text.encode())
   assert complete.load().class_names == ('x', 'y')
 
@@ -369,7 +398,10 @@ def test_images_without_mask_or_row_serve_pretraining_only(complete):
   assert test.labels.tolist() == [0, 1, 0]
   assert len(data.notes) == 1
   # Not i, which is no training image.
-  assert re.search(r'pre-training only: 3 \(without a mask: 1, of which 0 .*without a row in labels.csv: 2\)', data.notes[0])
+  assert re.search(
+    r'pre-training only: 3 \(without a mask: 1, of which 0 .*without a row in labels.csv: 2\)',
+    data.notes[0],
+  )
   with pytest.raises(ValueError, match='g has no mask'):
     train.full_mask(2)
 
@@ -394,10 +426,16 @@ def test_without_a_table_the_split_is_seeded(folder):
   for index in range(20):
     folder.add(f'i{index:02}')
   data = folder.load()
-  assert {name: len(split) for name, split in data.splits.items()} == {'train': 14, 'validation': 2, 'test': 4}
+  assert {name: len(split) for name, split in data.splits.items()} == {
+    'train': 14,
+    'validation': 2,
+    'test': 4,
+  }
   assert folder.load().splits['test'].ids == data.splits['test'].ids
   assert folder.load(split_seed=1).splits['test'].ids != data.splits['test'].ids
-  assert {name: len(split) for name, split in folder.load(split_fractions=(0.5, 0.5, 0.0)).splits.items()} == {
+  assert {
+    name: len(split) for name, split in folder.load(split_fractions=(0.5, 0.5, 0.0)).splits.items()
+  } == {
     'train': 10,
     'validation': 10,
     'test': 0,
@@ -418,7 +456,9 @@ def test_without_a_split_column_groups_stay_together(folder, seed):
   assert not groups['train'] & groups['test']
   assert not groups['validation'] & groups['test']
   assert sum(len(split) for split in data.splits.values()) == 24
-  assert {'i03', 'i04', 'i05'} <= set(data.splits['train'].ids)  # i05 has no mask; its group follows it.
+  assert {'i03', 'i04', 'i05'} <= set(
+    data.splits['train'].ids
+  )  # i05 has no mask; its group follows it.
   assert min(len(split) for split in data.splits.values()) >= 3
   assert data.class_names == ('x', 'y')
 
@@ -438,7 +478,9 @@ def test_refuses_a_folder_without_images(tmp_path):
 
 def test_refuses_a_row_without_its_image(complete):
   complete.table('image,split\na,train\nzebra,train\n')
-  complete.refused("labels.csv line 3 names 'zebra', which is not in images/; add the image or remove the row")
+  complete.refused(
+    "labels.csv line 3 names 'zebra', which is not in images/; add the image or remove the row"
+  )
 
 
 @pytest.mark.parametrize('name', ['../a', 'sub/a', '..', 'sub\\a', '/etc/passwd', ''])
@@ -462,13 +504,17 @@ def test_refuses_masks_that_are_not_binary(complete):
   values = disc(24, 20).astype(np.uint8) * 255
   values[0, :3] = 7, 128, 254
   Image.fromarray(values).save(complete.root / 'masks' / 'e.png')
-  complete.refused(r'masks/e.png is not binary: its values are 0, 7, 128, 254, 255; it may hold 0 and 1, or 0 and 255')
+  complete.refused(
+    r'masks/e.png is not binary: its values are 0, 7, 128, 254, 255; it may hold 0 and 1, or 0 and 255'
+  )
 
 
 @pytest.mark.parametrize('values', [(0, 2), (1, 255), (0, 1, 255), (128,)])
 def test_refuses_other_pairs_of_mask_values(folder, values):
   folder.add('a', mask=False)
-  Image.fromarray(np.resize(np.array(values, np.uint8), (20, 24))).save(folder.root / 'masks' / 'a.png')
+  Image.fromarray(np.resize(np.array(values, np.uint8), (20, 24))).save(
+    folder.root / 'masks' / 'a.png'
+  )
   folder.refused(f'not binary: its values are {", ".join(map(str, values))};')
 
 
@@ -482,7 +528,9 @@ def test_refuses_truncated_files_or_skips_and_lists_them(complete, suffix):
   complete.add('g', 200, 200, suffix=suffix)
   path = complete.root / 'images' / f'g{suffix}'
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  complete.refused(f'images/g{suffix} is damaged or not an image; replace it, or .*--config.data.skip_unreadable')
+  complete.refused(
+    f'images/g{suffix} is damaged or not an image; replace it, or .*--config.data.skip_unreadable'
+  )
   data = complete.load(skip_unreadable=True)
   assert data.splits['train'].ids == ('a', 'b')
   assert f'unreadable files skipped: 1 (images/g{suffix})' in data.notes
@@ -522,7 +570,9 @@ def test_refuses_unknown_splits(complete, split):
 @pytest.mark.parametrize('header', ['', 'name,label', 'image;label;split'])
 def test_refuses_tables_without_an_image_column(complete, header):
   complete.table(header + '\na,b\n' if header else '')
-  complete.refused(r'labels.csv: has no column image, only \[.*its first line should be image,label,split,group')
+  complete.refused(
+    r'labels.csv: has no column image, only \[.*its first line should be image,label,split,group'
+  )
 
 
 def test_refuses_tables_that_are_not_text(complete):
@@ -532,7 +582,9 @@ def test_refuses_tables_that_are_not_text(complete):
 
 def test_refuses_groups_that_cross_splits(complete):
   complete.table('image,split,group\na,train,p\nb,train,p\nc,test,p\n')
-  complete.refused(r"group 'p' is in split train \(image 'a'\) and in test \(image 'c'\); give all of a group one split")
+  complete.refused(
+    r"group 'p' is in split train \(image 'a'\) and in test \(image 'c'\); give all of a group one split"
+  )
 
 
 def test_shows_the_first_problems_and_counts_the_rest(complete):
@@ -547,18 +599,29 @@ def test_shows_problems_of_several_files(complete):
   complete.add('cc', highest=7)
   with (complete.root / 'labels.csv').open('a') as table:
     table.write('cc,x,validation,8\n')
-  complete.refused('masks/a.png is 9x9', 'masks/c.png is 9x9', 'masks/cc.png is not binary', 'and 1 more like these')
+  complete.refused(
+    'masks/a.png is 9x9',
+    'masks/c.png is 9x9',
+    'masks/cc.png is not binary',
+    'and 1 more like these',
+  )
 
 
 # The phantoms' builder.
 
 
 def test_phantoms_are_those_that_are_drawn(tmp_path):
-  config = DataConfig(image_size=32, split_seed=7, phantom=PhantomConfig(train=5, validation=2, test=3))
+  config = DataConfig(
+    image_size=32, split_seed=7, phantom=PhantomConfig(train=5, validation=2, test=3)
+  )
   data = dataset.load(config, tmp_path)
   assert data.name == 'phantom'
   assert data.class_names == phantom.CLASS_NAMES
-  assert {name: len(split) for name, split in data.splits.items()} == {'train': 5, 'validation': 2, 'test': 3}
+  assert {name: len(split) for name, split in data.splits.items()} == {
+    'train': 5,
+    'validation': 2,
+    'test': 3,
+  }
   for name, split in data.splits.items():
     for index in range(len(split)):
       image, mask, label = phantom.draw(phantom.generator(7, name, index), 32)
@@ -572,7 +635,9 @@ def test_phantoms_are_those_that_are_drawn(tmp_path):
 
 def test_more_phantoms_leave_the_first_ones_as_they_are(tmp_path):
   few = DataConfig(image_size=16, channels=1, phantom=PhantomConfig(train=2, validation=1, test=1))
-  more = DataConfig(image_size=16, channels=1, phantom=PhantomConfig(train=70, validation=1, test=1))
+  more = DataConfig(
+    image_size=16, channels=1, phantom=PhantomConfig(train=70, validation=1, test=1)
+  )
   first, second = (dataset.load(config, tmp_path).splits['train'] for config in (few, more))
   assert second.images.shape == (70, 16, 16, 1)
   np.testing.assert_array_equal(second.images[:2], first.images)

@@ -17,7 +17,9 @@ from ahm_jax.masking.strategy import Context, Strategy
 PATCH, GRID, COUNT = 4, 4, 20
 MASKING = MaskingConfig(strategy='uniform', patch_size=PATCH, mask_ratio=0.5)
 # Mean squared error of each patch: 1 to 16, in an order of its own.
-DIFFICULTY = (1.0 + np.random.default_rng(3).permutation(GRID * GRID)).reshape(GRID, GRID).astype(np.float32)
+DIFFICULTY = (
+  (1.0 + np.random.default_rng(3).permutation(GRID * GRID)).reshape(GRID, GRID).astype(np.float32)
+)
 
 
 class PlantedError:
@@ -25,7 +27,9 @@ class PlantedError:
 
   def apply(self, variables, images, train):
     assert not train
-    return jnp.broadcast_to(to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)[..., None], images.shape)
+    return jnp.broadcast_to(
+      to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)[..., None], images.shape
+    )
 
 
 def hides(probability, chosen):
@@ -50,7 +54,11 @@ def measure(strategy, split):
 
 @pytest.fixture
 def split():
-  """Mid-grey images; the lesion covers the top row's first patch, and half of the second and third. The last has no mask."""
+  """Mid-grey images.
+
+  The lesion covers the top row's first patch, and half of the second and third. The last has no
+  mask.
+  """
   masks = np.zeros((COUNT, 16, 16), np.uint8)
   masks[:, :4, :4] = 1
   masks[:, :2, 4:12] = 1
@@ -61,7 +69,9 @@ def split():
 
 
 def test_a_policy_that_knows_the_difficulty(split):
-  """It hides the 8 hardest of 16: their mean error is 12.5, that of all is 8.5, which 8 draws of 20 images come close to."""
+  """It hides the 8 hardest of 16: their mean error is 12.5, that of all is 8.5, which 8 draws of
+  20 images come close to.
+  """
   probability = DIFFICULTY / 17
   result = measure(hides(probability, DIFFICULTY > 8), split)
   assert result['difficulty_rank_correlation'] == pytest.approx(1)
@@ -91,7 +101,10 @@ def test_uniform_masks_rank_nothing(split):
 
 
 def test_border_lift_by_hand():
-  """One border patch of 0.8; two without lesion, of 0.2 and 0.6; one that is all lesion does not count."""
+  """One border patch of 0.8.
+
+  Two without lesion, of 0.2 and 0.6; one that is all lesion does not count.
+  """
   masks = np.zeros((1, 8, 8), np.uint8)
   masks[0, :4, :4], masks[0, 0, 4] = 1, 1
   probability = np.array([[[0.1, 0.8], [0.2, 0.6]]])

@@ -15,7 +15,10 @@ NAMES = ('disc', 'cup')
 
 
 def pair():
-  """6 x 8 pixels, of which 16 are disc and 4 cup; of the disc 8 are found, and 8 pixels are called cup, 4 of them rightly."""
+  """6 x 8 pixels, of which 16 are disc and 4 cup.
+
+  Of the disc 8 are found, and 8 pixels are called cup, 4 of them rightly.
+  """
   truth, prediction = np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8)
   truth[:2], truth[3:5, :2] = 1, 2
   prediction[:1], prediction[3:5, :4] = 1, 2
@@ -24,12 +27,31 @@ def pair():
 
 def test_scores_by_hand():
   scores = metrics.class_scores(*pair(), NAMES)
-  single = {'dice_disc': 2 * 8 / (8 + 16), 'dice_cup': 2 * 4 / (8 + 4), 'iou_disc': 8 / 16, 'iou_cup': 4 / 8}
-  single |= {'precision_disc': 1, 'precision_cup': 0.5, 'recall_disc': 0.5, 'recall_cup': 1, 'hd95_disc': 1, 'hd95_cup': 2}
+  single = {
+    'dice_disc': 2 * 8 / (8 + 16),
+    'dice_cup': 2 * 4 / (8 + 4),
+    'iou_disc': 8 / 16,
+    'iou_cup': 4 / 8,
+  }
+  single |= {
+    'precision_disc': 1,
+    'precision_cup': 0.5,
+    'recall_disc': 0.5,
+    'recall_cup': 1,
+    'hd95_disc': 1,
+    'hd95_cup': 2,
+  }
   assert {name: scores[name] for name in single} == pytest.approx(single)
   means = {'dice': 2 / 3, 'iou': 0.5, 'precision': 0.75, 'recall': 0.75, 'hd95': 1.5}
   assert {name: scores[name] for name in means} == pytest.approx(means)
-  assert [scores[name] for name in ('tp', 'fp', 'fn', 'tp_cup', 'fp_cup', 'fn_cup')] == [12, 4, 8, 4, 4, 0]
+  assert [scores[name] for name in ('tp', 'fp', 'fn', 'tp_cup', 'fp_cup', 'fn_cup')] == [
+    12,
+    4,
+    8,
+    4,
+    4,
+    0,
+  ]
 
 
 def test_each_class_is_scored_as_a_mask_of_its_own():
@@ -44,14 +66,19 @@ def test_each_class_is_scored_as_a_mask_of_its_own():
 
 def test_a_class_that_both_lack_is_left_out_and_one_that_one_lacks_is_not():
   prediction, truth = pair()
-  without = metrics.class_scores(np.where(prediction == 2, 0, prediction), np.where(truth == 2, 0, truth), NAMES)
+  without = metrics.class_scores(
+    np.where(prediction == 2, 0, prediction), np.where(truth == 2, 0, truth), NAMES
+  )
   assert without['dice'] == without['dice_disc'] == pytest.approx(2 / 3)
   assert math.isnan(without['dice_cup']) and math.isnan(without['hd95_cup'])
   missed = metrics.class_scores(np.where(prediction == 2, 0, prediction), truth, NAMES)
   assert missed['dice'] == pytest.approx((2 / 3 + 0) / 2)
   assert missed['hd95_cup'] == 10  # The diagonal.
   nothing = metrics.class_scores(0 * truth, 0 * truth, NAMES)
-  assert all(math.isnan(nothing[key]) for key in ('dice', 'hd95', 'dice_disc', 'recall_cup')) and nothing['tp'] == 0
+  assert (
+    all(math.isnan(nothing[key]) for key in ('dice', 'hd95', 'dice_disc', 'recall_cup'))
+    and nothing['tp'] == 0
+  )
 
 
 def rows_of_three():
@@ -59,7 +86,10 @@ def rows_of_three():
   prediction, truth = pair()
   disc, nothing, pixel = np.where(truth == 1, truth, 0), 0 * truth, 0 * truth
   pixel[0, 0] = 2
-  return [metrics.class_scores(*both, NAMES) for both in ((prediction, truth), (disc, disc), (pixel, nothing))]
+  return [
+    metrics.class_scores(*both, NAMES)
+    for both in ((prediction, truth), (disc, disc), (pixel, nothing))
+  ]
 
 
 def test_means_over_images_by_hand():
@@ -67,36 +97,61 @@ def test_means_over_images_by_hand():
   summary, by_class = metrics.summarise(rows), metrics.summarise_by_class(rows, NAMES)
   assert summary['dice'] == pytest.approx((2 / 3 + 1 + 0) / 3)
   assert summary['pooled_dice'] == pytest.approx(2 * 28 / (2 * 28 + 5 + 8))
-  assert [summary[key] for key in ('images', 'both_empty', 'missed', 'false_alarms')] == [3, 0, 0, 1]
-  assert by_class['dice_by_class'] == pytest.approx({'disc': (2 / 3 + 1) / 2, 'cup': (2 / 3 + 0) / 2})
-  assert by_class['pooled_dice_by_class'] == pytest.approx({'disc': 48 / (48 + 8), 'cup': 8 / (8 + 5)})
+  assert [summary[key] for key in ('images', 'both_empty', 'missed', 'false_alarms')] == [
+    3,
+    0,
+    0,
+    1,
+  ]
+  assert by_class['dice_by_class'] == pytest.approx(
+    {'disc': (2 / 3 + 1) / 2, 'cup': (2 / 3 + 0) / 2}
+  )
+  assert by_class['pooled_dice_by_class'] == pytest.approx(
+    {'disc': 48 / (48 + 8), 'cup': 8 / (8 + 5)}
+  )
   assert by_class['both_empty_by_class'] == {'disc': 1, 'cup': 1}
   assert by_class['false_alarms_by_class'] == {'disc': 0, 'cup': 1}
-  assert set(by_class) >= {'iou_by_class', 'hd95_by_class', 'precision_by_class', 'recall_by_class', 'missed_by_class'}
+  assert set(by_class) >= {
+    'iou_by_class',
+    'hd95_by_class',
+    'precision_by_class',
+    'recall_by_class',
+    'missed_by_class',
+  }
 
 
 def test_per_image_csv_round_trip(tmp_path):
   rows = [{'image': str(i), **row} for i, row in enumerate(rows_of_three())]
   metrics.write_per_image(tmp_path / 'per_image.csv', rows)
   back = metrics.read_per_image(tmp_path / 'per_image.csv')
-  assert back[0] == rows[0] and type(back[0]['tp_cup']) is int and type(back[0]['dice_cup']) is float
+  assert (
+    back[0] == rows[0] and type(back[0]['tp_cup']) is int and type(back[0]['dice_cup']) is float
+  )
   assert math.isnan(back[1]['dice_cup'])
   assert metrics.summarise_by_class(back, NAMES) == metrics.summarise_by_class(rows, NAMES)
   assert (
-    (tmp_path / 'per_image.csv').read_text().startswith('image,dice,iou,hd95,precision,recall,tp,fp,fn,dice_disc,dice_cup,')
+    (tmp_path / 'per_image.csv')
+    .read_text()
+    .startswith('image,dice,iou,hd95,precision,recall,tp,fp,fn,dice_disc,dice_cup,')
   )
 
 
 def test_probabilities_are_resized_before_the_likeliest_is_taken():
-  """Between a sure 1 and an unsure 2 the border at full size is nearer to the unsure one than halfway."""
+  """Between a sure 1 and an unsure 2 the border at full size is nearer to the unsure one than
+  halfway.
+  """
   probabilities = np.zeros((1, 2, 3), np.float32)
   probabilities[0, 0], probabilities[0, 1] = (0, 1, 0), (0.4, 0, 0.6)
   found = predicted_mask(probabilities, (3, 20), 0.5)
   assert found.shape == (3, 20) and found.dtype == np.uint8
   planes = np.stack([at_own_size(probabilities[..., k], (3, 20)) for k in range(3)])
   np.testing.assert_array_equal(found, planes.argmax(0))
-  assert found[0].tolist() == [1] * 11 + [2] * 9  # Of 1 and 0.6 t at t = 1 / 1.6, 0.625 of the way from column 4.5 to 14.5.
-  assert (predicted_mask(np.full((2, 2, 3), 1 / 3, np.float32), (2, 2), 0.5) == 0).all()  # As likely: background.
+  assert (
+    found[0].tolist() == [1] * 11 + [2] * 9
+  )  # Of 1 and 0.6 t at t = 1 / 1.6, 0.625 of the way from column 4.5 to 14.5.
+  assert (
+    predicted_mask(np.full((2, 2, 3), 1 / 3, np.float32), (2, 2), 0.5) == 0
+  ).all()  # As likely: background.
 
 
 def test_rows_at_the_images_own_resolution():
@@ -114,7 +169,13 @@ def test_rows_at_the_images_own_resolution():
   )
   probabilities = np.repeat(np.eye(3, dtype=np.float32)[None, [0, 0, 1, 2]], 4, axis=0)
   (row,) = segmentation_rows(np.stack([probabilities] * 2), split, 0.5, NAMES)
-  assert (row['image'], row['dice'], row['dice_disc'], row['dice_cup'], row['hd95']) == ('a', 1, 1, 1, 0)
+  assert (row['image'], row['dice'], row['dice_disc'], row['dice_cup'], row['hd95']) == (
+    'a',
+    1,
+    1,
+    1,
+    0,
+  )
   assert (row['tp_disc'], row['tp_cup']) == (24, 24)
 
 
@@ -125,11 +186,18 @@ def make_grid():
     for seed in (0, 1, 2):
       key = (method, 20, seed)
       for name, level in zip(NAMES, (0.9, 0.5), strict=True):
-        by_class[name][key] = {str(i): float(level + 0.05 * rng.standard_normal()) for i in range(30)}
+        by_class[name][key] = {
+          str(i): float(level + 0.05 * rng.standard_normal()) for i in range(30)
+        }
       by_class['cup'][key]['3'] = math.nan
-      dice = {i: float(np.nanmean([by_class[name][key][i] for name in NAMES])) for i in map(str, range(30))}
+      dice = {
+        i: float(np.nanmean([by_class[name][key][i] for name in NAMES]))
+        for i in map(str, range(30))
+      }
       per_image[key] = dice
-      cells.append({'method': method, 'labels': 20, 'seed': seed, 'dice': float(np.mean(list(dice.values())))})
+      cells.append(
+        {'method': method, 'labels': 20, 'seed': seed, 'dice': float(np.mean(list(dice.values())))}
+      )
   return cells, per_image, by_class
 
 
@@ -140,11 +208,16 @@ def test_the_summary_of_a_grid_has_each_class_with_its_interval():
     for name in NAMES:
       alone = compare.summarise_grid(cells, by_class[name], 200)
       own = next(item for item in alone if item['method'] == row['method'])
-      assert row['dice_by_class'][name] == own['dice'] and row['dice_by_class_ci95'][name] == own['dice_ci95']
+      assert (
+        row['dice_by_class'][name] == own['dice']
+        and row['dice_by_class_ci95'][name] == own['dice_ci95']
+      )
       assert row['dice_by_class'][name] == pytest.approx({'disc': 0.9, 'cup': 0.5}[name], abs=0.02)
   assert compare.mask_classes(summary) == list(NAMES)
   plain = compare.summarise_grid(cells, per_image, 200)
-  assert [{k: v for k, v in row.items() if not k.startswith('dice_by_class')} for row in summary] == plain
+  assert [
+    {k: v for k, v in row.items() if not k.startswith('dice_by_class')} for row in summary
+  ] == plain
   assert compare.mask_classes(plain) == []
 
 
@@ -154,12 +227,19 @@ def test_the_table_has_a_block_of_classes():
   lines = compare.table(summary).splitlines()
   header = next(line for line in lines if 'Dice disc' in line)
   assert header.split() == ['labels', 'method', 'Dice', 'disc', 'Dice', 'cup']
-  assert any(f'{summary[1]["dice_by_class"]["cup"]:.3f} [' in line for line in lines[lines.index(header) :])
+  assert any(
+    f'{summary[1]["dice_by_class"]["cup"]:.3f} [' in line for line in lines[lines.index(header) :]
+  )
   assert 'disc' not in compare.table(compare.summarise_grid(cells, per_image, 200))
 
 
 def test_the_border_of_any_class_is_a_border():
   masks = np.zeros((1, 8, 8), np.uint8)
-  masks[0, :4, :4], masks[0, :2, 4:] = 2, 3  # The first patch is all lesion, the second crossed by its border.
+  masks[0, :4, :4], masks[0, :2, 4:] = (
+    2,
+    3,
+  )  # The first patch is all lesion, the second crossed by its border.
   probability = np.array([[[0.9, 0.6], [0.3, 0.3]]])
-  assert border_lift(probability, masks, 4) == border_lift(probability, masks > 0, 4) == pytest.approx(2)
+  assert (
+    border_lift(probability, masks, 4) == border_lift(probability, masks > 0, 4) == pytest.approx(2)
+  )

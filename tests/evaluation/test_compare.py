@@ -9,11 +9,21 @@ from ahm_jax.evaluation import compare
 
 
 def grid(dice, **scores):
-  """Cells and per-image Dice from {(method, labels): float [seeds, images]}; `scores`: a number for each cell."""
+  """Cells and per-image Dice from {(method, labels): float [seeds, images]}.
+
+  `scores`: a number for each cell.
+  """
   cells, per_image = [], {}
   for (method, labels), values in dice.items():
     for seed, row in enumerate(np.atleast_2d(values)):
-      cells.append({'method': method, 'labels': labels, 'seed': seed, **{k: v[method, labels][seed] for k, v in scores.items()}})
+      cells.append(
+        {
+          'method': method,
+          'labels': labels,
+          'seed': seed,
+          **{k: v[method, labels][seed] for k, v in scores.items()},
+        }
+      )
       per_image[method, labels, seed] = {f'image{i}': float(value) for i, value in enumerate(row)}
   return cells, per_image
 
@@ -42,7 +52,9 @@ def test_means_and_differences_by_hand():
 
 
 def test_means_over_numbers_of_labels_by_hand():
-  """All labels do not count among them, and an image that one of them does not score is left out."""
+  """All labels do not count among them, and an image that one of them does not score is left
+  out.
+  """
   dice = {
     ('ahm', 20): [[0.8, 0.6, 0.5], [0.7, 0.7, 0.7]],
     ('ahm', 50): [[0.9, 0.8, 0.6], [0.8, np.nan, 0.6]],
@@ -51,26 +63,37 @@ def test_means_over_numbers_of_labels_by_hand():
     ('ahm', 0): [[0.1, 0.1, 0.1]],
     ('scratch', 0): [[0.9, 0.9, 0.9]],
   }
-  iou = {key: np.nanmean(values, axis=1) / 2 for key, values in dice.items()} | {('scratch', 50): [np.nan, 0.3]}
+  iou = {key: np.nanmean(values, axis=1) / 2 for key, values in dice.items()} | {
+    ('scratch', 50): [np.nan, 0.3]
+  }
   cells, per_image = grid(dice, iou=iou)
   counts = compare.over_labels(cells)
   assert counts == (20, 50)
-  rows = compare.summarise_grid(compare.averaged_cells(cells, counts), compare.averaged(per_image, counts), samples=200)
+  rows = compare.summarise_grid(
+    compare.averaged_cells(cells, counts), compare.averaged(per_image, counts), samples=200
+  )
   ahm, scratch = rows
-  assert [(row['method'], row['labels'], row['seeds']) for row in rows] == [('ahm', counts, 2), ('scratch', counts, 2)]
+  assert [(row['method'], row['labels'], row['seeds']) for row in rows] == [
+    ('ahm', counts, 2),
+    ('scratch', counts, 2),
+  ]
   assert ahm['dice'] == pytest.approx(((0.85 + 0.7 + 0.55) / 3 + (0.75 + 0.65) / 2) / 2)
   assert scratch['dice'] == pytest.approx(((0.6 + 0.55 + 0.5) / 3 + (0.6 + 0.55 + 0.45) / 3) / 2)
   assert ahm['vs_scratch'] == pytest.approx(((0.25 + 0.15 + 0.05) / 3 + (0.15 + 0.2) / 2) / 2)
   assert ahm['iou'] == pytest.approx(np.mean([iou['ahm', 20], iou['ahm', 50]]))
   assert scratch['iou'] == pytest.approx((iou['scratch', 20][1] + 0.3) / 2)
-  assert 'mean of 20, 50' in compare.table(compare.summarise_grid(cells, per_image, samples=200), rows)
+  assert 'mean of 20, 50' in compare.table(
+    compare.summarise_grid(cells, per_image, samples=200), rows
+  )
 
 
 def test_means_are_over_numbers_of_labels_that_all_have():
   values = np.linspace(0, 1, 6).reshape(2, 3)
   three = {('ahm', labels): values for labels in (10, 20, 50)}
   assert compare.over_labels(grid(three)[0]) == (10, 20, 50)
-  assert compare.over_labels(grid(three | {('hpm', labels): values for labels in (20, 50, 0)})[0]) == (20, 50)
+  assert compare.over_labels(
+    grid(three | {('hpm', labels): values for labels in (20, 50, 0)})[0]
+  ) == (20, 50)
   cells, per_image = grid(three | {('hpm', 20): values})
   assert compare.over_labels(cells) == compare.over_labels([]) == ()
   assert compare.averaged(per_image, ()) == {}
@@ -81,14 +104,25 @@ def test_means_are_over_numbers_of_labels_that_all_have():
 def test_order_is_labels_with_all_last_then_inits_as_given():
   values = np.linspace(0, 1, 6).reshape(2, 3)
   dice = {(method, labels): values for method in ('scratch', 'ahm') for labels in (0, 50, 20)}
-  order = [(row['labels'], row['method']) for row in compare.summarise_grid(*grid(dice), samples=100)]
-  assert order == [(20, 'scratch'), (20, 'ahm'), (50, 'scratch'), (50, 'ahm'), (0, 'scratch'), (0, 'ahm')]
+  order = [
+    (row['labels'], row['method']) for row in compare.summarise_grid(*grid(dice), samples=100)
+  ]
+  assert order == [
+    (20, 'scratch'),
+    (20, 'ahm'),
+    (50, 'scratch'),
+    (50, 'ahm'),
+    (0, 'scratch'),
+    (0, 'ahm'),
+  ]
 
 
 def test_one_seed_gives_the_images_interval_and_says_so():
   rng = np.random.default_rng(0)
   values, other = rng.uniform(0.3, 0.9, (2, 80))
-  row = by_key(compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=20000))['ahm', 20]
+  row = by_key(
+    compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=20000)
+  )['ahm', 20]
   assert row['interval_covers'] == 'images' and row['seeds'] == 1
   for key, sample in (('dice_ci95', values), ('vs_scratch_ci95', values - other)):
     expected = stats.t.interval(0.95, 79, sample.mean(), stats.sem(sample))
@@ -98,7 +132,9 @@ def test_one_seed_gives_the_images_interval_and_says_so():
 
 @pytest.mark.parametrize('count', [2, 3, 6])
 def test_few_groups_of_images_give_the_t_interval_of_their_means(count):
-  """Five images a group that do not differ within it: there are as many independent scores as groups."""
+  """Five images a group that do not differ within it: there are as many independent scores as
+  groups.
+  """
   means = np.random.default_rng(count).uniform(0.48, 0.52, count)
   cells, per_image = grid({('ahm', 20): np.repeat(means, 5)})
   groups = {f'image{i}': i // 5 for i in range(5 * count)}
@@ -111,7 +147,9 @@ def test_few_groups_of_images_give_the_t_interval_of_their_means(count):
 def test_seeds_alone_give_the_t_interval():
   """Where images do not differ, all the spread is the seeds', and the interval is Student's."""
   means = np.array([0.61, 0.70, 0.66])
-  row = compare.summarise_grid(*grid({('ahm', 20): np.repeat(means[:, None], 40, 1)}), samples=40000)[0]
+  row = compare.summarise_grid(
+    *grid({('ahm', 20): np.repeat(means[:, None], 40, 1)}), samples=40000
+  )[0]
   expected = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
   np.testing.assert_allclose(row['dice_ci95'], expected, atol=0.003)
 
@@ -119,15 +157,21 @@ def test_seeds_alone_give_the_t_interval():
 def test_pairing_cancels_what_both_sides_share():
   rng = np.random.default_rng(0)
   shared = rng.uniform(0.2, 0.8, (3, 50))
-  row = by_key(compare.summarise_grid(*grid({('ahm', 20): shared + 0.1, ('scratch', 20): shared})))['ahm', 20]
+  row = by_key(compare.summarise_grid(*grid({('ahm', 20): shared + 0.1, ('scratch', 20): shared})))[
+    'ahm', 20
+  ]
   np.testing.assert_allclose([row['vs_scratch'], *row['vs_scratch_ci95']], 0.1, atol=1e-9)
   assert row['dice_ci95'][1] - row['dice_ci95'][0] > 0.05
 
 
 def test_images_without_dice_are_left_out_and_of_a_difference_on_both_sides():
   values = np.array([[0.5, np.nan, 0.7], [0.6, np.nan, 0.8]])
-  other = np.array([[0.4, np.nan, 0.4], [0.4, 0.0, 0.5]])  # A false alarm on an image without lesion.
-  summary = by_key(compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=500))
+  other = np.array(
+    [[0.4, np.nan, 0.4], [0.4, 0.0, 0.5]]
+  )  # A false alarm on an image without lesion.
+  summary = by_key(
+    compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=500)
+  )
   assert summary['ahm', 20]['dice'] == pytest.approx((0.6 + 0.7) / 2)
   assert summary['scratch', 20]['dice'] == pytest.approx((0.4 + 0.3) / 2)
   assert summary['ahm', 20]['vs_scratch'] == pytest.approx((0.1 + 0.3 + 0.2 + 0.3) / 4)
@@ -135,7 +179,10 @@ def test_images_without_dice_are_left_out_and_of_a_difference_on_both_sides():
 
 
 def test_a_group_counts_as_one():
-  """Four slices of each of 30 patients, all alike, say no more than one slice each; drawn singly they would seem to."""
+  """Four slices of each of 30 patients, all alike, say no more than one slice each.
+
+  Drawn singly they would seem to.
+  """
   rng = np.random.default_rng(0)
   patients = rng.uniform(0.3, 0.9, (2, 1, 30))
   arms = (('ahm', 20), ('scratch', 20))
@@ -149,7 +196,9 @@ def test_a_group_counts_as_one():
   for name in ('dice', 'vs_scratch'):
     assert row[name] == pytest.approx(expected[name])
     widths = [np.diff(found[f'{name}_ci95'])[0] for found in (row, expected, single)]
-    assert widths[0] == pytest.approx(widths[1], rel=0.1) and widths[2] == pytest.approx(widths[0] / 2, rel=0.1)
+    assert widths[0] == pytest.approx(widths[1], rel=0.1) and widths[2] == pytest.approx(
+      widths[0] / 2, rel=0.1
+    )
   assert '30 groups of images' in compare.table([row])
 
 
@@ -163,13 +212,19 @@ def test_one_group_has_no_interval(seeds):
 
 def test_groups_that_no_seed_scores_are_not_counted():
   """What is known of one image is no interval, however many others were left out."""
-  for values, groups in (([0.5, np.nan], {}), ([0.5, 0.7, np.nan], {'image0': 0, 'image1': 0, 'image2': 1})):
+  for values, groups in (
+    ([0.5, np.nan], {}),
+    ([0.5, 0.7, np.nan], {'image0': 0, 'image1': 0, 'image2': 1}),
+  ):
     row = compare.summarise_grid(*grid({('ahm', 20): [values]}), groups=groups)[0]
     assert (row['dice'], row['dice_ci95']) == (pytest.approx(np.nanmean(values)), None)
   rng = np.random.default_rng(0)
   known = rng.uniform(size=(1, 12))
   more = np.concatenate([known, np.full((1, 30), np.nan)], axis=1)
-  rows = [compare.summarise_grid(*grid({('ahm', 20): values}), samples=4000)[0] for values in (known, more)]
+  rows = [
+    compare.summarise_grid(*grid({('ahm', 20): values}), samples=4000)[0]
+    for values in (known, more)
+  ]
   np.testing.assert_allclose(rows[0]['dice_ci95'], rows[1]['dice_ci95'], atol=0.02)
 
 
@@ -204,7 +259,10 @@ def test_other_scores_have_t_intervals_over_seeds():
   balanced = {('ahm', 20): [0.5, 0.6, 0.4], ('scratch', 20): [0.45, 0.5, 0.35]}
   auc = {('ahm', 20): [0.8, math.nan, None], ('scratch', 20): [0.7, 0.8, 0.9]}
   cells, per_image = grid(
-    {('ahm', 20): values, ('scratch', 20): values}, accuracy=accuracy, balanced_accuracy=balanced, auc=auc
+    {('ahm', 20): values, ('scratch', 20): values},
+    accuracy=accuracy,
+    balanced_accuracy=balanced,
+    auc=auc,
   )
   row = by_key(compare.summarise_grid(cells, per_image, samples=100))['ahm', 20]
   own, other = np.array(accuracy['ahm', 20]), np.array(accuracy['scratch', 20])
@@ -222,20 +280,30 @@ def test_other_scores_have_t_intervals_over_seeds():
 def test_cells_scored_on_different_images_are_refused():
   cells, per_image = grid({('ahm', 20): np.full((2, 3), 0.5)})
   per_image['ahm', 20, 1] = {'image0': 0.5, 'other': 0.5, 'image2': 0.5}
-  with pytest.raises(UserError, match=r'ahm/labels20/seed0 and ahm/labels20/seed1 .* different images'):
+  with pytest.raises(
+    UserError, match=r'ahm/labels20/seed0 and ahm/labels20/seed1 .* different images'
+  ):
     compare.summarise_grid(cells, per_image)
 
 
 def test_result_repeats_itself():
   rng = np.random.default_rng(0)
-  cells, per_image = grid({('ahm', 20): rng.uniform(size=(3, 20)), ('scratch', 20): rng.uniform(size=(3, 20))})
-  assert compare.summarise_grid(cells, per_image, 300, 1) == compare.summarise_grid(cells, per_image, 300, 1)
-  assert compare.summarise_grid(cells, per_image, 300, 1) != compare.summarise_grid(cells, per_image, 300, 2)
+  cells, per_image = grid(
+    {('ahm', 20): rng.uniform(size=(3, 20)), ('scratch', 20): rng.uniform(size=(3, 20))}
+  )
+  assert compare.summarise_grid(cells, per_image, 300, 1) == compare.summarise_grid(
+    cells, per_image, 300, 1
+  )
+  assert compare.summarise_grid(cells, per_image, 300, 1) != compare.summarise_grid(
+    cells, per_image, 300, 2
+  )
 
 
 @pytest.mark.parametrize(('seed_spread', 'seeds'), [(0.0, 3), (0.015, 3), (0.04, 3), (0.02, 5)])
 def test_intervals_cover_the_truth(seed_spread, seeds):
-  """400 simulated comparisons where runs and images differ: 95 % intervals must cover the known effect, null or not."""
+  """400 simulated comparisons where runs and images differ: 95 % intervals must cover the known
+  effect, null or not.
+  """
   rng = np.random.default_rng(7)
   covered_effect, covered_null, covered_mean = [], [], []
   for k in range(400):
@@ -256,7 +324,10 @@ def test_intervals_cover_the_truth(seed_spread, seeds):
 def test_rivals_are_compared_with_ahm_and_without_them_nothing_is():
   values = np.array([[0.5, 0.6], [0.7, 0.6]])
   three = {(method, 20): values for method in ('scratch', 'uniform')} | {('ahm', 20): values + 0.1}
-  assert compare.baselines(compare.summarise_grid(*grid(three), samples=100)) == ['scratch', 'uniform']
+  assert compare.baselines(compare.summarise_grid(*grid(three), samples=100)) == [
+    'scratch',
+    'uniform',
+  ]
   summary = compare.summarise_grid(*grid(three | {('hpm', 20): values + 0.04}), samples=100)
   assert compare.baselines(summary) == ['scratch', 'uniform', 'ahm']
   assert by_key(summary)['hpm', 20]['vs_ahm'] == pytest.approx(-0.06)
@@ -280,12 +351,22 @@ def test_table_shows_means_intervals_and_marks_the_best():
   text = compare.table(summary)
   lines = text.splitlines()
   rows = [line for line in lines if 'ahm' in line or 'scratch  ' in line or 'scratch *' in line]
-  assert [line.split()[0] for line in lines if line[:6].strip() in ('20', 'all')] == ['20', '20', 'all', 'all'] * 2
-  assert [line.split()[:3] for line in rows if '*' in line] == [['20', 'ahm', '*'], ['all', 'scratch', '*']] * 2
+  assert [line.split()[0] for line in lines if line[:6].strip() in ('20', 'all')] == [
+    '20',
+    '20',
+    'all',
+    'all',
+  ] * 2
+  assert [line.split()[:3] for line in rows if '*' in line] == [
+    ['20', 'ahm', '*'],
+    ['all', 'scratch', '*'],
+  ] * 2
   assert max(map(len, lines)) <= 100
   assert '+0.100 [+0.100, +0.100]' in text and '-0.050 [-0.050, -0.050]' in text and '0.710' in text
   assert 'IoU' not in text  # No cell knows it.
-  columns = [line.index('[') for line in lines if line.startswith(('    20', '   all')) and '[' in line]
+  columns = [
+    line.index('[') for line in lines if line.startswith(('    20', '   all')) and '[' in line
+  ]
   assert len(set(columns)) == 1 and len(columns) == 4
   assert 'cover seeds and images.' in text
   single = compare.summarise_grid(*grid({('ahm', 20): base[:1]}), samples=200)
@@ -294,14 +375,33 @@ def test_table_shows_means_intervals_and_marks_the_best():
 
 def test_unequal_numbers_of_seeds_are_shown_and_nothing_is_starred_among_them():
   base = np.random.default_rng(0).uniform(0.4, 0.6, (5, 30))
-  dice = {('scratch', 20): base, ('hpm', 20): base[:1] + 0.1, ('scratch', 50): base[:3], ('hpm', 50): base[:3] + 0.1}
+  dice = {
+    ('scratch', 20): base,
+    ('hpm', 20): base[:1] + 0.1,
+    ('scratch', 50): base[:3],
+    ('hpm', 50): base[:3] + 0.1,
+  }
   summary = compare.summarise_grid(*grid(dice), samples=200)
   assert compare.best_rows(summary) == {('hpm', 50)} and compare.seed_counts(summary) == (1, 5)
   text = compare.table(summary)
-  rows = [line.replace('*', '').split() for line in text.splitlines() if line.strip().startswith(('20', '50'))]
-  assert [row[:3] for row in rows] == [['20', 'scratch', '5'], ['20', 'hpm', '1'], ['50', 'scratch', '3'], ['50', 'hpm', '3']]
-  assert 'unequal numbers of seeds' in text and 'cover seeds and images (images only where there is one seed).' in text
+  rows = [
+    line.replace('*', '').split()
+    for line in text.splitlines()
+    if line.strip().startswith(('20', '50'))
+  ]
+  assert [row[:3] for row in rows] == [
+    ['20', 'scratch', '5'],
+    ['20', 'hpm', '1'],
+    ['50', 'scratch', '3'],
+    ['50', 'hpm', '3'],
+  ]
+  assert (
+    'unequal numbers of seeds' in text
+    and 'cover seeds and images (images only where there is one seed).' in text
+  )
   equal = compare.table([row for row in summary if row['labels'] == 50])
-  assert 'unequal' not in equal and ' seeds ' not in equal.splitlines()[0] and 'one seed' not in equal
+  assert (
+    'unequal' not in equal and ' seeds ' not in equal.splitlines()[0] and 'one seed' not in equal
+  )
   unequal = compare.table([row for row in summary if row['labels'] == 20])
   assert '*' not in unequal and '\n* highest. Mean' in equal

@@ -36,7 +36,9 @@ def left_half():
 
 
 def test_resizing_to_a_wide_image(left_half):
-  """12 columns: between the centres of the two middle columns of 4, at 4.0 and 7.0, the probability falls from 1 to 0."""
+  """12 columns: between the centres of the two middle columns of 4, at 4.0 and 7.0, the
+  probability falls from 1 to 0.
+  """
   resized = at_own_size(left_half, (8, 12))
   assert resized.shape == (8, 12)
   expected = [1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0, 0, 0, 0, 0]
@@ -64,20 +66,26 @@ def test_distances_in_millimetres_where_the_spacing_is_known(left_half):
   """A lesion of the left half, wholly missed in one column's breadth: 1 pixel of 3 mm."""
   truth = np.zeros((4, 4), bool)
   truth[:, :3] = True
-  split = dataclasses.replace(make_split(truth, truth), spacing=np.float32([[1, 3], [np.nan, np.nan]]))
+  split = dataclasses.replace(
+    make_split(truth, truth), spacing=np.float32([[1, 3], [np.nan, np.nan]])
+  )
   first, second = segmentation_rows(np.stack([left_half] * 2), split, 0.5)
   assert (first['hd95'], first['hd95_mm'], second['hd95']) == (1, 3, 1)
   assert 'hd95_mm' not in second
 
 
 def test_the_threshold_itself_is_lesion():
-  (row,) = segmentation_rows(np.full((1, 4, 4), 0.5, np.float32), make_split(np.ones((4, 4), bool)), 0.5)
+  (row,) = segmentation_rows(
+    np.full((1, 4, 4), 0.5, np.float32), make_split(np.ones((4, 4), bool)), 0.5
+  )
   assert row['tp'] == 16
 
 
 def test_a_row_for_each_image_with_a_label():
   probabilities = np.float32([[0.25, 0.75], [0.5, 0.5], [0.875, 0.125]])
-  rows = classification_rows(probabilities, make_split(None, None, None, labels=[0, -1, 0]), ('naevus', 'melanoma'))
+  rows = classification_rows(
+    probabilities, make_split(None, None, None, labels=[0, -1, 0]), ('naevus', 'melanoma')
+  )
   assert rows == [
     {
       'image': 'image0',
@@ -86,5 +94,11 @@ def test_a_row_for_each_image_with_a_label():
       'probability_naevus': 0.25,
       'probability_melanoma': 0.75,
     },
-    {'image': 'image2', 'label': 'naevus', 'predicted': 'naevus', 'probability_naevus': 0.875, 'probability_melanoma': 0.125},
+    {
+      'image': 'image2',
+      'label': 'naevus',
+      'predicted': 'naevus',
+      'probability_naevus': 0.875,
+      'probability_melanoma': 0.125,
+    },
   ]

@@ -19,11 +19,15 @@ def blob(rng, shape=(23, 31)):
 
 
 def border(mask):
-  """Border pixels by a plain loop: in the mask, and one of the four neighbours is not, or is off the image."""
+  """Border pixels by a plain loop: in the mask, and one of the four neighbours is not, or is off
+  the image.
+  """
   found = []
   for i, j in np.argwhere(mask):
     neighbours = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
-    if not all(0 <= a < mask.shape[0] and 0 <= b < mask.shape[1] and mask[a, b] for a, b in neighbours):
+    if not all(
+      0 <= a < mask.shape[0] and 0 <= b < mask.shape[1] and mask[a, b] for a, b in neighbours
+    ):
       found.append((i, j))
   return np.array(found)
 
@@ -39,7 +43,8 @@ def test_segmentation_scores_of_a_hand_worked_pair():
   assert scores['iou'] == pytest.approx(2 / 8)
   assert scores['precision'] == pytest.approx(2 / 6)
   assert scores['recall'] == pytest.approx(2 / 4)
-  # Prediction to truth: columns 2, 3, 4 are 0, 1, 2 px away; 95th percentile of (0, 0, 1, 1, 2, 2) is 2.
+  # Prediction to truth: columns 2, 3, 4 are 0, 1, 2 px away; 95th percentile of (0, 0, 1, 1, 2, 2)
+  # is 2.
   assert scores['hd95'] == pytest.approx(2)
 
 
@@ -51,7 +56,9 @@ def test_segmentation_scores_equal_sklearn(seed):
   flat = truth.ravel(), prediction.ravel()
   assert scores['dice'] == pytest.approx(sklearn_metrics.f1_score(*flat, zero_division=0))
   assert scores['iou'] == pytest.approx(sklearn_metrics.jaccard_score(*flat, zero_division=0))
-  assert scores['precision'] == pytest.approx(sklearn_metrics.precision_score(*flat, zero_division=0))
+  assert scores['precision'] == pytest.approx(
+    sklearn_metrics.precision_score(*flat, zero_division=0)
+  )
   assert scores['recall'] == pytest.approx(sklearn_metrics.recall_score(*flat, zero_division=0))
 
 
@@ -78,14 +85,21 @@ def test_hausdorff95_in_millimetres_equals_brute_force(seed):
 
 
 def test_millimetres_by_hand():
-  """A square moved by 3 rows of 2 mm, or by 3 columns of 0.5 mm; a missed one; and pixels of unknown size."""
+  """A square moved by 3 rows of 2 mm, or by 3 columns of 0.5 mm.
+
+  A missed one; and pixels of unknown size.
+  """
   truth, down, across = np.zeros((3, 30, 40), bool)
   truth[5:15, 5:15], down[8:18, 5:15], across[5:15, 8:18] = True, True, True
   spacing = (2.0, 0.5)
   assert metrics.segmentation_scores(down, truth, spacing)['hd95_mm'] == pytest.approx(6)
   assert metrics.segmentation_scores(across, truth, spacing)['hd95_mm'] == pytest.approx(1.5)
-  assert metrics.segmentation_scores(np.zeros_like(truth), truth, spacing)['hd95_mm'] == math.hypot(60, 20)
-  assert math.isnan(metrics.segmentation_scores(np.zeros_like(truth), np.zeros_like(truth), spacing)['hd95_mm'])
+  assert metrics.segmentation_scores(np.zeros_like(truth), truth, spacing)['hd95_mm'] == math.hypot(
+    60, 20
+  )
+  assert math.isnan(
+    metrics.segmentation_scores(np.zeros_like(truth), np.zeros_like(truth), spacing)['hd95_mm']
+  )
   for unknown in ((math.nan, math.nan), (math.nan, 1.0)):
     assert 'hd95_mm' not in metrics.segmentation_scores(down, truth, unknown)
 
@@ -111,11 +125,16 @@ def test_hausdorff95_takes_the_larger_direction_not_the_pool():
   truth = np.zeros((1, 200), bool)
   truth[0, :100] = True
   prediction = truth.copy()
-  prediction[0, 150] = True  # One of 101 border pixels lies 51 px off: outside the 95th percentile of its own direction.
+  prediction[0, 150] = (
+    # One of 101 border pixels lies 51 px off: outside the 95th percentile of its own direction.
+    True
+  )
   assert metrics.hausdorff95(prediction, truth) == 0
   truth[0, :100], prediction[0, :100] = False, False
   truth[0, 0] = True
-  prediction[0, :2] = True  # Directed sets: (0, 1, 150) and (0). Pooled, the percentile would be 127.65.
+  prediction[0, :2] = (
+    True  # Directed sets: (0, 1, 150) and (0). Pooled, the percentile would be 127.65.
+  )
   assert metrics.hausdorff95(prediction, truth) == pytest.approx(1 + 0.9 * 149)
 
 
@@ -168,9 +187,14 @@ def test_summarise_by_hand():
 
 
 def test_dice_of_a_group_is_that_of_its_volume():
-  """Two volumes of 5 and 3 slices against Dice of the three-dimensional masks; a third is empty, and none."""
+  """Two volumes of 5 and 3 slices against Dice of the three-dimensional masks.
+
+  A third is empty, and none.
+  """
   rng = np.random.default_rng(0)
-  volumes = [rng.random((2, slices, 6, 6)) < 0.3 for slices in (5, 3)] + [np.zeros((2, 2, 6, 6), bool)]
+  volumes = [rng.random((2, slices, 6, 6)) < 0.3 for slices in (5, 3)] + [
+    np.zeros((2, 2, 6, 6), bool)
+  ]
   volumes[0][:, 1] = False
   rows = [
     {'group': number, **metrics.segmentation_scores(found, truth)}
@@ -218,8 +242,12 @@ def test_classification_scores_equal_sklearn():
   scores = metrics.classification_scores(probabilities, labels)
   predicted = probabilities.argmax(1)
   assert scores['accuracy'] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
-  assert scores['balanced_accuracy'] == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, predicted))
-  expected = sklearn_metrics.roc_auc_score(labels, probabilities, multi_class='ovr', average='macro')
+  assert scores['balanced_accuracy'] == pytest.approx(
+    sklearn_metrics.balanced_accuracy_score(labels, predicted)
+  )
+  expected = sklearn_metrics.roc_auc_score(
+    labels, probabilities, multi_class='ovr', average='macro'
+  )
   assert scores['auc'] == pytest.approx(expected)
 
 
@@ -231,7 +259,9 @@ def test_classification_scores_of_two_classes_by_hand():
 
 
 def test_classification_leaves_out_unknown_labels_and_absent_classes():
-  probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3], [0.0, 0.1, 0.9]])
+  probabilities = np.array(
+    [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3], [0.0, 0.1, 0.9]]
+  )
   scores = metrics.classification_scores(probabilities, np.array([0, 1, 1, 0, -1]))
   # Class 2 is predicted once but never true. Recall of class 0: 1/2, of class 1: 1/2.
   assert scores['accuracy'] == 0.5 and scores['balanced_accuracy'] == 0.5
@@ -242,7 +272,11 @@ def test_classification_leaves_out_unknown_labels_and_absent_classes():
 def test_classification_without_enough_labels_is_nan():
   probabilities = np.array([[0.8, 0.2], [0.4, 0.6]])
   one_class = metrics.classification_scores(probabilities, np.array([1, 1]))
-  assert one_class['accuracy'] == 0.5 and one_class['balanced_accuracy'] == 0.5 and math.isnan(one_class['auc'])
+  assert (
+    one_class['accuracy'] == 0.5
+    and one_class['balanced_accuracy'] == 0.5
+    and math.isnan(one_class['auc'])
+  )
   unknown = metrics.classification_scores(probabilities, np.array([-1, -1]))
   assert all(math.isnan(value) for value in unknown.values())
   with pytest.raises(ValueError, match='must be'):
@@ -253,7 +287,9 @@ def test_spearman_within_images():
   rng = np.random.default_rng(1)
   a = rng.integers(0, 6, (5, 4, 4)).astype(float)  # With ties.
   b = rng.standard_normal((5, 4, 4)) + a
-  expected = [np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1] for x, y in zip(a, b, strict=True)]
+  expected = [
+    np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1] for x, y in zip(a, b, strict=True)
+  ]
   mean, left_out = metrics.spearman_within_images(a, b)
   assert mean == pytest.approx(np.mean(expected)) and left_out == 0
   a[2] = 3  # A constant map ranks nothing.
@@ -265,13 +301,19 @@ def test_spearman_is_taken_within_images_not_across_them():
   rising = np.arange(4.0).reshape(1, 2, 2)
   a = np.concatenate([rising, rising + 100])
   b = np.concatenate([-rising, 100 - rising])
-  assert metrics.spearman_within_images(a, b) == (pytest.approx(-1), 0)  # Pooled over images it would be positive.
+  assert metrics.spearman_within_images(a, b) == (
+    pytest.approx(-1),
+    0,
+  )  # Pooled over images it would be positive.
 
 
 def test_spearman_leaves_out_unknown_patches():
   a = np.array([[[1.0, 2.0], [3.0, 4.0]]])
   b = np.array([[[1.0, np.nan], [5.0, 2.0]]])
-  assert metrics.spearman_within_images(a, b) == (pytest.approx(0.5), 0)  # Ranks (1, 2, 3) and (1, 3, 2).
+  assert metrics.spearman_within_images(a, b) == (
+    pytest.approx(0.5),
+    0,
+  )  # Ranks (1, 2, 3) and (1, 3, 2).
   mean, left_out = metrics.spearman_within_images(np.ones((2, 3, 3)), np.ones((2, 3, 3)))
   assert math.isnan(mean) and left_out == 2
 
@@ -279,8 +321,18 @@ def test_spearman_leaves_out_unknown_patches():
 def test_per_image_csv_round_trip(tmp_path):
   lesion, empty = np.eye(4, dtype=bool), np.zeros((4, 4), bool)
   rows = [
-    {'image': 'a,"1"', **metrics.segmentation_scores(lesion, lesion), 'label': 'nevus', 'predicted': 'nevus'},
-    {'image': 'é2', **metrics.segmentation_scores(empty, empty), 'label': '', 'predicted': 'melanoma'},
+    {
+      'image': 'a,"1"',
+      **metrics.segmentation_scores(lesion, lesion),
+      'label': 'nevus',
+      'predicted': 'nevus',
+    },
+    {
+      'image': 'é2',
+      **metrics.segmentation_scores(empty, empty),
+      'label': '',
+      'predicted': 'melanoma',
+    },
   ]
   rows = [{**row, 'probability_nevus': 1 / 3, 'probability_melanoma': 2 / 3} for row in rows]
   metrics.write_per_image(tmp_path / 'per_image.csv', rows)
@@ -291,7 +343,10 @@ def test_per_image_csv_round_trip(tmp_path):
   assert metrics.summarise(back) == metrics.summarise(rows)
 
 
-@pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', "'=1", "'", 'a=1', '=HYPERLINK("x")', '<b>', 'a,b'])
+@pytest.mark.parametrize(
+  'name',
+  ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', "'=1", "'", 'a=1', '=HYPERLINK("x")', '<b>', 'a,b'],
+)
 def test_texts_that_begin_like_formulas_are_written_so_that_they_are_not_run(tmp_path, name):
   scores = metrics.segmentation_scores(np.ones((2, 2), bool), np.ones((2, 2), bool))
   rows = [{'image': name, **scores, 'label': name, 'predicted': 'x', f'probability_{name}': 0.5}]

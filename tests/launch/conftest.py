@@ -1,4 +1,6 @@
-"""Launch scripts as a user types them: commands run from the root of the checkout, on a tiny folder of images."""
+"""Launch scripts as a user types them: commands run from the root of the checkout, on a tiny
+folder of images.
+"""
 
 import json
 import os
@@ -27,7 +29,8 @@ def get_config():
   return c
 """
 
-# Runs launch scripts, each in a fork of its own, so that Python starts and imports once for many commands.
+# Runs launch scripts, each in a fork of its own, so that Python starts and imports once for many
+# commands.
 FORKS = """
 import json, os, runpy, signal, sys, tempfile
 import ahm_jax.pipeline.grid, launch.app
@@ -57,10 +60,16 @@ for line in sys.stdin:
 
 
 class Commands:
-  """Starts launch scripts. The programs that JAX compiles for one are kept for the next, which is most of their time."""
+  """Starts launch scripts.
+
+  The programs that JAX compiles for one are kept for the next, which is most of their time.
+  """
 
   def __init__(self, home: Path):
-    cache = {'JAX_COMPILATION_CACHE_DIR': str(home), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+    cache = {
+      'JAX_COMPILATION_CACHE_DIR': str(home),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    }
     self.environment = {**os.environ, **cache, 'JAX_PLATFORMS': 'cpu'}
     self._forks = None
 
@@ -78,8 +87,15 @@ class Commands:
   def run(self, stage: str, *flags) -> subprocess.CompletedProcess:
     """A command that has ended; 500 s are the most that it may take."""
     if self._forks is None:
-      pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL, 'text': True}
-      self._forks = subprocess.Popen([sys.executable, '-c', FORKS], cwd=ROOT, env=self.environment, **pipes)
+      pipes = {
+        'stdin': subprocess.PIPE,
+        'stdout': subprocess.PIPE,
+        'stderr': subprocess.DEVNULL,
+        'text': True,
+      }
+      self._forks = subprocess.Popen(
+        [sys.executable, '-c', FORKS], cwd=ROOT, env=self.environment, **pipes
+      )
     self._forks.stdin.write(json.dumps([stage, *map(str, flags)]) + '\n')
     self._forks.stdin.flush()
     return subprocess.CompletedProcess(flags, *json.loads(self._forks.stdout.readline()))
@@ -94,26 +110,37 @@ class Commands:
 @pytest.fixture(scope='session')
 def commands(tmp_path_factory):
   own = tmp_path_factory.getbasetemp()
-  commands = Commands((own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own) / 'compiled')  # Workers share it.
+  commands = Commands(
+    (own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own) / 'compiled'
+  )  # Workers share it.
   yield commands
   commands.close()
 
 
-def draw(name: str, number: int, size: tuple[int, int], root: Path, suffix: str, mask_value: int | None) -> None:
+def draw(
+  name: str, number: int, size: tuple[int, int], root: Path, suffix: str, mask_value: int | None
+) -> None:
   """An image with an ellipse, dark or red by turns, and its mask with this value inside."""
   rng = np.random.default_rng(number)
   width, height = size
   rows, columns = np.mgrid[:height, :width]
-  inside = ((rows - height * 0.5) / (height * 0.3)) ** 2 + ((columns - width * 0.4) / (width * 0.25)) ** 2 <= 1
+  inside = ((rows - height * 0.5) / (height * 0.3)) ** 2 + (
+    (columns - width * 0.4) / (width * 0.25)
+  ) ** 2 <= 1
   image = rng.integers(170, 230, (height, width, 3), np.uint8)
   image[inside] = (60, 40, 30) if number % 2 else (190, 60, 50)
   Image.fromarray(image).save(root / 'images' / f'{name}{suffix}')
   if mask_value is not None:
-    Image.fromarray(inside.astype(np.uint8) * np.uint8(mask_value)).save(root / 'masks' / f'{name}.png')
+    Image.fromarray(inside.astype(np.uint8) * np.uint8(mask_value)).save(
+      root / 'masks' / f'{name}.png'
+    )
 
 
 def draw_folder(root: Path) -> None:
-  """10 images to train on with masks, one without a mask, one without a row; 4 to validate, 5 (two of a patient) to test."""
+  """10 images to train on with masks, one without a mask, one without a row.
+
+  4 to validate, 5 (two of a patient) to test.
+  """
   (root / 'images').mkdir(parents=True)
   (root / 'masks').mkdir()
   rows = ['image,label,split,group']

@@ -7,7 +7,10 @@ STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reprod
 
 def test_a_wrong_command_is_refused_with_one_line_and_exit_code_2(commands, tmp_path):
   done = commands.run(
-    'pretrain', '--config=configs/phantom.py', f'--workdir={tmp_path / "run"}', '--config.data.image_size=100'
+    'pretrain',
+    '--config=configs/phantom.py',
+    f'--workdir={tmp_path / "run"}',
+    '--config.data.image_size=100',
   )
   assert done.returncode == 2
   assert done.stdout == ''
@@ -22,7 +25,9 @@ def test_help_says_what_the_command_does_and_takes(commands, stage):
   done = commands.run(stage, '--help')
   assert (done.returncode, done.stderr) == (0, '')
   assert f'\n  python -m launch.{stage} --config=' in done.stdout
-  assert ('\n  --coordinator=HOST:PORT ' in done.stdout) == (stage in ('pretrain', 'segment', 'classify'))
+  assert ('\n  --coordinator=HOST:PORT ' in done.stdout) == (
+    stage in ('pretrain', 'segment', 'classify')
+  )
   assert '\n  --workdir=DIR ' in done.stdout and 'Exit codes: 0 done; 2 wrong input' in done.stdout
   assert max(map(len, done.stdout.splitlines())) <= 130
 
@@ -35,7 +40,10 @@ def test_benchmark_has_flags_of_its_own(commands, tmp_path):
     ((), '--out is missing'),
     ((f'--out={tmp_path / "no" / "b.json"}',), 'there is no folder'),
     ((f'--out={tmp_path}',), 'is a folder; name a file to write'),
-    ((f'--out={tmp_path / "b.json"}', '--only=unet_train,unets'), "--only names 'unets'; the workloads are unet_train,"),
+    (
+      (f'--out={tmp_path / "b.json"}', '--only=unet_train,unets'),
+      "--only names 'unets'; the workloads are unet_train,",
+    ),
   ):
     done = commands.run('benchmark', *flags)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
@@ -50,13 +58,19 @@ REFUSED = [
   (('pretrain', '--config=configs/folder.py:gpu'), "configs/folder.py has no variant 'gpu'"),
   (('pretrain', '--config=configs/smoke.py:cpu'), 'has no variants'),
   (('pretrain', '--config=configs/folder.py'), '--config.data.root=DIR'),
-  (('pretrain', '--config=configs/isic2018.py'), 'holds the official archives: --config.data.root=DIR'),
+  (
+    ('pretrain', '--config=configs/isic2018.py'),
+    'holds the official archives: --config.data.root=DIR',
+  ),
   (('pretrain', '--config=configs/isic2018.py:gpu'), "configs/isic2018.py has no variant 'gpu'"),
   (
     ('pretrain', '--config=configs/isic2018.py:cpu', '--config.data.root=/nowhere'),
     'Task1_Test_GroundTruth.zip; download from',
   ),
-  (('pretrain', '--config=configs/folder.py:cpu', '--config.data.root=/nowhere'), 'there is no folder images/'),
+  (
+    ('pretrain', '--config=configs/folder.py:cpu', '--config.data.root=/nowhere'),
+    'there is no folder images/',
+  ),
   ((*PRETRAIN, '--config.masking.mask_ration=0.5'), 'Did you mean "mask_ratio"'),
   ((*PRETRAIN, '--config.maskin.mask_ratio=0.5'), 'Did you mean "masking"'),
   ((*PRETRAIN, '--config.train.steps=many'), 'steps'),
@@ -71,29 +85,55 @@ REFUSED = [
   ((*PRETRAIN, '--config.masking.mask_ratio=0'), 'config.masking.mask_ratio is 0'),
   ((*PRETRAIN, '--config.masking.mask_ratio=1'), 'config.masking.mask_ratio is 1'),
   ((*PRETRAIN, '--config.train.steps=0'), 'steps is 0; it must be at least 1'),
-  ((*PRETRAIN, '--config.train.steps=3', '--config.train.epochs=1'), 'config.train.steps and config.train.epochs are both set'),
+  (
+    (*PRETRAIN, '--config.train.steps=3', '--config.train.epochs=1'),
+    'config.train.steps and config.train.epochs are both set',
+  ),
   (
     ('reproduce', '--config=configs/phantom.py', '--config.grid.methods=("scratch","imagenet")'),
     "config.grid.methods is 'imagenet'",
   ),
   ((*PRETRAIN, '--processes=2'), '--processes and --process need --coordinator=HOST:PORT'),
-  ((*PRETRAIN, '--coordinator=node1', '--processes=2', '--process=0'), '--coordinator=node1 is no address; give HOST:PORT'),
-  ((*PRETRAIN, '--coordinator=node1:70000', '--processes=2', '--process=0'), '--coordinator=node1:70000 is no address'),
-  ((*PRETRAIN, '--coordinator=node1:7000', '--processes=2'), 'needs --processes=N and --process=I, of 0 to N - 1'),
-  ((*PRETRAIN, '--coordinator=node1:7000', '--processes=2', '--process=2'), '--process=2 is none of --processes=2'),
+  (
+    (*PRETRAIN, '--coordinator=node1', '--processes=2', '--process=0'),
+    '--coordinator=node1 is no address; give HOST:PORT',
+  ),
+  (
+    (*PRETRAIN, '--coordinator=node1:70000', '--processes=2', '--process=0'),
+    '--coordinator=node1:70000 is no address',
+  ),
+  (
+    (*PRETRAIN, '--coordinator=node1:7000', '--processes=2'),
+    'needs --processes=N and --process=I, of 0 to N - 1',
+  ),
+  (
+    (*PRETRAIN, '--coordinator=node1:7000', '--processes=2', '--process=2'),
+    '--process=2 is none of --processes=2',
+  ),
   ((*PRETRAIN, '--coordinator=node1:7000', '--processes=2', '--process=two'), 'process'),
-  ((*PRETRAIN, '--coordinator=auto', '--process=0'), '--coordinator=auto finds --processes and --process by itself'),
-  ((*PRETRAIN, '--coordinator=auto'), '--coordinator=auto finds no SLURM step, Open MPI or Kubernetes job here'),
+  (
+    (*PRETRAIN, '--coordinator=auto', '--process=0'),
+    '--coordinator=auto finds --processes and --process by itself',
+  ),
+  (
+    (*PRETRAIN, '--coordinator=auto'),
+    '--coordinator=auto finds no SLURM step, Open MPI or Kubernetes job here',
+  ),
   (
     ('reproduce', '--config=configs/phantom.py', '--coordinator=auto'),
     'start launch.reproduce on each with the same --workdir',
   ),
   (('evaluate', '--config=configs/phantom.py', '--coordinator=auto'), 'leave out --coordinator'),
-  (('classify', '--config=configs/phantom.py'), '--config.init_from=DIR of a segment run, or --config.classify.input=image'),
+  (
+    ('classify', '--config=configs/phantom.py'),
+    '--config.init_from=DIR of a segment run, or --config.classify.input=image',
+  ),
 ]
 
 
-@pytest.mark.parametrize(('command', 'message'), REFUSED, ids=[' '.join(command) for command, _ in REFUSED])
+@pytest.mark.parametrize(
+  ('command', 'message'), REFUSED, ids=[' '.join(command) for command, _ in REFUSED]
+)
 def test_a_command_is_refused_before_anything_is_written(commands, command, message, tmp_path):
   done = commands.run(*command, f'--workdir={tmp_path / "run"}')
   assert done.returncode == 2
@@ -113,6 +153,8 @@ def test_a_missing_workdir_is_refused(commands):
 @pytest.mark.parametrize('command', ['pretrain', 'prepare_data'])
 def test_a_workdir_that_cannot_be_made_is_refused(commands, command, tmp_path):
   (tmp_path / 'file').write_text('mine')
-  done = commands.run(command, '--config=configs/smoke.py', f'--workdir={tmp_path / "file" / "run"}')
+  done = commands.run(
+    command, '--config=configs/smoke.py', f'--workdir={tmp_path / "file" / "run"}'
+  )
   said = f'error: --workdir={tmp_path / "file" / "run"} cannot be made: {tmp_path / "file"} is not a folder; choose another\n'
   assert (done.returncode, done.stderr) == (2, said)

@@ -1,4 +1,6 @@
-"""prepare_data --check as a user types it: what it prints and writes, how it ends, and that it leaves the data alone."""
+"""prepare_data --check as a user types it: what it prints and writes, how it ends, and that it
+leaves the data alone.
+"""
 
 import hashlib
 import html.parser
@@ -28,7 +30,9 @@ def check(commands, root, workdir, *flags):
 
 
 class Page(html.parser.HTMLParser):
-  """Collects a page's tags, sources and text, and makes sure that every tag is closed in its turn."""
+  """Collects a page's tags, sources and text, and makes sure that every tag is closed in its
+  turn.
+  """
 
   VOID = ('meta', 'link', 'img', 'br')
 
@@ -87,7 +91,14 @@ def test_planted_faults_are_all_told_and_end_with_3(commands, sound, tmp_path):
   original.save(images / 'test15.jpg', quality=40)
   original.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / 'validation11.jpg')
   original.resize((80, 90)).save(images / 'test16.jpg')
-  for name in ('train02.jpg', 'train04.jpg', 'train05.jpg', 'train07.jpg', 'train08.jpg', 'maskless.jpg'):
+  for name in (
+    'train02.jpg',
+    'train04.jpg',
+    'train05.jpg',
+    'train07.jpg',
+    'train08.jpg',
+    'maskless.jpg',
+  ):
     (images / name).write_bytes(b'no image')
   for name in ('validation11', 'test15', 'test16'):
     (masks / f'{name}.png').unlink()
@@ -96,14 +107,21 @@ def test_planted_faults_are_all_told_and_end_with_3(commands, sound, tmp_path):
   assert done.returncode == 3, done.stdout + done.stderr
   assert digests(sound) == before
   assert 'error: files cannot be read (6)' in done.stdout and '  and 1 more' in done.stdout
-  found = {finding['code']: finding for finding in json.loads((tmp_path / 'run' / 'check.json').read_text())['findings']}
+  found = {
+    finding['code']: finding
+    for finding in json.loads((tmp_path / 'run' / 'check.json').read_text())['findings']
+  }
   assert len(found['unreadable']['cases']) == 6
   pairs = [sorted(case['images']) for case in found['near_duplicate_across_splits']['cases']]
   for copy in ('test15', 'validation11', 'test16'):
     assert sorted(['train01', copy]) in pairs
   flat = {name for pair in pairs for name in pair}
   assert flat == {'train01', 'test15', 'test16', 'validation11'}
-  flipped = [case['text'] for case in found['near_duplicate_across_splits']['cases'] if 'validation11' in case['text']]
+  flipped = [
+    case['text']
+    for case in found['near_duplicate_across_splits']['cases']
+    if 'validation11' in case['text']
+  ]
   assert len(flipped) == 3 and all('flipped left to right' in line for line in flipped)
 
 
@@ -113,7 +131,10 @@ def test_the_file_for_programs_holds_every_image(commands, sound, tmp_path):
   assert held['format'] == 1 and held['dataset'] == 'lesions' and len(held['images']) == 21
   row = next(row for row in held['images'] if row['name'] == 'test14')
   assert (row['split'], row['width'], row['height'], row['group']) == ('test', 68, 54, 'patient14')
-  assert row['sha256'] == hashlib.sha256(next((sound / 'images').glob('test14.*')).read_bytes()).hexdigest()
+  assert (
+    row['sha256']
+    == hashlib.sha256(next((sound / 'images').glob('test14.*')).read_bytes()).hexdigest()
+  )
   assert row['coverage'] == [pytest.approx(np.pi * 0.3 * 0.25, abs=0.02)]
   assert re.fullmatch('[0-9a-f]{16}', row['perceptual_hash'])
 
@@ -122,7 +143,9 @@ def test_the_page_needs_nothing_else_and_names_are_escaped(commands, sound, tmp_
   evil = '<img src=x onerror=alert(1)>&"'
   for folder, suffix in (('images', '.png'), ('masks', '.png')):
     (sound / folder / f'train00{suffix}').rename(sound / folder / f'{evil}{suffix}')
-  table = (sound / 'labels.csv').read_text().replace('train00,', '"' + evil.replace('"', '""') + '",')
+  table = (
+    (sound / 'labels.csv').read_text().replace('train00,', '"' + evil.replace('"', '""') + '",')
+  )
   (sound / 'labels.csv').write_text(table.replace(',b,', ',<b>bold</b>,'))
   done = check(commands, sound, tmp_path)
   assert done.returncode == 0, done.stdout + done.stderr
@@ -153,8 +176,17 @@ def test_wrong_usage_ends_with_2(commands, sound, tmp_path):
     (sound, sound / 'images', 'lies in the data folder'),
   ):
     done = check(commands, root, workdir)
-    assert (done.returncode, done.stdout) == (2, '') and message in done.stderr and done.stderr.count('\n') == 1
-  assert commands.run('segment', '--config=configs/smoke.py', '--check', f'--workdir={tmp_path}').returncode == 2
+    assert (
+      (done.returncode, done.stdout) == (2, '')
+      and message in done.stderr
+      and done.stderr.count('\n') == 1
+    )
+  assert (
+    commands.run(
+      'segment', '--config=configs/smoke.py', '--check', f'--workdir={tmp_path}'
+    ).returncode
+    == 2
+  )
   assert not (tmp_path / 'run').exists() and not (sound / 'check.json').exists()
 
 
@@ -164,7 +196,9 @@ def test_help_says_it(commands):
 
 
 def test_phantoms_are_checked_too(commands, tmp_path):
-  done = commands.run('prepare_data', '--config=configs/smoke.py', f'--workdir={tmp_path}', '--check')
+  done = commands.run(
+    'prepare_data', '--config=configs/smoke.py', f'--workdir={tmp_path}', '--check'
+  )
   assert done.returncode == 0, done.stdout + done.stderr
   assert done.stdout.startswith('phantom: 104 images\n')
 
@@ -180,7 +214,12 @@ def test_a_process_of_its_own_ends_with_the_code(commands, sound, tmp_path):
 def test_thumbnails_show_the_outline():
   mask = np.zeros((200, 100), np.uint8)
   mask[50:150, 25:75] = 1
-  picture = np.asarray(Image.open(io.BytesIO(data_page.thumbnail(np.full((200, 100, 1), 90, np.uint8), mask))))
+  picture = np.asarray(
+    Image.open(io.BytesIO(data_page.thumbnail(np.full((200, 100, 1), 90, np.uint8), mask)))
+  )
   assert picture.shape == (112, 56, 3)
-  assert np.abs(picture[56, 28].astype(int) - 90).max() < 12 and np.abs(picture[4, 4].astype(int) - 90).max() < 6
+  assert (
+    np.abs(picture[56, 28].astype(int) - 90).max() < 12
+    and np.abs(picture[4, 4].astype(int) - 90).max() < 6
+  )
   assert picture[56, 14, 2] > picture[56, 14, 0] + 60  # Cyan, blurred by JPEG.

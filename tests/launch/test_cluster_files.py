@@ -21,13 +21,20 @@ def test_the_kubernetes_jobs_command_is_understood_and_its_counts_agree(commands
   container = pod['containers'][0]
   args = container['args']
   name = job['metadata']['name']
-  assert service['spec']['selector'] == {'job-name': name} and pod['subdomain'] == service['metadata']['name']
+  assert (
+    service['spec']['selector'] == {'job-name': name}
+    and pod['subdomain'] == service['metadata']['name']
+  )
   assert any(arg.startswith(f'--coordinator={name}-0.{pod["subdomain"]}:') for arg in args)
   assert f'--processes={spec["completions"]}' in args and spec['parallelism'] == spec['completions']
   assert args[-1] == '--process=$(JOB_COMPLETION_INDEX)' and spec['completionMode'] == 'Indexed'
-  assert {mount['name'] for mount in container['volumeMounts']} == {volume['name'] for volume in pod['volumes']}
+  assert {mount['name'] for mount in container['volumeMounts']} == {
+    volume['name'] for volume in pod['volumes']
+  }
   module = container['command'][-1].removeprefix('launch.')
-  done = commands.run(module, *args[:-1], f'--process={spec["completions"]}')  # All is well but this: no pod has that number.
+  done = commands.run(
+    module, *args[:-1], f'--process={spec["completions"]}'
+  )  # All is well but this: no pod has that number.
   assert f'--process={spec["completions"]} is none of' in done.stderr
 
 
@@ -40,7 +47,13 @@ def test_the_command_that_the_slurm_file_gives_is_understood(commands):
 
 @pytest.mark.parametrize(
   ('code', 'restarts', 'again'),
-  [(0, '0', False), (2, '0', False), (TRY_AGAIN, '0', True), (137, '3', True), (TRY_AGAIN, '20', False)],
+  [
+    (0, '0', False),
+    (2, '0', False),
+    (TRY_AGAIN, '0', True),
+    (137, '3', True),
+    (TRY_AGAIN, '20', False),
+  ],
 )
 def test_a_slurm_job_goes_back_into_the_queue_after_a_loss(tmp_path, code, restarts, again):
   for name, line in (('srun', f'echo srun "$@"; exit {code}'), ('scontrol', 'echo scontrol "$@"')):
@@ -53,7 +66,11 @@ def test_a_slurm_job_goes_back_into_the_queue_after_a_loss(tmp_path, code, resta
     'SLURM_RESTART_COUNT': restarts,
   }
   done = subprocess.run(
-    ['bash', SBATCH, 'segment', '--workdir=a b'], capture_output=True, text=True, env=environment, check=False
+    ['bash', SBATCH, 'segment', '--workdir=a b'],
+    capture_output=True,
+    text=True,
+    env=environment,
+    check=False,
   )
   ran, *then = done.stdout.splitlines()
   assert done.returncode == code and not done.stderr

@@ -1,4 +1,5 @@
-"""launch.export as a user types it: what was trained leaves, works elsewhere as it did here, and comes back.
+"""launch.export as a user types it: what was trained leaves, works elsewhere as it did here, and
+comes back.
 
 With -s, the largest differences, as the table in BUILD_NOTES.md has them.
 """
@@ -28,9 +29,18 @@ from ahm_jax.runtime import parallel, trees
 from ahm_jax.training.loop import fit
 from ahm_jax.weights import files
 
-SIZES = ((61, 90), (140, 50), (61, 90), (32, 32))  # Height and width; two images of one size make a batch.
+SIZES = (
+  (61, 90),
+  (140, 50),
+  (61, 90),
+  (32, 32),
+)  # Height and width; two images of one size make a batch.
 NO_OUTPUT = 'holds a pretrain run; give the --workdir of a segment or classify run'
-NEEDS = {'stablehlo': ('flatbuffers',), 'onnx': ('jax2onnx', 'onnxruntime'), 'safetensors': ('safetensors',)}
+NEEDS = {
+  'stablehlo': ('flatbuffers',),
+  'onnx': ('jax2onnx', 'onnxruntime'),
+  'safetensors': ('safetensors',),
+}
 
 NORMED = 'classify_normed'  # A classification by a VGG16 with batch normalisation.
 
@@ -71,11 +81,16 @@ def config(config_file):
 
 
 def normed(config, **fields):
-  return dataclasses.replace(config, model=dataclasses.replace(config.model, vgg_norm='batch', **fields))
+  return dataclasses.replace(
+    config, model=dataclasses.replace(config.model, vgg_norm='batch', **fields)
+  )
 
 
 def fit_nothing(task, *arguments, **options):
-  """The training loop, of steps that only count, from numbers of a network in use; compiling gradients takes a minute."""
+  """The training loop, of steps that only count, from numbers of a network in use.
+
+  Compiling gradients takes a minute.
+  """
   generator = np.random.default_rng(0)
 
   def draw(path, leaf):
@@ -103,7 +118,9 @@ def fit_nothing(task, *arguments, **options):
 
 @pytest.fixture(scope='module')
 def runs(config, tmp_path_factory):
-  """The workdirs of a pre-training, and of a segmentation and two classifications, which are evaluated."""
+  """The workdirs of a pre-training, and of a segmentation and two classifications, which are
+  evaluated.
+  """
   home = tmp_path_factory.mktemp('runs')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
@@ -118,14 +135,23 @@ def runs(config, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exports(commands, runs, tmp_path_factory):
-  """exports(stage, kind): the folder of that export, which is made at its first use; not to be changed."""
+  """exports(stage, kind): the folder of that export, which is made at its first use.
+
+  Not to be changed.
+  """
   home = tmp_path_factory.mktemp('exports')
 
   def find(stage, kind):
     installed(kind)
     out = home / f'{stage}_{kind}'
     if not out.exists():
-      done = commands.run('export', f'--checkpoint={runs}/{stage}', f'--format={kind}', f'--out={out}', '--licence=CC-BY-4.0')
+      done = commands.run(
+        'export',
+        f'--checkpoint={runs}/{stage}',
+        f'--format={kind}',
+        f'--out={out}',
+        '--licence=CC-BY-4.0',
+      )
       assert done.returncode == 0, done.stderr
       step = json.loads((out / 'export.json').read_text())['step']
       told = f'step {step}: {kind} is in {out}, and what it is in {out}/MODEL_CARD.md\n'
@@ -157,21 +183,33 @@ def pixels(path):
 
 
 def tree(folder):
-  return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
 
 
 @pytest.fixture(scope='module')
 def predicted(commands, runs, pictures, tmp_path_factory):
   """What launch.predict makes of the pictures, by the segmentation run itself."""
   out = tmp_path_factory.mktemp('predicted') / 'out'
-  done = commands.run('predict', f'--checkpoint={runs}/segment', f'--images={pictures}', f'--out={out}', '--probabilities')
+  done = commands.run(
+    'predict',
+    f'--checkpoint={runs}/segment',
+    f'--images={pictures}',
+    f'--out={out}',
+    '--probabilities',
+  )
   assert done.returncode == 0, done.stderr
   return out
 
 
 @pytest.fixture(scope='module')
 def originals(runs):
-  """originals(stage, images uint8 [4, S, S, 3]) -> probabilities, by the run's weights in JAX, and the logits."""
+  """originals(stage, images uint8 [4, S, S, 3]) -> probabilities, by the run's weights in JAX,
+  and the logits.
+  """
 
   @functools.cache
   def program(stage):
@@ -179,19 +217,30 @@ def originals(runs):
 
     def both(images):
       scaled = (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
-      return trained.probabilities(trained.variables, images), trained.network.apply(trained.variables, scaled, train=False)
+      return trained.probabilities(trained.variables, images), trained.network.apply(
+        trained.variables, scaled, train=False
+      )
 
-    return jax.jit(both).lower(jax.ShapeDtypeStruct((len(SIZES), *trained.shape), np.uint8)).compile()
+    return (
+      jax.jit(both).lower(jax.ShapeDtypeStruct((len(SIZES), *trained.shape), np.uint8)).compile()
+    )
 
   return lambda stage, images: tuple(map(np.asarray, program(stage)(images)))
 
 
 def test_an_orbax_export_predicts_to_the_byte(commands, exports, predicted, pictures, tmp_path):
-  flags = (f'--checkpoint={exports("segment", "orbax")}', f'--images={pictures}', f'--out={tmp_path}/out', '--probabilities')
+  flags = (
+    f'--checkpoint={exports("segment", "orbax")}',
+    f'--images={pictures}',
+    f'--out={tmp_path}/out',
+    '--probabilities',
+  )
   done = commands.run('predict', *flags)
   assert done.returncode == 0, done.stderr
   ours, theirs = tree(tmp_path / 'out'), tree(predicted)
-  assert ours.keys() == theirs.keys() and len([name for name in ours if name.startswith('masks/')]) == len(SIZES)
+  assert ours.keys() == theirs.keys() and len(
+    [name for name in ours if name.startswith('masks/')]
+  ) == len(SIZES)
   written = [name for name in ours if name.endswith(('.png', '.csv'))]
   differ = [name for name in written if ours[name] != theirs[name]]
   print(f'orbax, segment: {len(differ)} of {len(written)} files of launch.predict differ')
@@ -204,34 +253,61 @@ def test_an_export_is_exported_again_with_its_scores(commands, exports, tmp_path
   assert done.returncode == 0, done.stderr
   direct = files.read(exports('segment', 'npz') / 'weights.npz')
   found = files.read(again / 'weights.npz')
-  assert found.keys() == direct.keys() and all(np.array_equal(found[name], direct[name]) for name in found)
+  assert found.keys() == direct.keys() and all(
+    np.array_equal(found[name], direct[name]) for name in found
+  )
   ours, theirs = (json.loads((folder / 'export.json').read_text()) for folder in (again, first))
-  assert ours['scores'] == theirs['scores'] and ours['data'] == theirs['data'] and ours['digest'] == theirs['digest']
+  assert (
+    ours['scores'] == theirs['scores']
+    and ours['data'] == theirs['data']
+    and ours['digest'] == theirs['digest']
+  )
 
 
 def elsewhere(home, *command, **environment):
-  """Runs Python in a folder with the packages that are installed, but without ours: -S leaves out editable ones."""
+  """Runs Python in a folder with the packages that are installed, but without ours: -S leaves
+  out editable ones.
+  """
   packages = sysconfig.get_path('purelib')
   fast = {'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true'}
-  environment = {'PATH': '', 'HOME': str(home), 'PYTHONPATH': f'{home}:{packages}', **fast, **environment}
+  environment = {
+    'PATH': '',
+    'HOME': str(home),
+    'PYTHONPATH': f'{home}:{packages}',
+    **fast,
+    **environment,
+  }
   command = [sys.executable, '-S', '-W', 'error::UserWarning', *map(str, command)]
-  return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=300)
+  return subprocess.run(
+    command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=300
+  )
 
 
-def test_a_program_segments_without_us_as_predict_does(exports, predicted, originals, pictures, config, tmp_path):
-  """To 1e-4 where the program resizes as Pillow does; a value that is 1 off moves probabilities further."""
+def test_a_program_segments_without_us_as_predict_does(
+  exports, predicted, originals, pictures, config, tmp_path
+):
+  """To 1e-4 where the program resizes as Pillow does.
+
+  A value that is 1 off moves probabilities further.
+  """
   home = shutil.copytree(exports('segment', 'stablehlo'), tmp_path / 'given')
   assert elsewhere(home, '-c', 'import ahm_jax').returncode == 1
   done = elsewhere(home, '-c', DRIVER, pictures, tmp_path / 'results.npz')
   assert (done.returncode, done.stdout) == (0, '\n'), done.stderr
   found, (_, images) = files.read(tmp_path / 'results.npz'), seen(pictures, config.data.image_size)
   loaded = [pixels(pictures / f'image{number}.jpg')[None] for number in range(len(SIZES))]
-  resized = np.concatenate([np.asarray(resizing.squashed(x, config.data.image_size)) for x in loaded]).astype(np.uint8)
+  resized = np.concatenate(
+    [np.asarray(resizing.squashed(x, config.data.image_size)) for x in loaded]
+  ).astype(np.uint8)
   networks = originals('segment', resized)[0]
   own, predict, other, same = [], [], 0, 0
   for number, size in enumerate(SIZES):
     mask, probabilities = found[f'image{number} mask'], found[f'image{number} probabilities']
-    assert mask.shape == probabilities.shape == size and mask.dtype == np.uint8 and probabilities.std() > 1e-3
+    assert (
+      mask.shape == probabilities.shape == size
+      and mask.dtype == np.uint8
+      and probabilities.std() > 1e-3
+    )
     own.append(np.abs(probabilities - at_own_size(networks[number], size)).max())
     expected = pixels(predicted / f'probabilities/image{number}.png') / 65535
     predict.append(np.abs(probabilities - expected).max())
@@ -252,33 +328,58 @@ def test_a_program_segments_without_us_as_predict_does(exports, predicted, origi
 def test_a_program_classifies_without_us(exports, originals, pictures, config, tmp_path, stage):
   done = elsewhere(exports(stage, 'stablehlo'), '-c', DRIVER, pictures, tmp_path / 'results.npz')
   assert (done.returncode, done.stdout) == (0, '\n'), done.stderr
-  found, (names, images) = files.read(tmp_path / 'results.npz'), seen(pictures, config.data.image_size)
+  found, (names, images) = (
+    files.read(tmp_path / 'results.npz'),
+    seen(pictures, config.data.image_size),
+  )
   expected, _ = originals(stage, images)
   probabilities = np.stack([found[f'{name} probabilities'] for name in names])
   print(f'stablehlo, {stage}: probabilities {np.abs(probabilities - expected).max():.1e}')
   np.testing.assert_allclose(probabilities, expected, atol=1e-3)
-  np.testing.assert_array_equal([found[f'{name} class'] for name in names], probabilities.argmax(-1))
+  np.testing.assert_array_equal(
+    [found[f'{name} class'] for name in names], probabilities.argmax(-1)
+  )
 
 
 def test_load_py_is_a_command_and_says_in_a_line_what_is_wrong(commands, exports, runs, tmp_path):
   home = exports('segment', 'stablehlo')
-  np.save(tmp_path / 'images.npy', np.random.default_rng(0).integers(0, 256, (2, 40, 30, 3), np.uint8))
+  np.save(
+    tmp_path / 'images.npy', np.random.default_rng(0).integers(0, 256, (2, 40, 30, 3), np.uint8)
+  )
   done = elsewhere(home, 'load.py', tmp_path / 'images.npy', tmp_path / 'results')
   assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
   with np.load(tmp_path / 'results', allow_pickle=False) as found:
-    assert {name: found[name].shape for name in found} == {'mask': (2, 40, 30), 'probabilities': (2, 40, 30)}
+    assert {name: found[name].shape for name in found} == {
+      'mask': (2, 40, 30),
+      'probabilities': (2, 40, 30),
+    }
   again = elsewhere(home, 'load.py', tmp_path / 'images.npy', tmp_path / 'results')
-  assert (again.returncode, again.stderr.count('\n')) == (2, 1) and 'a file that is not there yet' in again.stderr
+  assert (again.returncode, again.stderr.count('\n')) == (
+    2,
+    1,
+  ) and 'a file that is not there yet' in again.stderr
 
-  flags = (f'--checkpoint={runs}/segment', '--format=stablehlo', f'--out={tmp_path}/cuda', '--platforms=cuda')
+  flags = (
+    f'--checkpoint={runs}/segment',
+    '--format=stablehlo',
+    f'--out={tmp_path}/cuda',
+    '--platforms=cuda',
+  )
   assert commands.run('export', *flags).returncode == 0
   assert '- platforms: cuda\n' in (tmp_path / 'cuda/MODEL_CARD.md').read_text()
   done = elsewhere(tmp_path / 'cuda', 'load.py', tmp_path / 'images.npy', tmp_path / 'other.npz')
-  line = 'error: this program is for cuda, and not for cpu; set JAX_PLATFORMS, or export it for that\n'
+  line = (
+    'error: this program is for cuda, and not for cpu; set JAX_PLATFORMS, or export it for that\n'
+  )
   assert (done.returncode, done.stdout, done.stderr) == (2, '', line)
-  done = elsewhere(home, 'load.py', tmp_path / 'images.npy', tmp_path / 'other.npz', JAX_PLATFORMS='cuda')
+  done = elsewhere(
+    home, 'load.py', tmp_path / 'images.npy', tmp_path / 'other.npz', JAX_PLATFORMS='cuda'
+  )
   assert done.returncode == 2
-  assert 'JAX does not find the device that JAX_PLATFORMS names; unset it' in done.stderr.splitlines()[-1]
+  assert (
+    'JAX does not find the device that JAX_PLATFORMS names; unset it'
+    in done.stderr.splitlines()[-1]
+  )
   assert not (tmp_path / 'other.npz').exists()
 
 
@@ -291,23 +392,31 @@ def test_onnxruntime_computes_what_jax_does(exports, originals, pictures, config
   difference = float(np.abs(found - expected).max())
   print(f'onnx, {stage}: probabilities {difference:.1e}')
   assert found.shape == expected.shape and difference <= 1e-4
-  np.testing.assert_allclose(onnx_model.run(home / 'model.onnx', images[:1]), expected[:1], atol=1e-4)
+  np.testing.assert_allclose(
+    onnx_model.run(home / 'model.onnx', images[:1]), expected[:1], atol=1e-4
+  )
   assert '- difference: at most ' in (home / 'MODEL_CARD.md').read_text()
 
 
 @pytest.mark.parametrize('kind', ['npz', 'safetensors'])
 @pytest.mark.parametrize('stage', ['segment', 'classify', NORMED])
-def test_pytorch_takes_the_weights(torch_networks, exports, originals, pictures, config, stage, kind):
+def test_pytorch_takes_the_weights(
+  torch_networks, exports, originals, pictures, config, stage, kind
+):
   weights = files.read(exports(stage, kind) / f'weights.{kind}')
   model, (_, images) = config.model, seen(pictures, config.data.image_size)
   network = (
     torch_networks.UNet(width=model.unet_width)
     if stage == 'segment'
-    else torch_networks.VGG16(2, width=model.vgg_width, hidden=model.vgg_hidden, pooled=1, norm=stage == NORMED)
+    else torch_networks.VGG16(
+      2, width=model.vgg_width, hidden=model.vgg_hidden, pooled=1, norm=stage == NORMED
+    )
   )
   theirs = torch_networks.put(network, weights)
   _, expected = originals(stage, images)
-  found = torch_networks.apply(theirs, (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25))  # As the card says.
+  found = torch_networks.apply(
+    theirs, (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
+  )  # As the card says.
   print(f'{kind}, {stage}: logits {np.abs(found - expected).max():.1e}')
   assert found.shape == expected.shape and expected.std() > 1e-3
   np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -328,7 +437,9 @@ def test_weights_come_back_by_init_from_and_vgg_weights(exports, runs, config, t
   weights = exports('segment', kind) / f'weights.{kind}'
   plan = setup.segment(dataclasses.replace(config, init_from=str(weights)), tmp_path / 'run')
   state, trained = first_state(plan), load(runs / 'segment')
-  assert equal(state.params, trained.variables['params']) and equal(state.batch_stats, trained.variables['batch_stats'])
+  assert equal(state.params, trained.variables['params']) and equal(
+    state.batch_stats, trained.variables['batch_stats']
+  )
   assert plan.imported['at_random'] == {} and len(plan.imported['taken']) == 100
 
   weights = exports('classify', kind) / f'weights.{kind}'
@@ -343,7 +454,11 @@ def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, 
   plan = setup.classify(normed(config, vgg_weights=str(weights)), tmp_path / 'run')
   state = first_state(plan)
   assert equal(state.params, trained['params']) and equal(state.batch_stats, trained['batch_stats'])
-  assert plan.imported['at_random'] == {} and plan.imported['unused'] == [] and len(plan.imported['taken']) == 5 * 13 + 6
+  assert (
+    plan.imported['at_random'] == {}
+    and plan.imported['unused'] == []
+    and len(plan.imported['taken']) == 5 * 13 + 6
+  )
   whole = load(exports(NORMED, 'orbax'))
   assert whole.config.model.vgg_norm == 'batch' and equal(whole.variables, trained)
   assert trees.flatten(trained['batch_stats'])['trunk/conv5_3/norm/mean'].any()
@@ -354,9 +469,12 @@ def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, tm
   model = dataclasses.replace(config.model, agent_trunk='vgg16', vgg_weights=str(weights))
   config = dataclasses.replace(config, model=model)
   setup.pretrain(config, tmp_path / 'run')
-  assert 'config.model.vgg_weights is not used: uniform masks without a VGG16' in capsys.readouterr().out
+  assert (
+    'config.model.vgg_weights is not used: uniform masks without a VGG16' in capsys.readouterr().out
+  )
   plan = setup.pretrain(
-    dataclasses.replace(config, masking=dataclasses.replace(config.masking, strategy='ahm')), tmp_path / 'run'
+    dataclasses.replace(config, masking=dataclasses.replace(config.masking, strategy='ahm')),
+    tmp_path / 'run',
   )
   trunk = first_state(plan, lambda state: state.extra.params['trunk'])
   whole = load(runs / 'classify').variables['params']['trunk']
@@ -372,7 +490,9 @@ def test_a_pretrained_unet_is_started_from_as_from_its_run(exports, runs, config
   assert equal(states[0]['encoder5'], load(runs / 'pretrain').variables['params']['encoder5'])
 
 
-def test_a_training_says_and_writes_down_what_it_took(exports, config, tmp_path, capsys, monkeypatch):
+def test_a_training_says_and_writes_down_what_it_took(
+  exports, config, tmp_path, capsys, monkeypatch
+):
   monkeypatch.setattr(stages, 'fit', fit_nothing)
   weights, run = exports('segment', 'npz') / 'weights.npz', tmp_path / 'run'
   stages.segment(dataclasses.replace(config, init_from=str(weights)), run)
@@ -409,44 +529,78 @@ def test_the_card_says_what_it_is(exports, config):
   assert low <= float(value) <= high and float(value) == round(told['scores']['values']['dice'], 4)
 
   card = (exports('classify', 'npz') / 'MODEL_CARD.md').read_text()
-  assert '- says: a, b\n' in card and '| accuracy |' in card and 'torchvision.models.vgg16, with AdaptiveAvgPool2d(1)' in card
+  assert (
+    '- says: a, b\n' in card
+    and '| accuracy |' in card
+    and 'torchvision.models.vgg16, with AdaptiveAvgPool2d(1)' in card
+  )
   assert '- normalisation: none\n' in card
   card = (exports(NORMED, 'npz') / 'MODEL_CARD.md').read_text()
-  assert '- normalisation: batch\n' in card and 'torchvision.models.vgg16_bn, with AdaptiveAvgPool2d(1)' in card
+  assert (
+    '- normalisation: batch\n' in card
+    and 'torchvision.models.vgg16_bn, with AdaptiveAvgPool2d(1)' in card
+  )
   card = (exports('pretrain', 'orbax') / 'MODEL_CARD.md').read_text()
   assert 'There are none: launch.evaluate was not run before the export.' in card
-  assert 'it says nothing of an image until it is trained further' in card and '3 channels of the repaired image' in card
+  assert (
+    'it says nothing of an image until it is trained further' in card
+    and '3 channels of the repaired image' in card
+  )
 
 
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (('--format=tflite',), "--format is 'tflite'; it may be orbax, stablehlo, onnx, safetensors, npz"),
-    (('--checkpoint={runs}/nowhere',), 'there is no such folder; give the workdir of a pretrain or segment or classify run'),
+    (
+      ('--format=tflite',),
+      "--format is 'tflite'; it may be orbax, stablehlo, onnx, safetensors, npz",
+    ),
+    (
+      ('--checkpoint={runs}/nowhere',),
+      'there is no such folder; give the workdir of a pretrain or segment or classify run',
+    ),
     (('--checkpoint={runs}',), 'holds no run; give the --workdir of'),
     (('--checkpoint={runs}/pretrain', '--format=stablehlo'), NO_OUTPUT),
     (('--checkpoint={runs}/pretrain', '--format=onnx'), NO_OUTPUT),
-    (('--checkpoint={npz}',), 'is an export in the format npz; give one of --format=orbax, or the workdir of a run'),
-    (('--checkpoint={wide}',), 'is 4 in its weights but 8 by its config; give a folder whose weights and config belong'),
-    (('--out={runs}/segment',), 'is there already, and nothing is written over; choose a folder that is empty or not there'),
+    (
+      ('--checkpoint={npz}',),
+      'is an export in the format npz; give one of --format=orbax, or the workdir of a run',
+    ),
+    (
+      ('--checkpoint={wide}',),
+      'is 4 in its weights but 8 by its config; give a folder whose weights and config belong',
+    ),
+    (
+      ('--out={runs}/segment',),
+      'is there already, and nothing is written over; choose a folder that is empty or not there',
+    ),
     (('--out={runs}/segment/run.json',), 'is there already, and nothing is written over'),
-    (('--format=stablehlo', '--platforms=tpu'), "--platforms has 'tpu', which there is no export for; choose among cpu, cuda"),
+    (
+      ('--format=stablehlo', '--platforms=tpu'),
+      "--platforms has 'tpu', which there is no export for; choose among cpu, cuda",
+    ),
     (('--format=stablehlo', '--platforms='), 'choose among cpu, cuda'),
     (('--checkpoint=',), '--checkpoint is empty; see --help'),
     (('--out=',), '--out is empty; see --help'),
   ],
 )
-def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, runs, tmp_path, flags, message):
+def test_wrong_input_ends_with_one_line_and_writes_nothing(
+  commands, exports, runs, tmp_path, flags, message
+):
   for kind in ('stablehlo', 'onnx'):
     if f'--format={kind}' in flags:
       installed(kind)
   wide = tmp_path / 'wide'
   if '{wide}' in flags[0]:
     shutil.copytree(runs / 'segment', wide)
-    (wide / 'run.json').write_text((wide / 'run.json').read_text().replace('"unet_width": 4', '"unet_width": 8'))
+    (wide / 'run.json').write_text(
+      (wide / 'run.json').read_text().replace('"unet_width": 4', '"unet_width": 8')
+    )
   before = tree(runs)
   flags = [flag.format(runs=runs, wide=wide, npz=exports('segment', 'npz')) for flag in flags]
-  done = commands.run('export', f'--checkpoint={runs}/segment', '--format=npz', f'--out={tmp_path}/out', *flags)
+  done = commands.run(
+    'export', f'--checkpoint={runs}/segment', '--format=npz', f'--out={tmp_path}/out', *flags
+  )
   assert (done.returncode, done.stdout) == (2, ''), done.stderr
   assert message in done.stderr and done.stderr.count('\n') == 1
   assert tree(runs) == before and {path.name for path in tmp_path.iterdir()} <= {'wide'}
@@ -466,7 +620,11 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, ru
       ('--config.init_from=unet.pth',),
       'unet.pth is neither .safetensors nor .npz; convert it, in Python with PyTorch',
     ),
-    ('segment', ('--config.init_from={segment}',), 'is an export of a segment run; give one of a pretrain run'),
+    (
+      'segment',
+      ('--config.init_from={segment}',),
+      'is an export of a segment run; give one of a pretrain run',
+    ),
     ('classify', ('--config.model.vgg_weights={npz}',), 'features.0.weight is missing'),
     (
       'classify',
@@ -491,7 +649,9 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, exports, ru
     ('classify', ('--config.model.vgg_weights=nowhere.npz',), 'nowhere.npz: there is no such file'),
   ],
 )
-def test_weights_that_do_not_fit_begin_nothing(commands, exports, config_file, tmp_path, stage, flags, message):
+def test_weights_that_do_not_fit_begin_nothing(
+  commands, exports, config_file, tmp_path, stage, flags, message
+):
   homes = {'npz': 'segment', 'vgg': 'classify', 'normed': NORMED}
   places = {name: exports(stage, 'npz') / 'weights.npz' for name, stage in homes.items()}
   flags = [flag.format(**places, segment=exports('segment', 'orbax')) for flag in flags]
@@ -505,6 +665,9 @@ def test_weights_that_do_not_fit_begin_nothing(commands, exports, config_file, t
 def test_help_and_missing_flags(commands):
   done = commands.run('export', '--help')
   assert (done.returncode, done.stderr) == (0, '')
-  assert '\n  python -m launch.export --checkpoint=' in done.stdout and max(map(len, done.stdout.splitlines())) <= 130
+  assert (
+    '\n  python -m launch.export --checkpoint=' in done.stdout
+    and max(map(len, done.stdout.splitlines())) <= 130
+  )
   done = commands.run('export', '--checkpoint=x', '--format=npz')
   assert (done.returncode, done.stderr) == (2, 'error: --out is missing; see --help\n')

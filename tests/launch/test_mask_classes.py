@@ -35,7 +35,9 @@ SPLITS = ['train'] * 12 + ['validation'] * 4 + ['test'] * 4
 
 
 def draw(number: int) -> np.ndarray:
-  """Class indices, uint8 [h, w], of many sizes: a disc and a square, a bar in three of four, and nothing in every tenth."""
+  """Class indices, uint8 [h, w], of many sizes: a disc and a square, a bar in three of four, and
+  nothing in every tenth.
+  """
   rng = np.random.default_rng(number)
   height, width = 44 + 4 * (number % 3), 56 - 6 * (number % 4)
   mask = np.zeros((height, width), np.uint8)
@@ -57,7 +59,9 @@ def draw_folder(root: Path) -> None:
   for number, split in enumerate(SPLITS):
     mask, name = draw(number), f'{split}{number:02d}'
     noise = np.random.default_rng(100 + number).integers(-20, 21, (*mask.shape, 3))
-    Image.fromarray((COLOURS[mask] + noise).clip(0, 255).astype(np.uint8)).save(root / 'images' / f'{name}.png')
+    Image.fromarray((COLOURS[mask] + noise).clip(0, 255).astype(np.uint8)).save(
+      root / 'images' / f'{name}.png'
+    )
     Image.fromarray(mask).save(root / 'masks' / f'{name}.png')
     lines.append(f'{name},{"ab"[number % 2]},{split}')
   (root / 'labels.csv').write_text('\n'.join(lines) + '\n')
@@ -65,9 +69,13 @@ def draw_folder(root: Path) -> None:
 
 def make_config(root: Path, prepared: Path) -> Config:
   still = AugmentConfig(scale=0.1, hue=0.0)
-  recipe = RecipeConfig(batch_size=8, learning_rate=1e-2, steps=40, schedule='cosine', eval_every=20, augment=still)
+  recipe = RecipeConfig(
+    batch_size=8, learning_rate=1e-2, steps=40, schedule='cosine', eval_every=20, augment=still
+  )
   return Config(
-    data=DataConfig(name='folder', root=str(root), image_size=32, mask_classes=CLASSES, prepared_dir=str(prepared)),
+    data=DataConfig(
+      name='folder', root=str(root), image_size=32, mask_classes=CLASSES, prepared_dir=str(prepared)
+    ),
     model=ModelConfig(unet_width=8, agent_width=4, agent_trunk='light', vgg_width=2, vgg_hidden=8),
     masking=MaskingConfig(strategy='uniform', patch_size=8, workers=2),
     pretrain=dataclasses.replace(recipe, steps=4, eval_every=4),
@@ -78,7 +86,10 @@ def make_config(root: Path, prepared: Path) -> Config:
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-  """The stages by hand, in a grid's directories; then the grid, which makes what is missing of them."""
+  """The stages by hand, in a grid's directories.
+
+  Then the grid, which makes what is missing of them.
+  """
   home = tmp_path_factory.mktemp('classes')
   draw_folder(home / 'folder')
   config = make_config(home / 'folder', home / 'data')
@@ -93,13 +104,22 @@ def runs(tmp_path_factory):
     evaluation = stages.evaluate(segment, after, data)
     results = grid.reproduce(config, workdir)
   return SimpleNamespace(
-    home=home, config=config, workdir=workdir, segment=after, data=data, evaluation=evaluation, results=results
+    home=home,
+    config=config,
+    workdir=workdir,
+    segment=after,
+    data=data,
+    evaluation=evaluation,
+    results=results,
   )
 
 
 def per_image(run: Path) -> dict[str, dict[str, float]]:
   with (run / 'per_image.csv').open() as file:
-    return {row.pop('image'): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
+    return {
+      row.pop('image'): {name: float(value) for name, value in row.items()}
+      for row in csv.DictReader(file)
+    }
 
 
 def test_it_learns_every_class(runs):
@@ -112,21 +132,29 @@ def test_it_learns_every_class(runs):
 
 
 def test_one_image_by_other_means(runs):
-  """It is read, segmented and scored here with NumPy, SciPy and Pillow: probabilities are resized, then compared."""
+  """It is read, segmented and scored here with NumPy, SciPy and Pillow: probabilities are
+  resized, then compared.
+  """
   name, number = 'test17', 17
   truth = draw(number)
   with Image.open(runs.home / 'folder/images' / f'{name}.png') as image:
     small = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
   best = checkpoints.load_variables(runs.segment, best=True)
   variables = {'params': best['params'], 'batch_stats': best['batch_stats']}
-  logits = np.asarray(UNet(out_channels=4, width=8).apply(variables, normalise(small[None] / 255.0), train=False)[0])
+  logits = np.asarray(
+    UNet(out_channels=4, width=8).apply(variables, normalise(small[None] / 255.0), train=False)[0]
+  )
   planes = np.moveaxis(special.softmax(logits, -1).astype(np.float32), -1, 0)
-  resized = [Image.fromarray(plane).resize(truth.shape[::-1], Image.Resampling.BILINEAR) for plane in planes]
+  resized = [
+    Image.fromarray(plane).resize(truth.shape[::-1], Image.Resampling.BILINEAR) for plane in planes
+  ]
   found = np.stack([np.asarray(plane) for plane in resized]).argmax(0)
   row = per_image(runs.segment)[name]
   expected = []
   for k, item in enumerate(CLASSES, 1):
-    expected.append(2 * ((found == k) & (truth == k)).sum() / ((found == k).sum() + (truth == k).sum()))
+    expected.append(
+      2 * ((found == k) & (truth == k)).sum() / ((found == k).sum() + (truth == k).sum())
+    )
     assert row[f'dice_{item}'] == pytest.approx(expected[-1], abs=5e-3)
   assert row['dice'] == pytest.approx(np.mean(expected), abs=5e-3)
 
@@ -140,7 +168,10 @@ def test_means_over_images_leave_out_what_is_empty_on_both_sides(runs):
       expected = np.nanmean([row[f'{key}_{name}'] for row in rows.values()])
       assert runs.evaluation[f'{key}_by_class'][name] == pytest.approx(expected)
   assert rows['test19']['tp'] == rows['test19']['fn'] == 0  # An image of nothing.
-  assert json.loads((runs.segment / 'evaluation.json').read_text())['dice_by_class'] == runs.evaluation['dice_by_class']
+  assert (
+    json.loads((runs.segment / 'evaluation.json').read_text())['dice_by_class']
+    == runs.evaluation['dice_by_class']
+  )
 
 
 def test_the_grid_takes_over_the_stages_and_tells_each_class(runs):
@@ -149,7 +180,9 @@ def test_the_grid_takes_over_the_stages_and_tells_each_class(runs):
   assert uniform['dice_by_class'] == pytest.approx(runs.evaluation['dice_by_class'])
   for name, (low, high) in scratch['dice_by_class_ci95'].items():
     assert 0 <= low <= scratch['dice_by_class'][name] <= high <= 1
-  assert [cell['dice_by_class'] for cell in runs.results['cells']] == [row['dice_by_class'] for row in (scratch, uniform)]
+  assert [cell['dice_by_class'] for cell in runs.results['cells']] == [
+    row['dice_by_class'] for row in (scratch, uniform)
+  ]
   saved = json.loads((runs.workdir / 'results.json').read_text())
   assert saved['config']['data']['mask_classes'] == list(CLASSES)
   assert saved['summary'][1]['dice_by_class'] == uniform['dice_by_class']
@@ -162,7 +195,11 @@ def test_the_report_tells_each_class(runs):
   for name in CLASSES:
     assert f'>Dice, {name}</th>' in page
     assert f'{runs.results["summary"][1]["dice_by_class"][name]:.3f}' in page
-  assert page.count('alt="True classes on image ') == page.count('alt="Predicted classes on image ') == 4 + 3  # 4 images.
+  assert (
+    page.count('alt="True classes on image ')
+    == page.count('alt="Predicted classes on image ')
+    == 4 + 3
+  )  # 4 images.
   assert 'border it predicted' not in page
 
 
@@ -186,7 +223,11 @@ def test_the_classifier_sees_all_classes_as_lesion(runs, tmp_path):
 
 
 def test_a_command_takes_the_classes_as_a_flag(commands, runs, tmp_path):
-  flags = ['--config=configs/folder.py', f'--workdir={tmp_path}', f'--config.data.root={runs.home / "folder"}']
+  flags = [
+    '--config=configs/folder.py',
+    f'--workdir={tmp_path}',
+    f'--config.data.root={runs.home / "folder"}',
+  ]
   done = commands.run('prepare_data', *flags, '--config.data.mask_classes=disc,square,bar')
   assert (done.returncode, done.stderr) == (0, '')
   done = commands.run('prepare_data', *flags)

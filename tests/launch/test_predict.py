@@ -20,9 +20,15 @@ MANY = 80
 
 @pytest.fixture(scope='module')
 def trained(commands, config_file, tmp_path_factory):
-  """The workdirs of a segmentation and of a classification on it, with batch normalisation; both are evaluated."""
+  """The workdirs of a segmentation and of a classification on it, with batch normalisation.
+
+  Both are evaluated.
+  """
   home = tmp_path_factory.mktemp('trained')
-  for stage, *init in (('segment',), ('classify', f'--config.init_from={home}/segment', '--config.model.vgg_norm=batch')):
+  for stage, *init in (
+    ('segment',),
+    ('classify', f'--config.init_from={home}/segment', '--config.model.vgg_norm=batch'),
+  ):
     for command in (stage, 'evaluate'):
       commands.succeed(command, f'--config={config_file}', f'--workdir={home}/{stage}', *init)
   return home
@@ -33,7 +39,9 @@ def many(tmp_path_factory):
   """Images that take a few seconds; one file under many names."""
   root = tmp_path_factory.mktemp('many') / 'images'
   root.mkdir()
-  Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)).save(root / '000.png')
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)).save(
+    root / '000.png'
+  )
   for number in range(1, MANY):
     os.link(root / '000.png', root / f'{number:03d}.png')
   return root
@@ -50,10 +58,14 @@ def pixels(path):
 
 
 def files(out):
-  return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob('*') if path.is_file()}
+  return {
+    path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob('*') if path.is_file()
+  }
 
 
-def test_masks_are_those_that_evaluate_scores_and_diagnoses_too(commands, trained, folder, tmp_path):
+def test_masks_are_those_that_evaluate_scores_and_diagnoses_too(
+  commands, trained, folder, tmp_path
+):
   flags = (f'--images={folder}/images', f'--out={tmp_path}/out', f'--classifier={trained}/classify')
   done = commands.succeed('predict', f'--checkpoint={trained}/segment', *flags)
   assert done.stdout.startswith('images with a mask: 21; ') and 'images/s' in done.stderr
@@ -63,7 +75,10 @@ def test_masks_are_those_that_evaluate_scores_and_diagnoses_too(commands, traine
   scores = rows(trained / 'segment/per_image.csv')
   assert len(scores) == 5
   for name, score in scores.items():
-    found, truth = pixels(tmp_path / f'out/masks/{name}.png'), pixels(folder / 'masks' / f'{name}.png') > 0
+    found, truth = (
+      pixels(tmp_path / f'out/masks/{name}.png'),
+      pixels(folder / 'masks' / f'{name}.png') > 0,
+    )
     assert set(np.unique(found)) <= {0, 255} and found.shape == truth.shape
     mask = found > 0
     counts = [int((mask & truth).sum()), int((mask & ~truth).sum()), int((truth & ~mask).sum())]
@@ -73,13 +88,22 @@ def test_masks_are_those_that_evaluate_scores_and_diagnoses_too(commands, traine
     row = table[names[name]]
     assert row['class'] == score['predicted']
     for label in 'ab':
-      assert float(row[f'class_probability_{label}']) == pytest.approx(float(score[f'probability_{label}']), abs=1e-4)
+      assert float(row[f'class_probability_{label}']) == pytest.approx(
+        float(score[f'probability_{label}']), abs=1e-4
+      )
   again = commands.succeed('predict', f'--checkpoint={trained}/segment', *flags)
   assert again.stdout == done.stdout
 
 
 def start(commands, trained, many, out, *flags):
-  command = ('predict', f'--checkpoint={trained}/segment', f'--images={many}', f'--out={out}', '--batch_size=2', *flags)
+  command = (
+    'predict',
+    f'--checkpoint={trained}/segment',
+    f'--images={many}',
+    f'--out={out}',
+    '--batch_size=2',
+    *flags,
+  )
   return commands.start(*command)
 
 
@@ -92,7 +116,10 @@ def wait_for_rows(out, process, count):
 
 
 def test_it_goes_on_where_it_was_stopped(commands, trained, many, tmp_path):
-  """Once by SIGTERM, once by kill -9; what was done is not touched again, and all ends as in one go."""
+  """Once by SIGTERM, once by kill -9.
+
+  What was done is not touched again, and all ends as in one go.
+  """
   whole, out = tmp_path / 'whole', tmp_path / 'out'
   process = start(commands, trained, many, whole)
   assert process.wait(200) == 0, process.communicate()
@@ -101,7 +128,9 @@ def test_it_goes_on_where_it_was_stopped(commands, trained, many, tmp_path):
   wait_for_rows(out, first, 10)
   first.send_signal(signal.SIGTERM)
   _, err = first.communicate(timeout=60)
-  assert first.returncode == 75 and err.endswith('\ninterrupted; the same command goes on where it was\n')
+  assert first.returncode == 75 and err.endswith(
+    '\ninterrupted; the same command goes on where it was\n'
+  )
   assert 'Traceback' not in err
   done = rows(out / 'predictions.csv')
   assert 10 <= len(done) < MANY and len(list((out / 'masks').iterdir())) < MANY
@@ -126,7 +155,12 @@ def test_it_goes_on_where_it_was_stopped(commands, trained, many, tmp_path):
 
 def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
   """Here by a limit on the size of files, which Python tells as it tells a full disk."""
-  flags = [f'--checkpoint={trained}/segment', f'--images={folder}/images', f'--out={tmp_path}/out', '--probabilities']
+  flags = [
+    f'--checkpoint={trained}/segment',
+    f'--images={folder}/images',
+    f'--out={tmp_path}/out',
+    '--probabilities',
+  ]
   limit = (1500, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
   environment = {**commands.environment, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
   script = (
@@ -135,7 +169,14 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     f'sys.argv = ["launch/predict.py", *{flags}]\n'
     'runpy.run_module("launch.predict", run_name="__main__", alter_sys=True)\n'
   )
-  done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   assert last == f'error: file too large in {tmp_path}/out; make room, and the same command goes on'
@@ -147,12 +188,24 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (('--checkpoint={trained}/classify',), 'holds a classify run; give the --workdir of a segment run'),
+    (
+      ('--checkpoint={trained}/classify',),
+      'holds a classify run; give the --workdir of a segment run',
+    ),
     (('--checkpoint={folder}',), 'holds no run; give the --workdir of a segment run'),
     (('--checkpoint={trained}/nowhere',), 'there is no such folder'),
-    (('--checkpoint={wide}',), 'in its weights but 8 by its config; give a folder whose weights and config belong together'),
-    (('--classifier={trained}/segment',), 'holds a segment run; give the --workdir of a classify run'),
-    (('--classifier={deep}',), 'by its config; give a folder whose weights and config belong together'),
+    (
+      ('--checkpoint={wide}',),
+      'in its weights but 8 by its config; give a folder whose weights and config belong together',
+    ),
+    (
+      ('--classifier={trained}/segment',),
+      'holds a segment run; give the --workdir of a classify run',
+    ),
+    (
+      ('--classifier={deep}',),
+      'by its config; give a folder whose weights and config belong together',
+    ),
     (('--classifier={trained}/classify', '--tile=64'), 'leave out one of them'),
     (('--images={trained}/segment',), 'holds no image'),
     (('--images={folder}',), 'masks are no images'),
@@ -166,13 +219,18 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     (('--images=',), '--images is empty; see --help'),
   ],
 )
-def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, trained, folder, tmp_path, flags, message):
+def test_wrong_input_ends_with_one_line_and_writes_nothing(
+  commands, trained, folder, tmp_path, flags, message
+):
   for name, stage, width in (('wide', 'segment', 'unet_width'), ('deep', 'classify', 'vgg_width')):
     if f'{{{name}}}' in flags[0]:
       run = shutil.copytree(trained / stage, tmp_path / name) / 'run.json'
       run.write_text(run.read_text().replace(f'"{width}": 4', f'"{width}": 8'))
   before = files(trained), files(folder)
-  flags = [flag.format(trained=trained, folder=folder, wide=tmp_path / 'wide', deep=tmp_path / 'deep') for flag in flags]
+  flags = [
+    flag.format(trained=trained, folder=folder, wide=tmp_path / 'wide', deep=tmp_path / 'deep')
+    for flag in flags
+  ]
   base = (f'--checkpoint={trained}/segment', f'--images={folder}/images', f'--out={tmp_path}/out')
   done = commands.run('predict', *base, *flags)
   assert (done.returncode, done.stdout) == (2, ''), done.stderr
@@ -183,7 +241,10 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(commands, trained, fo
 def test_help_and_missing_flags(commands):
   done = commands.run('predict', '--help')
   assert (done.returncode, done.stderr) == (0, '')
-  assert '\n  python -m launch.predict --checkpoint=' in done.stdout and '\n  --tile=PIXELS ' in done.stdout
+  assert (
+    '\n  python -m launch.predict --checkpoint=' in done.stdout
+    and '\n  --tile=PIXELS ' in done.stdout
+  )
   assert max(map(len, done.stdout.splitlines())) <= 130
   done = commands.run('predict', '--images=x')
   assert (done.returncode, done.stderr) == (2, 'error: --checkpoint is missing; see --help\n')

@@ -26,7 +26,10 @@ def training(commands, workdir, *flags):
   """A run that has taken some steps; killed in the end."""
   process = commands.start('segment', f'--workdir={workdir}', *flags, LONG)
   try:
-    wait_for(lambda: (workdir / 'metrics.jsonl').exists() and (workdir / 'metrics.jsonl').stat().st_size, process)
+    wait_for(
+      lambda: (workdir / 'metrics.jsonl').exists() and (workdir / 'metrics.jsonl').stat().st_size,
+      process,
+    )
     yield process
   finally:
     process.kill()
@@ -41,7 +44,9 @@ def wait_for(condition, process):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(commands, config_file, tmp_path, number):
+def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(
+  commands, config_file, tmp_path, number
+):
   with training(commands, tmp_path, f'--config={config_file}') as process:
     process.send_signal(number)
     since = time.monotonic()
@@ -50,7 +55,9 @@ def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(commands, config_fi
   assert err.endswith('\ninterrupted; the same command goes on where it was\n')
   assert 'Traceback' not in err and len(err.splitlines()) <= 4
   last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
-  assert last_line['step'] <= checkpoints.latest_step(tmp_path) <= last_line['step'] + 2  # It logs every two steps.
+  assert (
+    last_line['step'] <= checkpoints.latest_step(tmp_path) <= last_line['step'] + 2
+  )  # It logs every two steps.
 
 
 def test_a_second_process_on_a_workdir_is_refused(commands, config_file, tmp_path):
@@ -75,8 +82,18 @@ def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp
   """Here by a limit on the size of files, which Python tells as it tells a full disk."""
   flags = [f'--config={config_file}', f'--workdir={tmp_path / "run"}']
   script = SMALL_FILES.format(flags=flags)
-  environment = {**commands.environment, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '10000'}  # Programs are large.
-  done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+  environment = {
+    **commands.environment,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '10000',
+  }  # Programs are large.
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   assert last == (
@@ -87,13 +104,21 @@ def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp
   commands.succeed('segment', *flags)
 
 
-def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(commands, config_file, tmp_path):
+def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(
+  commands, config_file, tmp_path
+):
   disk = tmp_path / 'disk'
   disk.mkdir()
-  if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', disk], capture_output=True, check=False).returncode:
+  if subprocess.run(
+    ['mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', disk], capture_output=True, check=False
+  ).returncode:
     pytest.skip('only root may mount a small disk')
   try:
-    flags = (f'--config={config_file}', '--config.segment.eval_every=20', '--config.segment.log_every=20')
+    flags = (
+      f'--config={config_file}',
+      '--config.segment.eval_every=20',
+      '--config.segment.log_every=20',
+    )
     with training(commands, disk / 'run', *flags) as process:
       wait_for(lambda: checkpoints.latest_step(disk / 'run'), process)
       with contextlib.suppress(OSError), (disk / 'filler').open('wb', buffering=0) as filler:
@@ -102,25 +127,44 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(comman
       _, err = process.communicate(timeout=100)
     step = checkpoints.latest_step(disk / 'run')
     assert process.returncode == 2, err
-    assert f'no space left on device in {disk / "run"} ' in err and f'; the last checkpoint is that of step {step}; ' in err
+    assert (
+      f'no space left on device in {disk / "run"} ' in err
+      and f'; the last checkpoint is that of step {step}; ' in err
+    )
     assert 'Traceback' not in err
     (disk / 'filler').unlink()
     with training(commands, disk / 'run', *flags) as process:
       wait_for(lambda: checkpoints.latest_step(disk / 'run') > step, process)
-    steps = [json.loads(line)['step'] for line in (disk / 'run' / 'metrics.jsonl').read_text().splitlines() if line[-1] == '}']
+    steps = [
+      json.loads(line)['step']
+      for line in (disk / 'run' / 'metrics.jsonl').read_text().splitlines()
+      if line[-1] == '}'
+    ]
     assert steps == list(range(20, 20 * len(steps) + 1, 20))
   finally:
     subprocess.run(['umount', '-l', disk], check=True)
 
 
 def test_a_damaged_run_is_not_started_from(commands, config_file, tmp_path):
-  pretrain = ('pretrain', f'--config={config_file}', f'--workdir={tmp_path}/pretrain', '--config.masking.strategy=uniform')
-  segment = ('segment', f'--config={config_file}', f'--workdir={tmp_path}/run', f'--config.init_from={tmp_path}/pretrain')
+  pretrain = (
+    'pretrain',
+    f'--config={config_file}',
+    f'--workdir={tmp_path}/pretrain',
+    '--config.masking.strategy=uniform',
+  )
+  segment = (
+    'segment',
+    f'--config={config_file}',
+    f'--workdir={tmp_path}/run',
+    f'--config.init_from={tmp_path}/pretrain',
+  )
   commands.succeed(*pretrain)
   shutil.rmtree(tmp_path / 'pretrain' / FOLDER / '6' / 'default' / 'd')
   done = commands.run(*segment)
   assert done.returncode == 2 and done.stderr.count('\n') == 1
-  assert done.stderr.startswith(f'error: {tmp_path}/pretrain/checkpoints/6: the checkpoint cannot be read (')
+  assert done.stderr.startswith(
+    f'error: {tmp_path}/pretrain/checkpoints/6: the checkpoint cannot be read ('
+  )
   assert "give that run's own command again, which goes on from the one before it" in done.stderr
   assert not (tmp_path / 'run').exists()
   assert 'the checkpoint of step 6 cannot be read (' in commands.succeed(*pretrain).stderr
@@ -133,8 +177,15 @@ KILLS = 50
 
 @pytest.mark.slow
 def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
-  """kill -9 at random moments of a run that saves after every other step; the last process is left to finish."""
-  often = ('--config.pretrain.eval_every=2', '--config.pretrain.log_every=3', '--config.train.steps=320')
+  """kill -9 at random moments of a run that saves after every other step.
+
+  The last process is left to finish.
+  """
+  often = (
+    '--config.pretrain.eval_every=2',
+    '--config.pretrain.log_every=3',
+    '--config.train.steps=320',
+  )
   flags = (f'--config={config_file}', *often)
   commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/whole')
   rng = np.random.default_rng(0)
@@ -156,7 +207,9 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
   assert files.digest(whole) == files.digest(run)
   assert read(tmp_path / 'whole') == read(tmp_path / 'run')
   with capsys.disabled():
-    print(f'\n{killed} kills, {saving} of them during a save, at {len(reached)} steps from {min(reached)} to {max(reached)}')
+    print(
+      f'\n{killed} kills, {saving} of them during a save, at {len(reached)} steps from {min(reached)} to {max(reached)}'
+    )
 
 
 def read(workdir):

@@ -40,10 +40,15 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def trained(folder, tmp_path_factory):
-  """The workdir of a segmentation, whose weights are random, that was evaluated; not to be changed."""
+  """The workdir of a segmentation, whose weights are random, that was evaluated.
+
+  Not to be changed.
+  """
   home = tmp_path_factory.mktemp('trained')
   config = Config(
-    data=DataConfig(name='folder', root=str(folder), image_size=16, prepared_dir=str(home / 'data')),
+    data=DataConfig(
+      name='folder', root=str(folder), image_size=16, prepared_dir=str(home / 'data')
+    ),
     model=ModelConfig(unet_width=2),
     masking=MaskingConfig(patch_size=8),
     evaluate=EvaluateConfig(batch_size=4, bootstrap_samples=100),
@@ -51,7 +56,10 @@ def trained(folder, tmp_path_factory):
   workdir = home / 'segment'
   unet, rng = segment.network(config.model, 0), np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: init_variables(unet, jax.random.key(0), (1, 16, 16, 3)))
-  drawn = jax.tree.map(lambda leaf: jnp.float32(rng.uniform(0.1, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)), shapes)
+  drawn = jax.tree.map(
+    lambda leaf: jnp.float32(rng.uniform(0.1, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)),
+    shapes,
+  )
   statistics = jax.tree.map(jnp.abs, drawn['batch_stats'])  # A variance is above 0.
   state = TrainState(jnp.array(1, jnp.int32), drawn['params'], statistics, (), ())
   directory.claim(workdir, 'segment', config)
@@ -69,7 +77,9 @@ def run(trained, tmp_path):
 
 def counts(path):
   with path.open(newline='') as file:
-    return {row['image']: [int(row[key]) for key in ('tp', 'fp', 'fn')] for row in csv.DictReader(file)}
+    return {
+      row['image']: [int(row[key]) for key in ('tp', 'fp', 'fn')] for row in csv.DictReader(file)
+    }
 
 
 def pixels(path):
@@ -122,9 +132,14 @@ def test_boxes_from_the_truth_beside_our_unet(commands, config_file, folder, run
   for key in ('dice', 'iou', 'hd95', 'precision', 'recall', 'pooled_dice', 'images', 'missed'):
     assert scores['unet'][key] == pytest.approx(own[key])
   assert scores['difference']['dice'] == pytest.approx(scores['dice'] - own['dice'])
-  ours, theirs = (line for line in done.stdout.splitlines() if line.startswith(('our U-Net', 'Segment Anything')))
+  ours, theirs = (
+    line for line in done.stdout.splitlines() if line.startswith(('our U-Net', 'Segment Anything'))
+  )
   assert f' {own["dice"]:.3f} [' in ours
-  assert theirs.startswith('Segment Anything, box + 2 px from truth') and f' {scores["dice"]:.3f} [' in theirs
+  assert (
+    theirs.startswith('Segment Anything, box + 2 px from truth')
+    and f' {scores["dice"]:.3f} [' in theirs
+  )
 
 
 @pytest.mark.parametrize('comparator, prompt', [('sam', 'point'), ('medsam', 'box')])
@@ -140,7 +155,9 @@ def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
     image = pixels(next((folder / 'images').glob(f'{name}.*')))
     drawn = prompts(predicted_mask(probability, truth.shape, 0.5), prompt)
     prompted += len(drawn)
-    masks = model.masks(comparator, image, prompt, drawn) if drawn else np.zeros((1, *truth.shape), bool)
+    masks = (
+      model.masks(comparator, image, prompt, drawn) if drawn else np.zeros((1, *truth.shape), bool)
+    )
     assert found[name] == by_hand(masks.any(0), truth)
   assert prompted and result['comparator']['prompt_from'] == 'unet'
 
@@ -148,15 +165,33 @@ def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
 @pytest.mark.parametrize(
   'flags, said',
   [
-    ({'sam_prompt': 'box'}, 'error: --sam_checkpoint is of use with --comparator=sam or --comparator=medsam only'),
-    ({'comparator': 'sam', 'sam_prompt': 'ring'}, 'error: flag --sam_prompt=ring: value should be one of <box|point>'),
-    ({'comparator': 'sam', 'sam_prompt_from': 'me'}, 'error: flag --sam_prompt_from=me: value should be one of <unet|truth>'),
+    (
+      {'sam_prompt': 'box'},
+      'error: --sam_checkpoint is of use with --comparator=sam or --comparator=medsam only',
+    ),
+    (
+      {'comparator': 'sam', 'sam_prompt': 'ring'},
+      'error: flag --sam_prompt=ring: value should be one of <box|point>',
+    ),
+    (
+      {'comparator': 'sam', 'sam_prompt_from': 'me'},
+      'error: flag --sam_prompt_from=me: value should be one of <unet|truth>',
+    ),
     ({'comparator': 'vit'}, 'error: flag --comparator=vit: value should be one of <sam|medsam>'),
-    ({'comparator': 'sam', 'sam_margin': -1}, 'error: flag --sam_margin=-1: -1 is not a non-negative integer'),
-    ({'comparator': 'sam', 'sam_margin': 1, 'sam_prompt': 'point'}, 'error: --sam_margin widens boxes'),
+    (
+      {'comparator': 'sam', 'sam_margin': -1},
+      'error: flag --sam_margin=-1: -1 is not a non-negative integer',
+    ),
+    (
+      {'comparator': 'sam', 'sam_margin': 1, 'sam_prompt': 'point'},
+      'error: --sam_margin widens boxes',
+    ),
     ({'comparator': 'medsam', 'sam_prompt': 'point'}, 'error: MedSAM was trained with boxes only'),
     ({'comparator': 'sam', 'sam_checkpoint': ''}, 'error: --comparator=sam needs --sam_checkpoint'),
-    ({'comparator': 'sam', 'sam_checkpoint': '/none'}, 'error: --sam_checkpoint=/none: there is no such file or folder'),
+    (
+      {'comparator': 'sam', 'sam_checkpoint': '/none'},
+      'error: --sam_checkpoint=/none: there is no such file or folder',
+    ),
     (
       {'comparator': 'sam', 'sam_checkpoint': '.'},
       'error: --sam_checkpoint=. is no SAM or MedSAM checkpoint: it has no config',
@@ -180,13 +215,24 @@ def test_runs_of_other_stages(commands, config_file, trained, weights, tmp_path,
   (tmp_path / 'other').mkdir()
   held = json.loads((trained / 'run.json').read_text())
   (tmp_path / 'other/run.json').write_text(json.dumps(held | {'stage': stage}))
-  done = commands.run('evaluate', *evaluate_flags(config_file, tmp_path / 'other', weights, comparator='sam'))
+  done = commands.run(
+    'evaluate', *evaluate_flags(config_file, tmp_path / 'other', weights, comparator='sam')
+  )
   assert done.returncode == 2
-  assert done.stderr == f'error: {tmp_path}/other holds a {stage} run; give the --workdir of a segment run\n'
+  assert (
+    done.stderr
+    == f'error: {tmp_path}/other holds a {stage} run; give the --workdir of a segment run\n'
+  )
 
 
 def test_help_says_how(commands):
   done = commands.run('evaluate', '--help')
   assert done.returncode == 0
-  for flag in ('--comparator=', '--sam_checkpoint=', '--sam_prompt=', '--sam_prompt_from=', '--sam_margin='):
+  for flag in (
+    '--comparator=',
+    '--sam_checkpoint=',
+    '--sam_prompt=',
+    '--sam_prompt_from=',
+    '--sam_margin=',
+  ):
     assert f'\n  {flag}' in done.stdout

@@ -1,4 +1,7 @@
-"""The stages, one after another, on a folder of images of many sizes; and folders that are refused."""
+"""The stages, one after another, on a folder of images of many sizes.
+
+And folders that are refused.
+"""
 
 import csv
 import json
@@ -19,7 +22,9 @@ STAGES = ('pretrain', 'segment', 'classify')
 
 @pytest.fixture(scope='module')
 def runs(commands, config_file, tmp_path_factory):
-  """A run of every stage, evaluated: by stage its directory, what it printed, and what its evaluation printed."""
+  """A run of every stage, evaluated: by stage its directory, what it printed, and what its
+  evaluation printed.
+  """
   home = tmp_path_factory.mktemp('runs')
   config = f'--config={config_file}'
   starts = {'pretrain': [], 'segment': [f'--config.init_from={home / "pretrain"}']}
@@ -54,12 +59,16 @@ def test_a_run_says_which_images_serve_pretraining_only(runs, stage):
 def test_a_run_is_quiet_but_for_its_progress(runs, stage):
   lines = runs[stage].trained.stderr.splitlines()
   assert 1 <= len(lines) <= 4, lines
-  assert all(line.startswith(f'{stage}: ') and 'images/s' in line and 'loss=' in line for line in lines), lines
+  assert all(
+    line.startswith(f'{stage}: ') and 'images/s' in line and 'loss=' in line for line in lines
+  ), lines
   assert lines[-1].startswith(f'{stage}: 100%')
   assert runs[stage].evaluated.stderr == ''
 
 
-@pytest.mark.parametrize(('stage', 'steps'), [('pretrain', [2, 3, 4, 6]), ('segment', [2, 4]), ('classify', [1, 2])])
+@pytest.mark.parametrize(
+  ('stage', 'steps'), [('pretrain', [2, 3, 4, 6]), ('segment', [2, 4]), ('classify', [1, 2])]
+)
 def test_a_run_leaves_its_description_metrics_and_checkpoints(runs, stage, steps):
   workdir = runs[stage].workdir
   run = json.loads((workdir / 'run.json').read_text())
@@ -85,18 +94,27 @@ def test_segmentation_is_scored_at_the_images_own_size(runs, folder):
   rows = {row['image']: row for row in per_image(run)}
   assert set(rows) == {f'test{number:02d}' for number in range(14, 19)}
   name = 'test15'  # A PNG.
-  with Image.open(folder / 'images' / f'{name}.png') as image, Image.open(folder / 'masks' / f'{name}.png') as mask:
+  with (
+    Image.open(folder / 'images' / f'{name}.png') as image,
+    Image.open(folder / 'masks' / f'{name}.png') as mask,
+  ):
     truth = np.asarray(mask) > 0
     own_size = image.size
     small = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
   best = checkpoints.load_variables(run.workdir, best=True)
   variables = {'params': best['params'], 'batch_stats': best['batch_stats']}
-  logits = UNet(out_channels=1, width=4).apply(variables, normalise(small[None] / 255.0), train=False)[0, ..., 0]
-  probability = Image.fromarray(1 / (1 + np.exp(-np.asarray(logits)))).resize(own_size, Image.Resampling.BILINEAR)
+  logits = UNet(out_channels=1, width=4).apply(
+    variables, normalise(small[None] / 255.0), train=False
+  )[0, ..., 0]
+  probability = Image.fromarray(1 / (1 + np.exp(-np.asarray(logits)))).resize(
+    own_size, Image.Resampling.BILINEAR
+  )
   lesion = np.asarray(probability) >= 0.5
   assert lesion.shape == truth.shape
   overlap = (lesion & truth).sum()
-  assert float(rows[name]['dice']) == pytest.approx(2 * overlap / (lesion.sum() + truth.sum()), abs=5e-3)
+  assert float(rows[name]['dice']) == pytest.approx(
+    2 * overlap / (lesion.sum() + truth.sum()), abs=5e-3
+  )
   assert float(rows[name]['iou']) == pytest.approx(overlap / (lesion | truth).sum(), abs=5e-3)
 
 
@@ -105,17 +123,25 @@ def test_the_scores_are_means_over_images(runs):
   found = evaluation(run)
   assert (found['stage'], found['split'], found['images']) == ('segment', 'test', 5)
   for name in ('dice', 'iou', 'recall'):
-    assert found[name] == pytest.approx(np.mean([float(row[name]) for row in per_image(run)]), abs=1e-6)
+    assert found[name] == pytest.approx(
+      np.mean([float(row[name]) for row in per_image(run)]), abs=1e-6
+    )
   assert f'{found["dice"]:.4f}' in run.evaluated.stdout
 
 
 def test_classification_is_scored_by_image(runs):
   run = runs['classify']
   found, rows = evaluation(run), per_image(run)
-  assert {row['image']: row['label'] for row in rows} == {f'test{number:02d}': 'ab'[number % 2] for number in range(14, 19)}
-  right = {label: [row['predicted'] == label for row in rows if row['label'] == label] for label in 'ab'}
+  assert {row['image']: row['label'] for row in rows} == {
+    f'test{number:02d}': 'ab'[number % 2] for number in range(14, 19)
+  }
+  right = {
+    label: [row['predicted'] == label for row in rows if row['label'] == label] for label in 'ab'
+  }
   assert found['accuracy'] == pytest.approx(np.mean(right['a'] + right['b']))
-  assert found['balanced_accuracy'] == pytest.approx((np.mean(right['a']) + np.mean(right['b'])) / 2)
+  assert found['balanced_accuracy'] == pytest.approx(
+    (np.mean(right['a']) + np.mean(right['b'])) / 2
+  )
   assert 0 <= found['auc'] <= 1
   for row in rows:
     probabilities = {label: float(row[f'probability_{label}']) for label in 'ab'}
@@ -128,10 +154,17 @@ def test_another_split_can_be_scored(runs, commands, config_file, tmp_path):
   workdir.mkdir()
   for name in ('run.json', 'checkpoints'):
     (workdir / name).symlink_to(runs['segment'].workdir / name)
-  commands.succeed('evaluate', f'--config={config_file}', f'--workdir={workdir}', '--config.evaluate.split=validation')
+  commands.succeed(
+    'evaluate',
+    f'--config={config_file}',
+    f'--workdir={workdir}',
+    '--config.evaluate.split=validation',
+  )
   found = types.SimpleNamespace(workdir=workdir)
   assert (evaluation(found)['split'], evaluation(found)['images']) == ('validation', 4)
-  assert {row['image'] for row in per_image(found)} == {f'validation{number}' for number in range(10, 14)}
+  assert {row['image'] for row in per_image(found)} == {
+    f'validation{number}' for number in range(10, 14)
+  }
 
 
 # Runs that are refused.
@@ -147,7 +180,9 @@ def refused(commands, stage, config_file, workdir, *flags):
 
 
 def test_init_from_without_a_run_is_refused(commands, config_file, tmp_path):
-  line = refused(commands, 'segment', config_file, tmp_path / 'run', f'--config.init_from={tmp_path}')
+  line = refused(
+    commands, 'segment', config_file, tmp_path / 'run', f'--config.init_from={tmp_path}'
+  )
   assert f'{tmp_path} holds no run; give the --workdir of a pretrain run' in line
 
 
@@ -156,7 +191,9 @@ def test_init_from_a_run_of_another_stage_is_refused(commands, config_file, tmp_
   line = refused(commands, 'segment', config_file, tmp_path / 'run', f'--config.init_from={origin}')
   assert f'{origin} holds a segment run; give the --workdir of a pretrain run' in line
   origin = runs['pretrain'].workdir
-  line = refused(commands, 'classify', config_file, tmp_path / 'run', f'--config.init_from={origin}')
+  line = refused(
+    commands, 'classify', config_file, tmp_path / 'run', f'--config.init_from={origin}'
+  )
   assert f'{origin} holds a pretrain run; give the --workdir of a segment run' in line
 
 
@@ -170,7 +207,9 @@ def test_init_from_a_run_of_another_width_is_refused(commands, config_file, tmp_
 def test_a_workdir_with_a_run_of_another_config_is_refused(commands, config_file, runs):
   workdir = runs['pretrain'].workdir
   before = (workdir / 'metrics.jsonl').read_text(), (workdir / 'run.json').read_text()
-  done = commands.run('pretrain', f'--config={config_file}', f'--workdir={workdir}', '--config.masking.mask_ratio=0.5')
+  done = commands.run(
+    'pretrain', f'--config={config_file}', f'--workdir={workdir}', '--config.masking.mask_ratio=0.5'
+  )
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert 'config.masking.mask_ratio = 0.6, and this one has 0.5' in done.stderr
   done = commands.run('segment', f'--config={config_file}', f'--workdir={workdir}')
@@ -181,20 +220,32 @@ def test_a_workdir_with_a_run_of_another_config_is_refused(commands, config_file
 @pytest.mark.parametrize(
   ('stage', 'field', 'message'),
   [
-    ('pretrain', 'unet_width', 'checkpoints/6: batch_stats/decoder1/first/norm/mean is 4 in its weights but 8 by its config'),
+    (
+      'pretrain',
+      'unet_width',
+      'checkpoints/6: batch_stats/decoder1/first/norm/mean is 4 in its weights but 8 by its config',
+    ),
     ('pretrain', 'agent_width', 'checkpoints/6: extra/'),
-    ('segment', 'unet_width', 'segment: batch_stats/decoder1/first/norm/mean is 4 in its weights but 8 by its config'),
+    (
+      'segment',
+      'unet_width',
+      'segment: batch_stats/decoder1/first/norm/mean is 4 in its weights but 8 by its config',
+    ),
     ('classify', 'vgg_width', 'classify: params/'),
   ],
 )
-def test_a_run_whose_weights_are_of_another_width_is_not_scored(commands, config_file, tmp_path, runs, stage, field, message):
+def test_a_run_whose_weights_are_of_another_width_is_not_scored(
+  commands, config_file, tmp_path, runs, stage, field, message
+):
   workdir = Path(shutil.copytree(runs[stage].workdir, tmp_path / stage))
   told = json.loads((workdir / 'run.json').read_text())
   told['config']['model'][field] *= 2
   (workdir / 'run.json').write_text(json.dumps(told))
   before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
   done = commands.run('evaluate', f'--config={config_file}', f'--workdir={workdir}')
-  assert done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+  assert (
+    done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+  ), done.stderr
   assert message in done.stderr and 'belong together' in done.stderr
   assert before == {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
 
@@ -207,7 +258,12 @@ def move(root, name, split):
   """Gives an image of the folder another split."""
   table = root / 'labels.csv'
   lines = [line.split(',') for line in table.read_text().splitlines()]
-  table.write_text('\n'.join(','.join([*line[:2], split if line[0] == name else line[2], line[3]]) for line in lines) + '\n')
+  table.write_text(
+    '\n'.join(
+      ','.join([*line[:2], split if line[0] == name else line[2], line[3]]) for line in lines
+    )
+    + '\n'
+  )
 
 
 @pytest.mark.parametrize(
@@ -220,11 +276,18 @@ def test_a_start_that_has_learnt_from_what_is_held_out_is_refused(
   flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
   move(own_folder, name, split)
   origin = runs[start].workdir
-  line = refused(commands, stage, config_file, tmp_path / 'run', *flags, f'--config.init_from={origin}')
-  assert f"error: {origin} has learnt from 1 images that are in the {split} split of lesions now, as '{name}'" in line
+  line = refused(
+    commands, stage, config_file, tmp_path / 'run', *flags, f'--config.init_from={origin}'
+  )
+  assert (
+    f"error: {origin} has learnt from 1 images that are in the {split} split of lesions now, as '{name}'"
+    in line
+  )
 
 
-def test_images_that_are_dealt_anew_are_neither_scored_nor_learnt_from(runs, commands, config_file, own_folder, tmp_path):
+def test_images_that_are_dealt_anew_are_neither_scored_nor_learnt_from(
+  runs, commands, config_file, own_folder, tmp_path
+):
   workdir = tmp_path / 'run'
   shutil.copytree(runs['pretrain'].workdir, workdir)
   run = json.loads((workdir / 'run.json').read_text())
@@ -241,19 +304,28 @@ def test_images_that_are_dealt_anew_are_neither_scored_nor_learnt_from(runs, com
   assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
 
 
-def test_where_the_data_folder_was_moved_the_new_place_is_taken(runs, commands, config_file, own_folder, tmp_path):
+def test_where_the_data_folder_was_moved_the_new_place_is_taken(
+  runs, commands, config_file, own_folder, tmp_path
+):
   workdir = tmp_path / 'segment'
   shutil.copytree(runs['segment'].workdir, workdir)
   run = json.loads((workdir / 'run.json').read_text())
-  run['config']['data'] |= {'root': str(tmp_path / 'gone'), 'prepared_dir': str(tmp_path / 'gone' / 'data')}
+  run['config']['data'] |= {
+    'root': str(tmp_path / 'gone'),
+    'prepared_dir': str(tmp_path / 'gone' / 'data'),
+  }
   (workdir / 'run.json').write_text(json.dumps(run))
   flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
   (workdir / 'evaluation.json').unlink()
   commands.succeed('evaluate', f'--config={config_file}', f'--workdir={workdir}', *flags)
-  assert (workdir / 'evaluation.json').read_text() == (runs['segment'].workdir / 'evaluation.json').read_text()
+  assert (workdir / 'evaluation.json').read_text() == (
+    runs['segment'].workdir / 'evaluation.json'
+  ).read_text()
 
 
-def test_a_classifier_of_images_of_another_size_than_its_segmentation_is_refused(runs, commands, config_file, tmp_path):
+def test_a_classifier_of_images_of_another_size_than_its_segmentation_is_refused(
+  runs, commands, config_file, tmp_path
+):
   flags = (f'--config.init_from={runs["segment"].workdir}', '--config.data.image_size=64')
   line = refused(commands, 'classify', config_file, tmp_path / 'run', *flags)
   assert 'config.data.image_size is 64, but the run in config.init_from=' in line
@@ -265,9 +337,14 @@ def test_what_was_refused_may_be_mended_in_the_same_workdir(commands, config_fil
   directory.check(tmp_path / 'run', 'segment', directory.from_config_dict({}))
 
 
-def test_splits_without_a_mask_are_refused_before_a_grid_trains(commands, config_file, own_folder, tmp_path):
+def test_splits_without_a_mask_are_refused_before_a_grid_trains(
+  commands, config_file, own_folder, tmp_path
+):
   flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
-  for split, message in (('validation', 'no validation image has a mask'), ('test', 'the test split holds no mask')):
+  for split, message in (
+    ('validation', 'no validation image has a mask'),
+    ('test', 'the test split holds no mask'),
+  ):
     for path in (own_folder / 'masks').glob(f'{split}*'):
       path.unlink()
     assert message in refused(commands, 'reproduce', config_file, tmp_path / 'run', *flags)
@@ -289,7 +366,9 @@ def row_without_image(root):
 def mask_without_image(root):
   (root / 'images' / 'train01.jpg').unlink()
   text = (root / 'labels.csv').read_text()
-  (root / 'labels.csv').write_text(''.join(line for line in text.splitlines(True) if not line.startswith('train01,')))
+  (root / 'labels.csv').write_text(
+    ''.join(line for line in text.splitlines(True) if not line.startswith('train01,'))
+  )
 
 
 def mask_of_another_size(root):
@@ -337,20 +416,29 @@ def group_in_two_splits(root):
     (group_in_two_splits, "group 'patient3' is in split"),
   ],
 )
-def test_a_folder_is_refused_by_naming_what_is_wrong(commands, config_file, own_folder, tmp_path, spoil, message):
+def test_a_folder_is_refused_by_naming_what_is_wrong(
+  commands, config_file, own_folder, tmp_path, spoil, message
+):
   spoil(own_folder)
   flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
   assert message in refused(commands, 'pretrain', config_file, tmp_path / 'run', *flags)
 
 
 def prepared(commands, root, workdir, *flags):
-  flags = (f'--config.data.root={root}', '--config.data.image_size=32', f'--workdir={workdir}', *flags)
+  flags = (
+    f'--config.data.root={root}',
+    '--config.data.image_size=32',
+    f'--workdir={workdir}',
+    *flags,
+  )
   done = commands.run('prepare_data', '--config=configs/folder.py', *flags)
   assert (done.returncode, done.stderr) == (0, '')
   return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize('flag', ['--config.data.skip_unreadable', '--config.data.skip_unreadable=True'])
+@pytest.mark.parametrize(
+  'flag', ['--config.data.skip_unreadable', '--config.data.skip_unreadable=True']
+)
 def test_unreadable_files_can_be_dropped_and_are_listed(commands, own_folder, tmp_path, flag):
   unreadable_image(own_folder)
   unreadable_mask(own_folder)
@@ -370,10 +458,14 @@ def test_prepare_data_says_what_it_found(commands, folder, tmp_path):
 
 def test_without_a_split_column_groups_are_dealt_by_a_seed(commands, own_folder, tmp_path):
   table = own_folder / 'labels.csv'
-  table.write_text('\n'.join(','.join(line.split(',')[:2]) for line in table.read_text().splitlines()))
+  table.write_text(
+    '\n'.join(','.join(line.split(',')[:2]) for line in table.read_text().splitlines())
+  )
 
   def dealt(seed):
-    lines = prepared(commands, own_folder, tmp_path / str(seed), f'--config.data.split_seed={seed}')[1:]
+    lines = prepared(
+      commands, own_folder, tmp_path / str(seed), f'--config.data.split_seed={seed}'
+    )[1:]
     return {line.split(':')[0]: int(line.split()[1]) for line in lines}
 
   assert sum(dealt(0).values()) == 21 and min(dealt(0).values()) >= 2

@@ -1,4 +1,6 @@
-"""A small agent, the rollouts it learns from, and one lesson of any strategy, for the tests of this folder."""
+"""A small agent, the rollouts it learns from, and one lesson of any strategy, for the tests of
+this folder.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -19,7 +21,8 @@ from ahm_jax.masking.strategy import WORKERS, Context, Strategy
 class TinyAgent(nn.Module):
   """The interface of ahm_jax.models.agent.Agent with a handful of weights.
 
-  No bias where it could not matter: before batch norm, and under the policy map, which is centred later.
+  No bias where it could not matter: before batch norm, and under the policy map, which is centred
+    later.
   """
 
   patch_size: int = 4
@@ -44,8 +47,14 @@ def tiny_agent():
   return TinyAgent
 
 
-UNET = {'params': jnp.float32(0.5), 'batch_stats': jnp.float32(0.0)}  # Stands for a U-Net's variables.
-FIRST_UNET = {'params': jnp.float32(0.3), 'batch_stats': jnp.float32(0.1)}  # And for those that a teacher starts from.
+UNET = {
+  'params': jnp.float32(0.5),
+  'batch_stats': jnp.float32(0.0),
+}  # Stands for a U-Net's variables.
+FIRST_UNET = {
+  'params': jnp.float32(0.3),
+  'batch_stats': jnp.float32(0.1),
+}  # And for those that a teacher starts from.
 
 
 def reconstruct(variables, masked):
@@ -76,13 +85,16 @@ def build():
 
 @pytest.fixture(scope='session')
 def images():
-  """Normalised images of 2 workers: [K, b, H, W, C] = [2, 3, 16, 16, 2], a grid of 4 x 4 patches."""
+  """Normalised images of 2 workers: [K, b, H, W, C] = [2, 3, 16, 16, 2], a grid of 4 x 4
+  patches.
+  """
   return jax.random.normal(jax.random.key(7), (2, 3, 16, 16, 2), jnp.float32)
 
 
 @pytest.fixture(scope='session')
 def play():
-  """play(strategy, masking, state, images, key, progress=0.5) -> rollouts of all workers, [K, T, b, ...], as in a step.
+  """play(strategy, masking, state, images, key, progress=0.5) -> rollouts of all workers, [K, T, b,
+  ...], as in a step.
 
   The U-Net sees everything brighter by 0.25.
   """
@@ -95,7 +107,11 @@ def play():
       def propose(observation, round_key):
         return strategy.propose(state, observation, round_key, progress, True)
 
-      fields = {'patch_size': masking.patch_size, 'rounds': masking.rounds, 'distort': lambda seen: seen + 0.25}
+      fields = {
+        'patch_size': masking.patch_size,
+        'rounds': masking.rounds,
+        'distort': lambda seen: seen + 0.25,
+      }
       return rollout(images, key, propose, repair, None, **fields)[0]
 
     keys = jax.random.split(key, images.shape[0])
@@ -106,7 +122,10 @@ def play():
 
 @pytest.fixture(scope='session')
 def start(images):
-  """start(strategy) -> its fresh state; made once for all whose states have the same structure, since that is slow."""
+  """start(strategy) -> its fresh state.
+
+  Made once for all whose states have the same structure, since that is slow.
+  """
   states = {}
 
   def start(strategy):
@@ -139,7 +158,9 @@ def lesson(build, images, play, start):
     strategy, masking = build(**fields)
     state = start(strategy)
     rollouts = play(strategy, masking, state, images, jax.random.key(1))
-    return Lesson(strategy, masking, state, rollouts, *jax.jit(strategy.learn)(state, rollouts, UNET, 0.5))
+    return Lesson(
+      strategy, masking, state, rollouts, *jax.jit(strategy.learn)(state, rollouts, UNET, 0.5)
+    )
 
   return lesson
 
@@ -149,16 +170,23 @@ def leaves():
   """leaves(tree) -> its arrays by path."""
 
   def leaves(tree):
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+      jax.tree_util.keystr(path): np.asarray(leaf)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
   return leaves
 
 
 @pytest.fixture(scope='session')
 def first_gradient():
-  """first_gradient(state) -> the gradient of the first step: Adam's first moment after it is (1 - 0.9) times that."""
+  """first_gradient(state) -> the gradient of the first step: Adam's first moment after it is (1
+  - 0.9) times that.
+  """
 
   def first_gradient(state):
-    return jax.tree.map(lambda moment: moment / 0.1, optax.tree_utils.tree_get(state.opt_state, 'mu'))
+    return jax.tree.map(
+      lambda moment: moment / 0.1, optax.tree_utils.tree_get(state.opt_state, 'mu')
+    )
 
   return first_gradient

@@ -21,7 +21,9 @@ def test_reconstruction_loss_counts_hidden_patches_only():
   losses = jnp.array([[[1.0, 100], [3, 100]]])
   hidden = jnp.array([[[1.0, 0], [1, 0]]])
   assert actor_critic.reconstruction_loss(losses, hidden) == 2  # (1 + 3) / 2
-  np.testing.assert_array_equal(jax.grad(actor_critic.reconstruction_loss)(losses, hidden), [[[0.5, 0], [0.5, 0]]])
+  np.testing.assert_array_equal(
+    jax.grad(actor_critic.reconstruction_loss)(losses, hidden), [[[0.5, 0], [0.5, 0]]]
+  )
 
 
 def test_reconstruction_loss_weighs_all_hidden_patches_alike_whatever_image_they_are_in():
@@ -35,10 +37,13 @@ def test_reconstruction_loss_of_nothing_hidden_is_zero():
 
 
 def test_log_rewards_by_hand():
-  # Hidden losses exp(1), exp(2), exp(6): logs 1, 2, 6; mean 3; deviations -2, -1, 3; std = sqrt((4 + 1 + 9) / 3) = 2.160247.
+  # Hidden losses exp(1), exp(2), exp(6): logs 1, 2, 6; mean 3; deviations -2, -1, 3; std = sqrt((4
+  # + 1 + 9) / 3) = 2.160247.
   losses = jnp.exp(jnp.array([[[1.0, 2], [6, 20]]]))
   hidden = jnp.array([[[1.0, 1], [1, 0]]])
-  np.testing.assert_allclose(actor_critic.rewards(losses, hidden), [[[-0.9258201, -0.4629100], [1.3887301, 0]]], atol=1e-5)
+  np.testing.assert_allclose(
+    actor_critic.rewards(losses, hidden), [[[-0.9258201, -0.4629100], [1.3887301, 0]]], atol=1e-5
+  )
 
 
 def test_log_rewards_are_whitened_over_the_hidden_patches_of_the_batch(batch):
@@ -53,33 +58,46 @@ def test_log_rewards_are_whitened_over_the_hidden_patches_of_the_batch(batch):
 
 def test_log_rewards_ignore_the_scale_of_the_losses(batch):
   losses, hidden = batch
-  np.testing.assert_allclose(actor_critic.rewards(losses * 10, hidden), actor_critic.rewards(losses, hidden), atol=1e-3)
+  np.testing.assert_allclose(
+    actor_critic.rewards(losses * 10, hidden), actor_critic.rewards(losses, hidden), atol=1e-3
+  )
 
 
 def test_relative_rewards(batch):
   # Hidden losses 1, 2, 6: mean 3; 1/3 - 1, 2/3 - 1, 6/3 - 1.
-  by_hand = actor_critic.rewards(jnp.array([[1.0, 2], [6, 20]]), jnp.array([[1.0, 1], [1, 0]]), 'relative')
+  by_hand = actor_critic.rewards(
+    jnp.array([[1.0, 2], [6, 20]]), jnp.array([[1.0, 1], [1, 0]]), 'relative'
+  )
   np.testing.assert_allclose(by_hand, [[-2 / 3, -1 / 3], [1, 0]], atol=1e-5)
   losses, hidden = batch
   expected = np.where(hidden, losses / losses[hidden == 1].mean() - 1, 0)
-  np.testing.assert_allclose(actor_critic.rewards(losses, hidden, 'relative'), expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    actor_critic.rewards(losses, hidden, 'relative'), expected, rtol=1e-4, atol=1e-5
+  )
 
 
 def test_rank_rewards(batch):
-  # Hidden losses 1, 2, 6, 4 rank 0, 1, 3, 2 of 0..3: 2 * rank / 3 - 1. The visible ones, 0 and 20, take no rank.
-  by_hand = actor_critic.rewards(jnp.array([[1.0, 2, 0], [6, 20, 4]]), jnp.array([[1.0, 1, 0], [1, 0, 1]]), 'rank')
+  # Hidden losses 1, 2, 6, 4 rank 0, 1, 3, 2 of 0..3: 2 * rank / 3 - 1. The visible ones, 0 and 20,
+  # take no rank.
+  by_hand = actor_critic.rewards(
+    jnp.array([[1.0, 2, 0], [6, 20, 4]]), jnp.array([[1.0, 1, 0], [1, 0, 1]]), 'rank'
+  )
   np.testing.assert_allclose(by_hand, [[-1, -1 / 3, 0], [1, 0, 1 / 3]], atol=1e-6)
   losses, hidden = batch
   ranks = stats.rankdata(losses[hidden == 1])
   rewards = np.asarray(actor_critic.rewards(losses, hidden, 'rank'))
-  np.testing.assert_allclose(rewards[hidden == 1], 2 * (ranks - 1) / (len(ranks) - 1) - 1, atol=1e-6)
+  np.testing.assert_allclose(
+    rewards[hidden == 1], 2 * (ranks - 1) / (len(ranks) - 1) - 1, atol=1e-6
+  )
   assert np.all(rewards[hidden == 0] == 0)
 
 
 @pytest.mark.parametrize('form', ['log', 'relative', 'rank'])
 def test_rewards_are_constant_to_the_gradient_and_finite_at_the_edges(form, batch):
   losses, hidden = batch
-  gradient = jax.grad(lambda x: (actor_critic.rewards(x, hidden, form) * losses).sum())(jnp.asarray(losses))
+  gradient = jax.grad(lambda x: (actor_critic.rewards(x, hidden, form) * losses).sum())(
+    jnp.asarray(losses)
+  )
   np.testing.assert_array_equal(gradient, np.zeros_like(losses))
   one_hidden = np.zeros_like(hidden)
   one_hidden[0, 1, 2] = 1
@@ -91,12 +109,18 @@ def test_rewards_are_constant_to_the_gradient_and_finite_at_the_edges(form, batc
 def test_a_single_hidden_patch_is_an_average_one():
   hidden = jnp.zeros((2, 3, 3)).at[0, 1, 1].set(1)
   for form in ('log', 'relative', 'rank'):
-    np.testing.assert_allclose(actor_critic.rewards(jnp.full((2, 3, 3), 0.3), hidden, form), np.zeros((2, 3, 3)), atol=1e-4)
+    np.testing.assert_allclose(
+      actor_critic.rewards(jnp.full((2, 3, 3), 0.3), hidden, form), np.zeros((2, 3, 3)), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize('form', ['log', 'relative', 'rank'])
 def test_equal_losses_pay_nothing(form):
-  np.testing.assert_allclose(actor_critic.rewards(jnp.full((2, 3, 3), 0.3), jnp.ones((2, 3, 3)), form), np.zeros((2, 3, 3)), atol=0.2)
+  np.testing.assert_allclose(
+    actor_critic.rewards(jnp.full((2, 3, 3), 0.3), jnp.ones((2, 3, 3)), form),
+    np.zeros((2, 3, 3)),
+    atol=0.2,
+  )
 
 
 def test_an_unknown_form_of_reward_is_refused():
@@ -107,9 +131,13 @@ def test_an_unknown_form_of_reward_is_refused():
 def test_returns_by_hand():
   rewards = jnp.array([1.0, 2, 4])
   # gamma = 0.5, over: 4; 2 + 0.5 * 4 = 4; 1 + 0.5 * 4 = 3.
-  np.testing.assert_allclose(actor_critic.discounted_returns(rewards, jnp.array(0.0), 0.5), [3, 4, 4])
+  np.testing.assert_allclose(
+    actor_critic.discounted_returns(rewards, jnp.array(0.0), 0.5), [3, 4, 4]
+  )
   # Cut, V(s_3) = 8: 4 + 0.5 * 8 = 8; 2 + 0.5 * 8 = 6; 1 + 0.5 * 6 = 4.
-  np.testing.assert_allclose(actor_critic.discounted_returns(rewards, jnp.array(8.0), 0.5), [4, 6, 8])
+  np.testing.assert_allclose(
+    actor_critic.discounted_returns(rewards, jnp.array(8.0), 0.5), [4, 6, 8]
+  )
 
 
 @pytest.mark.parametrize('bootstrap', [False, True])
@@ -123,12 +151,16 @@ def test_returns_equal_a_loop(rounds, bootstrap):
   for reward in rewards[::-1]:
     following = reward + 0.9 * following
     expected.insert(0, following)
-  np.testing.assert_allclose(actor_critic.discounted_returns(rewards, last, 0.9), expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    actor_critic.discounted_returns(rewards, last, 0.9), expected, rtol=1e-5, atol=1e-6
+  )
 
 
 def test_returns_are_constant_to_the_gradient():
   rewards, last = jnp.array([1.0, 2]), jnp.array(3.0)
-  by_rewards, by_last = jax.grad(lambda r, v: actor_critic.discounted_returns(r, v, 0.9).sum(), (0, 1))(rewards, last)
+  by_rewards, by_last = jax.grad(
+    lambda r, v: actor_critic.discounted_returns(r, v, 0.9).sum(), (0, 1)
+  )(rewards, last)
   assert not by_rewards.any() and not by_last.any()
 
 
@@ -136,12 +168,19 @@ def test_log_probability_equals_scipy():
   logits = np.linspace(-8, 8, 33)
   for action in (0.0, 1.0):
     expected = stats.bernoulli.logpmf(int(action), expit(logits))
-    np.testing.assert_allclose(actor_critic.log_probability(logits, np.full_like(logits, action)), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+      actor_critic.log_probability(logits, np.full_like(logits, action)),
+      expected,
+      rtol=1e-4,
+      atol=1e-6,
+    )
 
 
 def test_entropy_equals_scipy():
   logits = np.linspace(-8, 8, 33)
-  np.testing.assert_allclose(actor_critic.entropy(logits), stats.bernoulli.entropy(expit(logits)), rtol=1e-3, atol=1e-6)
+  np.testing.assert_allclose(
+    actor_critic.entropy(logits), stats.bernoulli.entropy(expit(logits)), rtol=1e-3, atol=1e-6
+  )
   assert actor_critic.entropy(jnp.array(0.0)) == pytest.approx(np.log(2))
 
 
@@ -150,8 +189,14 @@ def test_extreme_logits_stay_finite():
   for action in (0.0, 1.0):
     # log(sigmoid(z)) is z far below 0, and 0 far above.
     expected = np.minimum(logits if action else -logits, 0)
-    np.testing.assert_allclose(actor_critic.log_probability(logits, jnp.full(6, action)), expected, atol=1e-6)
-    assert np.all(np.isfinite(jax.grad(lambda z, a=action: actor_critic.log_probability(z, jnp.full(6, a)).sum())(logits)))
+    np.testing.assert_allclose(
+      actor_critic.log_probability(logits, jnp.full(6, action)), expected, atol=1e-6
+    )
+    assert np.all(
+      np.isfinite(
+        jax.grad(lambda z, a=action: actor_critic.log_probability(z, jnp.full(6, a)).sum())(logits)
+      )
+    )
   np.testing.assert_allclose(actor_critic.entropy(logits), np.zeros(6), atol=1e-5)
   assert np.all(np.isfinite(jax.grad(lambda z: actor_critic.entropy(z).sum())(logits)))
 
@@ -167,41 +212,52 @@ ADVANTAGES = np.array([[[1.5, -2], [2, -1]]])  # R - V
 
 def test_losses_by_hand():
   policy, value, entropy = actor_critic.losses(LOGITS, VALUES, ACTIONS, RETURNS)
-  # log pi(a): log 1/2, log 3/4, log(1 - 1/4), log(1 - 1/2) = -0.693147, -0.287682, -0.287682, -0.693147.
-  # times A = 1.5, -2, 2, -1: -1.039721, 0.575364, -0.575364, 0.693147; their sum is -0.346574, and minus a quarter of it:
+  # log pi(a): log 1/2, log 3/4, log(1 - 1/4), log(1 - 1/2) = -0.693147, -0.287682, -0.287682,
+  # -0.693147. times A = 1.5, -2, 2, -1: -1.039721, 0.575364, -0.575364, 0.693147; their sum is
+  # -0.346574, and minus a quarter of it:
   assert policy == pytest.approx(0.0866434, abs=1e-6)
   # A^2 = 2.25, 4, 4, 1: sum 11.25; /4 = 2.8125; /2 = 1.40625.
   assert value == pytest.approx(1.40625)
-  # H(1/2) = 0.693147 twice, H(1/4) = H(3/4) = 0.25 * 1.386294 + 0.75 * 0.287682 = 0.562335 twice; mean 0.627741.
+  # H(1/2) = 0.693147 twice, H(1/4) = H(3/4) = 0.25 * 1.386294 + 0.75 * 0.287682 = 0.562335 twice;
+  # mean 0.627741.
   assert entropy == pytest.approx(0.627741, abs=1e-6)
 
 
 def test_the_gradient_of_the_policy_loss():
-  # d log pi(a) / dz = a - p, so the gradient is -(a - p) A / n, for visible patches as for hidden ones.
+  # d log pi(a) / dz = a - p, so the gradient is -(a - p) A / n, for visible patches as for hidden
+  # ones.
   gradient = jax.grad(lambda z: actor_critic.losses(z, VALUES, ACTIONS, RETURNS).policy)(LOGITS)
   np.testing.assert_allclose(gradient, -(ACTIONS - P) * ADVANTAGES / 4, atol=1e-6)
   assert np.all(gradient != 0)
 
 
 def test_the_gradient_of_the_policy_loss_through_the_budget():
-  """The shift is a constant: the gradient with respect to the raw logits is -(a - p) A / n at the shifted p."""
+  """The shift is a constant: the gradient with respect to the raw logits is -(a - p) A / n at
+  the shifted p.
+  """
 
   def policy_loss(raw):
     return actor_critic.losses(raw + budget_shift(raw, 0.6), VALUES, ACTIONS, RETURNS).policy
 
   p = expit(np.float64(LOGITS + budget_shift(LOGITS, 0.6)))
   assert p.mean() == pytest.approx(0.6, abs=1e-5)
-  np.testing.assert_allclose(jax.grad(policy_loss)(LOGITS), -(ACTIONS - p) * ADVANTAGES / 4, atol=1e-6)
+  np.testing.assert_allclose(
+    jax.grad(policy_loss)(LOGITS), -(ACTIONS - p) * ADVANTAGES / 4, atol=1e-6
+  )
 
 
 def test_the_advantage_is_a_constant_to_the_gradient_of_the_policy():
-  by_values, by_returns = jax.grad(lambda v, r: actor_critic.losses(LOGITS, v, ACTIONS, r).policy, (0, 1))(VALUES, RETURNS)
+  by_values, by_returns = jax.grad(
+    lambda v, r: actor_critic.losses(LOGITS, v, ACTIONS, r).policy, (0, 1)
+  )(VALUES, RETURNS)
   assert not by_values.any() and not by_returns.any()
 
 
 def test_the_critic_learns_from_its_own_loss_alone():
   # d/dV of mean((R - V)^2) / 2 is -(R - V) / n.
-  by_logits, by_values = jax.grad(lambda z, v: actor_critic.losses(z, v, ACTIONS, RETURNS).value, (0, 1))(LOGITS, VALUES)
+  by_logits, by_values = jax.grad(
+    lambda z, v: actor_critic.losses(z, v, ACTIONS, RETURNS).value, (0, 1)
+  )(LOGITS, VALUES)
   assert not by_logits.any()
   np.testing.assert_allclose(by_values, -ADVANTAGES / 4, atol=1e-6)
 

@@ -13,7 +13,9 @@ from ahm_jax.masking.strategy import Context, draw
 
 
 def two_by_two(fields, progress=1.0):
-  """p of the logits 0, 4, -4, 0, at a ratio of 1/2, where an image's symmetric logits need no shift."""
+  """p of the logits 0, 4, -4, 0, at a ratio of 1/2, where an image's symmetric logits need no
+  shift.
+  """
   masking = config.MaskingConfig(**{'mask_ratio': 0.5, 'logit_bound': 3.0, 'warmup': 0.0} | fields)
   return np.asarray(expit(policy_logits(jnp.array([[[0.0, 4], [-4, 0]]]), progress, masking)))[0]
 
@@ -42,8 +44,13 @@ def test_a_hard_share_mixes_the_policy_with_uniform_masks():
 def test_a_mixture_is_finite_where_the_policy_is_certain():
   """At logits of 60 a float32 sigmoid is 1, and its complement's logarithm would be infinite."""
   raw = jnp.array([[[0.0, 4], [-4, 0]]])
-  for share, expected in ((1.0, 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 0.05), (0.0, np.zeros((2, 2)))):
-    masking = config.MaskingConfig(mask_ratio=0.5, warmup=0.0, temperature=0.05, warmup_by='share', hard_share=share)
+  for share, expected in (
+    (1.0, 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 0.05),
+    (0.0, np.zeros((2, 2))),
+  ):
+    masking = config.MaskingConfig(
+      mask_ratio=0.5, warmup=0.0, temperature=0.05, warmup_by='share', hard_share=share
+    )
     logits, back = jax.vjp(lambda raw, masking=masking: policy_logits(raw, 1.0, masking), raw)
     np.testing.assert_allclose(logits[0], expected, atol=1e-3)
     assert np.all(np.isfinite(back(jnp.ones_like(logits))[0]))
@@ -70,10 +77,13 @@ def test_the_teacher_of_learning_progress_is_a_moving_average_of_the_u_net(build
   done = lesson(strategy='ahm', reward='progress')
   variables = {'params': jnp.float32(1.5), 'batch_stats': jnp.float32(3.0)}
   strategy, _ = build(strategy='ahm', reward='progress', ema_decay=(0.5, 0.9))
-  # A tenth of the way is 0.4 of the first quarter: decay 0.5 + 0.4 * 0.4 = 0.66. From a quarter on it is 0.9.
+  # A tenth of the way is 0.4 of the first quarter: decay 0.5 + 0.4 * 0.4 = 0.66. From a quarter on
+  # it is 0.9.
   learn = jax.jit(strategy.learn)
   state = done.state._replace(teacher=done.state.teacher._replace(count=jnp.int32(100)))
-  (early, _), (late, _) = (learn(state, done.rollouts, variables, progress) for progress in (0.1, 0.7))
+  (early, _), (late, _) = (
+    learn(state, done.rollouts, variables, progress) for progress in (0.1, 0.7)
+  )
   assert early.teacher.value['params'] == pytest.approx(0.66 * 0.3 + 0.34 * 1.5)
   assert late.teacher.value['params'] == pytest.approx(0.9 * 0.3 + 0.1 * 1.5)
   assert late.teacher.value['batch_stats'] == pytest.approx(0.9 * 0.1 + 0.1 * 3)
@@ -117,7 +127,9 @@ def test_ease_in_by_hand():
 def test_the_policy_is_uniform_at_the_start_and_bounded_at_the_end():
   masking = config.MaskingConfig(mask_ratio=0.6, logit_bound=3.0)
   raw = 100 * jax.random.normal(jax.random.key(2), (4, 7, 7))
-  np.testing.assert_allclose(expit(policy_logits(raw, 0.0, masking)), np.full((4, 7, 7), 0.6), atol=1e-5)
+  np.testing.assert_allclose(
+    expit(policy_logits(raw, 0.0, masking)), np.full((4, 7, 7), 0.6), atol=1e-5
+  )
   logits = np.asarray(policy_logits(raw, 1.0, masking))
   assert np.all(np.ptp(logits, (-2, -1)) <= 6 + 1e-5)
   np.testing.assert_allclose(expit(logits).mean((-2, -1)), np.full(4, 0.6), atol=1e-5)
@@ -127,7 +139,9 @@ def test_the_policy_is_uniform_at_the_start_and_bounded_at_the_end():
 
 @pytest.mark.parametrize('fields', [{}, {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}])
 def test_every_agent_parameter_receives_a_gradient(lesson, fields, leaves, first_gradient):
-  """The agent of the paper's public reproduction received none: its losses were formed from detached arrays."""
+  """The agent of the paper's public reproduction received none: its losses were formed from
+  detached arrays.
+  """
   done = lesson(strategy='ahm', **fields)
   before, after = leaves(done.state.params), leaves(done.learnt.params)
   for name, gradient in leaves(first_gradient(done.learnt)).items():
@@ -135,7 +149,9 @@ def test_every_agent_parameter_receives_a_gradient(lesson, fields, leaves, first
     assert np.all(after[name] != before[name]), name
   assert set(done.metrics) == {'policy_loss', 'value_loss', 'entropy'}
   statistics = leaves(done.learnt.batch_stats)
-  assert all(np.any(statistics[name] != value) for name, value in leaves(done.state.batch_stats).items())
+  assert all(
+    np.any(statistics[name] != value) for name, value in leaves(done.state.batch_stats).items()
+  )
 
 
 def expected_rewards(rollouts, masking, teacher, unet):
@@ -156,7 +172,9 @@ def expected_rewards(rollouts, masking, teacher, unet):
       continue
     scores = np.log(losses[place] + 1e-6)
     if masking.reward == 'progress':
-      scores = np.log(in_inference(teacher)[place] + 1e-6) - np.log(in_inference(unet)[place] + 1e-6)
+      scores = np.log(in_inference(teacher)[place] + 1e-6) - np.log(
+        in_inference(unet)[place] + 1e-6
+      )
     paid[place] = np.where(chosen, (scores - scores[chosen].mean()) / scores[chosen].std(), 0)
   return paid if masking.polarity == 'hard' else -paid
 
@@ -170,11 +188,24 @@ def expected_rewards(rollouts, masking, teacher, unet):
     ('ahm', {'reward': 'progress', 'rounds': 2}),
     ('ahm', {'reward_within': 'image', 'rounds': 2}),
     ('ahm', {'reward_within': 'image', 'reward': 'rank'}),
-    ('ahm', {'reward': 'rank', 'polarity': 'easy', 'budget': 'tile', 'warmup_by': 'share', 'temperature': 2.0}),
+    (
+      'ahm',
+      {
+        'reward': 'rank',
+        'polarity': 'easy',
+        'budget': 'tile',
+        'warmup_by': 'share',
+        'temperature': 2.0,
+      },
+    ),
   ],
 )
-def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, unet, first_unet, name, fields, leaves, first_gradient):
-  """Against the objective written out over all images at once: synchronised batch norm makes K workers one batch."""
+def test_the_gradient_is_that_of_the_objective(
+  lesson, tiny_agent, unet, first_unet, name, fields, leaves, first_gradient
+):
+  """Against the objective written out over all images at once: synchronised batch norm makes K
+  workers one batch.
+  """
   _, masking, state, rollouts, learnt, metrics = lesson(strategy=name, **fields)
   agent, shape = tiny_agent(), rollouts.actions.shape
 
@@ -185,10 +216,17 @@ def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, unet, first_u
     return [x.reshape(*observations.shape[:-3], 4, 4) for x in maps]
 
   def apply_by_round(params, observations):
-    return [jnp.stack(maps, 1) for maps in zip(*(apply(params, x) for x in observations.swapaxes(0, 1)), strict=True)]
+    return [
+      jnp.stack(maps, 1)
+      for maps in zip(*(apply(params, x) for x in observations.swapaxes(0, 1)), strict=True)
+    ]
 
   critic = float(name == 'ahm')
-  last = np.asarray(jax.jit(apply)(state.params, rollouts.last_observation)[1]) * critic * masking.bootstrap
+  last = (
+    np.asarray(jax.jit(apply)(state.params, rollouts.last_observation)[1])
+    * critic
+    * masking.bootstrap
+  )
   returns, rewards = np.zeros(shape), expected_rewards(rollouts, masking, first_unet, unet)
   for t in reversed(range(masking.rounds)):
     last = returns[:, t] = rewards[:, t] + masking.gamma * last
@@ -213,13 +251,22 @@ def test_the_gradient_is_that_of_the_objective(lesson, tiny_agent, unet, first_u
     assert metrics[term] == pytest.approx(float(value), abs=2e-5), term
 
 
-def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(lesson, unet, monkeypatch, first_gradient):
-  """Mean gradient and batch statistics, where rewards are a function of the patch; ours are whitened per worker."""
-  monkeypatch.setattr(actor_critic, 'rewards', lambda losses, hidden, form, reference: hidden * losses)
+def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(
+  lesson, unet, monkeypatch, first_gradient
+):
+  """Mean gradient and batch statistics, where rewards are a function of the patch.
+
+  Ours are whitened per worker.
+  """
+  monkeypatch.setattr(
+    actor_critic, 'rewards', lambda losses, hidden, form, reference: hidden * losses
+  )
   lesson.cache_clear()
   done = lesson(strategy='ahm')
   lesson.cache_clear()
-  images = [x[:, 0].reshape(1, 1, 6, *x.shape[3:]) for x in done.rollouts[:-1]]  # [K, 1, b, ...] to [1, 1, K b, ...]
+  images = [
+    x[:, 0].reshape(1, 1, 6, *x.shape[3:]) for x in done.rollouts[:-1]
+  ]  # [K, 1, b, ...] to [1, 1, K b, ...]
   by_one = Rollout(*images, done.rollouts.last_observation.reshape(1, 6, 16, 16, 2))
   learnt, metrics = jax.jit(done.strategy.learn)(done.state, by_one, unet, 0.5)
   for of_one, of_two in (
@@ -232,7 +279,9 @@ def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(lesson, un
 
 @pytest.mark.parametrize('fields', [{}, {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}])
 def test_the_agent_learns_about_the_policy_it_acted_by(lesson, fields):
-  """Batch norm must see in learning the batches that it saw in acting, or log pi(a) is that of another policy."""
+  """Batch norm must see in learning the batches that it saw in acting, or log pi(a) is that of
+  another policy.
+  """
   done = lesson(strategy='ahm', **fields)
   p = np.float64(done.rollouts.probability)
   entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean()
@@ -266,7 +315,15 @@ def test_gradients_and_statistics_are_reduced_over_devices(lesson, tiny_agent, f
 
   context = Context(done.masking, tiny_agent(), None, triple)
   tripled, _ = jax.jit(registry.build(context).learn)(done.state, done.rollouts, None, 0.5)
-  assert reduced == [jax.tree.structure(done.state.params), jax.tree.structure(done.state.batch_stats)]
-  pairs = ((first_gradient(tripled), first_gradient(done.learnt)), (tripled.batch_stats, done.learnt.batch_stats))
+  assert reduced == [
+    jax.tree.structure(done.state.params),
+    jax.tree.structure(done.state.batch_stats),
+  ]
+  pairs = (
+    (first_gradient(tripled), first_gradient(done.learnt)),
+    (tripled.batch_stats, done.learnt.batch_stats),
+  )
   for left, right in pairs:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 3 * b, rtol=1e-4, atol=1e-6), left, right)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, 3 * b, rtol=1e-4, atol=1e-6), left, right
+    )

@@ -13,13 +13,16 @@ from ahm_jax.masking.strategy import Average
 
 
 def test_anatomask_hides_what_its_teacher_repairs_worst(build, unet):
-  """The teacher of conftest.py rolls the image: constant stripes of three colours, of which one is repaired worst by far."""
+  """The teacher of conftest.py rolls the image: constant stripes of three colours, of which one
+  is repaired worst by far.
+  """
   strategy, _ = build(strategy='anatomask', mask_ratio=0.5)
   columns = jnp.repeat(jnp.array([0.1, 5.0, 0.1, 0.1]), 4)
   images = jnp.broadcast_to(columns[None, None, :, None], (300, 16, 16, 1))
   state = strategy.init(jax.random.key(0), images[:1], unet)
   done = strategy.propose(state, images, jax.random.key(1), 1.0, True)
-  # Bright patches that the teacher was not given, in the mean half of four, are the hardest; half of the 8 hidden are hard.
+  # Bright patches that the teacher was not given, in the mean half of four, are the hardest; half
+  # of the 8 hidden are hard.
   bright = np.asarray(done.probability == 1)[:, :, 1].sum(-1)
   assert np.mean(bright) == pytest.approx(2, abs=0.25)
   assert np.all(np.asarray(done.probability == 1).sum((-2, -1)) == 4)
@@ -27,8 +30,12 @@ def test_anatomask_hides_what_its_teacher_repairs_worst(build, unet):
   np.testing.assert_allclose(early.probability, np.full((300, 4, 4), 0.5), atol=1e-6)
 
 
-def test_the_patches_that_anatomask_takes_for_hard_were_hidden_from_its_teacher(build, unet, images):
-  """Repaired from a mask of its own: 500 draws of one image, whose hardest visible patch would win otherwise."""
+def test_the_patches_that_anatomask_takes_for_hard_were_hidden_from_its_teacher(
+  build, unet, images
+):
+  """Repaired from a mask of its own: 500 draws of one image, whose hardest visible patch would
+  win otherwise.
+  """
   strategy, _ = build(strategy='anatomask', mask_ratio=0.25, hard_share=1.0)
   image = images[0, :1]
   state = strategy.init(jax.random.key(0), image, unet)
@@ -37,7 +44,9 @@ def test_the_patches_that_anatomask_takes_for_hard_were_hidden_from_its_teacher(
   )
   hard = np.asarray(probability[:, 0] == 1)
   assert np.all(hard.sum((-2, -1)) == 4)
-  assert hard.mean(0).max() < 0.6  # A patch is hidden from the teacher a quarter of the times; ties take the rest.
+  assert (
+    hard.mean(0).max() < 0.6
+  )  # A patch is hidden from the teacher a quarter of the times; ties take the rest.
 
 
 def test_anatomask_s_teacher_is_a_moving_average_of_the_u_net(build):
@@ -66,7 +75,9 @@ def test_ranking_loss_by_hand():
   losses[0, 0, 0] = losses[0, 1, 1]  # A tie is no pair.
   hidden = generator.integers(0, 2, (2, 3, 3))
   arguments = (jnp.asarray(x, jnp.float32) for x in (predicted, losses, hidden))
-  assert ranking_loss(*arguments) == pytest.approx(pairwise_by_hand(predicted, losses, hidden), rel=1e-5)
+  assert ranking_loss(*arguments) == pytest.approx(
+    pairwise_by_hand(predicted, losses, hidden), rel=1e-5
+  )
   assert ranking_loss(jnp.ones((1, 2, 2)), jnp.ones((1, 2, 2)), jnp.ones((1, 2, 2))) == 0
 
 
@@ -82,7 +93,9 @@ def test_sampling_loss_by_hand():
 
 @pytest.mark.parametrize(('name', 'loss_of'), [('hpm', ranking_loss), ('adamae', sampling_loss)])
 @pytest.mark.parametrize('rounds', [1, 2])
-def test_the_gradient_is_that_of_the_loss_over_all_workers(lesson, tiny_agent, leaves, name, loss_of, rounds, first_gradient):
+def test_the_gradient_is_that_of_the_loss_over_all_workers(
+  lesson, tiny_agent, leaves, name, loss_of, rounds, first_gradient
+):
   done = lesson(strategy=name, rounds=rounds)
 
   def objective(params):
@@ -91,7 +104,9 @@ def test_the_gradient_is_that_of_the_loss_over_all_workers(lesson, tiny_agent, l
       seen = done.rollouts.observations[:, t].reshape(6, 16, 16, 2)
       variables = {'params': params, 'batch_stats': done.state.batch_stats}
       (logits, _), _ = tiny_agent().apply(variables, seen, train=True, mutable=['batch_stats'])
-      total += loss_of(logits.reshape(2, 3, 4, 4)[k], done.rollouts.losses[k, t], done.rollouts.hidden[k, t])
+      total += loss_of(
+        logits.reshape(2, 3, 4, 4)[k], done.rollouts.losses[k, t], done.rollouts.hidden[k, t]
+      )
     return total / (2 * rounds)
 
   loss, gradients = jax.jit(jax.value_and_grad(objective))(done.state.params)
@@ -116,14 +131,19 @@ def test_hpm_hides_by_its_teacher_which_follows_the_predictor(lesson, images):
     params,
   )
   others = done.state._replace(params=jax.tree.map(lambda x: x + 1, done.state.params))
-  one, same = (done.strategy.propose(state, images[0], jax.random.key(1), 1.0, True).hidden for state in (done.state, others))
+  one, same = (
+    done.strategy.propose(state, images[0], jax.random.key(1), 1.0, True).hidden
+    for state in (done.state, others)
+  )
   np.testing.assert_array_equal(one, same)
 
 
 def test_hpm_hides_what_its_teacher_predicts_to_be_hardest(lesson, images, tiny_agent):
   done = lesson(strategy='hpm')
   predicted, _ = tiny_agent().apply(done.state.teacher.value, images[0], train=False)
-  p = np.asarray(done.strategy.propose(done.state, images[0], jax.random.key(1), 1.0, True).probability)
+  p = np.asarray(
+    done.strategy.propose(done.state, images[0], jax.random.key(1), 1.0, True).probability
+  )
   for i in range(3):  # Half of 0.6 * 16 patches, rounded down.
     np.testing.assert_array_equal(p[i] == 1, predicted[i] >= np.sort(np.ravel(predicted[i]))[-4])
 
@@ -138,7 +158,11 @@ def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images
   rollouts = Rollout(batch, batch, batch, hidden, hidden, hidden, losses, batch[:, 0])
 
   def hides(state):
-    return strategy.propose(state, images.reshape(6, 16, 16, 2), jax.random.key(0), 1.0, False).probability[:, 1, 2].mean()
+    return (
+      strategy.propose(state, images.reshape(6, 16, 16, 2), jax.random.key(0), 1.0, False)
+      .probability[:, 1, 2]
+      .mean()
+    )
 
   learn = jax.jit(strategy.learn)
   before = hides(state)
@@ -148,7 +172,9 @@ def test_adamae_shows_by_a_softmax_and_learns_to_show_what_is_hard(build, images
 
 
 def repair_loss(observations, hidden):
-  """What ADIOS maximises, in NumPy, for the U-Net of conftest.py, which sees all brighter: [T, b, H, W, C], [T, b, g, g]."""
+  """What ADIOS maximises, in NumPy, for the U-Net of conftest.py, which sees all brighter: [T,
+  b, H, W, C], [T, b, g, g].
+  """
   pixels = hidden.repeat(4, -2).repeat(4, -1)[..., None]
   repaired = 0.5 * np.roll((observations + 0.25) * (1 - pixels), 3, axis=3)
   errors = ((repaired - observations[:1]) ** 2).mean(-1)
@@ -156,11 +182,19 @@ def repair_loss(observations, hidden):
   return (hidden * losses).sum()
 
 
-@pytest.mark.parametrize('fields', [{}, {'polarity': 'easy'}, {'action_means': 'keep'}, {'rounds': 2}], ids=str)
-def test_adios_ascends_the_loss_through_the_u_net(lesson, tiny_agent, leaves, first_gradient, fields):
-  """The derivatives by what is hidden are central differences: the loss is a cubic of each, so their error is some 1e-6."""
+@pytest.mark.parametrize(
+  'fields', [{}, {'polarity': 'easy'}, {'action_means': 'keep'}, {'rounds': 2}], ids=str
+)
+def test_adios_ascends_the_loss_through_the_u_net(
+  lesson, tiny_agent, leaves, first_gradient, fields
+):
+  """The derivatives by what is hidden are central differences: the loss is a cubic of each, so
+  their error is some 1e-6.
+  """
   done = lesson(strategy='adios', **fields)
-  observations, hidden = (np.asarray(x, np.float64) for x in (done.rollouts.observations, done.rollouts.hidden))
+  observations, hidden = (
+    np.asarray(x, np.float64) for x in (done.rollouts.observations, done.rollouts.hidden)
+  )
   values, slopes = np.zeros(2), np.zeros_like(hidden)
   for k in range(2):
     values[k] = repair_loss(observations[k], hidden[k]) / hidden[k].sum()
@@ -168,13 +202,20 @@ def test_adios_ascends_the_loss_through_the_u_net(lesson, tiny_agent, leaves, fi
       more, less = hidden[k].copy(), hidden[k].copy()
       more[place] += 1e-3
       less[place] -= 1e-3
-      slopes[k][place] = (repair_loss(observations[k], more) - repair_loss(observations[k], less)) / 2e-3 / hidden[k].sum()
+      slopes[k][place] = (
+        (repair_loss(observations[k], more) - repair_loss(observations[k], less))
+        / 2e-3
+        / hidden[k].sum()
+      )
   assert done.metrics['adversarial_loss'] == pytest.approx(values.mean(), rel=1e-5)
 
   def probabilities(params):
     variables = {'params': params, 'batch_stats': done.state.batch_stats}
     rounds = np.asarray(done.rollouts.observations).swapaxes(0, 1).reshape(-1, 6, 16, 16, 2)
-    maps = [tiny_agent().apply(variables, seen, train=True, mutable=['batch_stats'])[0][0] for seen in rounds]
+    maps = [
+      tiny_agent().apply(variables, seen, train=True, mutable=['batch_stats'])[0][0]
+      for seen in rounds
+    ]
     actions = jax.nn.sigmoid(policy_logits(jnp.stack(maps), 0.5, done.masking))
     return actions if done.masking.action_means == 'mask' else 1 - actions
 

@@ -21,7 +21,9 @@ def test_nothing_is_kept_and_nothing_is_learnt(build, lesson, start, name):
 @pytest.fixture(scope='module')
 def orders():
   """block_order of 2,000 keys on a grid of 6 x 8, [2000, 6, 8]."""
-  return np.asarray(jax.jit(jax.vmap(lambda key: block_order(key, 6, 8)))(jax.random.split(jax.random.key(0), 2000)))
+  return np.asarray(
+    jax.jit(jax.vmap(lambda key: block_order(key, 6, 8)))(jax.random.split(jax.random.key(0), 2000))
+  )
 
 
 def test_a_block_order_is_a_permutation(orders):
@@ -29,12 +31,16 @@ def test_a_block_order_is_a_permutation(orders):
 
 
 def test_every_patch_comes_first_half_of_the_times(orders):
-  """Blocks wrap around, so no place is favoured: 24 of 48 first, and a standard error of 0.011 over 2,000 draws."""
+  """Blocks wrap around, so no place is favoured: 24 of 48 first, and a standard error of 0.011
+  over 2,000 draws.
+  """
   np.testing.assert_allclose((orders < 24).mean(0), np.full((6, 8), 0.5), atol=0.05)
 
 
 def test_the_first_patches_are_a_rectangle(orders):
-  """At least 8 % of 48, rounded: the first 3 lie in one row, or fill the first row and begin the next, on the torus."""
+  """At least 8 % of 48, rounded: the first 3 lie in one row, or fill the first row and begin the
+  next, on the torus.
+  """
   for order in orders[:200]:
     rows, columns = np.nonzero(order < 3)
     first = tuple(np.argwhere(order == 0)[0])
@@ -63,7 +69,9 @@ def test_the_number_of_patches_in_blocks_is_rounded_at_random_to_the_ratio_in_th
 
 
 def test_gradient_energy_by_hand():
-  """Squared differences to the next pixel, the last column's and row's being those of the one before."""
+  """Squared differences to the next pixel, the last column's and row's being those of the one
+  before.
+  """
   image = jnp.array([[0.0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 3]])[None, ..., None]
   across = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 9, 9]])
   down = np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 9], [0, 0, 0, 9]])
@@ -84,12 +92,23 @@ def test_grey_entropy_against_scipy():
 def test_saliency_hides_what_is_busy_and_with_the_other_polarity_what_is_plain(build, measure):
   noise = np.random.default_rng(0).normal(0, 0.5, (8, 16, 16, 1)).astype(np.float32)
   noise[:, :, :8] = 0  # The left half is plain.
-  for polarity, action_means, busy_is_hidden in (('hard', 'mask', True), ('hard', 'keep', True), ('easy', 'mask', False)):
+  for polarity, action_means, busy_is_hidden in (
+    ('hard', 'mask', True),
+    ('hard', 'keep', True),
+    ('easy', 'mask', False),
+  ):
     strategy, _ = build(
-      strategy='saliency', saliency=measure, mask_ratio=0.5, polarity=polarity, action_means=action_means, warmup=0.5
+      strategy='saliency',
+      saliency=measure,
+      mask_ratio=0.5,
+      polarity=polarity,
+      action_means=action_means,
+      warmup=0.5,
     )
     for progress, least in ((1.0, 0.1), (0.0, 0.0)):
-      p = np.asarray(strategy.propose((), jnp.asarray(noise), jax.random.key(0), progress, True).probability)
+      p = np.asarray(
+        strategy.propose((), jnp.asarray(noise), jax.random.key(0), progress, True).probability
+      )
       difference = p[:, :, 2:].mean() - p[:, :, :2].mean()
       assert (difference if busy_is_hidden else -difference) >= least - 1e-6
       assert progress > 0 or np.abs(difference) < 1e-6

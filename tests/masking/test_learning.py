@@ -1,4 +1,6 @@
-"""Does the agent learn? The reconstructor is replaced by one whose error in every patch is planted."""
+"""Does the agent learn? The reconstructor is replaced by one whose error in every patch is
+planted.
+"""
 
 import itertools
 
@@ -18,11 +20,18 @@ from ahm_jax.masking.strategy import WORKERS, Context
 
 pytestmark = pytest.mark.usefixtures('run_fast')
 
-ACTORS, SHARE, GRID, PATCH = 2, 4, 8, 4  # Images a worker, patches along a side, pixels along the side of a patch.
+ACTORS, SHARE, GRID, PATCH = (
+  2,
+  4,
+  8,
+  4,
+)  # Images a worker, patches along a side, pixels along the side of a patch.
 
 
 def brightness_and_images(key, count):
-  """Patches of random brightness [n, g, g] in [-1, 1], and images [n, H, W, 1] of them with pixel noise."""
+  """Patches of random brightness [n, g, g] in [-1, 1], and images [n, H, W, 1] of them with
+  pixel noise.
+  """
   brightness_key, noise_key = jax.random.split(key)
   brightness = jax.random.uniform(brightness_key, (count, GRID, GRID), minval=-1.0)
   images = to_pixels(brightness, PATCH)[..., None]
@@ -36,7 +45,10 @@ def planted_error(key, difficulty):
 
 
 def train(strategy, state, key, steps, difficulty=None, delay=0):
-  """The state after `steps`, `progress` 0 for the first `delay`; `difficulty` [g, g] is every image's, None: its brightness."""
+  """The state after `steps`, `progress` 0 for the first `delay`.
+
+  `difficulty` [g, g] is every image's, None: its brightness.
+  """
 
   def step(state, i):
     image_key, error_key, rollout_key = jax.random.split(jax.random.fold_in(key, i), 3)
@@ -49,7 +61,9 @@ def train(strategy, state, key, steps, difficulty=None, delay=0):
       def propose(observation, round_key):
         return strategy.propose(state, observation, round_key, progress, True)
 
-      return rollout(images, key, propose, lambda carry, masked: (images + errors, carry), None, patch_size=PATCH)[0]
+      return rollout(
+        images, key, propose, lambda carry, masked: (images + errors, carry), None, patch_size=PATCH
+      )[0]
 
     by_worker = [x.reshape(ACTORS, SHARE, *x.shape[1:]) for x in (images, errors)]
     done = jax.vmap(work, axis_name=WORKERS)(*by_worker, jax.random.split(rollout_key, ACTORS))
@@ -63,12 +77,17 @@ def rank_correlation(strategy, state, difficulty=None):
   brightness, images = brightness_and_images(jax.random.key(999), 16)
   difficulty = brightness if difficulty is None else np.broadcast_to(difficulty, brightness.shape)
   p = strategy.propose(state, images, jax.random.key(0), 1.0, False).probability
-  return np.mean([stats.spearmanr(np.ravel(a), np.ravel(b))[0] for a, b in zip(p, difficulty, strict=True)])
+  return np.mean(
+    [stats.spearmanr(np.ravel(a), np.ravel(b))[0] for a, b in zip(p, difficulty, strict=True)]
+  )
 
 
 @pytest.mark.parametrize('name', ['ahm', 'reinforce'])
 def test_the_agent_learns_which_patches_are_hard(build, name):
-  """Brighter patches cost more; the agent has to see them. Measured: 0.95 to 0.99 for both, from -0.3 to 0.1."""
+  """Brighter patches cost more.
+
+  The agent has to see them. Measured: 0.95 to 0.99 for both, from -0.3 to 0.1.
+  """
   strategy, _ = build(strategy=name, learning_rate=5e-3)
   start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
   learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
@@ -79,7 +98,10 @@ def test_the_agent_learns_which_patches_are_hard(build, name):
 
 @pytest.mark.parametrize(('name', 'fields'), [('ahm', {'polarity': 'easy'}), ('adamae', {})])
 def test_what_is_to_be_left_visible_is_learnt_too(build, name, fields):
-  """AHM with the other polarity, and AdaMAE, hide what is easy to repair. Measured: -0.98 and -0.97."""
+  """AHM with the other polarity, and AdaMAE, hide what is easy to repair.
+
+  Measured: -0.98 and -0.97.
+  """
   strategy, _ = build(strategy=name, learning_rate=5e-3, **fields)
   start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
   learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
@@ -88,15 +110,23 @@ def test_what_is_to_be_left_visible_is_learnt_too(build, name, fields):
 
 
 def test_hpm_finds_the_hardest_patches(build):
-  """Of 64 patches, 0.5 * 0.6 * 64 are hidden for sure. Measured: 95 % of them are among the 19 brightest, from 18 %."""
+  """Of 64 patches, 0.5 * 0.6 * 64 are hidden for sure.
+
+  Measured: 95 % of them are among the 19 brightest, from 18 %.
+  """
   strategy, _ = build(strategy='hpm', learning_rate=5e-3, ema_decay=(0.9, 0.9))
   start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
   learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
 
   def share_found(state):
     brightness, images = brightness_and_images(jax.random.key(999), 16)
-    sure = np.asarray(strategy.propose(state, images, jax.random.key(0), 1.0, False).probability) == 1
-    brightest = np.asarray(brightness) >= np.sort(np.asarray(brightness).reshape(16, -1), -1)[:, -19, None, None]
+    sure = (
+      np.asarray(strategy.propose(state, images, jax.random.key(0), 1.0, False).probability) == 1
+    )
+    brightest = (
+      np.asarray(brightness)
+      >= np.sort(np.asarray(brightness).reshape(16, -1), -1)[:, -19, None, None]
+    )
     assert np.all(sure.sum((1, 2)) == 19)
     return (sure & brightest).sum() / sure.sum()
 
@@ -106,9 +136,14 @@ def test_hpm_finds_the_hardest_patches(build):
 
 @pytest.mark.parametrize(('polarity', 'sign'), [('hard', 1), ('easy', -1)])
 def test_adios_learns_by_the_gradient_what_its_u_net_repairs_worst(tiny_agent, polarity, sign):
-  """The U-Net answers -1 everywhere, so that brighter patches cost more. Measured: 0.99 and -0.94, from -0.33."""
+  """The U-Net answers -1 everywhere, so that brighter patches cost more.
+
+  Measured: 0.99 and -0.94, from -0.33.
+  """
   masking = MaskingConfig(patch_size=PATCH, learning_rate=5e-3, strategy='adios', polarity=polarity)
-  context = Context(masking, tiny_agent(), lambda variables, masked: jnp.full_like(masked, -1.0), lambda tree: tree)
+  context = Context(
+    masking, tiny_agent(), lambda variables, masked: jnp.full_like(masked, -1.0), lambda tree: tree
+  )
   strategy = registry.build(context)
   start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
   learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
@@ -117,7 +152,9 @@ def test_adios_learns_by_the_gradient_what_its_u_net_repairs_worst(tiny_agent, p
 
 
 class TableAgent(nn.Module):
-  """One logit and one value a patch, whatever the image: nothing is shared, so that the loss alone is tested."""
+  """One logit and one value a patch, whatever the image: nothing is shared, so that the loss
+  alone is tested.
+  """
 
   @nn.compact
   def __call__(self, x, train):
@@ -131,7 +168,9 @@ def hidden_only_losses(logits, values, actions, returns):
   """The mistake: the same terms, over hidden patches alone."""
   advantages = jax.lax.stop_gradient(returns - values)
   return actor_critic.Losses(
-    policy=-actor_critic.reconstruction_loss(actor_critic.log_probability(logits, actions) * advantages, actions),
+    policy=-actor_critic.reconstruction_loss(
+      actor_critic.log_probability(logits, actions) * advantages, actions
+    ),
     value=actor_critic.reconstruction_loss((returns - values) ** 2, actions) / 2,
     entropy=actor_critic.entropy(logits).mean(),
   )
@@ -149,11 +188,17 @@ def final_correlations(learning_losses, monkeypatch, seeds=4):
     return difficulty, train(strategy, state, train_key, 500, difficulty, delay=200)
 
   difficulty, states = jax.jit(lambda seeds: jax.lax.map(run, seeds))(jnp.arange(seeds))
-  return [rank_correlation(strategy, jax.tree.map(lambda x, i=i: x[i], states), difficulty[i]) for i in range(seeds)]
+  return [
+    rank_correlation(strategy, jax.tree.map(lambda x, i=i: x[i], states), difficulty[i])
+    for i in range(seeds)
+  ]
 
 
-def test_losses_over_hidden_patches_only_do_not_learn_what_losses_over_all_patches_learn(monkeypatch):
-  """The critic is given a uniform policy's 200 steps to learn the difficulties, then the policy has 300 to follow.
+def test_losses_over_hidden_patches_only_do_not_learn_what_losses_over_all_patches_learn(
+  monkeypatch,
+):
+  """The critic is given a uniform policy's 200 steps to learn the difficulties, then the policy has
+  300 to follow.
 
   Measured: 0.79 to 0.86 over all patches, -0.06 to 0.22 over hidden ones.
   """
@@ -164,7 +209,9 @@ def test_losses_over_hidden_patches_only_do_not_learn_what_losses_over_all_patch
 
 
 def test_why_the_critic_of_hidden_patches_leaves_no_gradient():
-  """The exact expected gradient, over all 16 actions on 2 x 2 patches, once the critic has reached the mean return."""
+  """The exact expected gradient, over all 16 actions on 2 x 2 patches, once the critic has
+  reached the mean return.
+  """
   logits = jnp.array([[0.4, -1.0], [2.0, 0.0]])
   rewards = np.array([[1.5, -2.0], [0.5, 1.0]])
   p = expit(np.float64(logits))
@@ -174,14 +221,20 @@ def test_why_the_critic_of_hidden_patches_leaves_no_gradient():
     for actions in itertools.product((0.0, 1.0), repeat=4):
       actions = np.reshape(actions, (2, 2))
       likelihood = np.prod(np.where(actions == 1, p, 1 - p))
-      gradients = jax.grad(lambda z, v, a=actions: sum(losses(z, v, a, a * rewards)[:2]), (0, 1))(logits, values)
+      gradients = jax.grad(lambda z, v, a=actions: sum(losses(z, v, a, a * rewards)[:2]), (0, 1))(
+        logits, values
+      )
       total += likelihood * np.array(gradients)
     return total
 
-  # Over hidden patches the mean return is the reward itself: no advantage is left, and the policy stands still.
-  np.testing.assert_allclose(expected_gradients(hidden_only_losses, jnp.array(rewards)), np.zeros((2, 2, 2)), atol=1e-6)
-  # Over all patches it is p r. Hidden (P = p): (1 - p) * (r - p r); visible (P = 1 - p): -p * (0 - p r); the sum is
-  # p (1 - p)^2 r + p^2 (1 - p) r = p (1 - p) r, so that the loss falls where hard patches are hidden more often.
+  # Over hidden patches the mean return is the reward itself: no advantage is left, and the policy
+  # stands still.
+  np.testing.assert_allclose(
+    expected_gradients(hidden_only_losses, jnp.array(rewards)), np.zeros((2, 2, 2)), atol=1e-6
+  )
+  # Over all patches it is p r. Hidden (P = p): (1 - p) * (r - p r); visible (P = 1 - p): -p * (0 -
+  # p r); the sum is p (1 - p)^2 r + p^2 (1 - p) r = p (1 - p) r, so that the loss falls where hard
+  # patches are hidden more often.
   by_logits, by_values = expected_gradients(actor_critic.losses, jnp.array(p * rewards))
   np.testing.assert_allclose(by_logits, -p * (1 - p) * rewards / 4, atol=1e-6)
   np.testing.assert_allclose(by_values, np.zeros((2, 2)), atol=1e-6)

@@ -36,7 +36,9 @@ def logits_of(kind):
       'zero': lambda: np.zeros(GRID),
       'one high': lambda: one_hot(50.0, -50.0),
       'one low': lambda: one_hot(-50.0, 50.0),
-      'images of all kinds': lambda: generator.normal(size=GRID) * np.reshape([0, 1, 10, 15], (4, 1, 1)),
+      'images of all kinds': lambda: (
+        generator.normal(size=GRID) * np.reshape([0, 1, 10, 15], (4, 1, 1))
+      ),
     }[kind]()
   )
 
@@ -66,7 +68,13 @@ def test_patch_mean_by_hand():
 def test_patch_mean_keeps_leading_axes_and_works_on_oblong_maps():
   x = np.random.default_rng(0).normal(size=(2, 3, 8, 12)).astype(np.float32)
   expected = np.array(
-    [[[[x[i, j, r : r + 4, c : c + 4].mean() for c in (0, 4, 8)] for r in (0, 4)] for j in range(3)] for i in range(2)]
+    [
+      [
+        [[x[i, j, r : r + 4, c : c + 4].mean() for c in (0, 4, 8)] for r in (0, 4)]
+        for j in range(3)
+      ]
+      for i in range(2)
+    ]
   )
   np.testing.assert_allclose(patch_mean(jnp.asarray(x), 4), expected, atol=1e-6)
 
@@ -82,7 +90,8 @@ def test_patch_mean_undoes_to_pixels():
 
 
 def test_bound_logits_by_hand():
-  # Mean of (0, 2, 4, 10) is 4; centred (-4, -2, 0, 6); with bound 2: 2 * tanh(-2), 2 * tanh(-1), 0, 2 * tanh(3).
+  # Mean of (0, 2, 4, 10) is 4; centred (-4, -2, 0, 6); with bound 2: 2 * tanh(-2), 2 * tanh(-1), 0,
+  # 2 * tanh(3).
   bounded = bound_logits(jnp.array([[0.0, 2], [4, 10]]), 2.0)
   np.testing.assert_allclose(bounded, [[-1.92805516, -1.52318831], [0, 1.99010951]], atol=1e-6)
 
@@ -93,14 +102,17 @@ def test_bound_logits_is_bounded_keeps_the_order_and_ignores_a_shift():
   assert np.abs(bounded).max() <= 3
   gentle = logits / 25
   np.testing.assert_array_equal(
-    np.argsort(bound_logits(gentle, 3.0).ravel()), np.argsort((gentle - gentle.mean((-2, -1), keepdims=True)).ravel())
+    np.argsort(bound_logits(gentle, 3.0).ravel()),
+    np.argsort((gentle - gentle.mean((-2, -1), keepdims=True)).ravel()),
   )
   np.testing.assert_allclose(bound_logits(gentle + 5, 3.0), bound_logits(gentle, 3.0), atol=1e-5)
 
 
 def test_bound_logits_centres_every_image_on_its_own():
   pair = jnp.stack([jnp.array([[1.0, 3]]), jnp.array([[100.0, 104]])])
-  np.testing.assert_allclose(bound_logits(pair, 50.0), 50 * np.tanh(np.array([[[-1, 1]], [[-2, 2]]]) / 50), atol=1e-6)
+  np.testing.assert_allclose(
+    bound_logits(pair, 50.0), 50 * np.tanh(np.array([[[-1, 1]], [[-2, 2]]]) / 50), atol=1e-6
+  )
 
 
 @pytest.mark.parametrize('ratio', RATIOS)
@@ -114,23 +126,32 @@ def test_the_budget_is_met_by_every_image(kind, ratio):
 
 def test_the_budget_shift_by_hand():
   # All logits z: sigmoid(z + b) = 0.6 at b = log(0.6 / 0.4) - z = 0.405465 - z.
-  np.testing.assert_allclose(budget_shift(jnp.full((1, 2, 2), 7.0), 0.6), [[[0.4054651 - 7]]], atol=1e-6)
+  np.testing.assert_allclose(
+    budget_shift(jnp.full((1, 2, 2), 7.0), 0.6), [[[0.4054651 - 7]]], atol=1e-6
+  )
   # Logits (z, -z): sigmoid(z + b) + sigmoid(-z + b) = 1 at b = 0, whatever z is.
   np.testing.assert_allclose(budget_shift(jnp.array([[2.5, -2.5]]), 0.5), [[0]], atol=1e-6)
-  # sigmoid(log 1 + b) + sigmoid(log 6 + b) = u/(1+u) + 6u/(1+6u) = 1 with u = exp(b): u = 1/sqrt(6), b = -log(6)/2.
-  np.testing.assert_allclose(budget_shift(jnp.log(jnp.array([[1.0, 6]])), 0.5), [[-0.8958797]], atol=1e-6)
+  # sigmoid(log 1 + b) + sigmoid(log 6 + b) = u/(1+u) + 6u/(1+6u) = 1 with u = exp(b): u =
+  # 1/sqrt(6), b = -log(6)/2.
+  np.testing.assert_allclose(
+    budget_shift(jnp.log(jnp.array([[1.0, 6]])), 0.5), [[-0.8958797]], atol=1e-6
+  )
 
 
 def test_the_budget_shift_is_the_same_under_vmap_and_without_jit():
   logits = jnp.asarray(logits_of('images of all kinds'))
   together = shift(logits, 0.6)
-  np.testing.assert_allclose(jax.jit(jax.vmap(budget_shift, (0, None)))(logits, 0.6), together, atol=1e-5)
+  np.testing.assert_allclose(
+    jax.jit(jax.vmap(budget_shift, (0, None)))(logits, 0.6), together, atol=1e-5
+  )
   np.testing.assert_allclose(budget_shift(logits, 0.6), together, atol=1e-5)
 
 
 def test_the_budget_shift_is_a_constant_to_the_gradient():
   logits = jnp.asarray(logits_of('normal')[0])
-  np.testing.assert_array_equal(jax.grad(lambda z: budget_shift(z, 0.3).sum())(logits), np.zeros((14, 14)))
+  np.testing.assert_array_equal(
+    jax.grad(lambda z: budget_shift(z, 0.3).sum())(logits), np.zeros((14, 14))
+  )
   # d/dz of sum(sigmoid(z + b)) is p (1 - p), although the sum itself is held at ratio * N by b.
   p = expit(np.float64(logits + budget_shift(logits, 0.3)))
   gradient = jax.grad(lambda z: jax.nn.sigmoid(z + budget_shift(z, 0.3)).sum())(logits)
@@ -140,7 +161,9 @@ def test_the_budget_shift_is_a_constant_to_the_gradient():
 def test_bernoulli_draws_follow_the_probabilities():
   draws = 20000
   logits = jnp.linspace(-4, 4, 16).reshape(4, 4)
-  actions = np.asarray(jax.jit(jax.vmap(draw_bernoulli, (0, None)))(jax.random.split(jax.random.key(0), draws), logits))
+  actions = np.asarray(
+    jax.jit(jax.vmap(draw_bernoulli, (0, None)))(jax.random.split(jax.random.key(0), draws), logits)
+  )
   assert actions.dtype == np.float32 and set(np.unique(actions)) == {0, 1}
   p = expit(np.asarray(logits))
   assert np.all(np.abs(actions.mean(0) - p) < 4 * np.sqrt(p * (1 - p) / draws))
@@ -160,11 +183,11 @@ def test_exact_draws_have_exactly_the_count(count):
 
 
 def test_exact_draws_follow_the_logits():
-  # Drawing 2 of 3 with weights w = (1, 3, 6)/10, one after the other without replacement; P(i drawn) = w_i + sum over
-  # j != i of w_j * w_i / (1 - w_j):
-  #   1: 1/10 + 3/10 * 1/7 + 6/10 * 1/4 = 0.1 + 0.042857 + 0.15    = 0.292857
-  #   2: 3/10 + 1/10 * 3/9 + 6/10 * 3/4 = 0.3 + 0.033333 + 0.45    = 0.783333
-  #   3: 6/10 + 1/10 * 6/9 + 3/10 * 6/7 = 0.6 + 0.066667 + 0.257143 = 0.923810      (they sum to 2)
+  # Drawing 2 of 3 with weights w = (1, 3, 6)/10, one after the other without replacement; P(i
+  # drawn) = w_i + sum over j != i of w_j * w_i / (1 - w_j): 1: 1/10 + 3/10 * 1/7 + 6/10 * 1/4 = 0.1
+  # + 0.042857 + 0.15    = 0.292857 2: 3/10 + 1/10 * 3/9 + 6/10 * 3/4 = 0.3 + 0.033333 + 0.45    =
+  # 0.783333 3: 6/10 + 1/10 * 6/9 + 3/10 * 6/7 = 0.6 + 0.066667 + 0.257143 = 0.923810      (they sum
+  # to 2)
   expected = np.array([0.292857, 0.783333, 0.923810])
   draws = 20000
   logits = jnp.log(jnp.array([[1.0, 3, 6]]))

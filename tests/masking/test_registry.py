@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from ahm_jax import config
+from ahm_jax.errors import UserError
 from ahm_jax.masking import registry
 from ahm_jax.masking.strategy import WORKERS
 
@@ -10,7 +10,11 @@ FLAT = ('uniform', 'blockwise')  # Hide every patch equally often.
 COUNTED = ('adamae',)  # Hide an exact number of patches, whatever the config says.
 
 
-def test_the_registry_is_the_list_in_the_config():
+def test_an_unknown_name_is_refused_with_the_nearest():
+  with pytest.raises(
+    UserError, match=r"'reinforced' is no masking strategy.*did you mean reinforce"
+  ):
+    registry.check('reinforced')
 
 
 def workers_propose(strategy, state, images, train, key, progress=1.0):
@@ -64,7 +68,10 @@ def test_keep_is_the_other_action(build, images, start, name):
 @pytest.mark.parametrize('name', registry.names())
 def test_masks_are_functions_of_their_key(build, images, start, name):
   strategy, _ = build(strategy=name)
-  one, same, other = (workers_propose(strategy, start(strategy), images, True, jax.random.key(key)).hidden for key in (1, 1, 2))
+  one, same, other = (
+    workers_propose(strategy, start(strategy), images, True, jax.random.key(key)).hidden
+    for key in (1, 1, 2)
+  )
   np.testing.assert_array_equal(one, same)
   assert np.any(one != other)
   assert np.any(one[0] != one[1])

@@ -27,7 +27,9 @@ def test_hide_by_hand():
   images = jnp.arange(1.0, 9).reshape(1, 2, 4, 1)
   hidden = jnp.array([[[1.0, 0]]])
   np.testing.assert_array_equal(hide(images, hidden, 2)[0, ..., 0], [[0, 0, 3, 4], [0, 0, 7, 8]])
-  np.testing.assert_array_equal(hide(images, hidden, 2, -1.5)[0, ..., 0], [[-1.5, -1.5, 3, 4], [-1.5, -1.5, 7, 8]])
+  np.testing.assert_array_equal(
+    hide(images, hidden, 2, -1.5)[0, ..., 0], [[-1.5, -1.5, 3, 4], [-1.5, -1.5, 7, 8]]
+  )
 
 
 def test_hide_covers_all_channels_and_leaves_the_rest_untouched():
@@ -40,7 +42,9 @@ def test_hide_covers_all_channels_and_leaves_the_rest_untouched():
 
 
 def hide_brightest_first_row(observation, key):
-  """Hides the left patch of the first row where it is as bright as the right one, and the right patch otherwise."""
+  """Hides the left patch of the first row where it is as bright as the right one, and the right
+  patch otherwise.
+  """
   del key
   brightness = patch_mean(observation[..., 0], 2)
   left = (brightness[:, 0, 0] >= brightness[:, 0, 1]).astype(jnp.float32)
@@ -53,9 +57,14 @@ def add(theta):
 
 
 def test_two_rounds_by_hand():
-  """An image of ones; the reconstruction is what is shown plus 1/4, so that a hidden patch is repaired as 1/4."""
+  """An image of ones.
+
+  The reconstruction is what is shown plus 1/4, so that a hidden patch is repaired as 1/4.
+  """
   images = jnp.ones((1, 4, 4, 1))
-  done, count = rollout(images, jax.random.key(0), hide_brightest_first_row, add(0.25), 0, patch_size=2, rounds=2)
+  done, count = rollout(
+    images, jax.random.key(0), hide_brightest_first_row, add(0.25), 0, patch_size=2, rounds=2
+  )
   assert count == 2
 
   def patches(x):
@@ -67,8 +76,8 @@ def test_two_rounds_by_hand():
   np.testing.assert_array_equal(done.probability, np.full((2, 1, 2, 2), 0.25))
   np.testing.assert_array_equal(patches(done.observations), [[[1, 1], [1, 1]], [[0.25, 1], [1, 1]]])
   np.testing.assert_array_equal(patches(done.last_observation[None]), [[[0.25, 0.25], [1, 1]]])
-  # Round 1: left (0 + 1/4 - 1)^2 = 9/16, elsewhere (1 + 1/4 - 1)^2 = 1/16.
-  # Round 2: left (1/4 + 1/4 - 1)^2 = 1/4, right 9/16, below 1/16: losses are against the true image.
+  # Round 1: left (0 + 1/4 - 1)^2 = 9/16, elsewhere (1 + 1/4 - 1)^2 = 1/16. Round 2: left (1/4 + 1/4
+  # - 1)^2 = 1/4, right 9/16, below 1/16: losses are against the true image.
   expected = np.array([[[9, 1], [1, 1]], [[4, 9], [1, 1]]]) / 16
   np.testing.assert_allclose(done.losses[:, 0], expected, rtol=1e-6)
 
@@ -77,7 +86,13 @@ def test_what_the_unet_sees_is_distorted_and_what_it_repairs_towards_is_not():
   """Ones, distorted to 3/2: visible patches are repaired as 3/2 + 1/4, hidden ones as 1/4."""
   images = jnp.ones((1, 4, 4, 1))
   done, _ = rollout(
-    images, jax.random.key(0), hide_brightest_first_row, add(0.25), 0, patch_size=2, distort=lambda seen: seen + 0.5
+    images,
+    jax.random.key(0),
+    hide_brightest_first_row,
+    add(0.25),
+    0,
+    patch_size=2,
+    distort=lambda seen: seen + 0.5,
   )
   np.testing.assert_array_equal(done.observations[0], images)
   np.testing.assert_array_equal(patch_mean(done.masked[0, ..., 0], 2), [[[0, 1.5], [1.5, 1.5]]])
@@ -89,17 +104,28 @@ def test_the_gradient_goes_through_the_losses_of_each_round_and_not_from_round_t
   images = jnp.ones((1, 4, 4, 1))
 
   def losses(theta):
-    done, _ = rollout(images, jax.random.key(0), hide_brightest_first_row, add(theta), 0, patch_size=2, rounds=2)
+    done, _ = rollout(
+      images, jax.random.key(0), hide_brightest_first_row, add(theta), 0, patch_size=2, rounds=2
+    )
     return done.losses[:, 0]
 
-  # With t = theta: round 1, hidden: (t - 1)^2 -> 2 (t - 1) = -3/2; visible: t^2 -> 2 t = 1/2.
-  # Round 2, left: shown is the repair s = 1/4, a constant: (s + t - 1)^2 -> 2 (s + t - 1) = -1, not twice that.
-  np.testing.assert_allclose(jax.jacobian(losses)(0.25), [[[-1.5, 0.5], [0.5, 0.5]], [[-1, -1.5], [0.5, 0.5]]], atol=1e-6)
+  # With t = theta: round 1, hidden: (t - 1)^2 -> 2 (t - 1) = -3/2; visible: t^2 -> 2 t = 1/2. Round
+  # 2, left: shown is the repair s = 1/4, a constant: (s + t - 1)^2 -> 2 (s + t - 1) = -1, not twice
+  # that.
+  np.testing.assert_allclose(
+    jax.jacobian(losses)(0.25), [[[-1.5, 0.5], [0.5, 0.5]], [[-1, -1.5], [0.5, 0.5]]], atol=1e-6
+  )
 
 
 def test_nothing_but_the_losses_carries_a_gradient_to_the_reconstructor(images):
   def outputs(theta):
-    done, _ = run(images[0], jax.random.key(1), propose_uniform, lambda carry, masked: (theta * masked + 0.1, carry), rounds=2)
+    done, _ = run(
+      images[0],
+      jax.random.key(1),
+      propose_uniform,
+      lambda carry, masked: (theta * masked + 0.1, carry),
+      rounds=2,
+    )
     return {name: value.sum() for name, value in done._asdict().items()}
 
   gradients = jax.jacobian(outputs)(0.7)
@@ -118,8 +144,12 @@ def test_shapes_and_relations(images, rounds):
   for t in range(rounds):
     masked = hide(done.observations[t], done.hidden[t], 4)
     repaired = halve(None, masked)[0]
-    np.testing.assert_allclose(done.losses[t], patch_mean(((repaired - images[0]) ** 2).mean(-1), 4), rtol=1e-5)
-    composite = np.where(to_pixels(done.hidden[t], 4)[..., None] == 1, repaired, done.observations[t])
+    np.testing.assert_allclose(
+      done.losses[t], patch_mean(((repaired - images[0]) ** 2).mean(-1), 4), rtol=1e-5
+    )
+    composite = np.where(
+      to_pixels(done.hidden[t], 4)[..., None] == 1, repaired, done.observations[t]
+    )
     np.testing.assert_allclose(following[t], composite, atol=1e-6)
 
 
@@ -131,24 +161,33 @@ def test_the_fill_value_is_passed_on(images):
     return masked, carry
 
   done, _ = run(images[0], jax.random.key(2), propose_uniform, look, fill_value=0.5)
-  np.testing.assert_allclose(done.losses, done.hidden * patch_mean(((images[0] - 0.5) ** 2).mean(-1), 4), rtol=1e-5)
+  np.testing.assert_allclose(
+    done.losses, done.hidden * patch_mean(((images[0] - 0.5) ** 2).mean(-1), 4), rtol=1e-5
+  )
   assert len(seen) == 1
 
 
 def test_every_round_and_every_worker_draws_afresh_and_a_key_repeats_itself(images):
-  workers = jax.jit(jax.vmap(lambda images, key: run(images, key, propose_uniform, halve, rounds=3)[0]))
+  workers = jax.jit(
+    jax.vmap(lambda images, key: run(images, key, propose_uniform, halve, rounds=3)[0])
+  )
   keys = jax.random.split(jax.random.key(3), 2)
   same_images = jnp.stack([images[0], images[0]])
   actions = np.asarray(workers(same_images, keys).actions)  # [K, T, b, g, g]
   draws = actions.reshape(2 * 3 * 3, 16)
   assert len(np.unique(draws, axis=0)) == len(draws)
   np.testing.assert_array_equal(workers(same_images, keys).actions, actions)
-  assert np.any(np.asarray(workers(same_images, jax.random.split(jax.random.key(4), 2)).actions) != actions)
+  assert np.any(
+    np.asarray(workers(same_images, jax.random.split(jax.random.key(4), 2)).actions) != actions
+  )
 
 
 @pytest.mark.parametrize('rounds', [1, 2])
 def test_vmapped_workers_equal_workers_run_one_by_one(images, build, rounds):
-  """Holds where the networks are in inference; in training, batch norm's statistics are those of all workers' images."""
+  """Holds where the networks are in inference.
+
+  In training, batch norm's statistics are those of all workers' images.
+  """
   strategy, _ = build(strategy='ahm')
   state = strategy.init(jax.random.key(5), images[0], None)
   keys = jax.random.split(jax.random.key(6), 2)

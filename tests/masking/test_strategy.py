@@ -12,7 +12,9 @@ from ahm_jax.masking.strategy import (
   moving_average,
 )
 
-SCORES = jnp.asarray(np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32)  # All different.
+SCORES = jnp.asarray(
+  np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32
+)  # All different.
 
 
 @pytest.mark.parametrize('exact_count', [False, True])
@@ -24,8 +26,12 @@ def test_the_hardest_are_hidden_for_sure_and_the_others_at_random(exact_count):
     hardest = np.asarray(SCORES[i]) >= np.sort(SCORES[i].ravel())[-6]  # Half of 0.6 * 20.
     hidden, probability = np.asarray(done.hidden[:, i]), np.asarray(done.probability[:, i])
     assert np.all(hidden[:, hardest] == 1)
-    np.testing.assert_allclose(probability, np.broadcast_to(np.where(hardest, 1, 6 / 14), probability.shape), atol=1e-6)
-    np.testing.assert_allclose(hidden[:, ~hardest].mean(0), np.full(14, 6 / 14), atol=0.04)  # Standard error 0.009.
+    np.testing.assert_allclose(
+      probability, np.broadcast_to(np.where(hardest, 1, 6 / 14), probability.shape), atol=1e-6
+    )
+    np.testing.assert_allclose(
+      hidden[:, ~hardest].mean(0), np.full(14, 6 / 14), atol=0.04
+    )  # Standard error 0.009.
     counts = hidden.sum((-2, -1))
     assert np.all(counts == 12) if exact_count else np.ptp(counts) > 3
 
@@ -33,7 +39,9 @@ def test_the_hardest_are_hidden_for_sure_and_the_others_at_random(exact_count):
 def test_no_share_is_uniform_and_a_whole_share_hides_the_hardest_alone():
   masking = MaskingConfig(mask_ratio=0.6)
   np.testing.assert_allclose(
-    hardest_first(jax.random.key(0), SCORES, 0.0, masking).probability, np.full((2, 4, 5), 0.6), atol=1e-6
+    hardest_first(jax.random.key(0), SCORES, 0.0, masking).probability,
+    np.full((2, 4, 5), 0.6),
+    atol=1e-6,
   )
   hidden = hardest_first(jax.random.key(0), SCORES, 1.0, masking).hidden
   for i in range(2):
@@ -70,7 +78,8 @@ def test_the_share_grows_and_falls_linearly(fields, progress, expected):
 def test_moving_average_by_hand():
   masking = MaskingConfig(ema_decay=(0.8, 0.9))
   first, new = {'a': jnp.array([1.0, 2])}, {'a': jnp.array([2.0, 0])}
-  # (1 + t) / (10 + t) is 0.1 and 0.5 at the first and the ninth move, and above 0.9 from the 81st on.
+  # (1 + t) / (10 + t) is 0.1 and 0.5 at the first and the ninth move, and above 0.9 from the 81st
+  # on.
   for progress, moves, decay in (
     *((p, 0, 0.1) for p in (0.0, 1.0)),
     (1.0, 8, 0.5),
@@ -79,7 +88,9 @@ def test_moving_average_by_hand():
     (1.0, 81, 0.9),
   ):
     result = moving_average(Average(first, jnp.int32(moves)), new, progress, masking)
-    np.testing.assert_allclose(result.value['a'], decay * np.array([1, 2]) + (1 - decay) * np.array([2, 0]), rtol=1e-6)
+    np.testing.assert_allclose(
+      result.value['a'], decay * np.array([1, 2]) + (1 - decay) * np.array([2, 0]), rtol=1e-6
+    )
     assert result.count == moves + 1
 
 
@@ -87,7 +98,9 @@ def test_a_slow_average_of_a_short_run_forgets_its_random_start():
   """With 0.9999 alone, 0.98 of the start would be left after 200 moves."""
   average = average_of(jnp.float32(100.0))
   for move in range(200):
-    average = moving_average(average, jnp.float32(move), move / 200, MaskingConfig(ema_decay=(0.999, 0.9999)))
+    average = moving_average(
+      average, jnp.float32(move), move / 200, MaskingConfig(ema_decay=(0.999, 0.9999))
+    )
   weights = np.ones(1)
   for move in range(200):
     decay = (1 + move) / (10 + move)

@@ -18,7 +18,9 @@ def agent():
 
 @pytest.fixture(scope='module')
 def variables(agent):
-  return jax.jit(functools.partial(agent.init, train=False))(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+  return jax.jit(functools.partial(agent.init, train=False))(
+    jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+  )
 
 
 def objective(apply, params, batch_stats, images):
@@ -38,7 +40,9 @@ def test_it_is_one_batch_and_so_is_its_gradient(agent, variables):
 
   def by_hand(params, batch_stats, images):
     flat = images.reshape(-1, *images.shape[2:])
-    maps, updates = agent.apply({'params': params, 'batch_stats': batch_stats}, flat, train=True, mutable=['batch_stats'])
+    maps, updates = agent.apply(
+      {'params': params, 'batch_stats': batch_stats}, flat, train=True, mutable=['batch_stats']
+    )
     return [x.reshape(3, 2, 2, 2) for x in maps], updates['batch_stats']
 
   ours, expected = (

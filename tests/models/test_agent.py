@@ -14,7 +14,9 @@ TRUNKS = ['vgg16', 'light']
 
 
 def abstract_variables(model, *shape):
-  return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros(shape))
+  return jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros(shape)
+  )
 
 
 def images(*shape):
@@ -38,19 +40,27 @@ def test_the_papers_agent():
   assert set(params) == {'trunk', 'policy', 'value'}
   assert list(params['trunk'])[-1] == 'conv3_3'
   for head in (params['policy'], params['value']):
-    assert [head[name]['convolution']['kernel'].shape for name in ('first', 'second', 'third')] == 3 * [(3, 3, 256, 256)]
+    assert [
+      head[name]['convolution']['kernel'].shape for name in ('first', 'second', 'third')
+    ] == 3 * [(3, 3, 256, 256)]
     assert head['output']['kernel'].shape == (1, 1, 256, 1)
 
 
-@pytest.mark.parametrize(('width', 'side', 'patch_size'), [(16, 64, 4), (16, 64, 8), (16, 64, 32), (64, 224, 16)])
+@pytest.mark.parametrize(
+  ('width', 'side', 'patch_size'), [(16, 64, 4), (16, 64, 8), (16, 64, 32), (64, 224, 16)]
+)
 def test_light_agent_takes_under_5_percent_of_the_unets_operations(width, side, patch_size):
   x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
 
   def count(model):
-    return flops.count(functools.partial(model.apply, train=False), abstract_variables(model, *x.shape), x)
+    return flops.count(
+      functools.partial(model.apply, train=False), abstract_variables(model, *x.shape), x
+    )
 
   unet = count(UNet(width=width))
-  assert unet > 2 * 160 * width**2 * side**2  # The count is a sane one: by hand, 179 width^2 products a pixel, less at borders.
+  assert (
+    unet > 2 * 160 * width**2 * side**2
+  )  # The count is a sane one: by hand, 179 width^2 products a pixel, less at borders.
   assert count(Agent(trunk='light', width=width, patch_size=patch_size)) < 0.05 * unet
 
 
@@ -71,7 +81,9 @@ def test_first_logits_are_near_zero_but_depend_on_the_image(trunk):
 def test_the_last_layers_can_start_as_pytorch_s_do():
   """torch.nn.Conv2d draws from -1 / sqrt(n) to 1 / sqrt(n), a variance of 1 / (3 n)."""
   model = Agent(trunk='light', width=64, patch_size=16, output_variance=PYTORCH_VARIANCE)
-  params = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images(1, 16, 16, 3))['params']
+  params = jax.jit(functools.partial(model.init, train=False))(
+    jax.random.key(0), images(1, 16, 16, 3)
+  )['params']
   for head in ('policy', 'value'):
     kernel = params[head]['output']['kernel']
     assert kernel.size == 256
@@ -85,12 +97,18 @@ def test_every_parameter_gets_a_gradient(trunk, patch_size, draw_variables):
   variables = draw_variables(model, x)
 
   def loss(params):
-    (logits, values), _ = model.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
+    (logits, values), _ = model.apply(
+      {**variables, 'params': params}, x, train=True, mutable=['batch_stats']
+    )
     weights = jax.random.normal(jax.random.key(2), (2, *logits.shape))
     return (weights[0] * logits).sum() + (weights[1] * values).sum()
 
   gradients = jax.jit(jax.grad(loss))(variables['params'])
-  without = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not leaf.any()]
+  without = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+    if not leaf.any()
+  ]
   assert not without
 
 
@@ -103,17 +121,23 @@ def test_a_patch_of_the_map_lies_where_it_does_in_the_image(trunk, draw_variable
   for before, after in zip(run(variables, x), run(variables, changed), strict=True):
     difference = np.abs(after - before)[0]
     assert difference[5, 12] > 0
-    assert not difference[:, :6].any()  # Further away than the trunk and the three 3x3 convolutions reach.
+    assert not difference[
+      :, :6
+    ].any()  # Further away than the trunk and the three 3x3 convolutions reach.
 
 
 @pytest.mark.parametrize('trunk', TRUNKS)
 def test_bfloat16_gives_float32(trunk, draw_variables):
   model, x = Agent(trunk=trunk, width=4, patch_size=8, dtype=jnp.bfloat16), images(2, 32, 32, 3)
   variables = draw_variables(model, x)
-  results, updates = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(variables, x)
+  results, updates = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(
+    variables, x
+  )
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, results, updates)))
   model = Agent(trunk=trunk, width=4, patch_size=8)
-  expected = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(variables, x)[0]
+  expected = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(
+    variables, x
+  )[0]
   for result, exact in zip(results, expected, strict=True):
     assert not np.array_equal(result, exact)
     assert np.abs(result - exact).mean() < 0.2 * exact.std()
@@ -128,11 +152,13 @@ def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
     return model.apply(variables, x, train=True, mutable=['batch_stats'])
 
   expected = jax.jit(functools.partial(run, None))(x)
-  maps, updates = jax.jit(jax.vmap(functools.partial(run, 'workers'), axis_name='workers', out_axes=(0, None)))(
-    x.reshape(2, 2, 32, 32, 3)
-  )
+  maps, updates = jax.jit(
+    jax.vmap(functools.partial(run, 'workers'), axis_name='workers', out_axes=(0, None))
+  )(x.reshape(2, 2, 32, 32, 3))
   maps = jax.tree.map(lambda leaf: leaf.reshape(4, 8, 8), maps)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), (maps, updates), expected)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), (maps, updates), expected
+  )
 
 
 def test_image_that_patches_do_not_tile_is_refused():

@@ -25,14 +25,18 @@ def count(tree):
 
 
 def abstract_variables(model, *shape):
-  return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros(shape))
+  return jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros(shape)
+  )
 
 
 def test_parameter_count_is_that_of_the_original():
   assert count(abstract_variables(UNet(), 1, 64, 64, 3)['params']) == 31_037_633
 
 
-@pytest.mark.parametrize(('height', 'width', 'channels', 'out'), [(16, 16, 1, 1), (32, 48, 3, 1), (224, 224, 3, 3)])
+@pytest.mark.parametrize(
+  ('height', 'width', 'channels', 'out'), [(16, 16, 1, 1), (32, 48, 3, 1), (224, 224, 3, 3)]
+)
 def test_output_has_the_size_of_the_input(height, width, channels, out):
   model = UNet(out_channels=out, width=WIDTH)
   x = jax.ShapeDtypeStruct((2, height, width, channels), jnp.float32)
@@ -48,8 +52,14 @@ def test_side_that_is_no_multiple_of_16_is_refused():
 
 
 def test_only_the_head_depends_on_the_output_channels():
-  one, three = (abstract_variables(UNet(out_channels=out, width=WIDTH), 1, 32, 32, 3)['params'] for out in (1, 3))
-  shapes = [jax.tree.map(jnp.shape, {name: tree[name] for name in tree if name != 'head'}) for tree in (one, three)]
+  one, three = (
+    abstract_variables(UNet(out_channels=out, width=WIDTH), 1, 32, 32, 3)['params']
+    for out in (1, 3)
+  )
+  shapes = [
+    jax.tree.map(jnp.shape, {name: tree[name] for name in tree if name != 'head'})
+    for tree in (one, three)
+  ]
   assert shapes[0] == shapes[1]
   assert jnp.shape(one['head']['kernel']) == (1, 1, WIDTH, 1)
   assert set(one) == {
@@ -64,13 +74,17 @@ def plain_unet(variables, x):
   params, statistics = variables['params'], variables['batch_stats']
 
   def convolve(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    return lax.conv_general_dilated(
+      x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
 
   def block(x, name):
     for part in ('first', 'second'):
       weights, running = params[name][part], statistics[name][part]['norm']
       x = convolve(x, weights['convolution']['kernel'])
-      x = (x - running['mean']) / jnp.sqrt(running['var'] + 1e-5) * weights['norm']['scale'] + weights['norm']['bias']
+      x = (x - running['mean']) / jnp.sqrt(running['var'] + 1e-5) * weights['norm'][
+        'scale'
+      ] + weights['norm']['bias']
       x = jnp.maximum(x, 0)
     return x
 
@@ -107,8 +121,12 @@ def test_bfloat16_computes_what_float32_does(draw_variables):
   model = UNet(width=WIDTH, dtype=jnp.bfloat16)
   variables = draw_variables(model, x)
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-  result, updates = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(variables, x)
-  expected, _ = jax.jit(functools.partial(UNet(width=WIDTH).apply, train=True, mutable=['batch_stats']))(variables, x)
+  result, updates = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))(
+    variables, x
+  )
+  expected, _ = jax.jit(
+    functools.partial(UNet(width=WIDTH).apply, train=True, mutable=['batch_stats'])
+  )(variables, x)
   assert result.dtype == jnp.float32
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(updates))
   assert not np.array_equal(result, expected)
@@ -124,7 +142,11 @@ def test_every_parameter_gets_a_gradient(draw_variables):
     return (result**2).sum()
 
   gradients = jax.jit(jax.grad(loss))(variables['params'])
-  without = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not leaf.any()]
+  without = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+    if not leaf.any()
+  ]
   assert not without
 
 
@@ -133,7 +155,9 @@ def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
   variables = draw_variables(UNet(width=WIDTH), x)
 
   def run(model, params, x, target):
-    result, updates = model.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
+    result, updates = model.apply(
+      {**variables, 'params': params}, x, train=True, mutable=['batch_stats']
+    )
     return ((result - target) ** 2).mean(), updates['batch_stats']
 
   def whole(params):
@@ -147,9 +171,17 @@ def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
     return losses.mean(), statistics
 
   (expected, gradients) = jax.jit(jax.value_and_grad(whole, has_aux=True))(variables['params'])
-  (result, divided_gradients) = jax.jit(jax.value_and_grad(divided, has_aux=True))(variables['params'])
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), result, expected)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-3), divided_gradients, gradients)
+  (result, divided_gradients) = jax.jit(jax.value_and_grad(divided, has_aux=True))(
+    variables['params']
+  )
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), result, expected
+  )
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-3),
+    divided_gradients,
+    gradients,
+  )
 
 
 def test_recomputing_changes_what_is_kept_and_nothing_else(draw_variables):
@@ -165,15 +197,22 @@ def test_recomputing_changes_what_is_kept_and_nothing_else(draw_variables):
 
   def kept(model):
     """Bytes that the forward pass hands to the backward pass."""
-    residuals = jax.eval_shape(lambda *inputs: jax.vjp(functools.partial(loss, model), *inputs, has_aux=True)[1], variables, x)
+    residuals = jax.eval_shape(
+      lambda *inputs: jax.vjp(functools.partial(loss, model), *inputs, has_aux=True)[1],
+      variables,
+      x,
+    )
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
 
   with jax.enable_x64(True):
     doubles = jax.tree.map(lambda x: x.astype(jnp.float64), (variables, x))
     expected, result = (
-      jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(*doubles) for model in (plain, recomputing)
+      jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(*doubles)
+      for model in (plain, recomputing)
     )
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), result, expected)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), result, expected
+  )
   assert kept(recomputing) < 0.5 * kept(plain)
 
 
@@ -181,41 +220,64 @@ def test_up_convolution_is_the_transposed_convolution():
   model, x = UpConvolution(features=5), normal(0, 2, 3, 4, 6)
   params = {'blocks': {'kernel': normal(1, 6, 2, 2, 5)}, 'bias': normal(2, 5)}
   # A transposed convolution sees the kernel turned by 180 degrees.
-  expected = lax.conv_transpose(x, params['blocks']['kernel'].transpose(1, 2, 0, 3)[::-1, ::-1], (2, 2), 'VALID')
+  expected = lax.conv_transpose(
+    x, params['blocks']['kernel'].transpose(1, 2, 0, 3)[::-1, ::-1], (2, 2), 'VALID'
+  )
   result = model.apply({'params': params}, x)
   np.testing.assert_allclose(result, expected + params['bias'], rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(result[0, 4, 7], x[0, 2, 3] @ params['blocks']['kernel'][:, 0, 1] + params['bias'], rtol=1e-5)
+  np.testing.assert_allclose(
+    result[0, 4, 7], x[0, 2, 3] @ params['blocks']['kernel'][:, 0, 1] + params['bias'], rtol=1e-5
+  )
 
 
 def block_oracle(x, kernel, scale, bias):
   """Convolution by SciPy, and the statistics of its result."""
   convolved = np.stack(
     [
-      np.sum([scipy.signal.correlate2d(image[..., i], kernel[..., i, o], 'same') for i in range(x.shape[-1])], 0)
+      np.sum(
+        [
+          scipy.signal.correlate2d(image[..., i], kernel[..., i, o], 'same')
+          for i in range(x.shape[-1])
+        ],
+        0,
+      )
       for image in x
       for o in range(kernel.shape[-1])
     ]
   )
   convolved = np.moveaxis(convolved.reshape(len(x), kernel.shape[-1], *x.shape[1:3]), 1, -1)
   mean, variance = convolved.mean((0, 1, 2)), convolved.var((0, 1, 2))
-  return np.maximum((convolved - mean) / np.sqrt(variance + 1e-5) * scale + bias, 0), convolved, mean, variance
+  return (
+    np.maximum((convolved - mean) / np.sqrt(variance + 1e-5) * scale + bias, 0),
+    convolved,
+    mean,
+    variance,
+  )
 
 
 def test_block_against_scipy_and_its_running_averages():
   model, x = ConvNorm(features=4), np.asarray(normal(0, 3, 6, 5, 2))
-  kernel, scale, bias = np.asarray(normal(1, 3, 3, 2, 4)), np.asarray(normal(2, 4)), np.asarray(normal(3, 4))
+  kernel, scale, bias = (
+    np.asarray(normal(1, 3, 3, 2, 4)),
+    np.asarray(normal(2, 4)),
+    np.asarray(normal(3, 4)),
+  )
   params = {'convolution': {'kernel': kernel}, 'norm': {'scale': scale, 'bias': bias}}
   before = {'norm': {'mean': jnp.full(4, 2.0), 'var': jnp.full(4, 3.0)}}
   expected, convolved, mean, variance = block_oracle(x, kernel, scale, bias)
 
-  result, updates = model.apply({'params': params, 'batch_stats': before}, x, train=True, mutable=['batch_stats'])
+  result, updates = model.apply(
+    {'params': params, 'batch_stats': before}, x, train=True, mutable=['batch_stats']
+  )
   np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
   after = updates['batch_stats']['norm']
   np.testing.assert_allclose(after['mean'], 0.9 * 2 + 0.1 * mean, rtol=1e-5)
   np.testing.assert_allclose(after['var'], 0.9 * 3 + 0.1 * variance, rtol=1e-5)
 
   frozen = model.apply({'params': params, 'batch_stats': before}, x, train=False)
-  np.testing.assert_allclose(frozen, np.maximum((convolved - 2) / np.sqrt(3 + 1e-5) * scale + bias, 0), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    frozen, np.maximum((convolved - 2) / np.sqrt(3 + 1e-5) * scale + bias, 0), rtol=1e-4, atol=1e-5
+  )
 
 
 @pytest.mark.parametrize('shape', [(2, 6, 8, 3), (1, 7, 5, 2)])
@@ -238,5 +300,7 @@ def test_max_pool_and_its_gradient(shape):
   ],
 )
 def test_pixels_that_share_the_maximum_share_its_gradient(pixels, shares):
-  gradient = jax.grad(lambda x: max_pool(x).sum())(jnp.array(pixels, jnp.float32).reshape(1, 2, 2, 1))
+  gradient = jax.grad(lambda x: max_pool(x).sum())(
+    jnp.array(pixels, jnp.float32).reshape(1, 2, 2, 1)
+  )
   np.testing.assert_array_equal(gradient[0, ..., 0], shares)

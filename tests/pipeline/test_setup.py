@@ -15,7 +15,9 @@ from ahm_jax.runtime import parallel
 
 
 def split(count, masks, labels):
-  """So many images, the first `masks` of them with a mask, and the last `labels` of them with a label."""
+  """So many images, the first `masks` of them with a mask, and the last `labels` of them with a
+  label.
+  """
   names = tuple(f'i{number}' for number in range(count))
   return Split(
     ids=names,
@@ -29,8 +31,12 @@ def split(count, masks, labels):
 
 
 def check(train, labels=(4,), **changes):
-  """Checks a grid of two seeds on these training images, and some that are held out, all of them with mask and label."""
-  data = Dataset('toy', ('a', 'b'), {'train': train, 'validation': split(4, 4, 4), 'test': split(4, 4, 4)}, ())
+  """Checks a grid of two seeds on these training images, and some that are held out, all of them
+  with mask and label.
+  """
+  data = Dataset(
+    'toy', ('a', 'b'), {'train': train, 'validation': split(4, 4, 4), 'test': split(4, 4, 4)}, ()
+  )
   grid = GridConfig(labels=labels, seeds=(0, 1), classify=changes.pop('classifies', True))
   classify = dataclasses.replace(Config().classify, labels=changes.pop('classify_labels', 0))
   setup.check_grid(dataclasses.replace(Config(), grid=grid, classify=classify, **changes), data)
@@ -47,11 +53,27 @@ def test_what_can_be_run_passes():
 @pytest.mark.parametrize(
   ('train', 'options', 'said'),
   [
-    (split(12, 8, 4), {}, '^none of the 4 training images that a segmentation learns from has a label to classify by; say how'),
+    (
+      split(12, 8, 4),
+      {},
+      '^none of the 4 training images that a segmentation learns from has a label to classify by; say how',
+    ),
     (split(12, 8, 4), {'labels': (0, 4)}, '^none of the 4 training images'),
-    (split(12, 8, 4), {'classify_labels': 5}, '^5 labelled training images are asked for, but only 4 of 12 have a label'),
-    (split(12, 8, 0), {'labels': (0,)}, '^no training image has a label; see the column label and the column split'),
-    (split(12, 0, 12), {'labels': (0,)}, '^no training image has a mask; see the folder masks/ and the column split'),
+    (
+      split(12, 8, 4),
+      {'classify_labels': 5},
+      '^5 labelled training images are asked for, but only 4 of 12 have a label',
+    ),
+    (
+      split(12, 8, 0),
+      {'labels': (0,)},
+      '^no training image has a label; see the column label and the column split',
+    ),
+    (
+      split(12, 0, 12),
+      {'labels': (0,)},
+      '^no training image has a mask; see the folder masks/ and the column split',
+    ),
     (split(0, 0, 0), {'labels': (0,)}, '^no training image has a mask'),
   ],
 )
@@ -70,9 +92,14 @@ def test_foreign_weights_are_looked_at_for_every_agent_that_takes_them(tmp_path)
 
 def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
   monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:4]))
-  config = dataclasses.replace(Config(), segment=dataclasses.replace(Config().segment, batch_size=6))
+  config = dataclasses.replace(
+    Config(), segment=dataclasses.replace(Config().segment, batch_size=6)
+  )
   setup.check_batches(config, ['pretrain', 'classifier'])
-  with pytest.raises(UserError, match=r'^batch_size is 6, which 4 devices cannot share evenly; make it a multiple of 4'):
+  with pytest.raises(
+    UserError,
+    match=r'^batch_size is 6, which 4 devices cannot share evenly; make it a multiple of 4',
+  ):
     setup.check_batches(config, ['pretrain', 'segment'])
   workers = dataclasses.replace(config, masking=dataclasses.replace(config.masking, workers=6))
   with pytest.raises(UserError, match='which 4 devices cannot share evenly'):
@@ -86,17 +113,27 @@ def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
     (12, 0, 'start is not finished: step 10 of 12 is taken\n'),
     (10, 0, ''),
     (12, 4, ''),  # It may have been over.
-    (None, 0, 'start is not finished: step 10 of 16 is taken\n'),  # As in runs of old: as if of the images here.
+    (
+      None,
+      0,
+      'start is not finished: step 10 of 16 is taken\n',
+    ),  # As in runs of old: as if of the images here.
   ],
 )
-def test_a_start_that_is_not_finished_is_told(tmp_path, monkeypatch, capsys, trained_on, patience, said):
+def test_a_start_that_is_not_finished_is_told(
+  tmp_path, monkeypatch, capsys, trained_on, patience, said
+):
   """Its length is that of its own images, not of those here."""
   pretrain = dataclasses.replace(Config().pretrain, batch_size=12, epochs=12, patience=patience)
-  start = setup._Start(None, dataclasses.replace(Config(), pretrain=pretrain), 10, tmp_path / 'start')
+  start = setup._Start(
+    None, dataclasses.replace(Config(), pretrain=pretrain), 10, tmp_path / 'start'
+  )
   monkeypatch.setattr(setup, '_segmentation_start', lambda config: start)
   (tmp_path / 'start').mkdir()
   if trained_on:
     (tmp_path / 'start' / setup.DATA).write_text(json.dumps({'trained_on': trained_on}))
-  data = Dataset('toy', (), {'train': split(16, 16, 0), 'validation': split(4, 4, 0), 'test': split(4, 4, 0)}, ())
+  data = Dataset(
+    'toy', (), {'train': split(16, 16, 0), 'validation': split(4, 4, 0), 'test': split(4, 4, 0)}, ()
+  )
   setup.segment(dataclasses.replace(Config(), init_from='start'), tmp_path / 'run', data)
   assert capsys.readouterr().out == said

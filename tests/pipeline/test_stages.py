@@ -25,10 +25,14 @@ SPLIT = Split(
 DATA = Dataset('toy', ('x', 'y'), dict.fromkeys(('train', 'validation', 'test'), SPLIT), ())
 
 
-def test_an_evaluation_that_is_cut_short_leaves_none_beside_the_scores_of_another(tmp_path, monkeypatch):
+def test_an_evaluation_that_is_cut_short_leaves_none_beside_the_scores_of_another(
+  tmp_path, monkeypatch
+):
   directory.claim(tmp_path, 'segment', Config())
   monkeypatch.setitem(
-    stages._EVALUATIONS, 'segment', lambda config, workdir, data: ({'dice': 0.5}, [{'image': 'a', 'dice': 0.5}])
+    stages._EVALUATIONS,
+    'segment',
+    lambda config, workdir, data: ({'dice': 0.5}, [{'image': 'a', 'dice': 0.5}]),
   )
   result = stages.evaluate(Config(), tmp_path, DATA)
   assert result == {'stage': 'segment', 'split': 'test', 'threshold': 0.5, 'dice': 0.5}
@@ -43,8 +47,13 @@ def test_an_evaluation_that_is_cut_short_leaves_none_beside_the_scores_of_anothe
 
 
 def test_a_classifier_of_other_classes_than_the_data_have_now_is_not_scored(tmp_path):
-  config = dataclasses.replace(Config(), classify=dataclasses.replace(Config().classify, input='image'))
+  config = dataclasses.replace(
+    Config(), classify=dataclasses.replace(Config().classify, input='image')
+  )
   directory.claim(tmp_path, 'classify', config)
   directory.write_json(tmp_path / stages.DIAGNOSES, ['y', 'x'])
-  with pytest.raises(UserError, match=r"tells \('y', 'x'\) apart, but the classes of the data set are \('x', 'y'\) now"):
+  with pytest.raises(
+    UserError,
+    match=r"tells \('y', 'x'\) apart, but the classes of the data set are \('x', 'y'\) now",
+  ):
     stages.evaluate(config, tmp_path, DATA)

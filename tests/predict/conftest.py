@@ -17,17 +17,23 @@ SIZE = 16
 
 @pytest.fixture(scope='session')
 def make_segmenter():
-  """make_segmenter(classes=(), channels=3): a U-Net whose weights are random, and differ from call to call by `seed`."""
+  """make_segmenter(classes=(), channels=3): a U-Net whose weights are random, and differ from
+  call to call by `seed`.
+  """
 
   def make(classes=(), channels=3, seed=0):
     name = 'folder' if classes else 'phantom'
     config = Config(
-      data=DataConfig(name=name, root='.', image_size=SIZE, channels=channels, mask_classes=classes),
+      data=DataConfig(
+        name=name, root='.', image_size=SIZE, channels=channels, mask_classes=classes
+      ),
       model=ModelConfig(unet_width=2, sync_batch_norm=False),
       masking=MaskingConfig(patch_size=8),
     )
     unet = segment.network(config.model, len(classes))
-    variables = jax.tree.map(np.asarray, init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels)))
+    variables = jax.tree.map(
+      np.asarray, init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels))
+    )
     kept = {part: variables[part] for part in ('params', 'batch_stats')}
     return Segmenter(Path('run'), config, 7, kept)
 
@@ -45,7 +51,11 @@ def images(tmp_path):
   root = tmp_path / 'images'
   (root / 'sub').mkdir(parents=True)
   rng = np.random.default_rng(0)
-  for number, name in enumerate(('a.png', 'b.png', 'c.bmp', 'd.webp', 'e.tif', 'sub/a.png', 'sub/f.jpg')):
+  for number, name in enumerate(
+    ('a.png', 'b.png', 'c.bmp', 'd.webp', 'e.tif', 'sub/a.png', 'sub/f.jpg')
+  ):
     coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
-    Image.fromarray(coarse).resize((30 + 9 * number, 41 - 3 * number), Image.Resampling.BICUBIC).save(root / name)
+    Image.fromarray(coarse).resize(
+      (30 + 9 * number, 41 - 3 * number), Image.Resampling.BICUBIC
+    ).save(root / name)
   return root

@@ -21,8 +21,13 @@ def test_a_diagnosis_is_by_running_statistics():
   )
   vgg, generator = classify.network(config.model, 2), np.random.default_rng(0)
   shapes = trees.flatten(loading.expected(vgg, (1, SIZE, SIZE, 3)))
-  numbers = {name: generator.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape) for name, leaf in shapes.items()}
-  numbers |= {name: np.abs(numbers[name]) + 0.5 for name in numbers if name.endswith(('scale', 'var'))}
+  numbers = {
+    name: generator.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+    for name, leaf in shapes.items()
+  }
+  numbers |= {
+    name: np.abs(numbers[name]) + 0.5 for name in numbers if name.endswith(('scale', 'var'))
+  }
   variables = trees.unflatten({name: array.astype(np.float32) for name, array in numbers.items()})
   images = generator.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
   lesions = np.zeros(images.shape[:3], bool)

@@ -5,12 +5,16 @@ from ahm_jax.predict.flips import with_flips
 
 
 def above(variables, images):
-  """A planted network: each pixel's probability is the value of the pixel above, 0 in the first row."""
+  """A planted network: each pixel's probability is the value of the pixel above, 0 in the first
+  row.
+  """
   return variables * jnp.pad(images[:, :-1, :, 0], ((0, 0), (1, 0), (0, 0))).astype(jnp.float32)
 
 
 def test_the_mean_over_four_poses_by_hand():
-  """Upside down, 'above' is 'below', so a pixel's mean is half of the one above and half of the one below."""
+  """Upside down, 'above' is 'below', so a pixel's mean is half of the one above and half of the
+  one below.
+  """
   image = np.arange(12, dtype=np.uint8).reshape(1, 4, 3, 1)
   found = np.asarray(with_flips(above)(np.float32(2), image))
   column = image[0, :, :, 0].astype(np.float32)

@@ -6,7 +6,10 @@ from ahm_jax.predict.measures import columns, measure
 
 
 def test_a_binary_mask_by_hand():
-  """Two pixels of four are lesion, at 0.9 and 0.7; the others are at 0.2 and 0. Soft Dice: 2 * 1.6 / (1.8 + 2)."""
+  """Two pixels of four are lesion, at 0.9 and 0.7.
+
+  The others are at 0.2 and 0. Soft Dice: 2 * 1.6 / (1.8 + 2).
+  """
   probabilities = np.float32([[0.9, 0.7], [0.2, 0.0]])
   mask = predicted_mask(probabilities, (2, 2), 0.5)
   row = measure(probabilities, mask, (0.5, 2.0), ('lesion',))
@@ -52,16 +55,26 @@ def test_classes_by_hand():
   names = ('a', 'b', 'c')[:2]
   row = measure(probabilities, mask, (1.0, 3.0), names)
   assert list(row) == columns(names)
-  assert (row['area_px'], row['area_mm2'], row['area_share']) == (2, 6.0, pytest.approx(2 / 3, abs=1e-6))
+  assert (row['area_px'], row['area_mm2'], row['area_share']) == (
+    2,
+    6.0,
+    pytest.approx(2 / 3, abs=1e-6),
+  )
   assert row['class'] == 'a'  # The first of equals.
   assert row['probability'] == pytest.approx(0.7, abs=1e-6)
   soft = [2 * 0.6 / (1.05 + 1), 2 * 0.8 / (1.15 + 1)]
   assert row['confidence'] == pytest.approx(np.mean(soft), abs=1e-6)
-  assert (row['area_px_a'], row['area_mm2_b'], row['probability_a']) == (1, 3.0, pytest.approx(0.6, abs=1e-6))
+  assert (row['area_px_a'], row['area_mm2_b'], row['probability_a']) == (
+    1,
+    3.0,
+    pytest.approx(0.6, abs=1e-6),
+  )
 
 
 def test_no_class_found():
   probabilities = np.float32([[[0.7, 0.2, 0.1], [0.6, 0.2, 0.2]]])
   row = measure(probabilities, predicted_mask(probabilities, (1, 2), 0.5), None, ('a', 'b'))
   assert (row['class'], row['probability'], row['probability_b']) == ('background', '', '')
-  assert row['confidence'] == pytest.approx(0.6, abs=1e-6)  # 1 - 0.4: what may be no background at the likeliest pixel.
+  assert row['confidence'] == pytest.approx(
+    0.6, abs=1e-6
+  )  # 1 - 0.4: what may be no background at the likeliest pixel.

@@ -11,9 +11,18 @@ def test_the_digest_is_that_of_the_weights(segmenter, make_segmenter):
 
 def test_what_it_says_of_itself(make_segmenter):
   binary, classes = make_segmenter(), make_segmenter(('a', 'b'), channels=1)
-  assert (binary.image_size, binary.channels, binary.mask_classes, binary.class_names) == (16, 3, (), ('lesion',))
+  assert (binary.image_size, binary.channels, binary.mask_classes, binary.class_names) == (
+    16,
+    3,
+    (),
+    ('lesion',),
+  )
   assert (classes.channels, classes.class_names) == (1, ('a', 'b'))
-  assert binary.probabilities(binary.variables, np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 16, 16)
+  assert binary.probabilities(binary.variables, np.zeros((2, 16, 16, 3), np.uint8)).shape == (
+    2,
+    16,
+    16,
+  )
   found = np.asarray(classes.probabilities(classes.variables, np.zeros((2, 16, 16, 1), np.uint8)))
   np.testing.assert_allclose(found.sum(-1), np.ones((2, 16, 16)), atol=1e-5)
 

@@ -33,7 +33,9 @@ def pixels(path):
 
 def files(out):
   """Every file but predict.json, by name."""
-  found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob('*') if path.is_file()}
+  found = {
+    path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob('*') if path.is_file()
+  }
   return {name: data for name, data in found.items() if name not in ('predict.json', '.lock')}
 
 
@@ -51,16 +53,27 @@ def middle(segmenter, root):
 
 
 @pytest.mark.parametrize('batch_size', [3, 8])
-def test_masks_are_the_thresholded_probabilities_at_the_images_own_size(segmenter, images, tmp_path, batch_size):
+def test_masks_are_the_thresholded_probabilities_at_the_images_own_size(
+  segmenter, images, tmp_path, batch_size
+):
   threshold = middle(segmenter, images)
-  counts = predict(segmenter, images, tmp_path / 'out', Options(threshold, probabilities=True), batch_size=batch_size)
+  counts = predict(
+    segmenter,
+    images,
+    tmp_path / 'out',
+    Options(threshold, probabilities=True),
+    batch_size=batch_size,
+  )
   rows = table(tmp_path / 'out')
   assert counts == (7, 0) and list(rows) == NAMES
   for name in NAMES[:-1]:  # Of JPEG, decoders may give smaller images.
     found, size = by_hand(segmenter, images / name)
     own = at_own_size(found, size)
     mask = pixels(tmp_path / 'out' / rows[name]['mask'])
-    assert mask.dtype == np.uint8 and mask.shape == size == (int(rows[name]['height']), int(rows[name]['width']))
+    assert mask.dtype == np.uint8 and mask.shape == size == (
+      int(rows[name]['height']),
+      int(rows[name]['width']),
+    )
     sure = np.abs(own - threshold) > 1e-5
     np.testing.assert_array_equal(mask[sure], np.where(own >= threshold, 255, 0)[sure])
     written = pixels(tmp_path / 'out/probabilities' / rows[name]['mask'].removeprefix('masks/'))
@@ -68,7 +81,9 @@ def test_masks_are_the_thresholded_probabilities_at_the_images_own_size(segmente
     assert int(rows[name]['area_px']) == (mask > 0).sum()
     assert rows[name]['status'] == 'ok'
   assert 0 < int(rows['b.png']['area_px']) < 39 * 38
-  assert rows['sub/f.jpg']['mask'] == 'masks/sub/f.png' and pixels(tmp_path / 'out/masks/sub/f.png').shape == (23, 84)
+  assert rows['sub/f.jpg']['mask'] == 'masks/sub/f.png' and pixels(
+    tmp_path / 'out/masks/sub/f.png'
+  ).shape == (23, 84)
 
 
 def test_several_classes_are_their_indices(make_segmenter, images, tmp_path):
@@ -88,12 +103,17 @@ def test_several_classes_are_their_indices(make_segmenter, images, tmp_path):
 
 
 def test_windows_and_flips(segmenter, images, tmp_path):
-  """An image of one window is as without; larger ones are the blended windows' own; flips average four passes."""
+  """An image of one window is as without.
+
+  Larger ones are the blended windows' own; flips average four passes.
+  """
   predict(segmenter, images, tmp_path / 'plain', Options(0.5, probabilities=True))
   predict(segmenter, images, tmp_path / 'large', Options(0.5, probabilities=True, tile=1000))
   for name in NAMES[:-1]:
     place = f'probabilities/{name.rpartition(".")[0]}.png'
-    np.testing.assert_array_equal(pixels(tmp_path / 'large' / place), pixels(tmp_path / 'plain' / place))
+    np.testing.assert_array_equal(
+      pixels(tmp_path / 'large' / place), pixels(tmp_path / 'plain' / place)
+    )
   predict(segmenter, images, tmp_path / 'tiled', Options(0.5, probabilities=True, tile=16))
   image = pixels(images / 'b.png')
   corner = np.asarray(segmenter.probabilities(segmenter.variables, image[None, :16, :16]))[0]
@@ -105,9 +125,15 @@ def test_windows_and_flips(segmenter, images, tmp_path):
     small = np.asarray(picture.resize((16, 16), Image.Resampling.BICUBIC))[None]
   poses = [found]
   for axes in ((1,), (2,), (1, 2)):
-    poses.append(np.flip(np.asarray(segmenter.probabilities(segmenter.variables, np.flip(small, axes))), axes)[0])
+    poses.append(
+      np.flip(np.asarray(segmenter.probabilities(segmenter.variables, np.flip(small, axes))), axes)[
+        0
+      ]
+    )
   written = pixels(tmp_path / 'flipped/probabilities/b.png') / 65535
-  np.testing.assert_allclose(written, at_own_size(np.mean(poses, 0, dtype=np.float32), size), atol=2e-5)
+  np.testing.assert_allclose(
+    written, at_own_size(np.mean(poses, 0, dtype=np.float32), size), atol=2e-5
+  )
 
 
 def test_overlays_show_the_border(tmp_path):
@@ -146,7 +172,10 @@ def test_bad_files_have_a_row_and_the_others_a_mask(segmenter, images, tmp_path,
   rows = table(tmp_path / 'out')
   assert counts == (6, 4) and len(rows) == 10
   assert rows['b.png']['status'] == 'images/b.png is damaged or not an image; replace it'
-  assert 'is damaged' in rows['g.dcm']['status'] and 'leads out of the folder' in rows['outside.png']['status']
+  assert (
+    'is damaged' in rows['g.dcm']['status']
+    and 'leads out of the folder' in rows['outside.png']['status']
+  )
   assert 'control characters' in rows['two\\nlines.png']['status']
   for row in rows.values():
     assert (row['status'] == 'ok') == bool(row['mask']) == bool(row['width'])
@@ -207,7 +236,9 @@ def test_volumes_have_a_mask_a_slice(make_segmenter, images, tmp_path):
     rows = [row for row in csv.DictReader(file) if row['image'] == 'scan.nii.gz']
   assert [row['slice'] for row in rows] == list('01234')
   assert [row['mask'] for row in rows] == [f'masks/scan_s000{i}.png' for i in range(5)]
-  assert {(row['width'], row['height'], row['area_px'], row['area_mm2']) for row in rows} == {('24', '20', '480', '480.0')}
+  assert {(row['width'], row['height'], row['area_px'], row['area_mm2']) for row in rows} == {
+    ('24', '20', '480', '480.0')
+  }
   assert pixels(out / 'masks/scan_s0003.png').shape == (20, 24)
 
 
@@ -234,7 +265,9 @@ def placed(monkeypatch):
 
   def wrapped(segmenter, flips):
     rows = forward(segmenter, flips)
-    return lambda variables, batch: rows(variables, batch) * np.linspace(0.9, 1, len(batch), dtype=np.float32)[:, None, None]
+    return lambda variables, batch: (
+      rows(variables, batch) * np.linspace(0.9, 1, len(batch), dtype=np.float32)[:, None, None]
+    )
 
   monkeypatch.setattr(run, 'forward', wrapped)
 
@@ -251,7 +284,9 @@ def test_an_interrupted_run_goes_on_and_ends_alike(segmenter, images, tmp_path, 
   assert list(table(out)) == NAMES[:3]
   looked_at = []
   read = run.read
-  monkeypatch.setattr(run, 'read', lambda root, name, *rest: looked_at.append(name) or read(root, name, *rest))
+  monkeypatch.setattr(
+    run, 'read', lambda root, name, *rest: looked_at.append(name) or read(root, name, *rest)
+  )
   assert predict(segmenter, images, out, options, batch_size=2) == (7, 0)
   assert sorted(looked_at) == NAMES[2:]  # The third shares a batch with the fourth.
   assert files(out) == files(whole)
@@ -277,7 +312,9 @@ def test_a_mask_that_was_removed_is_made_again(segmenter, images, tmp_path):
   assert files(tmp_path / 'out') == before
 
 
-def test_predictions_of_another_kind_are_not_written_over(segmenter, make_segmenter, images, tmp_path):
+def test_predictions_of_another_kind_are_not_written_over(
+  segmenter, make_segmenter, images, tmp_path
+):
   out = tmp_path / 'out'
   predict(segmenter, images, out, HALF)
   before = files(out)
@@ -287,7 +324,9 @@ def test_predictions_of_another_kind_are_not_written_over(segmenter, make_segmen
     (segmenter, Options(0.5, flips=True), '--flips'),
     (segmenter, Options(0.5, tile=64), '--tile'),
   ):
-    with pytest.raises(UserError, match=f'holds predictions with {flag}=.*choose another --out, or give the same$'):
+    with pytest.raises(
+      UserError, match=f'holds predictions with {flag}=.*choose another --out, or give the same$'
+    ):
       predict(other, images, out, options)
   assert files(out) == before
   held = json.loads((out / 'predict.json').read_text())
@@ -327,12 +366,16 @@ def test_masks_never_leave_the_folder(segmenter, images, tmp_path):
 
 def test_names_that_would_share_a_mask_are_refused(images):
   shutil.copy(images / 'a.png', images / 'a.bmp')
-  with pytest.raises(UserError, match=r'a\.bmp and a\.png would have the same mask; rename one of them'):
+  with pytest.raises(
+    UserError, match=r'a\.bmp and a\.png would have the same mask; rename one of them'
+  ):
     list_images(images)
   (images / 'a.bmp').unlink()
   (images / 'scan.nii').touch()
   shutil.copy(images / 'a.png', images / 'scan_s0001.png')
-  with pytest.raises(UserError, match=r'scan_s0001\.png and a slice of scan\.nii would have the same mask'):
+  with pytest.raises(
+    UserError, match=r'scan_s0001\.png and a slice of scan\.nii would have the same mask'
+  ):
     list_images(images)
 
 

@@ -34,7 +34,9 @@ def test_windows_cover_an_axis_evenly(length, side, overlap, expected):
 
 
 def test_weights_by_hand():
-  """Windows of 4 at 0 and 2 of 6 pixels: sin^2 of 22.5 and 67.5 degrees is 0.1464 and 0.8536, and these sum to 1."""
+  """Windows of 4 at 0 and 2 of 6 pixels: sin^2 of 22.5 and 67.5 degrees is 0.1464 and 0.8536,
+  and these sum to 1.
+  """
   low, high = 0.14644661, 0.85355339
   found = weights(6, 4, [0, 2])
   np.testing.assert_allclose(found, [[1, 1, high, low], [low, high, 1, 1]], atol=1e-6)
@@ -61,7 +63,9 @@ def test_a_network_that_says_the_same_everywhere(value):
 def test_a_network_that_says_what_it_sees():
   """At the windows' own resolution nothing is resized, so the image comes back."""
   pixels = np.random.default_rng(0).integers(0, 256, (50, 37, 3), np.uint8)
-  np.testing.assert_allclose(through(Tiled(pixels, 16, 16, 0.5), red), pixels[..., 0] / 255, atol=1e-6)
+  np.testing.assert_allclose(
+    through(Tiled(pixels, 16, 16, 0.5), red), pixels[..., 0] / 255, atol=1e-6
+  )
 
 
 def test_a_strip_that_is_thinner_than_a_window():
@@ -72,7 +76,10 @@ def test_a_strip_that_is_thinner_than_a_window():
 
 
 def test_two_windows_that_disagree_by_hand():
-  """Windows of 4 at 0 and 2 of a row of 6; the first says 0, the second 1: the mean is the second's weight."""
+  """Windows of 4 at 0 and 2 of a row of 6.
+
+  The first says 0, the second 1: the mean is the second's weight.
+  """
   item = Tiled(np.zeros((4, 6, 3), np.uint8), 4, 4, 0.5)
   assert len(list(item.windows())) == 2
   item.add(0, np.zeros((4, 4), np.float32))

@@ -29,11 +29,16 @@ STYLES = charts.style_numbers(['scratch', 'ahm'])
 
 
 def texts(svg):
-  return [element.text for element in ElementTree.fromstring(svg).iter('{http://www.w3.org/2000/svg}text')]
+  return [
+    element.text for element in ElementTree.fromstring(svg).iter('{http://www.w3.org/2000/svg}text')
+  ]
 
 
 def test_known_inits_keep_their_style_whatever_else_is_there():
-  few, many = charts.style_numbers(['ahm', 'scratch']), charts.style_numbers(['baseline', 'uniform', 'scratch', 'ahm', 'other'])
+  few, many = (
+    charts.style_numbers(['ahm', 'scratch']),
+    charts.style_numbers(['baseline', 'uniform', 'scratch', 'ahm', 'other']),
+  )
   assert all(few[method] == many[method] for method in few)
   assert len(set(many.values())) == 5
   assert max(many.values()) < len(charts.PALETTE)
@@ -47,14 +52,21 @@ def test_dice_chart_names_inits_and_label_counts():
 
 
 def test_interval_is_drawn_to_scale():
-  """The error bar of ahm at 20 labels runs from 5 to 15 points, and the axis' ticks say where these lie."""
+  """The error bar of ahm at 20 labels runs from 5 to 15 points, and the axis' ticks say where
+  these lie.
+  """
   svg = charts.gain_chart(SUMMARY, STYLES, 'scratch').replace('\N{MINUS SIGN}', '-')
   ticks = {}
-  for label, y in re.findall(r'text-anchor: end; fill: var\(--text\)" x="[\d.]+" y="([\d.]+)"[^>]*>([-\d.]+)<', svg):
+  for label, y in re.findall(
+    r'text-anchor: end; fill: var\(--text\)" x="[\d.]+" y="([\d.]+)"[^>]*>([-\d.]+)<', svg
+  ):
     ticks[float(y)] = float(label)
   low, high = min(ticks), max(ticks)
   per_point = (ticks[high] - ticks[low]) / (high - low)
-  bars = re.findall(rf'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n" clip-path[^>]*stroke: var\(--method-{STYLES["ahm"]}\)', svg)
+  bars = re.findall(
+    rf'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n" clip-path[^>]*stroke: var\(--method-{STYLES["ahm"]}\)',
+    svg,
+  )
   lengths = sorted(abs(float(b) - float(a)) / abs(per_point) for a, b in bars)
   assert lengths == pytest.approx([10, 30], rel=1e-3)
 
@@ -67,7 +79,10 @@ def test_curve_chart_thins_long_runs_and_names_each_init_once():
   steps = list(range(5000))
   curve = [1 + step / 5000 for step in steps]
   svg = charts.curve_chart(
-    [('ahm', steps, curve), ('ahm', steps, curve), ('scratch', steps, curve)], STYLES, 'Loss', 'Pre-training'
+    [('ahm', steps, curve), ('ahm', steps, curve), ('scratch', steps, curve)],
+    STYLES,
+    'Loss',
+    'Pre-training',
   )
   assert texts(svg).count('ahm') == 1 and texts(svg).count('scratch') == 1
   assert svg.count('\nL ') < 3 * 400
@@ -88,7 +103,9 @@ def test_charts_share_no_id_and_touch_no_style_of_the_page():
 
 
 def extent(svg):
-  """Width of the picture, and the rightmost end of its texts, each character taken for 0.58 of an 11 px font (DejaVu Sans)."""
+  """Width of the picture, and the rightmost end of its texts, each character taken for 0.58 of
+  an 11 px font (DejaVu Sans).
+  """
   root = ElementTree.fromstring(svg)
   ends = []
   for element in root.iter('{http://www.w3.org/2000/svg}text'):
@@ -105,7 +122,9 @@ def test_a_legend_stays_inside_the_picture_whatever_the_number_of_inits(count):
   width, end = extent(svg)
   assert set(methods) <= set(texts(svg)) and end <= width
   root = ElementTree.fromstring(svg)
-  assert all(float(element.get('x')) >= 0 for element in root.iter('{http://www.w3.org/2000/svg}text'))
+  assert all(
+    float(element.get('x')) >= 0 for element in root.iter('{http://www.w3.org/2000/svg}text')
+  )
 
 
 def test_inits_of_one_number_of_labels_stand_around_its_tick_and_not_near_the_next():
@@ -115,11 +134,18 @@ def test_inits_of_one_number_of_labels_stand_around_its_tick_and_not_near_the_ne
   svg = charts.dice_chart(rows, charts.style_numbers(methods))
   found = re.findall(r'text-anchor: middle; fill: var\(--text\)" x="([\d.]+)"[^>]*>(20|50)<', svg)
   ticks = {name: float(x) for x, name in found}
-  bars = [float(x) for x, _ in re.findall(r'd="M ([\d.]+) ([\d.]+) \nL \1 \2 \n" clip-path[^>]*var\(--method-', svg)]
+  bars = [
+    float(x)
+    for x, _ in re.findall(
+      r'd="M ([\d.]+) ([\d.]+) \nL \1 \2 \n" clip-path[^>]*var\(--method-', svg
+    )
+  ]
   middle = (ticks['20'] + ticks['50']) / 2
   few, many = [x for x in bars if x > middle], [x for x in bars if x < middle]
   assert (len(many), len(few)) == (11, 2)
-  assert sum(many) / 11 == pytest.approx(ticks['20'], abs=1e-3) and sum(few) / 2 == pytest.approx(ticks['50'], abs=1e-3)
+  assert sum(many) / 11 == pytest.approx(ticks['20'], abs=1e-3) and sum(few) / 2 == pytest.approx(
+    ticks['50'], abs=1e-3
+  )
 
 
 def test_a_file_has_every_colour_written_out_and_a_font_and_background():

@@ -63,7 +63,9 @@ def make_example(name='one'):
   image = np.full((32, 32, 3), 200, np.uint8)
   hidden = np.eye(4, dtype=bool)
   dice = {'disc': 0.75, 'cup': float('nan')}
-  return pictures.Example(image, hidden * 0.6, hidden, image, truth, np.roll(truth, 5, 1), name, 0.75, dice)
+  return pictures.Example(
+    image, hidden * 0.6, hidden, image, truth, np.roll(truth, 5, 1), name, 0.75, dice
+  )
 
 
 def test_panels_of_classes():
@@ -71,7 +73,10 @@ def test_panels_of_classes():
   assert tuple(shown) == pictures.CLASS_PANELS
   assert all(picture.shape == (60, 90, 3) for picture in shown.values())
   changed = [(shown[name] != 200).any(-1) for name in ('truth', 'prediction')]
-  assert changed[0].sum() == pytest.approx(changed[1].sum(), rel=0.1) and (changed[0] != changed[1]).any()
+  assert (
+    changed[0].sum() == pytest.approx(changed[1].sum(), rel=0.1)
+    and (changed[0] != changed[1]).any()
+  )
 
 
 def make_results(names):
@@ -83,14 +88,26 @@ def make_results(names):
       by_class[name][key] = {str(i): float(rng.uniform(0.4, 0.7)) for i in range(20)}
     per_image[key] = {str(i): 0.5 for i in range(20)}
     mean = {name: float(np.mean(list(by_class[name][key].values()))) for name in names}
-    cells.append({'method': method, 'labels': 20, 'seed': 0, 'dice': 0.5} | ({'dice_by_class': mean} if names else {}))
+    cells.append(
+      {'method': method, 'labels': 20, 'seed': 0, 'dice': 0.5}
+      | ({'dice_by_class': mean} if names else {})
+    )
   summary = compare.summarise_grid(cells, per_image, 200, by_class=by_class)
-  return {'dataset': 'x', 'split': 'test', 'config': {}, 'cells': cells, 'summary': summary, 'agent': {}}
+  return {
+    'dataset': 'x',
+    'split': 'test',
+    'config': {},
+    'cells': cells,
+    'summary': summary,
+    'agent': {},
+  }
 
 
 def test_the_report_has_a_table_and_a_legend_of_classes(tmp_path):
   results = make_results(('disc', 'cup'))
-  report.write_report(results, {}, report.Shown([make_example()], [make_example('worst')]), tmp_path / 'report.html')
+  report.write_report(
+    results, {}, report.Shown([make_example()], [make_example('worst')]), tmp_path / 'report.html'
+  )
   page = (tmp_path / 'report.html').read_text('utf-8')
   for row in results['summary']:
     for name, value in row['dice_by_class'].items():
@@ -99,7 +116,10 @@ def test_the_report_has_a_table_and_a_legend_of_classes(tmp_path):
   assert '<span>Dice 0.75, disc 0.75, cup -</span>' in page
   for k, name in enumerate(('disc', 'cup'), 1):
     assert (
-      page.count(f'<li><img src="{pictures.data_uri(class_swatch(k))}" alt="colour and pattern of {name}"> {name}</li>') == 2
+      page.count(
+        f'<li><img src="{pictures.data_uri(class_swatch(k))}" alt="colour and pattern of {name}"> {name}</li>'
+      )
+      == 2
     )  # One a group.
   assert '<th scope="col">dice by class disc</th>' in page
   assert 'alt="True classes on image worst"' in page and 'true border on image' not in page

@@ -16,7 +16,10 @@ MASKING = MaskingConfig(strategy='uniform', patch_size=4, mask_ratio=0.5)
 
 
 class Brighten:
-  """A U-Net that answers with the masked image, 1 brighter: a quarter of the range. Hidden pixels become 0.75."""
+  """A U-Net that answers with the masked image, 1 brighter: a quarter of the range.
+
+  Hidden pixels become 0.75.
+  """
 
   def apply(self, variables, images, train):
     assert not train
@@ -36,10 +39,20 @@ def test_examples(channels):
   truths = np.zeros((24, 32), bool), np.zeros((16, 16), bool)
   truths[0][:, :16] = True
   names = ('wide', 'healthy')
-  split = Split(names, images, np.zeros((2, 16, 16), np.uint8), np.zeros(2), np.ones(2, bool), names, tuple(map(png, truths)))
+  split = Split(
+    names,
+    images,
+    np.zeros((2, 16, 16), np.uint8),
+    np.zeros(2),
+    np.ones(2, bool),
+    names,
+    tuple(map(png, truths)),
+  )
   probabilities = np.zeros((2, 16, 16), np.float32)
   probabilities[0, :8, :8] = 1
-  nets = SimpleNamespace(unet=Brighten(), strategy=registry.build(Context(MASKING, None, None, None)))
+  nets = SimpleNamespace(
+    unet=Brighten(), strategy=registry.build(Context(MASKING, None, None, None))
+  )
   state = SimpleNamespace(params=jnp.float32(1), batch_stats={}, extra=())
 
   wide, healthy = make_examples(nets, state, MASKING, probabilities, split, 0.5)

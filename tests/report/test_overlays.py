@@ -21,7 +21,9 @@ def test_policy_has_a_pixel_a_patch_in_the_colours_of_the_scale():
   pixels = decoded(overlays.policy_layer(np.array([[0.0, 0.5], [1.0, 1.2]])))
   assert pixels.shape == (2, 2, 4) and (pixels[..., 3] == 166).all()  # 0.65 of 255.
   for place, value in (((0, 0), 0.0), ((0, 1), 0.5), ((1, 0), 1.0), ((1, 1), 1.0)):
-    np.testing.assert_allclose(pixels[place][:3], np.array(matplotlib.colormaps['viridis'](value)[:3]) * 255, atol=1.5)
+    np.testing.assert_allclose(
+      pixels[place][:3], np.array(matplotlib.colormaps['viridis'](value)[:3]) * 255, atol=1.5
+    )
 
 
 def test_hidden_patches_are_grey_and_all_else_is_clear():
@@ -37,7 +39,11 @@ def test_a_mask_is_tinted_and_has_a_border():
   assert (pixels[..., 3] > 0).tolist() == mask.tolist()
   assert (pixels[40:80, 100:200, :3] == (9, 8, 7)).all()
   opaque = pixels[..., 3] == 255
-  assert opaque[40:42, 100:200].all() and opaque[40:80, 198:200].all() and not opaque[42:78, 102:198].any()
+  assert (
+    opaque[40:42, 100:200].all()
+    and opaque[40:80, 198:200].all()
+    and not opaque[42:78, 102:198].any()
+  )
 
 
 def test_classes_keep_their_colours_and_patterns():
@@ -63,7 +69,12 @@ def test_a_class_taken_for_another_is_an_error_of_its_own():
   truth = np.array([[1, 2, 2, 0, 0]], np.uint8).repeat(64, 0).repeat(64, 1)
   prediction = np.array([[2, 2, 0, 1, 0]], np.uint8).repeat(64, 0).repeat(64, 1)
   pixels = decoded(overlays.error_layer(prediction, truth))[32, 32::64]
-  expected = [list(overlays.CONFUSED_COLOUR), [255, 255, 255], list(TRUTH_COLOUR), list(PREDICTION_COLOUR)]
+  expected = [
+    list(overlays.CONFUSED_COLOUR),
+    [255, 255, 255],
+    list(TRUTH_COLOUR),
+    list(PREDICTION_COLOUR),
+  ]
   assert pixels[:4, :3].tolist() == expected and pixels[4, 3] == CLEAR
 
 
@@ -71,4 +82,6 @@ def test_masks_of_any_size_are_shown_at_one():
   for shape, shown in (((2, 4), (160, 320)), ((1000, 250), (320, 80)), ((1, 1000), (1, 320))):
     assert overlays.at_shown_size(np.ones(shape, bool)).shape == shown
   halves = np.array([[True, False]])
-  np.testing.assert_array_equal(overlays.at_shown_size(halves), halves.repeat(160, 0).repeat(160, 1))
+  np.testing.assert_array_equal(
+    overlays.at_shown_size(halves), halves.repeat(160, 0).repeat(160, 1)
+  )

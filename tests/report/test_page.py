@@ -56,9 +56,19 @@ def make_results(gain=0.1, seeds=3, methods=('scratch', 'uniform', 'ahm')):
       for seed in range(seeds):
         dice = base[seed] + 0.01 * rng.standard_normal(40) + (gain if method == 'ahm' else 0)
         per_image[method, labels, seed] = {str(i): float(value) for i, value in enumerate(dice)}
-        scores = {'dice': float(dice.mean()), 'iou': 0.4, 'accuracy': 0.7 + 0.01 * seed, 'auc': math.nan}
+        scores = {
+          'dice': float(dice.mean()),
+          'iou': 0.4,
+          'accuracy': 0.7 + 0.01 * seed,
+          'auc': math.nan,
+        }
         cells.append({'method': method, 'labels': labels, 'seed': seed, **scores})
-  agent = {'difficulty_rank_correlation': 0.4812, 'hardness_ratio': 1.47, 'border_lift': math.nan, 'mask_ratio': 0.6}
+  agent = {
+    'difficulty_rank_correlation': 0.4812,
+    'hardness_ratio': 1.47,
+    'border_lift': math.nan,
+    'mask_ratio': 0.6,
+  }
   return {
     'dataset': NASTY,
     'split': 'test',
@@ -70,9 +80,20 @@ def make_results(gain=0.1, seeds=3, methods=('scratch', 'uniform', 'ahm')):
 
 
 CURVES = {
-  'pretrain/ahm seed 0': [{'step': 1, 'loss': 1.0}, {'step': 2, 'loss': 0.02}, {'step': 2, 'validation/hardness_ratio': 1.2}],
-  'segment/ahm/labels20 seed 0': [{'step': 1, 'loss': 0.9}, {'step': 2, 'loss': math.nan}, {'step': 2, 'validation/dice': 0.4}],
-  'segment/scratch/labels20 seed 0': [{'step': 1, 'loss': 0.8}, {'step': 2, 'loss': None, 'validation/dice': 0.4}],
+  'pretrain/ahm seed 0': [
+    {'step': 1, 'loss': 1.0},
+    {'step': 2, 'loss': 0.02},
+    {'step': 2, 'validation/hardness_ratio': 1.2},
+  ],
+  'segment/ahm/labels20 seed 0': [
+    {'step': 1, 'loss': 0.9},
+    {'step': 2, 'loss': math.nan},
+    {'step': 2, 'validation/dice': 0.4},
+  ],
+  'segment/scratch/labels20 seed 0': [
+    {'step': 1, 'loss': 0.8},
+    {'step': 2, 'loss': None, 'validation/dice': 0.4},
+  ],
   'segment/ahm/labels0 seed 0': [{'step': 1, 'loss': 0.7}],
   f'classify/{NASTY}/labels20 seed 0': [{'step': 1, 'loss': 0.7}],
 }
@@ -81,7 +102,9 @@ CURVES = {
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
   path = tmp_path_factory.mktemp('report') / 'report.html'
-  sheet = pictures.policies_sheet(np.zeros((1, 8, 8, 3), np.uint8), {NASTY: np.full((1, 2, 2), 0.5)})
+  sheet = pictures.policies_sheet(
+    np.zeros((1, 8, 8, 3), np.uint8), {NASTY: np.full((1, 2, 2), 0.5)}
+  )
   shown = report.Shown([make_example(), make_example(NASTY)], [make_example('worst')], sheet, sheet)
   report.write_report(make_results(), CURVES, shown, path)
   return path.read_text(encoding='utf-8')
@@ -101,18 +124,27 @@ def test_page_is_well_formed_and_names_are_escaped(page):
   assert '<script' not in page and parsed.text.count(NASTY) >= 3
 
 
-@pytest.mark.parametrize('name', ['<img src=x onerror=alert(1)>', '"><svg onload=alert(1)>', "x' onmouseover='alert(1)"])
+@pytest.mark.parametrize(
+  'name', ['<img src=x onerror=alert(1)>', '"><svg onload=alert(1)>', "x' onmouseover='alert(1)"]
+)
 def test_hostile_names_stay_text(tmp_path, name):
-  """As the name of an image, a class of a run, a data set and a cell; no tag and no attribute comes of it."""
+  """As the name of an image, a class of a run, a data set and a cell.
+
+  No tag and no attribute comes of it.
+  """
   results = {**make_results(seeds=1), 'dataset': name, 'config': {'data': {'root': name}}}
   results['cells'][0]['method'] = name
   curves = {f'segment/{name}/labels20 seed 0': CURVES['segment/ahm/labels20 seed 0']}
   path = tmp_path / 'report.html'
-  report.write_report(results, curves, report.Shown([make_example(name)], [make_example(name)]), path)
+  report.write_report(
+    results, curves, report.Shown([make_example(name)], [make_example(name)]), path
+  )
   parsed = Page(path.read_text(encoding='utf-8'))
   assert parsed.open == []
   assert not [key for _, attributes in parsed.tags for key in attributes if key.startswith('on')]
-  assert all(attributes['src'].startswith('data:') for tag, attributes in parsed.tags if tag == 'img')
+  assert all(
+    attributes['src'].startswith('data:') for tag, attributes in parsed.tags if tag == 'img'
+  )
   assert parsed.text.count(name) >= 2
 
 
@@ -131,12 +163,15 @@ def test_page_holds_every_summary_and_every_cell(page):
   text, results = Page(page).text, make_results()
   for row in results['summary']:
     low, high = row['dice_ci95']
-    name = row['method'] + (' best' if (row['method'], row['labels']) in compare.best_rows(results['summary']) else '')
-    assert f'{compare.label_count(row["labels"])} {name} {row["dice"]:.3f} {low:.3f} to {high:.3f}' in text
-  for cell in results['cells']:
-    line = (
-      f'{cell["method"]} {compare.label_count(cell["labels"])} {cell["seed"]} {cell["dice"]:.3f} 0.400 {cell["accuracy"]:.3f} -'
+    name = row['method'] + (
+      ' best' if (row['method'], row['labels']) in compare.best_rows(results['summary']) else ''
     )
+    assert (
+      f'{compare.label_count(row["labels"])} {name} {row["dice"]:.3f} {low:.3f} to {high:.3f}'
+      in text
+    )
+  for cell in results['cells']:
+    line = f'{cell["method"]} {compare.label_count(cell["labels"])} {cell["seed"]} {cell["dice"]:.3f} 0.400 {cell["accuracy"]:.3f} -'
     assert line in text
   assert 'Scores of each of the 18 cells' in text and '"seed": 5' in text
 
@@ -147,7 +182,11 @@ def test_page_says_where_inits_have_unequal_numbers_of_seeds(page, tmp_path):
   path = tmp_path / 'report.html'
   report.write_report(results, {}, report.Shown([], []), path)
   text = Page(path.read_text(encoding='utf-8')).text
-  assert '1 to 3 seeds' in text and 'unequal numbers of seeds' in text and 'Where there is one seed' in text
+  assert (
+    '1 to 3 seeds' in text
+    and 'unequal numbers of seeds' in text
+    and 'Where there is one seed' in text
+  )
   assert '20 scratch 1 ' in text and '20 uniform 3 ' in text and text.count(' best ') == 1
   assert '· 3 seeds' in Page(page).text and 'unequal numbers' not in Page(page).text
 
@@ -158,9 +197,15 @@ def test_page_shows_agents_examples_and_curves(page):
   assert re.search(r'Border lift .*? - -', text)
   assert 'image1 Dice 0.88' in text and 'Mask drawn, 62 % hidden' in text
   assert re.search(
-    r' Where each strategy hides .* How the policy moved .* Held-out images .* image1 .* Failures .* worst Dice ', text
+    r' Where each strategy hides .* How the policy moved .* Held-out images .* image1 .* Failures .* worst Dice ',
+    text,
   )
-  for heading in ('Pre-training', 'Segmentation, 20 labels', 'Segmentation, all labels', 'Classification, 20 labels'):
+  for heading in (
+    'Pre-training',
+    'Segmentation, 20 labels',
+    'Segmentation, all labels',
+    'Classification, 20 labels',
+  ):
     assert f' {heading} ' in text
   assert page.count('Validation Dice over training steps') == 1
   assert page.count('Hardness ratio over training steps') == 1
@@ -173,37 +218,64 @@ def test_gain_is_claimed_only_where_the_interval_allows_it():
     r'\(95 % interval \+9\.\d to \+10\.\d\)\.$',
     won[0],
   )
-  assert len(won) == 4 and 'against uniform masking' in won[1] and won[2].startswith('With all labelled images')
+  assert (
+    len(won) == 4
+    and 'against uniform masking' in won[1]
+    and won[2].startswith('With all labelled images')
+  )
   lost = report.conclusions(make_results(gain=-0.1)['summary'])
   assert 'adaptive hard masking lost 9.9 points' in lost[0]
-  tuned = report.conclusions(make_results(methods=('scratch', 'uniform', 'scratch:segment.steps=7'))['summary'])
+  tuned = report.conclusions(
+    make_results(methods=('scratch', 'uniform', 'scratch:segment.steps=7'))['summary']
+  )
   assert all('uniform masking' in sentence and 'steps' not in sentence for sentence in tuned)
   null = report.conclusions(make_results(gain=0.0)['summary'])
-  assert all('no difference was shown between adaptive hard masking and ' in sentence for sentence in null)
+  assert all(
+    'no difference was shown between adaptive hard masking and ' in sentence for sentence in null
+  )
   assert not any('gained' in sentence or 'lost' in sentence for sentence in null)
 
 
 def test_means_over_numbers_of_labels_come_first_and_in_the_table(tmp_path):
   results = make_results(gain=0.1)
-  cells = [cell | {'labels': labels} for cell in results['cells'] for labels in (20, 50) if cell['labels'] == 20]
+  cells = [
+    cell | {'labels': labels}
+    for cell in results['cells']
+    for labels in (20, 50)
+    if cell['labels'] == 20
+  ]
   per_image = {
-    (cell['method'], cell['labels'], cell['seed']): {'a': cell['dice'] + 0.02, 'b': cell['dice'], 'c': cell['dice']}
+    (cell['method'], cell['labels'], cell['seed']): {
+      'a': cell['dice'] + 0.02,
+      'b': cell['dice'],
+      'c': cell['dice'],
+    }
     for cell in cells
   }
   counts = compare.over_labels(cells)
-  means = compare.summarise_grid(compare.averaged_cells(cells, counts), compare.averaged(per_image, counts), 200)
-  report.write_report(results | {'over_labels': means}, {}, report.Shown(), tmp_path / 'report.html')
+  means = compare.summarise_grid(
+    compare.averaged_cells(cells, counts), compare.averaged(per_image, counts), 200
+  )
+  report.write_report(
+    results | {'over_labels': means}, {}, report.Shown(), tmp_path / 'report.html'
+  )
   page = (tmp_path / 'report.html').read_text(encoding='utf-8')
   headline = re.search(r'class="headline">([^<]*)<', page)[1]
-  assert headline.startswith('On average over 20 and 50 labelled images, adaptive hard masking gained 10.')
+  assert headline.startswith(
+    'On average over 20 and 50 labelled images, adaptive hard masking gained 10.'
+  )
   assert Page(page).text.count('mean of 20, 50') == 3
 
 
 @pytest.mark.parametrize(
-  ('interval', 'shown'), [([-0.001, 0.08], False), ([0.0, 0.08], False), ([0.001, 0.08], True), ([-0.08, -0.001], True)]
+  ('interval', 'shown'),
+  [([-0.001, 0.08], False), ([0.0, 0.08], False), ([0.001, 0.08], True), ([-0.08, -0.001], True)],
 )
 def test_an_interval_that_holds_zero_shows_no_difference(interval, shown):
-  row = make_results()['summary'][2] | {'vs_scratch': sum(interval) / 2, 'vs_scratch_ci95': interval}
+  row = make_results()['summary'][2] | {
+    'vs_scratch': sum(interval) / 2,
+    'vs_scratch_ci95': interval,
+  }
   sentence = report.conclusions([row])[0]
   assert ('no difference was shown' in sentence) != shown
   assert ('lost' in sentence) == (interval[1] < 0)
@@ -211,23 +283,39 @@ def test_an_interval_that_holds_zero_shows_no_difference(interval, shown):
 
 def test_page_says_that_no_difference_was_shown(tmp_path):
   report.write_report(make_results(gain=0.0), {}, report.Shown(), tmp_path / 'report.html')
-  headline = re.search(r'class="headline">([^<]*)<', (tmp_path / 'report.html').read_text(encoding='utf-8'))[1]
-  assert 'no difference was shown between adaptive hard masking and training from scratch' in headline
+  headline = re.search(
+    r'class="headline">([^<]*)<', (tmp_path / 'report.html').read_text(encoding='utf-8')
+  )[1]
+  assert (
+    'no difference was shown between adaptive hard masking and training from scratch' in headline
+  )
 
 
 def test_one_seed_is_said(tmp_path):
   results = make_results(seeds=1)
   assert all(
-    sentence.endswith('One seed: runs may differ by more than this.') for sentence in report.conclusions(results['summary'])
+    sentence.endswith('One seed: runs may differ by more than this.')
+    for sentence in report.conclusions(results['summary'])
   )
   report.write_report(results, {}, report.Shown(), tmp_path / 'report.html')
-  assert 'covers the choice of images and not how much runs differ' in Page((tmp_path / 'report.html').read_text('utf-8')).text
+  assert (
+    'covers the choice of images and not how much runs differ'
+    in Page((tmp_path / 'report.html').read_text('utf-8')).text
+  )
 
 
 def test_grids_without_a_comparison(tmp_path):
-  assert 'no pre-trained network' in report.conclusions(make_results(methods=('scratch',))['summary'])[0]
-  assert 'nothing to compare adaptive hard masking with' in report.conclusions(make_results(methods=('ahm',))['summary'])[0]
-  assert 'uniform masking' in report.conclusions(make_results(methods=('scratch', 'uniform'))['summary'])[0]
+  assert (
+    'no pre-trained network' in report.conclusions(make_results(methods=('scratch',))['summary'])[0]
+  )
+  assert (
+    'nothing to compare adaptive hard masking with'
+    in report.conclusions(make_results(methods=('ahm',))['summary'])[0]
+  )
+  assert (
+    'uniform masking'
+    in report.conclusions(make_results(methods=('scratch', 'uniform'))['summary'])[0]
+  )
   for methods in (('scratch',), ('ahm',)):
     report.write_report(make_results(methods=methods), {}, report.Shown(), tmp_path / 'report.html')
     assert Page((tmp_path / 'report.html').read_text('utf-8')).open == []

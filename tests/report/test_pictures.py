@@ -27,7 +27,9 @@ def test_panels_have_the_aspect_ratio_of_the_truth():
   for channels in (1, 3):
     shown = pictures.panels(example(channels), side=64)
     assert set(shown) == set(pictures.PANELS)
-    assert all(picture.shape == (32, 64, 3) and picture.dtype == np.uint8 for picture in shown.values())
+    assert all(
+      picture.shape == (32, 64, 3) and picture.dtype == np.uint8 for picture in shown.values()
+    )
     assert (shown['image'] == 200).all() and (shown['reconstruction'] == 90).all()
 
 
@@ -75,15 +77,25 @@ def test_data_uri_holds_the_picture():
 
 def test_policies_sheet_shows_each_policy_over_its_image():
   images = np.stack([np.full((16, 16, 1), value, np.uint8) for value in (40, 200)])
-  policies = {'a': np.zeros((2, 2, 2)), 'b': np.ones((2, 4, 4)), 'two lines': np.full((2, 1, 1), 0.5)}
+  policies = {
+    'a': np.zeros((2, 2, 2)),
+    'b': np.ones((2, 4, 4)),
+    'two lines': np.full((2, 1, 1), 0.5),
+  }
   pixels = np.asarray(pictures.policies_sheet(images, policies, tile=64)).astype(int)
-  assert pixels.shape == (15 + 2 * 15 + 2 * 72 + 30, 8 + 4 * 72, 3)  # Titles have at most 8 letters a line.
+  assert pixels.shape == (
+    15 + 2 * 15 + 2 * 72 + 30,
+    8 + 4 * 72,
+    3,
+  )  # Titles have at most 8 letters a line.
 
   def middle(row, column):
     return pixels[45 + 72 * row + 32, 8 + 72 * column + 32]
 
   assert (middle(0, 0) == 40).all() and (middle(1, 0) == 200).all()
-  bar = pictures.colour_bar(3, 1)[0].astype(int)  # Over mid-grey, 128; the picture's own grey is the rest.
+  bar = pictures.colour_bar(3, 1)[0].astype(
+    int
+  )  # Over mid-grey, 128; the picture's own grey is the rest.
   for row, grey in ((0, 40), (1, 200)):
     for column, colour in ((1, bar[0]), (2, bar[2]), (3, bar[1])):
       np.testing.assert_allclose(middle(row, column), colour + 0.35 * (grey - 128), atol=1.01)

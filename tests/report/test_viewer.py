@@ -1,4 +1,7 @@
-"""The report's viewer: what it holds, and that the page around it is sound. What it does is in test_viewer_browser.py."""
+"""The report's viewer: what it holds, and that the page around it is sound.
+
+What it does is in test_viewer_browser.py.
+"""
 
 import base64
 import hashlib
@@ -23,11 +26,20 @@ def make_entry(name='one', dice=(0.5, 0.75), side=8, classes=False):
   image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
   hidden = np.eye(2, dtype=bool)
   pretrained = viewer.Made(prediction, dice[1], np.array([[0.25, 0.5], [1, 0.75]]), hidden, image)
-  return viewer.entry(name, image, truth, [('scratch', viewer.Made(prediction, dice[0])), ('ahm', pretrained)])
+  return viewer.entry(
+    name, image, truth, [('scratch', viewer.Made(prediction, dice[0])), ('ahm', pretrained)]
+  )
 
 
 def write(path, entries, count=None, runs=('scratch', 'ahm')):
-  results = {'dataset': 'x', 'split': 'test', 'config': {}, 'cells': [], 'summary': [], 'agent': {run: {} for run in runs}}
+  results = {
+    'dataset': 'x',
+    'split': 'test',
+    'config': {},
+    'cells': [],
+    'summary': [],
+    'agent': {run: {} for run in runs},
+  }
   shown = report.Shown(viewer=viewer.Viewer(runs, 20, 3, entries, count or len(entries)))
   report.write_report(results, {}, shown, path)
   return path.read_text('utf-8')
@@ -74,16 +86,23 @@ def test_alternative_texts_say_what_one_sees():
   assert item['layers']['truth']['alt'] == 'The true mask on image one: 20.0 % of it.'
   assert set(scratch) == {'prediction', 'error'} and len(ahm) == 5
   assert scratch['prediction']['alt'] == 'What scratch found in image one: 20.0 % of it.'
-  assert ahm['error']['alt'] == 'Where ahm is wrong in image one: 10.0 % of it found but not there, 10.0 % missed.'
+  assert (
+    ahm['error']['alt']
+    == 'Where ahm is wrong in image one: 10.0 % of it found but not there, 10.0 % missed.'
+  )
   assert ahm['policy']['alt'] == 'How likely ahm hides each patch of image one: from 0.25 to 1.00.'
-  assert ahm['hidden']['alt'] == 'One mask that ahm drew for image one: 50 % of the patches are grey.'
+  assert (
+    ahm['hidden']['alt'] == 'One mask that ahm drew for image one: 50 % of the patches are grey.'
+  )
   assert ahm['reconstruction']['base'].startswith('data:image/jpeg;base64,')
   assert 'taken for another class' in make_entry(classes=True)['runs'][0]['layers']['error']['alt']
 
 
 def test_nothing_at_all_is_said_so():
   empty = np.zeros((4, 4), bool)
-  item = viewer.entry('none', np.zeros((4, 4, 1), np.uint8), empty, [('scratch', viewer.Made(empty, NAN))])
+  item = viewer.entry(
+    'none', np.zeros((4, 4, 1), np.uint8), empty, [('scratch', viewer.Made(empty, NAN))]
+  )
   assert item['runs'][0]['dice'] is None
   assert item['layers']['truth']['alt'] == 'The true mask on image none: nothing.'
   assert 'nowhere, there is nothing' in item['runs'][0]['layers']['error']['alt']
@@ -93,12 +112,17 @@ def test_the_page_is_self_contained_and_lets_only_its_own_script_run(tmp_path):
   page = write(tmp_path / 'report.html', [make_entry()])
   parsed = Tags(page)
   for tag, attributes in parsed.tags:
-    assert all(attributes.get(name, 'data:').startswith('data:') for name in ('src', 'href', 'srcset', 'action')), tag
+    assert all(
+      attributes.get(name, 'data:').startswith('data:')
+      for name in ('src', 'href', 'srcset', 'action')
+    ), tag
     assert not [name for name in attributes if name.startswith('on')]
   data, code = parsed.scripts
   assert json.loads(data)['runs'] == ['scratch', 'ahm']
   digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-  policy = next(attributes['content'] for _, attributes in parsed.tags if 'http-equiv' in attributes)
+  policy = next(
+    attributes['content'] for _, attributes in parsed.tags if 'http-equiv' in attributes
+  )
   assert f"script-src 'sha256-{digest}'" in policy and "default-src 'none'" in policy
   assert 'http' not in code
 
@@ -108,13 +132,23 @@ def test_controls_have_names_and_ids_are_unique(tmp_path):
   tags = Tags(page).tags
   ids = [attributes['id'] for _, attributes in tags if 'id' in attributes]
   assert len(ids) == len(set(ids))
-  assert [attributes['for'] for tag, attributes in tags if tag == 'label' and 'for' in attributes] == ['viewer-sort']
+  assert [
+    attributes['for'] for tag, attributes in tags if tag == 'label' and 'for' in attributes
+  ] == ['viewer-sort']
   assert page.count('<label><input type="radio"') == sum(tag == 'input' for tag, _ in tags) == 7 + 2
   assert page.count('<fieldset>') == page.count('<legend>') == 2
-  assert [attributes['aria-labelledby'] in ids for _, attributes in tags if 'aria-labelledby' in attributes] == [True]
-  images = [attributes for tag, attributes in tags if tag == 'img' and attributes.get('data-part') != 'over']
+  assert [
+    attributes['aria-labelledby'] in ids
+    for _, attributes in tags
+    if 'aria-labelledby' in attributes
+  ] == [True]
+  images = [
+    attributes for tag, attributes in tags if tag == 'img' and attributes.get('data-part') != 'over'
+  ]
   assert all(attributes['alt'] for attributes in images)
-  assert [attributes['aria-live'] for _, attributes in tags if 'aria-live' in attributes] == ['polite']
+  assert [attributes['aria-live'] for _, attributes in tags if 'aria-live' in attributes] == [
+    'polite'
+  ]
 
 
 def test_hostile_names_stay_inside_the_data(tmp_path):
@@ -132,10 +166,15 @@ def test_a_page_stays_under_its_limit_and_says_what_it_left_out(tmp_path, monkey
   entries = [make_entry(f'image{i}', side=64) for i in range(40)]
   page = write(tmp_path / 'report.html', entries, count=1000)
   held = json.loads(Tags(page).scripts[0])['images']
-  assert 0 < len(held) < 40 and [item['name'] for item in held] == [f'image{i}' for i in range(len(held))]
+  assert 0 < len(held) < 40 and [item['name'] for item in held] == [
+    f'image{i}' for i in range(len(held))
+  ]
   size = (tmp_path / 'report.html').stat().st_size
   assert 200_000 - 2 * len(json.dumps(entries[0])) < size <= 200_000
-  assert re.search(rf'{len(held)} of the 1000 images of the test split .* 20 labels and seed 3\.', ' '.join(page.split()))
+  assert re.search(
+    rf'{len(held)} of the 1000 images of the test split .* 20 labels and seed 3\.',
+    ' '.join(page.split()),
+  )
   monkeypatch.setattr(viewer, 'PAGE_BYTES', 0)
   assert 'viewer-data' not in write(tmp_path / 'report.html', entries)
 

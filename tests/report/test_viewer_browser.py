@@ -1,4 +1,6 @@
-"""The report's viewer in headless Chromium: clicks, keys, what is announced, and that the browser complains of nothing."""
+"""The report's viewer in headless Chromium: clicks, keys, what is announced, and that the
+browser complains of nothing.
+"""
 
 import shutil
 
@@ -8,14 +10,26 @@ import pytest
 from ahm_jax.report import page as report
 from ahm_jax.report import viewer
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+CHROMIUM = next(
+  filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
 DRIVER = shutil.which('chromedriver')
 if CHROMIUM is None or DRIVER is None:
-  pytest.skip('needs Chromium and its driver: apt-get install chromium chromium-driver', allow_module_level=True)
-webdriver = pytest.importorskip('selenium.webdriver', reason='needs selenium: pip install -e .[browser]')
+  pytest.skip(
+    'needs Chromium and its driver: apt-get install chromium chromium-driver',
+    allow_module_level=True,
+  )
+webdriver = pytest.importorskip(
+  'selenium.webdriver', reason='needs selenium: pip install -e .[browser]'
+)
 
 NASTY = '</script><img src=x onerror="document.title=1"><script>document.title=2</script>'
-DICE = {'image10': (0.4, 0.2), 'image2': (0.1, 0.9), NASTY: (0.6, 0.5), 'empty': (None, None)}  # Of scratch and of ahm.
+DICE = {
+  'image10': (0.4, 0.2),
+  'image2': (0.1, 0.9),
+  NASTY: (0.6, 0.5),
+  'empty': (None, None),
+}  # Of scratch and of ahm.
 FLAGS = (
   '--headless=new',
   '--no-sandbox',
@@ -38,8 +52,17 @@ def write(path):
     hidden = np.eye(4, dtype=bool)
     scratch, ahm = (float('nan') if value is None else value for value in dice)
     made = viewer.Made(truth, ahm, hidden * 0.9, hidden, image)
-    entries.append(viewer.entry(name, image, truth, [('scratch', viewer.Made(truth, scratch)), ('ahm', made)]))
-  results = {'dataset': 'x', 'split': 'test', 'config': {}, 'cells': [], 'summary': [], 'agent': {'ahm': {}, 'scratch': {}}}
+    entries.append(
+      viewer.entry(name, image, truth, [('scratch', viewer.Made(truth, scratch)), ('ahm', made)])
+    )
+  results = {
+    'dataset': 'x',
+    'split': 'test',
+    'config': {},
+    'cells': [],
+    'summary': [],
+    'agent': {'ahm': {}, 'scratch': {}},
+  }
   shown = report.Shown(viewer=viewer.Viewer(('scratch', 'ahm'), 20, 0, entries, 9))
   report.write_report(results, {}, shown, path)
 
@@ -61,7 +84,9 @@ class Page:
       self.part(into).send_keys(getattr(webdriver.Keys, key, key))
 
   def choose(self, kind, value):
-    self.driver.execute_script(f'document.querySelector("input[name=viewer-{kind}][value=\'{value}\']").click()')
+    self.driver.execute_script(
+      f'document.querySelector("input[name=viewer-{kind}][value=\'{value}\']").click()'
+    )
 
   @property
   def title(self):
@@ -73,7 +98,10 @@ class Page:
 
   @property
   def listed(self):
-    return [item.text for item in self.driver.find_elements('css selector', '[data-part="list"] button span')]
+    return [
+      item.text
+      for item in self.driver.find_elements('css selector', '[data-part="list"] button span')
+    ]
 
   @property
   def complaints(self):
@@ -117,7 +145,9 @@ def test_the_worst_of_the_last_network_is_seen_first(page):
 
 def test_arrow_keys_page_round(page):
   page.press('ARROW_RIGHT')
-  assert page.title == NASTY and page.driver.title.startswith('x: ')  # A name is text, whatever it looks like.
+  assert page.title == NASTY and page.driver.title.startswith(
+    'x: '
+  )  # A name is text, whatever it looks like.
   page.press('ARROW_RIGHT', 'ARROW_RIGHT', 'ARROW_RIGHT')
   assert page.title == 'image10'
   page.press('ARROW_LEFT')
@@ -155,12 +185,21 @@ def test_number_keys_choose_layers(page):
     page.press(str(number))
     assert page.layer == key and page.find(f'input[value={key}]').is_selected()
     over = page.part('over')
-    shown[key] = page.part('base').get_attribute('src'), over.get_attribute('src') if over.is_displayed() else None
+    shown[key] = (
+      page.part('base').get_attribute('src'),
+      over.get_attribute('src') if over.is_displayed() else None,
+    )
     assert page.part('base').get_attribute('alt') == page.part('said').text != ''
-    assert page.driver.execute_script('return document.querySelector("[data-part=base]").naturalWidth') == 16
+    assert (
+      page.driver.execute_script('return document.querySelector("[data-part=base]").naturalWidth')
+      == 16
+    )
   assert shown['image'] == (base, None) and shown['reconstruction'][1] is None
   assert len({over for _, over in shown.values()}) == 6  # None for two of them.
-  assert page.find('[data-for=error]').is_displayed() and not page.find('[data-for=policy]').is_displayed()
+  assert (
+    page.find('[data-for=error]').is_displayed()
+    and not page.find('[data-for=policy]').is_displayed()
+  )
   page.press('8', '0', 'x')
   assert page.layer == 'error'
 
@@ -169,7 +208,9 @@ def test_another_network_has_its_own_scores_and_layers(page):
   page.press('2')
   page.choose('run', 0)
   assert page.listed == ['image2', 'image10', NASTY, 'empty']
-  assert page.title == 'image10' and page.part('place').text == '2 of 4'  # The image stays, for comparing.
+  assert (
+    page.title == 'image10' and page.part('place').text == '2 of 4'
+  )  # The image stays, for comparing.
   assert page.layer == 'prediction' and page.part('said').text.startswith('What scratch found')
   assert not page.find('input[value=policy]').is_enabled()
   page.press('2')
@@ -198,19 +239,26 @@ def test_what_changes_is_announced(page):
   live = page.find('[aria-live=polite]')
   page.press('ARROW_RIGHT', 'ARROW_RIGHT', '6')
   said = live.get_attribute('textContent')
-  assert said.startswith('image2, 3 of 4. The true mask on image image2: ') and said.endswith(' Dice of ahm: 0.900.')
+  assert said.startswith('image2, 3 of 4. The true mask on image image2: ') and said.endswith(
+    ' Dice of ahm: 0.900.'
+  )
 
 
 def test_focus_is_seen_and_the_page_does_not_scroll_sideways(page):
   page.driver.execute_script('arguments[0].focus()', page.part('next'))
   page.press('ARROW_RIGHT')
-  style = page.driver.execute_script('return getComputedStyle(document.querySelector("[data-part=stage]")).outlineWidth')
+  style = page.driver.execute_script(
+    'return getComputedStyle(document.querySelector("[data-part=stage]")).outlineWidth'
+  )
   assert style == '3px'
   for width in (360, 800, 1280):
     page.driver.execute_cdp_cmd(
-      'Emulation.setDeviceMetricsOverride', {'width': width, 'height': 800, 'deviceScaleFactor': 1, 'mobile': False}
+      'Emulation.setDeviceMetricsOverride',
+      {'width': width, 'height': 800, 'deviceScaleFactor': 1, 'mobile': False},
     )
-    assert page.driver.execute_script('return document.documentElement.scrollWidth <= innerWidth'), width
+    assert page.driver.execute_script(
+      'return document.documentElement.scrollWidth <= innerWidth'
+    ), width
   page.driver.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
 
 

@@ -17,7 +17,9 @@ from ahm_jax.task import TrainState
 def state_at(step):
   params = {'layer': {'kernel': jnp.full((2, 3), float(step))}}
   statistics = {'norm': {'mean': jnp.full(3, 10.0 * step)}}
-  return TrainState(jnp.array(step, jnp.int32), params, statistics, optax.adam(1e-3).init(params), ())
+  return TrainState(
+    jnp.array(step, jnp.int32), params, statistics, optax.adam(1e-3).init(params), ()
+  )
 
 
 def target(devices):
@@ -36,7 +38,12 @@ def save(workdir, scores):
 
 @pytest.mark.parametrize(
   ('scores', 'best', 'stale'),
-  [([0.1, 0.5, 0.3], 2, 1), ([0.1, 0.5, 0.5], 3, 1), ([0.1, 0.2, 0.3], 3, 0), ([0.2, float('nan'), 0.1], 1, 2)],
+  [
+    ([0.1, 0.5, 0.3], 2, 1),
+    ([0.1, 0.5, 0.5], 3, 1),
+    ([0.1, 0.2, 0.3], 3, 0),
+    ([0.2, float('nan'), 0.1], 1, 2),
+  ],
 )
 def test_latest_and_best_are_kept(tmp_path, scores, best, stale):
   progress = save(tmp_path, scores)
@@ -71,9 +78,13 @@ def test_restores_onto_another_number_of_devices(tmp_path):
     checkpoints.save(parallel.replicate(state_at(1), devices[:2]), Progress().after(1, 0.0))
     four = checkpoints.restore_latest(target(devices))
     assert four.params['layer']['kernel'].sharding == parallel.replicated(devices)
-    one = checkpoints.restore_latest(parallel.abstract(state_at(0), SingleDeviceSharding(devices[3])))
+    one = checkpoints.restore_latest(
+      parallel.abstract(state_at(0), SingleDeviceSharding(devices[3]))
+    )
     assert one.params['layer']['kernel'].devices() == {devices[3]}
-    np.testing.assert_array_equal(one.params['layer']['kernel'], state_at(1).params['layer']['kernel'])
+    np.testing.assert_array_equal(
+      one.params['layer']['kernel'], state_at(1).params['layer']['kernel']
+    )
 
 
 def test_a_save_in_the_background_is_not_touched_by_donation(tmp_path):
@@ -102,11 +113,15 @@ def test_variables_of_another_run(tmp_path):
     np.testing.assert_array_equal(variables['batch_stats']['norm']['mean'], np.full(3, 10 * step))
 
 
-@pytest.mark.parametrize('places', [lambda size: {size // 2}, lambda size: set(range(0, size, 7))], ids=['a bit', 'many'])
+@pytest.mark.parametrize(
+  'places', [lambda size: {size // 2}, lambda size: set(range(0, size, 7))], ids=['a bit', 'many']
+)
 def test_damage_never_gives_other_numbers(tmp_path, places):
   save(tmp_path, [0.1, 0.5])
   sound = load_variables(tmp_path, best=True)
-  files = list((tmp_path / FOLDER / '2').rglob('d/*'))  # Some of them are steps on the way that nothing reads any more.
+  files = list(
+    (tmp_path / FOLDER / '2').rglob('d/*')
+  )  # Some of them are steps on the way that nothing reads any more.
   contents = [path.read_bytes() for path in files]
   refused = 0
   for path, content in zip(files, contents, strict=True):
@@ -140,7 +155,10 @@ def test_a_state_that_is_damaged_or_does_not_fit_is_the_users_error(tmp_path):
   save(tmp_path, [0.1])
   shapes = target(jax.local_devices()[:1])
   wide = shapes._replace(params={'layer': {'kernel': jax.ShapeDtypeStruct((2, 4), jnp.float32)}})
-  with pytest.raises(UserError, match=r'checkpoints/1: params/layer/kernel is 2x3 in its weights but 2x4 by its config'):
+  with pytest.raises(
+    UserError,
+    match=r'checkpoints/1: params/layer/kernel is 2x3 in its weights but 2x4 by its config',
+  ):
     load_state(tmp_path, wide)
   for path in (tmp_path / FOLDER / '1').rglob('d/*'):
     path.write_bytes(damaged(path.read_bytes(), {path.stat().st_size // 2}))
@@ -163,7 +181,9 @@ def test_a_state_of_other_shapes_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match=said):
       checkpoints.restore_latest(wide)
     more = target(jax.local_devices()[:1])._replace(extra={'agent': wide.step})
-    with pytest.raises(UserError, match='extra/agent is not there in its weights but a number by its config'):
+    with pytest.raises(
+      UserError, match='extra/agent is not there in its weights but a number by its config'
+    ):
       checkpoints.restore_latest(more)
 
 

@@ -14,7 +14,9 @@ from ahm_jax.runs.directory import FILE, alone, check_writable, claim, owned, re
 def change(config, **parts):
   """The config with fields of its parts replaced: change(config, data={'labels': 5})."""
   for name, fields in parts.items():
-    config = dataclasses.replace(config, **{name: dataclasses.replace(getattr(config, name), **fields)})
+    config = dataclasses.replace(
+      config, **{name: dataclasses.replace(getattr(config, name), **fields)}
+    )
   return config
 
 
@@ -47,7 +49,9 @@ def test_the_data_folder_may_be_moved(tmp_path):
   with pytest.raises(UserError, match=r'config\.data\.root'):
     claim(tmp_path / 'run', 'pretrain', moved)
   old.rename(new)
-  with pytest.raises(UserError, match=r'config\.data\.root'):  # What it learns from is not written down.
+  with pytest.raises(
+    UserError, match=r'config\.data\.root'
+  ):  # What it learns from is not written down.
     claim(tmp_path / 'run', 'pretrain', moved)
   (tmp_path / 'run' / 'images.json').touch()
   claim(tmp_path / 'run', 'pretrain', moved)
@@ -61,11 +65,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
   check_writable(tmp_path / 'a' / 'b', 'out')
   monkeypatch.chdir(tmp_path)
   check_writable(Path('a/b'), 'out')
-  for path, said in ((tmp_path / 'file', 'file'), (tmp_path / 'file' / 'a', 'file'), (tmp_path / 'link' / 'a', 'link')):
-    with pytest.raises(UserError, match=f'^--out={path} cannot be made: {tmp_path / said} is not a folder; choose another$'):
+  for path, said in (
+    (tmp_path / 'file', 'file'),
+    (tmp_path / 'file' / 'a', 'file'),
+    (tmp_path / 'link' / 'a', 'link'),
+  ):
+    with pytest.raises(
+      UserError,
+      match=f'^--out={path} cannot be made: {tmp_path / said} is not a folder; choose another$',
+    ):
       check_writable(path, 'out')
   monkeypatch.setattr('os.access', lambda path, mode: False)  # Root may write anywhere.
-  with pytest.raises(UserError, match=f'^--out={tmp_path}/a cannot be written: {tmp_path} is read-only for this user;'):
+  with pytest.raises(
+    UserError,
+    match=f'^--out={tmp_path}/a cannot be written: {tmp_path} is read-only for this user;',
+  ):
     check_writable(tmp_path / 'a', 'out')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'link']
 
@@ -85,13 +99,23 @@ def test_another_config_is_refused_by_its_first_difference(tmp_path):
 
 
 def test_a_start_may_be_named_in_another_way(tmp_path, monkeypatch):
-  """A grid's cells hold their start by its path: the grid may be given by another path, or be moved."""
+  """A grid's cells hold their start by its path: the grid may be given by another path, or be
+  moved.
+  """
   monkeypatch.chdir(tmp_path)
   begun = dataclasses.replace(Config(), init_from='grid/pretrain/ahm')
   claim('grid/segment/ahm', 'segment', begun)
-  claim(tmp_path / 'grid/segment/ahm', 'segment', dataclasses.replace(begun, init_from=str(tmp_path / 'grid/pretrain/ahm')))
+  claim(
+    tmp_path / 'grid/segment/ahm',
+    'segment',
+    dataclasses.replace(begun, init_from=str(tmp_path / 'grid/pretrain/ahm')),
+  )
   (tmp_path / 'grid').rename(tmp_path / 'elsewhere')
-  claim('elsewhere/segment/ahm', 'segment', dataclasses.replace(begun, init_from='elsewhere/pretrain/ahm'))
+  claim(
+    'elsewhere/segment/ahm',
+    'segment',
+    dataclasses.replace(begun, init_from='elsewhere/pretrain/ahm'),
+  )
   for other in ('elsewhere/pretrain/uniform', 'grid/pretrain/ahm', ''):
     with pytest.raises(UserError, match=r'config\.init_from'):
       claim('elsewhere/segment/ahm', 'segment', dataclasses.replace(begun, init_from=other))
@@ -131,7 +155,9 @@ def test_a_run_from_before_a_field_was_there_has_its_default(tmp_path):
 
 
 def test_what_the_classifier_is_matters_to_it_alone(tmp_path):
-  other = change(Config(), model={'vgg_norm': 'batch', 'vgg_width': 8, 'vgg_hidden': 64}, classifier={'steps': 7})
+  other = change(
+    Config(), model={'vgg_norm': 'batch', 'vgg_width': 8, 'vgg_hidden': 64}, classifier={'steps': 7}
+  )
   for stage in ('pretrain', 'segment'):
     claim(tmp_path / stage, stage, Config())
     claim(tmp_path / stage, stage, other)
@@ -153,12 +179,18 @@ def test_a_grid_that_has_not_classified_yet_is_free_to_choose_how(tmp_path):
 
 def test_classes_of_masks_are_part_of_every_run_but_a_pre_training(tmp_path):
   folder = {'name': 'folder', 'root': 'mine'}
-  one, other = (change(Config(), data=folder | {'mask_classes': names}) for names in (('disc', 'cup'), ('cup', 'disc')))
+  one, other = (
+    change(Config(), data=folder | {'mask_classes': names})
+    for names in (('disc', 'cup'), ('cup', 'disc'))
+  )
   claim(tmp_path / 'pretrain', 'pretrain', one)
   claim(tmp_path / 'pretrain', 'pretrain', other)
   for stage in ('segment', 'classify', 'reproduce'):
     claim(tmp_path / stage, stage, one)
-    with pytest.raises(UserError, match=r"config\.data\.mask_classes = \['disc', 'cup'\], and this one has \['cup', 'disc'\]"):
+    with pytest.raises(
+      UserError,
+      match=r"config\.data\.mask_classes = \['disc', 'cup'\], and this one has \['cup', 'disc'\]",
+    ):
       claim(tmp_path / stage, stage, other)
 
 
@@ -177,7 +209,9 @@ with alone(sys.argv[1]) as own:
 
 
 def in_another_process(workdir):
-  return subprocess.run([sys.executable, '-c', ASKS, workdir], check=True, capture_output=True, text=True).stdout.strip()
+  return subprocess.run(
+    [sys.executable, '-c', ASKS, workdir], check=True, capture_output=True, text=True
+  ).stdout.strip()
 
 
 def test_a_directory_is_had_alone(tmp_path):
@@ -194,7 +228,10 @@ def test_who_has_a_directory_is_said(tmp_path):
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
   with subprocess.Popen([sys.executable, '-c', held, tmp_path], **pipes) as other:
     assert other.stdout.readline() == 'held\n'
-    with pytest.raises(UserError, match=f'process {other.pid} on .* is at work in {tmp_path}; wait'), owned(tmp_path):
+    with (
+      pytest.raises(UserError, match=f'process {other.pid} on .* is at work in {tmp_path}; wait'),
+      owned(tmp_path),
+    ):
       pass
     other.kill()
   with owned(tmp_path):

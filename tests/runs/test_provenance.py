@@ -32,7 +32,10 @@ def data(train='abc', validation='de', test='fg', name='skin', **train_has):
 
 @pytest.fixture
 def chain(tmp_path):
-  """A pre-training of a, b and c; a segmentation of a that chose its checkpoint by d; a classification of b that did by e."""
+  """A pre-training of a, b and c.
+
+  A segmentation of a that chose its checkpoint by d; a classification of b that did by e.
+  """
   start = None
   for stage, images in (
     ('pretrain', Images('skin', ('a', 'b', 'c'))),
@@ -131,11 +134,19 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(tmp_path):
   provenance.check_same(tmp_path, Images('renamed', ('a', 'b'), ('d',)))
   provenance.check_same(tmp_path / 'new', Images('skin', ('a',)))
   for other, said in (
-    (Images('skin', ('a', 'b', 'c'), ('d',)), "1 are learnt from now and were not, or were and are not, as 'c'; choose"),
-    (Images('skin', ('d', 'b'), ('a',)), "2 are learnt from now and were not, or were and are not, as 'a'; choose"),
+    (
+      Images('skin', ('a', 'b', 'c'), ('d',)),
+      "1 are learnt from now and were not, or were and are not, as 'c'; choose",
+    ),
+    (
+      Images('skin', ('d', 'b'), ('a',)),
+      "2 are learnt from now and were not, or were and are not, as 'a'; choose",
+    ),
     (Images('skin', ('b', 'a'), ('d',)), 'they are the same in another order; choose'),
   ):
-    with pytest.raises(UserError, match=f'^{tmp_path} holds a run that began with other images: {said}'):
+    with pytest.raises(
+      UserError, match=f'^{tmp_path} holds a run that began with other images: {said}'
+    ):
       provenance.check_same(tmp_path, other)
 
 
@@ -165,7 +176,10 @@ def test_a_grid_has_one_data_set_throughout(tmp_path, change):
     provenance.check_grid(tmp_path / 'grid', data())
     directory.claim(tmp_path / 'grid', 'reproduce', Config())
   provenance.check_grid(tmp_path / 'grid', data(name='renamed'))
-  with pytest.raises(UserError, match=f'^{tmp_path}/grid holds a grid that began with other images, splits, masks or labels;'):
+  with pytest.raises(
+    UserError,
+    match=f'^{tmp_path}/grid holds a grid that began with other images, splits, masks or labels;',
+  ):
     provenance.check_grid(tmp_path / 'grid', data(**change))
   directory.claim(tmp_path / 'old', 'reproduce', Config())
   provenance.check_grid(tmp_path / 'old', data(**change))
@@ -178,7 +192,9 @@ def test_the_digest_of_a_grid_is_of_the_names_of_classes(tmp_path):
     provenance.check_grid(tmp_path, dataclasses.replace(data(), class_names=('y', 'x')))
 
 
-@pytest.mark.parametrize('text', ['{', '[]', '{"own": 3}', '{"own": {"dataset": "skin", "train": 3}, "origins": []}'])
+@pytest.mark.parametrize(
+  'text', ['{', '[]', '{"own": 3}', '{"own": {"dataset": "skin", "train": 3}, "origins": []}']
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
   path = tmp_path / 'images.json'
   path.write_text(text)

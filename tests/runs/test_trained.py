@@ -53,7 +53,12 @@ def change(path, **fields):
 
 def test_an_export_comes_back_to_the_bit(trained, export):
   found = load(export, ('segment',))
-  assert (found.stage, found.step, found.config, found.digest) == ('segment', 7, trained.config, trained.digest)
+  assert (found.stage, found.step, found.config, found.digest) == (
+    'segment',
+    7,
+    trained.config,
+    trained.digest,
+  )
   ours, theirs = trees.flatten(found.variables), trees.flatten(trained.variables)
   assert ours.keys() == theirs.keys()
   assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
@@ -83,10 +88,16 @@ def test_a_damaged_description_is_refused(own, text):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'format': 'onnx'}, 'is an export in the format onnx; give one of --format=orbax, or the workdir of a run'),
+    (
+      {'format': 'onnx'},
+      'is an export in the format onnx; give one of --format=orbax, or the workdir of a run',
+    ),
     ({'stage': 'pretrain'}, 'is an export of a pretrain run; give one of a segment run'),
     ({'config': {'sead': 1}}, 'sead'),
-    ({'digest': '0' * 64}, 'is damaged: its numbers are not those that were exported; export it again'),
+    (
+      {'digest': '0' * 64},
+      'is damaged: its numbers are not those that were exported; export it again',
+    ),
     ({'step': 'seven'}, 'cannot be read as the description of an export'),
   ],
 )
@@ -101,7 +112,9 @@ def test_weights_of_another_width_are_refused(own):
   told = json.loads((own / FILE).read_text())
   told['config']['model']['unet_width'] = 3
   change(own, config=told['config'])
-  assert 'batch_stats/decoder1/first/norm/mean is 2 in its weights but 3 by its config' in refusal(own)
+  assert 'batch_stats/decoder1/first/norm/mean is 2 in its weights but 3 by its config' in refusal(
+    own
+  )
 
 
 def test_damaged_and_missing_arrays_are_refused(own):
@@ -116,14 +129,24 @@ def test_damaged_and_missing_arrays_are_refused(own):
 
 
 def test_shapes_that_do_not_belong_to_the_config_are_named(trained):
-  config = dataclasses.replace(trained.config, model=dataclasses.replace(trained.config.model, unet_width=3))
-  with pytest.raises(UserError, match=r'/decoder1/first/norm/mean is 2 in its weights but 3 by its config'):
+  config = dataclasses.replace(
+    trained.config, model=dataclasses.replace(trained.config.model, unet_width=3)
+  )
+  with pytest.raises(
+    UserError, match=r'/decoder1/first/norm/mean is 2 in its weights but 3 by its config'
+  ):
     checked(dataclasses.replace(trained, config=config))
   del (params := dict(trained.variables['params']))['head']
-  with pytest.raises(UserError, match=r'params/head/bias is not there in its weights but 1 by its config'):
+  with pytest.raises(
+    UserError, match=r'params/head/bias is not there in its weights but 1 by its config'
+  ):
     checked(dataclasses.replace(trained, variables={**trained.variables, 'params': params}))
 
 
 def test_a_folder_without_anything_is_refused(tmp_path):
-  assert 'there is no such folder; give the workdir of a segment run' in refusal(tmp_path / 'nowhere', ('segment',))
-  assert 'holds no run; give the --workdir of a pretrain or segment or classify run' in refusal(tmp_path)
+  assert 'there is no such folder; give the workdir of a segment run' in refusal(
+    tmp_path / 'nowhere', ('segment',)
+  )
+  assert 'holds no run; give the --workdir of a pretrain or segment or classify run' in refusal(
+    tmp_path
+  )

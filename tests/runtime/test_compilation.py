@@ -12,7 +12,11 @@ from ahm_jax.runtime import compilation
 
 @pytest.fixture(autouse=True)
 def restored_config():
-  names = ('jax_platforms', 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  names = (
+    'jax_platforms',
+    'jax_compilation_cache_dir',
+    'jax_persistent_cache_min_compile_time_secs',
+  )
   before = {name: getattr(jax.config, name) for name in names}
   jax.config.update('jax_compilation_cache_dir', None)
   yield
@@ -62,9 +66,17 @@ def a_gpu(monkeypatch):
   """A machine with an NVIDIA driver and JAX's CUDA plugin, on which the user has set no flag."""
   monkeypatch.delenv('XLA_FLAGS', raising=False)
   jax.config.update('jax_platforms', None)
-  monkeypatch.setattr(compilation.shutil, 'which', lambda name: '/usr/bin/nvidia-smi' if name == 'nvidia-smi' else None)
+  monkeypatch.setattr(
+    compilation.shutil,
+    'which',
+    lambda name: '/usr/bin/nvidia-smi' if name == 'nvidia-smi' else None,
+  )
   plugins = [SimpleNamespace(name='xla_cuda12')]
-  monkeypatch.setattr(compilation.importlib.metadata, 'entry_points', lambda group: plugins if group == 'jax_plugins' else [])
+  monkeypatch.setattr(
+    compilation.importlib.metadata,
+    'entry_points',
+    lambda group: plugins if group == 'jax_plugins' else [],
+  )
   return plugins
 
 
@@ -100,16 +112,27 @@ def test_what_the_user_set_stays():
   (flag,) = compilation.GPU_FLAGS
   name = flag.split('=')[0]
   assert compilation.with_gpu_flags('') == flag
-  assert compilation.with_gpu_flags('--xla_dump_to=x  --other=1') == f'--xla_dump_to=x --other=1 {flag}'
+  assert (
+    compilation.with_gpu_flags('--xla_dump_to=x  --other=1') == f'--xla_dump_to=x --other=1 {flag}'
+  )
   assert compilation.with_gpu_flags(f'{name}=false') == f'{name}=false'
   assert compilation.with_gpu_flags('flags.txt') == 'flags.txt'
 
 
 def test_xla_knows_the_flags():
-  """A program of its own, on CPU: XLA reads all flags there too, and ends the process at one that it does not know."""
+  """A program of its own, on CPU: XLA reads all flags there too, and ends the process at one
+  that it does not know.
+  """
   flags = compilation.with_gpu_flags('')
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
   command = [sys.executable, '-c', 'import jax; print(jax.numpy.ones(3).sum())']
-  assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip() == '3.0'
-  unknown = subprocess.run(command, env=environment | {'XLA_FLAGS': flags + '_'}, capture_output=True, text=True)
+  assert (
+    subprocess.run(
+      command, env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    == '3.0'
+  )
+  unknown = subprocess.run(
+    command, env=environment | {'XLA_FLAGS': flags + '_'}, capture_output=True, text=True
+  )
   assert unknown.returncode and re.search('XLA_FLAGS|invalid', unknown.stderr)

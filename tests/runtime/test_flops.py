@@ -49,12 +49,18 @@ def test_a_convolution_counts_as_in_xla(strides, padding, dilation, spread, grou
 def test_its_gradients_take_as_much_each(groups):
   def total(x, kernel):
     return lax.conv_general_dilated(
-      *(x, kernel, (1, 1), 'SAME'), dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=groups
+      *(x, kernel, (1, 1), 'SAME'),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=groups,
     ).sum()
 
   arguments = ones(2, 8, 8, 8), ones(3, 3, 8 // groups, 16)
   forward = flops.count(total, *arguments)
-  assert flops.count(jax.value_and_grad(total, (0, 1)), *arguments) == 3 * forward == 6 * 2 * 22**2 * 8 // groups * 16
+  assert (
+    flops.count(jax.value_and_grad(total, (0, 1)), *arguments)
+    == 3 * forward
+    == 6 * 2 * 22**2 * 8 // groups * 16
+  )
 
 
 def test_products_of_matrices_and_what_holds_them():
@@ -65,9 +71,15 @@ def test_products_of_matrices_and_what_holds_them():
   once = 2 * 2 * 3 * 4 * 4
   assert flops.count(inner, a, b) == once
   assert flops.count(jax.jit(jax.checkpoint(inner)), a, b) == once
-  assert flops.count(lambda a, b: lax.scan(lambda c, _: (inner(c, b), None), a, length=5)[0], a, b) == 5 * once
   assert (
-    flops.count(lambda a, b: lax.cond(a.sum() > 0, lambda: inner(inner(a, b), b), lambda: inner(a, b)), a, b) == 2 * once
+    flops.count(lambda a, b: lax.scan(lambda c, _: (inner(c, b), None), a, length=5)[0], a, b)
+    == 5 * once
+  )
+  assert (
+    flops.count(
+      lambda a, b: lax.cond(a.sum() > 0, lambda: inner(inner(a, b), b), lambda: inner(a, b)), a, b
+    )
+    == 2 * once
   )
   assert flops.count(jax.pmap(inner, in_axes=(None, 0)), a, b[None]) == once
 
@@ -81,7 +93,9 @@ def test_a_wide_convolution_counts_in_full_on_any_platform():
 
 
 def test_a_training_step_takes_three_times_the_forward_pass():
-  """The gradient of the first convolution's input, which XLA drops since nobody asks for it, is among them."""
+  """The gradient of the first convolution's input, which XLA drops since nobody asks for it, is
+  among them.
+  """
   config = trainings.configured(8, 32, 2, augmented=False)
   unet = segment.network(config.model)
   images = np.zeros((2, 32, 32, 3), np.uint8)

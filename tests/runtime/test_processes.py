@@ -1,4 +1,6 @@
-"""Two processes with two host devices each train the toy of test_loop.py, and what becomes of one when the other is lost."""
+"""Two processes with two host devices each train the toy of test_loop.py, and what becomes of
+one when the other is lost.
+"""
 
 import json
 import multiprocessing
@@ -54,11 +56,22 @@ class Pair:
     self.processes = []
     for index in range(2):
       if slurm:
-        step = {'SLURM_JOB_ID': 7, 'SLURM_STEP_NODELIST': '127.0.0.1', 'SLURM_NTASKS': 2, 'SLURM_STEP_NUM_NODES': 1}
+        step = {
+          'SLURM_JOB_ID': 7,
+          'SLURM_STEP_NODELIST': '127.0.0.1',
+          'SLURM_NTASKS': 2,
+          'SLURM_STEP_NUM_NODES': 1,
+        }
         step |= {'SLURM_PROCID': index, 'SLURM_LOCALID': index, 'JAX_COORDINATOR_PORT': port}
-        variables, together = {name: str(value) for name, value in step.items()}, ['--coordinator=auto']
+        variables, together = (
+          {name: str(value) for name, value in step.items()},
+          ['--coordinator=auto'],
+        )
       else:
-        variables, together = {}, [f'--coordinator=127.0.0.1:{port}', '--processes=2', f'--process={index}']
+        variables, together = (
+          {},
+          [f'--coordinator=127.0.0.1:{port}', '--processes=2', f'--process={index}'],
+        )
       task = ([*command, *together], devices[index], self.home, index, variables)
       self.processes.append(FORKS.Process(target=toy_process.work, args=task))
       self.processes[-1].start()
@@ -69,12 +82,16 @@ class Pair:
       process.join(100)
       process.kill()
       process.join()
-    said = [[(self.home / f'{index}.{kind}').read_text() for kind in ('out', 'err')] for index in range(2)]
+    said = [
+      [(self.home / f'{index}.{kind}').read_text() for kind in ('out', 'err')] for index in range(2)
+    ]
     return [(process.exitcode, *texts) for process, texts in zip(self.processes, said, strict=True)]
 
 
 def break_off(workdir, victims, number, devices=(2, 2)):
-  """Starts a pair, sends some a signal after a checkpoint, and says how both ended, and how many seconds it took."""
+  """Starts a pair, sends some a signal after a checkpoint, and says how both ended, and how many
+  seconds it took.
+  """
   pair = Pair(workdir, '--share=0', '--pause=0.3', devices=devices)
   deadline = time.monotonic() + 100
   while latest_step(workdir) < 5 and time.monotonic() < deadline and pair.processes[0].is_alive():
@@ -137,7 +154,15 @@ def test_two_processes_equal_one_and_process_0_speaks(tmp_path, alone):
     [[0, 1], [2, 3]],
     [[4, 5], [6, 7]],
   ]
-  written = {'process0.npz', 'process1.npz', 'rows0.json', 'rows1.json', FOLDER, FILE, snapshots.FOLDER}
+  written = {
+    'process0.npz',
+    'process1.npz',
+    'rows0.json',
+    'rows1.json',
+    FOLDER,
+    FILE,
+    snapshots.FOLDER,
+  }
   assert {path.name for path in tmp_path.iterdir()} == written
   assert_equals(train(tmp_path / 'four', devices=4).params, tmp_path / 'four', alone)
 
@@ -150,11 +175,23 @@ LOST = 'another process was lost, so this one ends; the last checkpoint is that 
   [
     ('first', 0, ['Terminating process because'], 2),  # The coordinator: JAX calls abort().
     ('second', 1, ['by peer'], 1),  # A collective fails: the connection is closed or reset by peer.
-    ('waiting', 1, ['heartbeats'], 4),  # All wait, for nothing is closed, until JAX notices and calls abort().
-    ('several', 1, ['by peer', 'heartbeats'], 4),  # Whichever comes first: all devices fail, or one fails and the other waits.
+    (
+      'waiting',
+      1,
+      ['heartbeats'],
+      4,
+    ),  # All wait, for nothing is closed, until JAX notices and calls abort().
+    (
+      'several',
+      1,
+      ['by peer', 'heartbeats'],
+      4,
+    ),  # Whichever comes first: all devices fail, or one fails and the other waits.
   ],
 )
-def test_a_lost_process_ends_the_other_and_the_run_goes_on(broken_off, alone, name, victim, why, devices):
+def test_a_lost_process_ends_the_other_and_the_run_goes_on(
+  broken_off, alone, name, victim, why, devices
+):
   home, results = broken_off
   ended, took = results[name]
   assert ended[victim][0] == -signal.SIGKILL, ended
@@ -201,7 +238,9 @@ def test_a_run_of_one_process_goes_on_in_two_that_slurm_started(tmp_path, alone)
 
 
 def test_processes_with_different_numbers_of_devices_are_refused(tmp_path):
-  for (code, _, err), name in zip(Pair(tmp_path / 'run', devices=(2, 1)).finish(), ('', 'process 1: '), strict=True):
+  for (code, _, err), name in zip(
+    Pair(tmp_path / 'run', devices=(2, 1)).finish(), ('', 'process 1: '), strict=True
+  ):
     assert (code, err) == (
       2,
       f'{name}error: the processes have 2, 1 devices; give each the same number (CUDA_VISIBLE_DEVICES chooses)\n',

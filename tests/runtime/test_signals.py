@@ -30,8 +30,12 @@ IN_C = 'mutex = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mute
 IN_PYTHON = 'time.sleep(60)'
 
 
-def interrupted(*numbers, grace=60, wait=IN_PYTHON, context='at_next_step', body='wait()', between=0.5):
-  """(exit code, standard output, standard error) of a script that waits and is sent signals, and how long it took to end."""
+def interrupted(
+  *numbers, grace=60, wait=IN_PYTHON, context='at_next_step', body='wait()', between=0.5
+):
+  """(exit code, standard output, standard error) of a script that waits and is sent signals, and
+  how long it took to end.
+  """
   script = SCRIPT.format(grace=grace, wait=wait, context=context, body=body)
   pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
   with subprocess.Popen([sys.executable, '-c', script], **pipes) as process:

@@ -48,7 +48,10 @@ ENTRY %main (a: f32[4,8]) -> f32[8,4] {
 
 def test_operations_have_their_kind_and_source():
   described = trace.describe(PROGRAM)
-  kinds = {name: described[name][0] for name in ('move', 'norm', 'conv.1', 'cudnn', 'gemm', 'dot.2', 'sum', 'bits', 'narrow')}
+  kinds = {
+    name: described[name][0]
+    for name in ('move', 'norm', 'conv.1', 'cudnn', 'gemm', 'dot.2', 'sum', 'bits', 'narrow')
+  }
   assert kinds == {
     'move': 'copy',
     'norm': 'elementwise',
@@ -70,18 +73,32 @@ NAMES = {'conv': ('convolution', 'c'), 'add': ('elementwise', 'a')}
 
 def test_a_step_is_divided_among_kinds_and_the_host():
   """Two steps of 10 ms: 8 ms of convolution and 2 ms of addition in all, the rest is the host's."""
-  events = [Event('conv', 0, 0.0, 4e6), Event('add', 0, 5e6, 2e6), Event('conv', 0, 10e6, 4e6), Event('loop', 0, 0.0, 20e6)]
+  events = [
+    Event('conv', 0, 0.0, 4e6),
+    Event('add', 0, 5e6, 2e6),
+    Event('conv', 0, 10e6, 4e6),
+    Event('loop', 0, 0.0, 20e6),
+  ]
   by_kind, costliest = trace.divide(events, NAMES, steps=2, step_milliseconds=10.0)
-  assert by_kind == dict.fromkeys(trace.KINDS, 0.0) | {'convolution': 4.0, 'elementwise': 1.0, 'host': 5.0}
+  assert by_kind == dict.fromkeys(trace.KINDS, 0.0) | {
+    'convolution': 4.0,
+    'elementwise': 1.0,
+    'host': 5.0,
+  }
   assert [(item.name, item.milliseconds) for item in costliest] == [('conv', 4.0), ('add', 1.0)]
 
 
 def test_what_runs_side_by_side_shares_the_time():
-  """On two threads, 6 ms of convolution and 2 ms of addition cover 6 ms together; copies from the host are input."""
+  """On two threads, 6 ms of convolution and 2 ms of addition cover 6 ms together.
+
+  Copies from the host are input.
+  """
   events = [Event('conv', 0, 0.0, 6e6), Event('add', 0, 1e6, 2e6), Event('input', 0, 8e6, 1e6)]
   by_kind, _ = trace.divide(events, NAMES, steps=1, step_milliseconds=10.0)
   share = 7 / 9
-  assert by_kind['convolution'] == pytest.approx(6 * share) and by_kind['elementwise'] == pytest.approx(2 * share)
+  assert by_kind['convolution'] == pytest.approx(6 * share) and by_kind[
+    'elementwise'
+  ] == pytest.approx(2 * share)
   assert by_kind['input'] == pytest.approx(share) and by_kind['host'] == pytest.approx(3.0)
 
 
@@ -92,7 +109,10 @@ def test_devices_are_averaged():
 
 
 def test_kernels_of_a_cuda_graph_are_told_apart_by_their_names():
-  """A trace names the graph only. Kernels have the names of the program's fusions, or those of the libraries they are from."""
+  """A trace names the graph only.
+
+  Kernels have the names of the program's fusions, or those of the libraries they are from.
+  """
   kernels = {
     'loop_add_fusion_3': 4e6,
     'sm90_xmma_wgrad_implicit_gemm_bf16_nhwc': 1e6,
@@ -103,7 +123,8 @@ def test_kernels_of_a_cuda_graph_are_told_apart_by_their_names():
   }
   starts = np.cumsum([0, *kernels.values()])
   events = [
-    Event('command_buffer_7', 0, start, spent, name) for start, (name, spent) in zip(starts[:-1], kernels.items(), strict=True)
+    Event('command_buffer_7', 0, start, spent, name)
+    for start, (name, spent) in zip(starts[:-1], kernels.items(), strict=True)
   ]
   program = {'loop_add_fusion.3': ('elementwise', 'decoder1/norm/add')}
   by_kind, costliest = trace.divide(events, program, steps=1, step_milliseconds=12.0)
@@ -121,11 +142,17 @@ def test_no_events_leave_the_step_to_the_host():
 
 
 def test_a_real_capture_is_read(tmp_path):
-  """Its kinds make up the step, its convolution is seen, and its operations are 2 * 9 * 8 * 8 a pixel."""
+  """Its kinds make up the step, its convolution is seen, and its operations are 2 * 9 * 8 * 8 a
+  pixel.
+  """
 
   @jax.jit
   def step(x, kernel):
-    return jnp.tanh(lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')))
+    return jnp.tanh(
+      lax.conv_general_dilated(
+        x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+      )
+    )
 
   x, kernel = np.ones((4, 64, 64, 8), np.float32), np.ones((3, 3, 8, 8), np.float32)
   with Profiler('1:4', tmp_path) as profiler:
@@ -134,12 +161,16 @@ def test_a_real_capture_is_read(tmp_path):
       x = step(x, kernel)
       capture = profiler.after(number, x)
   assert (capture.directory, capture.steps) == (tmp_path, 3)
-  summary = trace.summarise(capture, step.lower(x, kernel), flops.count(step, x, kernel), batch_size=4)
+  summary = trace.summarise(
+    capture, step.lower(x, kernel), flops.count(step, x, kernel), batch_size=4
+  )
   assert list(summary.by_kind) == list(trace.KINDS)
   assert sum(summary.by_kind.values()) == pytest.approx(summary.step_milliseconds)
   assert summary.by_kind['convolution'] > 0
   assert summary.images_per_second == pytest.approx(4e3 / summary.step_milliseconds)
-  assert summary.operations == 4 * 8 * 8 * 2 * (3 * 64 - 2) ** 2  # The border's padding is not counted.
+  assert (
+    summary.operations == 4 * 8 * 8 * 2 * (3 * 64 - 2) ** 2
+  )  # The border's padding is not counted.
   assert summary.peak_mebibytes >= (x.nbytes + kernel.nbytes) / 2**20
   text = trace.table(summary)
   assert 'where a step goes' in text and 'MFU' not in text

@@ -1,4 +1,7 @@
-"""One of several processes that train the toy of test_loop.py; `stage` is what it runs in place of pretrain."""
+"""One of several processes that train the toy of test_loop.py.
+
+`stage` is what it runs in place of pretrain.
+"""
 
 import dataclasses
 import json
@@ -47,14 +50,20 @@ class Watched(Source):
 def stage(_, workdir):
   index = jax.process_index()
   print(f'process {index} speaks')
-  item = Watched(*vars(source(toy.toy_split(), DataConfig(resident_share=flags.FLAGS.share), np.arange(25), 8, 0)).values())
+  item = Watched(
+    *vars(
+      source(toy.toy_split(), DataConfig(resident_share=flags.FLAGS.share), np.arange(25), 8, 0)
+    ).values()
+  )
   vars(item)['rows'] = workdir / f'rows{index}.json'
   state = fit(FALLING if index else RISING, item, RECIPE, workdir, 0, toy.STEPS)
   np.savez(workdir / f'process{index}.npz', **state.params)
 
 
 def work(argv, devices, home, name, variables):
-  """Runs the command on so many host devices, its standard output and error in NAME.out and NAME.err below `home`."""
+  """Runs the command on so many host devices, its standard output and error in NAME.out and
+  NAME.err below `home`.
+  """
   os.environ.update(variables)
   for number, kind in ((1, 'out'), (2, 'err')):
     os.dup2(os.open(home / f'{name}.{kind}', os.O_WRONLY | os.O_CREAT), number)

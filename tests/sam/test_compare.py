@@ -44,8 +44,11 @@ def cells(height, width, *filled):
 
 # An L of 3 pixels, whose box has 4; two single pixels; nothing.
 TRUTHS = [cells(4, 4, (0, 0), (1, 0), (1, 1)), cells(8, 4, (0, 0), (7, 3)), cells(4, 4)]
-# At 4 x 4 pixels. In the second, of 8 x 4, the upper right quarter is found; in the third one pixel.
-FOUND = np.float32([cells(4, 4, (0, 0)), cells(4, 4, (0, 2), (0, 3), (1, 2), (1, 3)), cells(4, 4, (2, 2))])
+# At 4 x 4 pixels. In the second, of 8 x 4, the upper right quarter is found; in the third one
+# pixel.
+FOUND = np.float32(
+  [cells(4, 4, (0, 0)), cells(4, 4, (0, 2), (0, 3), (1, 2), (1, 3)), cells(4, 4, (2, 2))]
+)
 
 
 @pytest.fixture
@@ -76,7 +79,10 @@ def test_boxes_from_the_truth(split):
   found = rows(Options('sam', 'x', 'box', 'truth'), split, model)
   assert counts(found.theirs) == [('l', 3, 1, 0), ('two', 2, 0, 0), ('none', 0, 0, 0)]
   assert counts(found.ours) == [('l', 1, 0, 2), ('two', 0, 8, 2), ('none', 0, 1, 0)]
-  assert [call[3] for call in model.calls] == [[(0, 0, 1, 1)], [(0, 0, 0, 0), (3, 7, 3, 7)]]  # None for an empty mask.
+  assert [call[3] for call in model.calls] == [
+    [(0, 0, 1, 1)],
+    [(0, 0, 0, 0), (3, 7, 3, 7)],
+  ]  # None for an empty mask.
   name, image, kind, _ = model.calls[1]
   assert (name, kind) == ('sam', 'box')
   np.testing.assert_array_equal(image, np.full((8, 4, 3), 7))  # Grey, three times.
@@ -89,7 +95,9 @@ def test_points_and_margins_and_prompts_from_our_unet(split):
     ('none', 0, 0, 0),
   ]
   unet = rows(Options('sam', 'x', 'box', 'unet'), split).theirs
-  assert counts(unet) == counts(rows(Options('sam', 'x', 'box', 'unet'), split).ours)  # What it found are boxes themselves.
+  assert counts(unet) == counts(
+    rows(Options('sam', 'x', 'box', 'unet'), split).ours
+  )  # What it found are boxes themselves.
   wider = rows(Options('medsam', 'x', 'box', 'unet', margin=1), split).theirs
   assert counts(wider) == [('l', 3, 1, 0), ('two', 0, 15, 2), ('none', 0, 9, 0)]
 
@@ -97,18 +105,24 @@ def test_points_and_margins_and_prompts_from_our_unet(split):
 def test_where_our_unet_finds_nothing_nothing_is_found(split):
   model = Filler()
   parts = [(split, np.zeros((3, 4, 4), np.float32))]
-  found = compare.rows(Options('sam', 'x'), model, (np.zeros((*t.shape, 3), np.uint8) for t in TRUTHS), parts, 3, 0.5)
+  found = compare.rows(
+    Options('sam', 'x'), model, (np.zeros((*t.shape, 3), np.uint8) for t in TRUTHS), parts, 3, 0.5
+  )
   assert counts(found.theirs) == [('l', 0, 0, 3), ('two', 0, 0, 2), ('none', 0, 0, 0)]
   assert model.calls == []
 
 
 def test_means_their_difference_and_the_table(split):
-  """Dice by hand: ours 1/2, 0 and 0 (a false alarm), theirs 6/7, 1 and none, as nothing is there and nothing was found."""
+  """Dice by hand: ours 1/2, 0 and 0 (a false alarm), theirs 6/7, 1 and none, as nothing is there
+  and nothing was found.
+  """
   options = Options('sam', 'weights', 'box', 'truth')
   result = compare.result(options, rows(options, split), 500)
   assert result['unet']['dice'] == pytest.approx(1 / 6)
   assert result['dice'] == pytest.approx(13 / 14)
-  assert result['difference']['dice'] == pytest.approx(13 / 14 - 1 / 4)  # Over the two that both score.
+  assert result['difference']['dice'] == pytest.approx(
+    13 / 14 - 1 / 4
+  )  # Over the two that both score.
   low, high = result['difference']['dice_ci95']
   assert low < result['difference']['dice'] < high
   for side in (result, result['unet']):
@@ -124,15 +138,31 @@ def test_means_their_difference_and_the_table(split):
   header, rule, ours, theirs, note = compare.table(options, result).splitlines()
   assert header.split()[:3] == ['Dice', 'vs', 'U-Net'] and set(rule) == {'-'}
   assert ours.startswith('our U-Net') and ' 0.167 [' in ours
-  assert theirs.startswith('Segment Anything, box from truth') and ' 0.929 [' in theirs and ' +0.679 [' in theirs
-  assert ours[-1] == '1' and theirs[-1] == '0' and len(ours) == len(theirs) == len(header)  # False alarms.
+  assert (
+    theirs.startswith('Segment Anything, box from truth')
+    and ' 0.929 [' in theirs
+    and ' +0.679 [' in theirs
+  )
+  assert (
+    ours[-1] == '1' and theirs[-1] == '0' and len(ours) == len(theirs) == len(header)
+  )  # False alarms.
   assert note.startswith('3 images; ') and 'Prompts from the truth' in note
 
 
 def test_a_difference_is_paired(split):
   """The comparator is 0.1 better on each image, however much images differ."""
   ours = [
-    {'image': name, 'dice': value, 'iou': 0, 'hd95': 0, 'precision': 0, 'recall': 0, 'tp': 1, 'fp': 0, 'fn': 0}
+    {
+      'image': name,
+      'dice': value,
+      'iou': 0,
+      'hd95': 0,
+      'precision': 0,
+      'recall': 0,
+      'tp': 1,
+      'fp': 0,
+      'fn': 0,
+    }
     for name, value in (('a', 0), ('b', 0.4), ('c', 0.9))
   ]
   found = compare.Rows(ours, [row | {'dice': row['dice'] + 0.1} for row in ours])
@@ -141,7 +171,9 @@ def test_a_difference_is_paired(split):
 
 
 def test_images_of_one_group_are_drawn_together(split):
-  """Two images of one patient are no more than one: with all of one group, nothing is known of other groups."""
+  """Two images of one patient are no more than one: with all of one group, nothing is known of
+  other groups.
+  """
   options = Options('sam', 'weights', 'box', 'truth')
   found = rows(options, split)
   alone = compare.result(options, found, 500, {'l': 0, 'two': 1, 'none': 2})
@@ -152,7 +184,12 @@ def test_images_of_one_group_are_drawn_together(split):
 
 
 def test_scores_that_are_not_known():
-  row = {key: math.nan for key in ('dice', 'iou', 'hd95', 'precision', 'recall')} | {'image': 'a', 'tp': 0, 'fp': 0, 'fn': 0}
+  row = {key: math.nan for key in ('dice', 'iou', 'hd95', 'precision', 'recall')} | {
+    'image': 'a',
+    'tp': 0,
+    'fp': 0,
+    'fn': 0,
+  }
   options = Options('sam', 'x', 'point')
   result = compare.result(options, compare.Rows([row], [row]), 100)
   assert result['difference'] == {'dice': None, 'dice_ci95': None}
@@ -165,7 +202,11 @@ def test_scores_that_are_not_known():
     (Options('sam', ''), Config(), '--comparator=sam needs --sam_checkpoint'),
     (Options('sam', 'x', 'point', margin=3), Config(), '--sam_margin widens boxes'),
     (Options('medsam', 'x', 'point'), Config(), 'MedSAM was trained with boxes only'),
-    (Options('sam', 'x'), Config(data=DataConfig(mask_classes=('a', 'b'))), 'this run has 2 classes'),
+    (
+      Options('sam', 'x'),
+      Config(data=DataConfig(mask_classes=('a', 'b'))),
+      'this run has 2 classes',
+    ),
   ],
 )
 def test_what_does_not_go_together(options, config, said):

@@ -1,4 +1,6 @@
-"""Segment Anything from files: a tiny model of random weights, since real ones are not ours to ship."""
+"""Segment Anything from files: a tiny model of random weights, since real ones are not ours to
+ship.
+"""
 
 import json
 import re
@@ -17,7 +19,16 @@ transformers = pytest.importorskip('transformers')
 
 from ahm_jax.errors import UserError  # noqa: E402
 from ahm_jax.sam import model as sam  # noqa: E402
-from tests.sam.tiny_sam import ENCODER, LAYERS, PATCH, SIDE, WIDTH, official_names, official_weights, tiny_model  # noqa: E402
+from tests.sam.tiny_sam import (  # noqa: E402
+  ENCODER,
+  LAYERS,
+  PATCH,
+  SIDE,
+  WIDTH,
+  official_names,
+  official_weights,
+  tiny_model,
+)
 
 pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
@@ -62,19 +73,34 @@ def image():
 
 
 def reference_logits(model, image, box=None, point=None):
-  """One prompt by hand: 90 x 50 becomes 64 x 36 and is padded below; the mask of 64 x 64, cut and resized to 90 x 50."""
-  resized = np.asarray(Image.fromarray(image).resize((SIDE, 36), Image.Resampling.BILINEAR), np.float32) / 255
+  """One prompt by hand: 90 x 50 becomes 64 x 36 and is padded below.
+
+  The mask of 64 x 64, cut and resized to 90 x 50.
+  """
+  resized = (
+    np.asarray(Image.fromarray(image).resize((SIDE, 36), Image.Resampling.BILINEAR), np.float32)
+    / 255
+  )
   pixels = np.zeros((SIDE, SIDE, 3), np.float32)
   pixels[:36] = (resized - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
   shrink = np.float32([SIDE / 90, 36 / 50])
   if box:
     prompt = {'input_boxes': torch.from_numpy(np.float32([[box]]) * np.tile(shrink, 2))}
   else:
-    prompt = {'input_points': torch.from_numpy(np.float32([[[point]]]) * shrink), 'input_labels': torch.ones(1, 1, 1).long()}
+    prompt = {
+      'input_points': torch.from_numpy(np.float32([[[point]]]) * shrink),
+      'input_labels': torch.ones(1, 1, 1).long(),
+    }
   with torch.inference_mode():
-    out = model(pixel_values=torch.from_numpy(pixels.transpose(2, 0, 1)[None]), multimask_output=box is None, **prompt)
+    out = model(
+      pixel_values=torch.from_numpy(pixels.transpose(2, 0, 1)[None]),
+      multimask_output=box is None,
+      **prompt,
+    )
     masks, scores = out.pred_masks[0], out.iou_scores[0, 0]
-    wide = torch.nn.functional.interpolate(masks, (SIDE, SIDE), mode='bilinear', align_corners=False)[..., :36, :]
+    wide = torch.nn.functional.interpolate(
+      masks, (SIDE, SIDE), mode='bilinear', align_corners=False
+    )[..., :36, :]
     shown = torch.nn.functional.interpolate(wide, (50, 90), mode='bilinear', align_corners=False)
   return shown[0, int(scores.argmax())].numpy()
 
@@ -92,7 +118,10 @@ def test_logits_are_those_of_the_models_own_path(model, loaded, image, kind, pro
 
 @pytest.fixture
 def official(model, monkeypatch):
-  """segment_anything's own predictor with the same weights; what it needs of torchvision is Pillow's."""
+  """segment_anything's own predictor with the same weights.
+
+  What it needs of torchvision is Pillow's.
+  """
   functional = ModuleType('torchvision.transforms.functional')
   functional.to_pil_image = Image.fromarray
   functional.resize = lambda picture, size: picture.resize(size[::-1], Image.Resampling.BILINEAR)
@@ -115,23 +144,39 @@ def official(model, monkeypatch):
   )
   grid = (SIDE // PATCH, SIDE // PATCH)
   decoder = parts.MaskDecoder(
-    transformer_dim=256, transformer=parts.TwoWayTransformer(depth=2, embedding_dim=256, num_heads=8, mlp_dim=2048)
+    transformer_dim=256,
+    transformer=parts.TwoWayTransformer(depth=2, embedding_dim=256, num_heads=8, mlp_dim=2048),
   )
   sam_model = parts.Sam(encoder, parts.PromptEncoder(256, grid, (SIDE, SIDE), 16), decoder)
-  weights = {name: value for name, value in official_weights(model).items() if name not in ('pixel_mean', 'pixel_std')}
+  weights = {
+    name: value
+    for name, value in official_weights(model).items()
+    if name not in ('pixel_mean', 'pixel_std')
+  }
   sam_model.load_state_dict(weights, strict=True)
   return segment_anything.SamPredictor(sam_model.eval())
 
 
 def test_logits_are_those_of_segment_anything(official, loaded, image):
-  """Needs pip install segment-anything, which is no part of an extra. With -s, the largest differences."""
+  """Needs pip install segment-anything, which is no part of an extra.
+
+  With -s, the largest differences.
+  """
   official.set_image(image)
   for kind, prompts in (('box', BOXES), ('point', POINTS)):
     for prompt, logits in zip(prompts, loaded.logits(image, kind, prompts), strict=True):
-      shown = {'box': np.array(prompt)} if kind == 'box' else {'point_coords': np.array([prompt]), 'point_labels': np.ones(1)}
-      masks, scores, _ = official.predict(multimask_output=kind == 'point', return_logits=True, **shown)
+      shown = (
+        {'box': np.array(prompt)}
+        if kind == 'box'
+        else {'point_coords': np.array([prompt]), 'point_labels': np.ones(1)}
+      )
+      masks, scores, _ = official.predict(
+        multimask_output=kind == 'point', return_logits=True, **shown
+      )
       expected = masks[scores.argmax()]
-      print(f'{kind}: {np.abs(logits - expected).max():.1e} of {expected.min():.1f} to {expected.max():.1f}')
+      print(
+        f'{kind}: {np.abs(logits - expected).max():.1e} of {expected.min():.1f} to {expected.max():.1f}'
+      )
       np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
@@ -141,22 +186,34 @@ def test_prompts_matter(loaded, image):
 
 
 def test_medsam_sees_a_squashed_image_of_its_own_range(model, loaded, image):
-  seen = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
+  seen = np.asarray(
+    Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32
+  )
   seen = (seen - seen.min()) / (seen.max() - seen.min())
   boxes = np.float32([BOXES]) * np.float32([SIDE / 90, SIDE / 50, SIDE / 90, SIDE / 50])
   with torch.inference_mode():
     pixels = torch.from_numpy(seen.transpose(2, 0, 1)[None])
-    low = model(pixel_values=pixels, input_boxes=torch.from_numpy(boxes), multimask_output=False).pred_masks[0].sigmoid()
-    expected = torch.nn.functional.interpolate(low, (50, 90), mode='bilinear', align_corners=False)[:, 0].numpy()
+    low = (
+      model(pixel_values=pixels, input_boxes=torch.from_numpy(boxes), multimask_output=False)
+      .pred_masks[0]
+      .sigmoid()
+    )
+    expected = torch.nn.functional.interpolate(low, (50, 90), mode='bilinear', align_corners=False)[
+      :, 0
+    ].numpy()
   found = loaded.medsam_probabilities(image, BOXES)
   assert expected.std() > 0.02
   np.testing.assert_allclose(found, expected, atol=1e-5)
   np.testing.assert_array_equal(loaded.masks('medsam', image, 'box', BOXES), found > 0.5)
-  assert abs(found - 1 / (1 + np.exp(-loaded.logits(image, 'box', BOXES)))).max() > 0.01  # Not what SAM makes of it.
+  assert (
+    abs(found - 1 / (1 + np.exp(-loaded.logits(image, 'box', BOXES)))).max() > 0.01
+  )  # Not what SAM makes of it.
 
 
 def test_a_black_image_is_no_division_by_zero(loaded):
-  assert np.isfinite(loaded.medsam_probabilities(np.zeros((20, 30, 3), np.uint8), [(1, 1, 5, 5)])).all()
+  assert np.isfinite(
+    loaded.medsam_probabilities(np.zeros((20, 30, 3), np.uint8), [(1, 1, 5, 5)])
+  ).all()
 
 
 def test_an_official_file_is_the_same_model(model, loaded, image, tiny_encoder, tmp_path):
@@ -164,24 +221,33 @@ def test_an_official_file_is_the_same_model(model, loaded, image, tiny_encoder, 
   torch.save(weights, tmp_path / 'sam_vit_tiny.pth')
   official = sam.load(str(tmp_path / 'sam_vit_tiny.pth'))
   for kind, prompts in (('box', BOXES), ('point', POINTS)):
-    np.testing.assert_allclose(official.logits(image, kind, prompts), loaded.logits(image, kind, prompts), atol=1e-5)
+    np.testing.assert_allclose(
+      official.logits(image, kind, prompts), loaded.logits(image, kind, prompts), atol=1e-5
+    )
 
 
 def test_each_official_name_has_its_place(model):
   weights = official_weights(model)
   found = sam.renamed(weights)
   assert set(found) == set(model.state_dict())
-  assert {name.rpartition('.')[0] for name in sam.renamed({f'{key}.weight': 0 for key in official_names()})} == set(
-    official_names().values()
-  )
+  assert {
+    name.rpartition('.')[0]
+    for name in sam.renamed({f'{key}.weight': 0 for key in official_names()})
+  } == set(official_names().values())
   for name, value in model.state_dict().items():
     assert torch.equal(found[name], value), name
 
 
 def test_a_preprocessor_of_the_folder_is_used(copy, image):
   plain = sam.load(str(copy)).logits(image, 'box', BOXES)
-  settings = {'image_mean': [0, 0, 0], 'image_std': [1, 1, 1], 'pad_size': {'height': SIDE, 'width': SIDE}}
-  (copy / 'preprocessor_config.json').write_text(json.dumps(settings | {'size': {'longest_edge': SIDE}}))
+  settings = {
+    'image_mean': [0, 0, 0],
+    'image_std': [1, 1, 1],
+    'pad_size': {'height': SIDE, 'width': SIDE},
+  }
+  (copy / 'preprocessor_config.json').write_text(
+    json.dumps(settings | {'size': {'longest_edge': SIDE}})
+  )
   assert abs(sam.load(str(copy)).logits(image, 'box', BOXES) - plain).max() > 0.01
   (copy / 'preprocessor_config.json').write_text('{}')  # Of 1024 pixels.
   with pytest.raises(UserError, match=r'preprocessor_config\.json is for images of another size'):
@@ -236,7 +302,10 @@ def test_files_that_are_no_sam(model, tiny_encoder, tmp_path, capsys):
   path = tmp_path / 'file.pth'
   for content in (b'', b'not a checkpoint', b'PK\x03\x04'):
     path.write_bytes(content)
-    assert ': it cannot be read as weights alone, and nothing else is unpickled; name a folder' in refusal(path)
+    assert (
+      ': it cannot be read as weights alone, and nothing else is unpickled; name a folder'
+      in refusal(path)
+    )
   torch.save({'image_encoder': Hostile()}, path)
   assert 'it cannot be read as weights alone' in refusal(path)
   assert 'never to be run' not in capsys.readouterr().out
@@ -254,6 +323,7 @@ def test_files_that_are_no_sam(model, tiny_encoder, tmp_path, capsys):
 def test_a_missing_package_is_named(folder, package, monkeypatch):
   monkeypatch.setitem(sys.modules, package, None)
   with pytest.raises(
-    UserError, match=rf'needs {package}: EXTRAS=sam launch/with_env \.\.\. installs it, or pip install -e \.\[sam\]'
+    UserError,
+    match=rf'needs {package}: EXTRAS=sam launch/with_env \.\.\. installs it, or pip install -e \.\[sam\]',
   ):
     sam.load(str(folder))

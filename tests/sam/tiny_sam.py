@@ -7,9 +7,17 @@ ENCODER = dict(num_hidden_layers=LAYERS, num_attention_heads=2, global_attn_inde
 
 
 def tiny_model(seed=0):
-  """As the official files have it but for the encoder: 32 wide, two layers, the second with global attention, 64 pixels."""
+  """As the official files have it but for the encoder: 32 wide, two layers, the second with
+  global attention, 64 pixels.
+  """
   import torch
-  from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+  from transformers import (
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+  )
 
   vision = SamVisionConfig(hidden_size=WIDTH, image_size=SIDE, patch_size=PATCH, **ENCODER)
   parts = {
@@ -26,7 +34,9 @@ def tiny_model(seed=0):
 
 
 def official_names():
-  """transformers' name of each module that has weights, by the name that segment_anything has for it; written out by hand."""
+  """transformers' name of each module that has weights, by the name that segment_anything has
+  for it; written out by hand.
+  """
   names = {
     'image_encoder.patch_embed.proj': 'vision_encoder.patch_embed.projection',
     'image_encoder.neck.0': 'vision_encoder.neck.conv1',
@@ -68,7 +78,11 @@ def official_names():
     layer = f'mask_decoder.transformer.layers.{i}'
     for k in range(1, 5):
       names[f'{layer}.norm{k}'] = f'{layer}.layer_norm{k}'
-    for same in ('mlp.lin1', 'mlp.lin2', *_attention('self_attn', 'cross_attn_token_to_image', 'cross_attn_image_to_token')):
+    for same in (
+      'mlp.lin1',
+      'mlp.lin2',
+      *_attention('self_attn', 'cross_attn_token_to_image', 'cross_attn_image_to_token'),
+    ):
       names[f'{layer}.{same}'] = f'{layer}.{same}'
   for same in _attention('final_attn_token_to_image'):
     names[f'mask_decoder.transformer.{same}'] = f'mask_decoder.transformer.{same}'
@@ -80,16 +94,24 @@ def _attention(*names):
 
 
 def official_weights(model):
-  """The model's weights as an official file has them, some of which also hold the pixels' mean and deviation."""
+  """The model's weights as an official file has them, some of which also hold the pixels' mean
+  and deviation.
+  """
   import torch
 
   weights = model.state_dict()
   found = {}
   for theirs, ours in official_names().items():
-    found |= {f'{theirs}.{part}': weights[f'{ours}.{part}'] for part in ('weight', 'bias') if f'{ours}.{part}' in weights}
+    found |= {
+      f'{theirs}.{part}': weights[f'{ours}.{part}']
+      for part in ('weight', 'bias')
+      if f'{ours}.{part}' in weights
+    }
   for i in range(LAYERS):
     for axis in 'hw':
-      found[f'image_encoder.blocks.{i}.attn.rel_pos_{axis}'] = weights[f'vision_encoder.layers.{i}.attn.rel_pos_{axis}']
+      found[f'image_encoder.blocks.{i}.attn.rel_pos_{axis}'] = weights[
+        f'vision_encoder.layers.{i}.attn.rel_pos_{axis}'
+      ]
   found['image_encoder.pos_embed'] = weights['vision_encoder.pos_embed']
   gaussian = 'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix'
   found[gaussian] = weights['prompt_encoder.shared_embedding.positional_embedding']

@@ -28,15 +28,24 @@ STILL = AugmentConfig(flip=False, scale=0, brightness=0, contrast=0, hue=0)
 
 @pytest.fixture(scope='session')
 def make_config():
-  """make_config(augment=False, learning_rate=3e-3, **masking fields): a config of all three tasks."""
+  """make_config(augment=False, learning_rate=3e-3, **masking fields): a config of all three
+  tasks.
+  """
 
   def make(augment=False, learning_rate=3e-3, **masking):
     augmentation = AugmentConfig() if augment else STILL
-    recipe = RecipeConfig(batch_size=IMAGES, learning_rate=learning_rate, steps=STEPS, augment=augmentation)
+    recipe = RecipeConfig(
+      batch_size=IMAGES, learning_rate=learning_rate, steps=STEPS, augment=augmentation
+    )
     return Config(
       data=DataConfig(image_size=SIZE),
-      model=ModelConfig(unet_width=4, agent_width=4, agent_trunk='light', vgg_width=4, vgg_hidden=32),
-      masking=MaskingConfig(**{'patch_size': PATCH, 'warmup': 0.0, 'learning_rate': 1e-3, 'strategy': 'uniform'} | masking),
+      model=ModelConfig(
+        unet_width=4, agent_width=4, agent_trunk='light', vgg_width=4, vgg_hidden=32
+      ),
+      masking=MaskingConfig(
+        **{'patch_size': PATCH, 'warmup': 0.0, 'learning_rate': 1e-3, 'strategy': 'uniform'}
+        | masking
+      ),
       pretrain=recipe,
       segment=recipe,
       classifier=recipe,
@@ -48,7 +57,8 @@ def make_config():
 
 @pytest.fixture(scope='session')
 def split():
-  """8 dark, noisy images; each has a bright square lesion, larger from image to image, and none in the first two.
+  """8 dark, noisy images; each has a bright square lesion, larger from image to image, and none in
+  the first two.
 
   The label is 1 where the red channel is raised.
   """
@@ -76,7 +86,9 @@ def start():
 
 @pytest.fixture(scope='session')
 def drive():
-  """drive(task, state, split, devices=1, steps=1, seed=0) -> the state after so many steps of all images, a list of metrics."""
+  """drive(task, state, split, devices=1, steps=1, seed=0) -> the state after so many steps of
+  all images, a list of metrics.
+  """
 
   def run(task, state, split, devices=1, steps=1, seed=0):
     over = tuple(jax.local_devices()[:devices])
@@ -107,10 +119,14 @@ def pretrained(make_config, split, start, drive):
 
 @pytest.fixture(scope='session')
 def assert_close():
-  """assert_close(one, other): pytrees that are equal to a share of 1e-4, or to 1e-5 of their largest element."""
+  """assert_close(one, other): pytrees that are equal to a share of 1e-4, or to 1e-5 of their
+  largest element.
+  """
 
   def compare(one, other):
     one, other = np.asarray(one), np.asarray(other)
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * max(np.abs(other).max(initial=0), 1e-3))
+    np.testing.assert_allclose(
+      one, other, rtol=1e-4, atol=1e-5 * max(np.abs(other).max(initial=0), 1e-3)
+    )
 
   return lambda one, other: jax.tree.map(compare, one, other)

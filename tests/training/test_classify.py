@@ -29,7 +29,9 @@ def test_four_devices_equal_one_dropout_included(task, first, split, drive, asse
   (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
   assert_close(history, other_history)
   assert_close(one.opt_state, four.opt_state)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, four.params)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, four.params
+  )
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +57,9 @@ def test_it_learns_to_tell_red_from_dark(make_config, still, first, split, drive
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert still.evaluate(state) == {'accuracy': 1, 'balanced_accuracy': 1, 'auc': 1, 'score': 1}
   vgg = classify.network(make_config().model, 2)
-  whole, in_threes = (classify.predict(vgg, state.params, {}, split.images, size) for size in (8, 3))
+  whole, in_threes = (
+    classify.predict(vgg, state.params, {}, split.images, size) for size in (8, 3)
+  )
   np.testing.assert_allclose(whole.sum(1), np.ones(8), rtol=1e-5)
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
 
@@ -85,7 +89,9 @@ def test_images_of_unknown_label_do_not_count(make_config, first, split, monkeyp
   held_out = dataclasses.replace(split.take(range(4)), labels=np.array([0, 1, -1, 1], np.int32))
   task = classify.build(make_config(), held_out, 2, STEPS, 1)
   planted = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-  monkeypatch.setattr(classify, 'predict', lambda vgg, params, batch_stats, images, size: planted[: len(images)])
+  monkeypatch.setattr(
+    classify, 'predict', lambda vgg, params, batch_stats, images, size: planted[: len(images)]
+  )
   scores = task.evaluate(first)
   assert scores['score'] == scores['balanced_accuracy'] == 0.75
   assert scores['accuracy'] == pytest.approx(2 / 3)
@@ -95,7 +101,13 @@ def inputs(image, lesion, **fields):
   image = np.asarray(image, np.uint8)
   size = len(image)
   split = classify.Split(
-    ('a',), image[None], np.zeros((1, size, size), np.uint8), np.zeros(1), np.ones(1, bool), ('a',), (b'',)
+    ('a',),
+    image[None],
+    np.zeros((1, size, size), np.uint8),
+    np.zeros(1),
+    np.ones(1, bool),
+    ('a',),
+    (b'',),
   )
   (changed,) = classify.inputs(split, np.asarray(lesion, bool)[None], ClassifyConfig(**fields))
   assert changed.dtype == np.uint8
@@ -143,7 +155,10 @@ def test_masked_leaves_the_lesion_alone(channels):
 )
 @pytest.mark.parametrize('channels', [1, 3])
 def test_crop(rows, columns, margin, corner, side, channels):
-  """Means over pixels are kept by the resizing where it enlarges a linear ramp; its corners are its extremes."""
+  """Means over pixels are kept by the resizing where it enlarges a linear ramp.
+
+  Its corners are its extremes.
+  """
   image = gradient_image(channels=channels)
   changed = inputs(image, lesion(8, rows, columns), input='crop', margin=margin)
   top, left = corner
@@ -168,8 +183,12 @@ def test_an_image_without_lesion_is_kept_whole(kind):
 
 @pytest.fixture(scope='module')
 def learns_from(make_config, split, tmp_path_factory):
-  """learns_from(data.labels, classify.labels) -> the images, of 8 of which 0 to 3 have a mask, and 2 to 7 a label."""
-  train = dataclasses.replace(split, has_mask=np.arange(8) < 4, labels=np.where(np.arange(8) < 2, -1, split.labels))
+  """learns_from(data.labels, classify.labels) -> the images, of 8 of which 0 to 3 have a mask,
+  and 2 to 7 a label.
+  """
+  train = dataclasses.replace(
+    split, has_mask=np.arange(8) < 4, labels=np.where(np.arange(8) < 2, -1, split.labels)
+  )
   data = Dataset('toy', ('dark', 'red'), {'train': train, 'validation': split}, ())
 
   def plan(labels, classify_labels):
@@ -179,7 +198,10 @@ def learns_from(make_config, split, tmp_path_factory):
       data=dataclasses.replace(config.data, labels=labels),
       classify=ClassifyConfig(input='image', labels=classify_labels),
     )
-    return {int(name[-1]) for name in setup.classify(config, tmp_path_factory.mktemp('run'), data).split.ids}
+    return {
+      int(name[-1])
+      for name in setup.classify(config, tmp_path_factory.mktemp('run'), data).split.ids
+    }
 
   return plan
 
@@ -192,9 +214,14 @@ def test_images_without_a_mask_are_learnt_from_where_labels_alone_count(learns_f
 
 def test_else_a_classifier_learns_from_what_the_segmentation_learns_from(learns_from, capsys):
   assert learns_from(4, 0) == {2, 3}
-  assert capsys.readouterr().out == 'of 4 images that the segmentation learns from, 2 have a label to classify by\n'
+  assert (
+    capsys.readouterr().out
+    == 'of 4 images that the segmentation learns from, 2 have a label to classify by\n'
+  )
 
 
 def test_more_labels_than_there_are_are_refused(learns_from):
-  with pytest.raises(UserError, match=r'^7 labelled training images .* only 6 of 8 have a label; lower'):
+  with pytest.raises(
+    UserError, match=r'^7 labelled training images .* only 6 of 8 have a label; lower'
+  ):
     learns_from(4, 7)

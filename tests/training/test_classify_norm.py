@@ -1,4 +1,7 @@
-"""Training a VGG16 with batch normalisation; its first two stages alone, since thirteen layers compile for long."""
+"""Training a VGG16 with batch normalisation.
+
+Its first two stages alone, since thirteen layers compile for long.
+"""
 
 import dataclasses
 import functools
@@ -26,7 +29,9 @@ def two_stages():
 def config(make_config):
   """Without augmentation. Its hidden width is nobody else's, who would share our programs."""
   config = make_config()
-  return dataclasses.replace(config, model=dataclasses.replace(config.model, vgg_norm='batch', vgg_hidden=24))
+  return dataclasses.replace(
+    config, model=dataclasses.replace(config.model, vgg_norm='batch', vgg_hidden=24)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +54,9 @@ def test_two_devices_equal_one(task, first, after_one, split, drive, assert_clos
   (one, history), (two, other_history) = after_one, drive(task, first, split, devices=2)
   assert_close(history, other_history)
   assert_close((one.batch_stats, one.opt_state), (two.batch_stats, two.opt_state))
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, two.params)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, two.params
+  )
 
 
 def test_running_statistics_are_those_of_pytorch(torch_networks, first, after_one, split):
@@ -57,8 +64,12 @@ def test_running_statistics_are_those_of_pytorch(torch_networks, first, after_on
   entries = names.vgg16(4, 'batch')
   trunk = {'params': {'trunk': first.params['trunk']}, 'batch_stats': first.batch_stats}
   weights = loading.with_counters(loading.with_zero_biases(loading.outward(trunk, entries)), 0)
-  layers = torch_networks.VGG16(norm=True, width=4, hidden=1).features[:13]  # To the ReLU after conv2_2.
-  torch_networks.put(layers, {name.removeprefix('features.'): np.array(x) for name, x in weights.items()}).train()
+  layers = torch_networks.VGG16(norm=True, width=4, hidden=1).features[
+    :13
+  ]  # To the ReLU after conv2_2.
+  torch_networks.put(
+    layers, {name.removeprefix('features.'): np.array(x) for name, x in weights.items()}
+  ).train()
   torch_networks.apply(layers, np.array(normalise(split.images / np.float32(255))))
   found = torch_networks.arrays(layers)
   state, _ = after_one
@@ -71,11 +82,20 @@ def test_running_statistics_are_those_of_pytorch(torch_networks, first, after_on
     np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_without_synchronisation_statistics_are_means_of_the_devices_own(config, after_one, first, split, drive):
-  """Of the first layer, means are those of the whole batch, and variances lack what lies between the two halves."""
-  apart = dataclasses.replace(config, model=dataclasses.replace(config.model, sync_batch_norm=False))
+def test_without_synchronisation_statistics_are_means_of_the_devices_own(
+  config, after_one, first, split, drive
+):
+  """Of the first layer, means are those of the whole batch, and variances lack what lies between
+  the two halves.
+  """
+  apart = dataclasses.replace(
+    config, model=dataclasses.replace(config.model, sync_batch_norm=False)
+  )
   halves = split.take([0, 2, 4, 6, 1, 3, 5, 7])  # Each of one class: they differ.
-  states = after_one[0], drive(classify.build(apart, split, 2, STEPS, 1), first, halves, devices=2)[0]
+  states = (
+    after_one[0],
+    drive(classify.build(apart, split, 2, STEPS, 1), first, halves, devices=2)[0],
+  )
   whole, apart = (state.batch_stats['trunk']['conv1_1']['norm'] for state in states)
   np.testing.assert_allclose(apart['mean'], whole['mean'], rtol=1e-3, atol=1e-6)
   assert (apart['var'] < whole['var'] - 1e-5).all()
@@ -88,7 +108,9 @@ def test_it_learns_and_is_used_by_running_statistics(config, task, first, split,
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert task.evaluate(state)['score'] == 1
   vgg = classify.network(config.model, 2)
-  whole, in_threes = (classify.predict(vgg, state.params, state.batch_stats, split.images, size) for size in (8, 3))
+  whole, in_threes = (
+    classify.predict(vgg, state.params, state.batch_stats, split.images, size) for size in (8, 3)
+  )
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
   fresh = classify.predict(vgg, state.params, first.batch_stats, split.images, 8)
   assert np.abs(fresh - whole).max() > 0.1

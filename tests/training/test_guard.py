@@ -19,10 +19,14 @@ def instructions(arrays):
   advance = parallel.over_all(guarded(step), tuple(jax.local_devices()[:1]))
   state = TrainState(jnp.zeros((), jnp.int32), [jnp.ones((3, 3))] * arrays, {}, (), ())
   request = np.zeros(1, np.int32)
-  program = advance.lower(state, None, jnp.ones((1, 2)), jax.random.key(0), request).compile().as_text()
+  program = (
+    advance.lower(state, None, jnp.ones((1, 2)), jax.random.key(0), request).compile().as_text()
+  )
   return program.count(' = ')
 
 
 def test_the_guard_grows_with_the_state_and_not_with_its_square():
-  """The finiteness of all arrays decides on each of them, and is not to be found out again for each."""
+  """The finiteness of all arrays decides on each of them, and is not to be found out again for
+  each.
+  """
   assert instructions(80) < 2.5 * instructions(40)

@@ -1,4 +1,7 @@
-"""The loop on a toy: one convolution learns the brighter pixels of noise. Run as a script, it trains until it kills itself."""
+"""The loop on a toy: one convolution learns the brighter pixels of noise.
+
+Run as a script, it trains until it kills itself.
+"""
 
 import contextlib
 import dataclasses
@@ -49,17 +52,24 @@ def toy_split():
 @jax.jit
 def init(key):
   first, second = jax.random.split(key)
-  params = {'in': 0.2 * jax.random.normal(first, (3, 3, 3, 6)), 'out': 0.2 * jax.random.normal(second, (6,))}
+  params = {
+    'in': 0.2 * jax.random.normal(first, (3, 3, 3, 6)),
+    'out': 0.2 * jax.random.normal(second, (6,)),
+  }
   return TrainState(jnp.zeros((), jnp.int32), params, {'mean': jnp.zeros(6)}, tx.init(params), ())
 
 
 def step(state, batch, key):
   TRACES.append(None)
-  draw = jax.vmap(lambda position: jax.random.normal(jax.random.fold_in(key, position), batch.images.shape[1:]))
+  draw = jax.vmap(
+    lambda position: jax.random.normal(jax.random.fold_in(key, position), batch.images.shape[1:])
+  )
   x = batch.images / 255.0 - 0.5 + 0.1 * draw(batch.positions)
 
   def objective(params):
-    hidden = lax.conv_general_dilated(x, params['in'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    hidden = lax.conv_general_dilated(
+      x, params['in'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
     logits = jax.nn.relu(hidden) @ params['out']
     return optax.sigmoid_binary_cross_entropy(logits, batch.masks).mean(), hidden.mean((0, 1, 2))
 
@@ -67,17 +77,33 @@ def step(state, batch, key):
   gradients, mean, loss = lax.pmean((gradients, mean, loss), DEVICES)
   updates, opt_state = tx.update(gradients, state.opt_state, state.params)
   statistics = {'mean': 0.9 * state.batch_stats['mean'] + 0.1 * mean}
-  return TrainState(state.step + 1, optax.apply_updates(state.params, updates), statistics, opt_state, ()), {'loss': loss}
+  return TrainState(
+    state.step + 1, optax.apply_updates(state.params, updates), statistics, opt_state, ()
+  ), {'loss': loss}
 
 
 def scored(scores=None, keep_best=False):
-  """The toy task; at step s its score is scores[s], and the negative size of its parameters where none are given."""
+  """The toy task.
+
+  At step s its score is scores[s], and the negative size of its parameters where none are given.
+  """
 
   def evaluate(state):
-    score = scores[int(state.step)] if scores else -sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(state.params))
+    score = (
+      scores[int(state.step)]
+      if scores
+      else -sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(state.params))
+    )
     return {'score': score}
 
-  return Task('toy', init, step, evaluate, keep_best, snapshot=lambda state: {'mean': state.batch_stats['mean']})
+  return Task(
+    'toy',
+    init,
+    step,
+    evaluate,
+    keep_best,
+    snapshot=lambda state: {'mean': state.batch_stats['mean']},
+  )
 
 
 class Interrupted(Source):
@@ -98,9 +124,21 @@ def interruption(*_):
   raise Interruption
 
 
-def run(workdir, task=None, recipe=RECIPE, devices=1, share=1.0, seed=0, at=None, interrupt=interruption, **options):
+def run(
+  workdir,
+  task=None,
+  recipe=RECIPE,
+  devices=1,
+  share=1.0,
+  seed=0,
+  at=None,
+  interrupt=interruption,
+  **options,
+):
   over = jax.local_devices()[:devices]
-  item = source(toy_split(), DataConfig(resident_share=share), np.arange(25), recipe.batch_size, seed, over)
+  item = source(
+    toy_split(), DataConfig(resident_share=share), np.arange(25), recipe.batch_size, seed, over
+  )
   if at is not None:
     whole, item = item, Interrupted.__new__(Interrupted)
     vars(item).update(vars(whole), at=at, interrupt=interrupt)
@@ -124,7 +162,9 @@ def uninterrupted(tmp_path_factory):
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, uninterrupted):
   for at in (3, 13):  # Before the first checkpoint, and after the one of step 10.
-    killed = subprocess.run([sys.executable, __file__, tmp_path, str(at)], capture_output=True, text=True, check=False)
+    killed = subprocess.run(
+      [sys.executable, __file__, tmp_path, str(at)], capture_output=True, text=True, check=False
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
   assert 3 < lines(tmp_path)[-1]['step'] < STEPS
   state, metrics = uninterrupted
@@ -144,8 +184,12 @@ def signals_are_heard():
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('at', [0, 3, 7, 8, 13])  # In the middle, at a line, before a validation, after one.
-def test_a_signal_saves_the_state_of_its_step(tmp_path, uninterrupted, signals_are_heard, number, at):
+@pytest.mark.parametrize(
+  'at', [0, 3, 7, 8, 13]
+)  # In the middle, at a line, before a validation, after one.
+def test_a_signal_saves_the_state_of_its_step(
+  tmp_path, uninterrupted, signals_are_heard, number, at
+):
   handlers = [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)]
   with pytest.raises(Stopped):
     run(tmp_path, at=at, interrupt=lambda: signal.raise_signal(number))
@@ -157,7 +201,9 @@ def test_a_signal_saves_the_state_of_its_step(tmp_path, uninterrupted, signals_a
 
 
 @pytest.mark.parametrize(('step', 'keep_best'), [(10, True), (20, True), (20, False)])
-def test_a_signal_in_a_validation_stops_it_and_it_is_made_up_for(tmp_path, signals_are_heard, step, keep_best):
+def test_a_signal_in_a_validation_stops_it_and_it_is_made_up_for(
+  tmp_path, signals_are_heard, step, keep_best
+):
   scores = {5: 0.1, 10: 0.5, 15: 0.2, 20: 0.9}
   task = scored(scores, keep_best)
 
@@ -193,7 +239,20 @@ def test_checkpoints_come_by_time_too(tmp_path, uninterrupted, monkeypatch):
   monkeypatch.setattr(Checkpoints, 'save', lambda self, state, progress, save=Checkpoints.save: (
     saved.append(progress.step), save(self, state, progress)))  # fmt: skip
   state = run(tmp_path, safety=SafetyConfig(save_minutes=1e-9))
-  assert saved == [2, 4, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20]  # The request for one comes back a step later.
+  assert saved == [
+    2,
+    4,
+    5,
+    7,
+    9,
+    10,
+    12,
+    14,
+    15,
+    17,
+    19,
+    20,
+  ]  # The request for one comes back a step later.
   assert_identical(state, uninterrupted[0])
   assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
 
@@ -310,7 +369,9 @@ def test_a_step_that_is_not_finite_is_not_taken_and_counted(tmp_path, part, caps
   assert [line.get('skipped') for line in lines(tmp_path)] == [None, 2, 1]
   assert [line['loss'] is None for line in lines(tmp_path)] == [False, True, False]
   whole = run(tmp_path / 'whole', scored(), dataclasses.replace(recipe, steps=2))
-  source_of_two = run(tmp_path / 'two', broken(3, 4, 5, part=part), dataclasses.replace(recipe, steps=5))
+  source_of_two = run(
+    tmp_path / 'two', broken(3, 4, 5, part=part), dataclasses.replace(recipe, steps=5)
+  )
   assert_identical(source_of_two.params, whole.params)
   assert 'step 3 is not taken' in capsys.readouterr().err
 
@@ -323,7 +384,9 @@ def test_too_many_such_steps_in_a_row_end_the_run_and_name_its_images(tmp_path):
     run(tmp_path, task, safety=SafetyConfig(skipped_steps=3))
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.progress().step == 5
-    good = checkpoints.restore_latest(parallel.abstract(init(jax.random.key(0)), parallel.replicated(jax.local_devices()[:1])))
+    good = checkpoints.restore_latest(
+      parallel.abstract(init(jax.random.key(0)), parallel.replicated(jax.local_devices()[:1]))
+    )
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
 
 
@@ -340,7 +403,9 @@ def test_the_count_of_such_steps_survives_an_interruption(tmp_path, signals_are_
 def spoil(workdir, step, how):
   """Damages a checkpoint, as a disk or a killed copy might."""
   home = workdir / FOLDER / str(step)
-  arrays = [path for path in home.rglob('d/*') if path.is_file()]  # Not all of them are read: some lie on the way.
+  arrays = [
+    path for path in home.rglob('d/*') if path.is_file()
+  ]  # Not all of them are read: some lie on the way.
   description = home / 'metrics' / 'metrics'
   if how == 'truncated':
     for path in arrays:
@@ -360,14 +425,19 @@ def spoil(workdir, step, how):
 
 
 @pytest.mark.parametrize('how', ['truncated', 'a bit', 'gone', 'description', 'numbers'])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, uninterrupted, capsys, how):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+  tmp_path, uninterrupted, capsys, how
+):
   with pytest.raises(Interruption):
     run(tmp_path, at=12)
   spoil(tmp_path, 10, how)
   assert_identical(run(tmp_path), uninterrupted[0])
   assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
   said = capsys.readouterr().err
-  assert 'the checkpoint of step 10 ' in said and f'it is not used, and lies in {tmp_path / "damaged" / "10"} now' in said
+  assert (
+    'the checkpoint of step 10 ' in said
+    and f'it is not used, and lies in {tmp_path / "damaged" / "10"} now' in said
+  )
   assert (tmp_path / 'damaged' / '10' / 'metrics').is_dir()
 
 
@@ -383,7 +453,9 @@ def test_profile_writes_a_trace_and_says_where_a_step_goes(tmp_path, capsys):
   run(tmp_path, profile_steps='2:4')
   said = capsys.readouterr().out
   assert 'where a step goes' in said and ' convolution ' in said and ' GFLOP a step' in said
-  assert [path for path in (tmp_path / 'profile').rglob('*') if path.is_file() and path.stat().st_size]
+  assert [
+    path for path in (tmp_path / 'profile').rglob('*') if path.is_file() and path.stat().st_size
+  ]
 
 
 @pytest.mark.parametrize('steps', ['5', '4:2', 'a:b', '3:3'])

@@ -48,7 +48,9 @@ def test_a_class_that_the_batch_lacks_costs_what_is_wrongly_found_of_it():
   right = 40 * np.eye(3)[masks]
   (cross_entropy,), (dice,) = losses(right, masks)
   assert cross_entropy == pytest.approx(0, abs=1e-6) and dice == pytest.approx(0, abs=1e-6)
-  _, (dice,) = losses(40 * np.eye(3)[np.where(masks == 0, 2, 1)], masks)  # 8 pixels of the second class.
+  _, (dice,) = losses(
+    40 * np.eye(3)[np.where(masks == 0, 2, 1)], masks
+  )  # 8 pixels of the second class.
   assert dice == pytest.approx((0 + 1 - 1 / 9) / 2)
 
 
@@ -67,13 +69,18 @@ def test_one_class_costs_what_binary_masks_do():
   generator = np.random.default_rng(0)
   masks = generator.integers(0, 2, (1, 3, 8, 8)).astype(np.int32)
   logits = generator.normal(0, 2, masks.shape).astype(np.float32)
-  binary = jax.vmap(segmentation_losses, axis_name=DEVICES)(jnp.asarray(logits), jnp.asarray(masks, jnp.float32))
+  binary = jax.vmap(segmentation_losses, axis_name=DEVICES)(
+    jnp.asarray(logits), jnp.asarray(masks, jnp.float32)
+  )
   several = losses(np.stack([0 * logits, logits], -1), masks)
   np.testing.assert_allclose(several, binary, rtol=1e-5)
 
 
 def test_dice_is_that_of_the_whole_batch_on_four_devices_and_so_is_its_gradient():
-  """Against NumPy's value and its finite differences in float64. The devices' own Dice differ: the first holds no class."""
+  """Against NumPy's value and its finite differences in float64.
+
+  The devices' own Dice differ: the first holds no class.
+  """
   generator = np.random.default_rng(0)
   scores = generator.normal(size=(4, 2, 4, 4, 3))
   masks = np.zeros(scores.shape[:-1], np.int32)
@@ -91,9 +98,9 @@ def test_dice_is_that_of_the_whole_batch_on_four_devices_and_so_is_its_gradient(
     return value, lax.pmean(gradient, DEVICES)
 
   weights = np.array([0.7, -0.3])
-  values, gradients = jax.pmap(on_one_device, axis_name=DEVICES, in_axes=(None, 0, 0), devices=jax.local_devices()[:4])(
-    weights.astype(np.float32), scores.astype(np.float32), masks
-  )
+  values, gradients = jax.pmap(
+    on_one_device, axis_name=DEVICES, in_axes=(None, 0, 0), devices=jax.local_devices()[:4]
+  )(weights.astype(np.float32), scores.astype(np.float32), masks)
   np.testing.assert_allclose(values, [expected(weights)] * 4, rtol=1e-5)
   np.testing.assert_allclose(gradients, [optimize.approx_fprime(weights, expected)] * 4, rtol=1e-4)
   mean_of_devices = np.mean([expected(weights, scores[i], masks[i]) for i in range(4)])
@@ -102,7 +109,9 @@ def test_dice_is_that_of_the_whole_batch_on_four_devices_and_so_is_its_gradient(
 
 def augmented(config, images, masks, values):
   positions = np.arange(len(images), dtype=np.int32)
-  return jax.jit(lambda key: augment_classes(key, images, masks, positions, config, values))(jax.random.key(3))
+  return jax.jit(lambda key: augment_classes(key, images, masks, positions, config, values))(
+    jax.random.key(3)
+  )
 
 
 def picture(mask):
@@ -119,7 +128,10 @@ def test_classes_turn_with_their_image():
 
 
 def test_between_two_classes_there_is_no_third_one():
-  """A mean of the values 0 and 2 would be 1; here the nearer wins, as the image's own grey shows."""
+  """A mean of the values 0 and 2 would be 1.
+
+  Here the nearer wins, as the image's own grey shows.
+  """
   masks = np.zeros((16, 16, 16), np.uint8)
   masks[:, 3:12, 5:13] = 2
   config = AugmentConfig(flip=True, scale=0.5, brightness=0, contrast=0, hue=0)
@@ -134,7 +146,9 @@ def test_where_three_classes_meet_the_largest_share_wins():
   """No value has half of such a pixel, which a cut at a half would call background."""
   masks = np.full((32, 16, 16), 1, np.uint8)
   masks[:, 8:, :8], masks[:, 8:, 8:] = 2, 3
-  _, moved = augmented(AugmentConfig(flip=False, scale=0.5, brightness=0, contrast=0, hue=0), picture(masks), masks, 4)
+  _, moved = augmented(
+    AugmentConfig(flip=False, scale=0.5, brightness=0, contrast=0, hue=0), picture(masks), masks, 4
+  )
   assert set(np.unique(moved)) == {1, 2, 3}
 
 
@@ -151,7 +165,9 @@ def test_images_are_augmented_as_without_classes():
 
 
 def test_dice_of_classes_by_hand():
-  """An image of both classes, one of the first alone, one of nothing, and one where the second is found for nothing."""
+  """An image of both classes, one of the first alone, one of nothing, and one where the second
+  is found for nothing.
+  """
   truth, found = np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
   truth[0, 0], found[0, 0, :2] = 1, 1  # 2 of 4 pixels: 2 * 2 / 6.
   truth[0, 1], found[0, 1:3] = 2, 2  # 4 pixels and 4 more: 2 * 4 / 12.
@@ -166,7 +182,9 @@ def test_dice_of_classes_by_hand():
   assert math.isnan(nothing['dice_a']) and math.isnan(nothing['dice_b'])
 
 
-def test_the_network_has_an_output_more_than_classes_and_a_validation_scores_the_likeliest(make_config, split, monkeypatch):
+def test_the_network_has_an_output_more_than_classes_and_a_validation_scores_the_likeliest(
+  make_config, split, monkeypatch
+):
   config = make_config()
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, mask_classes=NAMES))
   masks = np.repeat(np.arange(8, dtype=np.uint8)[:, None], 16 * 16, 1).reshape(8, 16, 16) % 3
@@ -175,7 +193,8 @@ def test_the_network_has_an_output_more_than_classes_and_a_validation_scores_the
   assert state.params['head']['kernel'].shape[-1] == 3
   monkeypatch.setattr(segment, 'predict_classes', lambda *args: np.full((8, 16, 16), 1, np.uint8))
   found = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
-  # Of values 0, 1, 2, 0, 1, 2, 0, 1: each is wrong but for the three of 1; those of 2 have both classes wrong.
+  # Of values 0, 1, 2, 0, 1, 2, 0, 1: each is wrong but for the three of 1; those of 2 have both
+  # classes wrong.
   assert found == {'dice': 3 / 8, 'dice_a': 3 / 8, 'dice_b': 0, 'score': 3 / 8}
 
 

@@ -23,7 +23,12 @@ def test_total_steps():
   assert total_steps(recipe(steps=None, epochs=3.0, batch_size=4), 10) == 8  # 7.5
   assert total_steps(recipe(steps=None, epochs=0.1, batch_size=4), 10) == 1
   few_or_many = recipe(steps=100, min_epochs=10.0, batch_size=4)
-  assert [total_steps(few_or_many, images) for images in (20, 40, 41, 1000)] == [100, 100, 102, 2500]  # 102.5 is even
+  assert [total_steps(few_or_many, images) for images in (20, 40, 41, 1000)] == [
+    100,
+    100,
+    102,
+    2500,
+  ]  # 102.5 is even
   assert total_steps(recipe(steps=None, epochs=1.0, min_epochs=2.0, batch_size=4), 10) == 5
 
 
@@ -40,12 +45,16 @@ def test_the_reports_staircase_loses_ten_percent_every_three_epochs():
 
 
 def test_cosine_ends_at_zero():
-  np.testing.assert_allclose(rates(recipe(schedule='cosine'), [0, 25, 50, 100]), [1, 0.8535534, 0.5, 0], atol=1e-6)
+  np.testing.assert_allclose(
+    rates(recipe(schedule='cosine'), [0, 25, 50, 100]), [1, 0.8535534, 0.5, 0], atol=1e-6
+  )
 
 
 def test_warm_up_grows_linearly_and_leaves_the_schedule_alone_after():
   np.testing.assert_allclose(rates(recipe(warmup=0.1), [0, 5, 10, 50]), [0, 0.5, 1, 1], atol=1e-6)
-  np.testing.assert_allclose(rates(recipe(warmup=0.5, schedule='cosine'), [25, 75]), [0.5 * 0.8535534, 0.1464466], atol=1e-6)
+  np.testing.assert_allclose(
+    rates(recipe(warmup=0.5, schedule='cosine'), [25, 75]), [0.5 * 0.8535534, 0.1464466], atol=1e-6
+  )
 
 
 def first_update(item, gradient, param=1.0):
@@ -75,7 +84,13 @@ def test_clip_is_by_global_norm():
 
 def test_recipes_that_train_alike_share_one_object():
   assert optimizer(recipe(), 100, 10.0) is optimizer(recipe(), 200, 20.0)
-  assert optimizer(recipe(schedule='cosine'), 100, 10.0) is optimizer(recipe(schedule='cosine'), 100, 20.0)
-  assert optimizer(recipe(schedule='cosine'), 100, 10.0) is not optimizer(recipe(schedule='cosine'), 200, 10.0)
-  assert optimizer(recipe(schedule='staircase'), 100, 10.0) is not optimizer(recipe(schedule='staircase'), 100, 20.0)
+  assert optimizer(recipe(schedule='cosine'), 100, 10.0) is optimizer(
+    recipe(schedule='cosine'), 100, 20.0
+  )
+  assert optimizer(recipe(schedule='cosine'), 100, 10.0) is not optimizer(
+    recipe(schedule='cosine'), 200, 10.0
+  )
+  assert optimizer(recipe(schedule='staircase'), 100, 10.0) is not optimizer(
+    recipe(schedule='staircase'), 100, 20.0
+  )
   assert optimizer(recipe(warmup=0.1), 100, 10.0) is not optimizer(recipe(warmup=0.1), 200, 10.0)

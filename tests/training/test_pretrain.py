@@ -22,8 +22,13 @@ def build(config, split):
 
 
 def moments(state):
-  """Adam's first moments: after one step, a tenth of the gradient. The U-Net's, and the agent's if there is one."""
-  return state.opt_state[0].mu, state.extra.opt_state[0].mu if hasattr(state.extra, 'opt_state') else None
+  """Adam's first moments: after one step, a tenth of the gradient.
+
+  The U-Net's, and the agent's if there is one.
+  """
+  return state.opt_state[0].mu, state.extra.opt_state[0].mu if hasattr(
+    state.extra, 'opt_state'
+  ) else None
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +40,10 @@ def ahm(make_config, split, start, drive):
 
 
 def assert_devices_agree(one, four, assert_close):
-  """Adam divides gradients by their size; those that are nothing but rounding may send a parameter either way."""
+  """Adam divides gradients by their size.
+
+  Those that are nothing but rounding may send a parameter either way.
+  """
   (state, history), (other, other_history) = one, four
   assert_close(history, other_history)
   assert_close(moments(state), moments(other))
@@ -60,7 +68,11 @@ def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
   four = drive(task, first, split, devices=4)
   assert_devices_agree(one, four, assert_close)
   assert_close(one[0].extra.batch_stats, four[0].extra.batch_stats)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one[0].extra.params, four[0].extra.params)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+    one[0].extra.params,
+    four[0].extra.params,
+  )
 
 
 @pytest.mark.parametrize(
@@ -74,8 +86,12 @@ def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
   ],
   ids=lambda masking: '-'.join(masking.values()),
 )
-def test_four_devices_equal_one_under_rivals_and_teachers_follow(make_config, split, start, drive, masking):
-  """To 1e-4 of the largest element of an array: the same patches are hidden, and what is left is rounding."""
+def test_four_devices_equal_one_under_rivals_and_teachers_follow(
+  make_config, split, start, drive, masking
+):
+  """To 1e-4 of the largest element of an array: the same patches are hidden, and what is left is
+  rounding.
+  """
 
   def assert_near(one, other):
     assert np.abs(one - other).max(initial=0) <= 1e-4 * max(np.abs(other).max(initial=0), 1e-3)
@@ -86,17 +102,26 @@ def test_four_devices_equal_one_under_rivals_and_teachers_follow(make_config, sp
   jax.tree.map(assert_near, history, other_history)
   jax.tree.map(assert_near, (moments(one), one.batch_stats), (moments(four), four.batch_stats))
   if masking['strategy'] == 'anatomask':
-    for last in (one, four):  # Each against its own step: Adam may take a gradient that is but rounding either way.
+    for last in (
+      one,
+      four,
+    ):  # Each against its own step: Adam may take a gradient that is but rounding either way.
       for name in ('params', 'batch_stats'):
-        expected = jax.tree.map(lambda new, old: 0.9 * new + 0.1 * old, getattr(last, name), getattr(first, name))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last.extra.value[name], expected)
+        expected = jax.tree.map(
+          lambda new, old: 0.9 * new + 0.1 * old, getattr(last, name), getattr(first, name)
+        )
+        jax.tree.map(
+          lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last.extra.value[name], expected
+        )
 
 
 def test_a_step_is_the_same_where_the_unet_recomputes(pretrained, split, drive, assert_close):
   model = dataclasses.replace(pretrained.config.model, recompute=True)
   recomputing = build(dataclasses.replace(pretrained.config, model=model), split)
   assert recomputing.step is not pretrained.task.step
-  (one, history), (other, other_history) = (drive(task, pretrained.first, split) for task in (pretrained.task, recomputing))
+  (one, history), (other, other_history) = (
+    drive(task, pretrained.first, split) for task in (pretrained.task, recomputing)
+  )
   assert_close(history, other_history)
   assert_close((moments(one), one.batch_stats), (moments(other), other.batch_stats))
 
@@ -120,33 +145,56 @@ def test_every_parameter_of_unet_and_agent_has_a_gradient(ahm):
   _, _, last, _ = ahm
   gradients = moments(last)
   assert gradients[1]
-  silent = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not leaf.any()]
+  silent = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+    if not leaf.any()
+  ]
   assert not silent
 
 
 def test_the_agent_learns_under_ahm(ahm):
   _, first, last, (metrics,) = ahm
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal((a != b).any(), True), first.extra.params, last.extra.params)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal((a != b).any(), True),
+    first.extra.params,
+    last.extra.params,
+  )
   assert abs(metrics['mask_ratio'] - 0.6) < 0.15
   assert {'policy_loss', 'value_loss', 'entropy'} < set(metrics)
 
 
 def test_untrained_keeps_its_agent_and_options_reach_the_masks(make_config, split, start, drive):
-  """Of 16 patches, a ratio of 0.75 hides exactly 12, although the actions say which 4 to keep. One worker."""
-  fields = {'strategy': 'untrained', 'workers': 1, 'action_means': 'keep', 'exact_count': True, 'mask_ratio': 0.75}
+  """Of 16 patches, a ratio of 0.75 hides exactly 12, although the actions say which 4 to keep.
+
+  One worker.
+  """
+  fields = {
+    'strategy': 'untrained',
+    'workers': 1,
+    'action_means': 'keep',
+    'exact_count': True,
+    'mask_ratio': 0.75,
+  }
   task = build(make_config(**fields), split)
   first = start(task)
   last, history = drive(task, first, split, steps=3)
   jax.tree.map(np.testing.assert_array_equal, first.extra, last.extra)
   kernel = first.extra.params['policy']['output']['kernel']
-  assert np.var(kernel) * kernel.size > 100 * NEAR_ZERO  # As tests/models/test_agent.py says; few weights vary a lot.
-  assert min(metrics['policy_spread'] for metrics in history) > 0.01  # Ease in, or it would be uniform masks by another name.
+  assert (
+    np.var(kernel) * kernel.size > 100 * NEAR_ZERO
+  )  # As tests/models/test_agent.py says; few weights vary a lot.
+  assert (
+    min(metrics['policy_spread'] for metrics in history) > 0.01
+  )  # Ease in, or it would be uniform masks by another name.
   assert [float(metrics['mask_ratio']) for metrics in history] == [0.75] * 3
   assert not np.array_equal(first.params['head']['kernel'], last.params['head']['kernel'])
 
 
 def watch(config, split, start, drive):
-  """One step: the networks, the state before and after, and the metrics, with what the strategy learnt from among them."""
+  """One step: the networks, the state before and after, and the metrics, with what the strategy
+  learnt from among them.
+  """
   task = build(config, split)
   nets = pretrain.networks(config.model, config.masking, 3)
 
@@ -156,7 +204,9 @@ def watch(config, split, start, drive):
 
   watching = nets._replace(strategy=nets.strategy._replace(learn=learn))
   tx = pretrain.optimizer(config.pretrain, STEPS, 1)
-  task = task._replace(step=pretrain.make_step(watching, tx, config.masking, config.pretrain.augment, STEPS))
+  task = task._replace(
+    step=pretrain.make_step(watching, tx, config.masking, config.pretrain.augment, STEPS)
+  )
   first = start(task)
   last, (metrics,) = drive(task, first, split)
   return nets, first, last, metrics
@@ -165,24 +215,38 @@ def watch(config, split, start, drive):
 @pytest.fixture(scope='module')
 def watched(make_config, split, start, drive):
   """Two workers and two rounds with bootstrap."""
-  return watch(make_config(strategy='ahm', workers=2, rounds=2, bootstrap=True), split, start, drive)
+  return watch(
+    make_config(strategy='ahm', workers=2, rounds=2, bootstrap=True), split, start, drive
+  )
 
 
-def test_the_unet_restores_the_colours_that_it_does_not_see(make_config, split, start, drive, assert_close):
+def test_the_unet_restores_the_colours_that_it_does_not_see(
+  make_config, split, start, drive, assert_close
+):
   config = make_config(strategy='uniform', workers=2, restore_colour=True)
   colours = AugmentConfig(flip=False, scale=0, brightness=0.3, contrast=0.3, hue=0.1)
-  config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, augment=colours))
+  config = dataclasses.replace(
+    config, pretrain=dataclasses.replace(config.pretrain, augment=colours)
+  )
   nets, first, _, metrics = watch(config, split, start, drive)
   truth = ((split.images / np.float32(255)) - 0.5) / 0.25
   assert_close(metrics['observations'].reshape(truth.shape), truth)
   pixels = metrics['hidden'].reshape(-1, 4, 4).repeat(PATCH, -1).repeat(PATCH, -2)[..., None]
   masked = metrics['masked'].reshape(truth.shape)
   assert not (masked * pixels).any()
-  shift = np.abs((masked - truth) * (1 - pixels)).sum((1, 2, 3)) / (3 * np.maximum((1 - pixels).sum((1, 2, 3)), 1))
-  assert len(set(shift.round(6).tolist())) == len(truth) and np.median(shift) > 0.1  # Each image in its own way.
+  shift = np.abs((masked - truth) * (1 - pixels)).sum((1, 2, 3)) / (
+    3 * np.maximum((1 - pixels).sum((1, 2, 3)), 1)
+  )
+  assert (
+    len(set(shift.round(6).tolist())) == len(truth) and np.median(shift) > 0.1
+  )  # Each image in its own way.
   variables = {'params': first.params, 'batch_stats': first.batch_stats}
-  repaired, _ = nets.unet.clone(axis_name=None).apply(variables, masked, train=True, mutable=['batch_stats'])
-  squares = ((repaired - truth) ** 2 * pixels).reshape(2, -1).sum(1) / (3 * pixels.reshape(2, -1).sum(1))
+  repaired, _ = nets.unet.clone(axis_name=None).apply(
+    variables, masked, train=True, mutable=['batch_stats']
+  )
+  squares = ((repaired - truth) ** 2 * pixels).reshape(2, -1).sum(1) / (
+    3 * pixels.reshape(2, -1).sum(1)
+  )
   assert_close(metrics['loss'], squares.mean())
 
 
@@ -201,7 +265,9 @@ def test_the_unet_learns_from_the_hidden_patches_alone(watched, split, assert_cl
       variables = {'params': params, 'batch_stats': batch_stats}
       repaired, updates = unet.apply(variables, masked, train=True, mutable=['batch_stats'])
       batch_stats = updates['batch_stats']
-      squares += (((repaired - truth) ** 2).reshape((*pixels.shape[:-1], 3)) * pixels).sum((1, 2, 3, 4)) / (3 * PATCH**2)
+      squares += (((repaired - truth) ** 2).reshape((*pixels.shape[:-1], 3)) * pixels).sum(
+        (1, 2, 3, 4)
+      ) / (3 * PATCH**2)
       counts += metrics['hidden'][:, turn].sum((1, 2, 3))
     return (squares / counts).mean(), batch_stats
 
@@ -220,11 +286,17 @@ def test_each_worker_draws_masks_of_its_own_in_each_round(watched):
 
 
 def test_the_agent_learns_from_nothing_but_its_rollouts(watched, assert_close):
-  """Its change is what `learn` makes of recorded rollouts, which no gradient of the U-Net passes through."""
+  """Its change is what `learn` makes of recorded rollouts, which no gradient of the U-Net passes
+  through.
+  """
   nets, first, last, metrics = watched
   rollouts = Rollout(*(metrics[name] for name in Rollout._fields))
   learn = jax.jit(
-    jax.vmap(lambda _: nets.strategy.learn(first.extra, rollouts, None, jnp.zeros(())), axis_name=DEVICES, axis_size=1)
+    jax.vmap(
+      lambda _: nets.strategy.learn(first.extra, rollouts, None, jnp.zeros(())),
+      axis_name=DEVICES,
+      axis_size=1,
+    )
   )
   extra, terms = jax.tree.map(lambda x: x[0], learn(jnp.zeros(1)))
   assert_close(last.extra.opt_state, extra.opt_state)
@@ -243,9 +315,14 @@ def test_snapshots_hold_the_policy_as_it_is_at_their_step(make_config, split, st
   task = pretrain.build(make_config(strategy='ahm', warmup=1.0), split, STEPS, 1)
   state = start(task)
   head = state.extra.params['policy']['output']
-  steep = {**state.extra.params, 'policy': {**state.extra.params['policy'], 'output': jax.tree.map(lambda x: 1e4 * x, head)}}
+  steep = {
+    **state.extra.params,
+    'policy': {**state.extra.params['policy'], 'output': jax.tree.map(lambda x: 1e4 * x, head)},
+  }
   state = state._replace(extra=state.extra._replace(params=steep))
-  maps = [task.snapshot(state._replace(step=np.int32(step)))['policy'] for step in (0, STEPS // 2, STEPS)]
+  maps = [
+    task.snapshot(state._replace(step=np.int32(step)))['policy'] for step in (0, STEPS // 2, STEPS)
+  ]
   assert maps[0].shape == (pretrain.SNAPSHOT_IMAGES, 4, 4)
   assert np.std(maps[0]) < 1e-6 < np.std(maps[1]) < np.std(maps[2])
 
@@ -255,7 +332,9 @@ def test_training_needs_no_held_out_images(pretrained, split):
   assert task.evaluate(pretrained.last) == {'score': 0.0}
 
 
-def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_written(make_config, tmp_path, monkeypatch):
+def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_written(
+  make_config, tmp_path, monkeypatch
+):
   monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()))
   config = make_config(workers=2)
   with pytest.raises(UserError, match=r'config\.masking\.workers is 2, which 4 devices'):
@@ -266,6 +345,8 @@ def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_wr
 
 def test_workers_that_cannot_share_the_batch_are_refused(make_config, tmp_path):
   config = dataclasses.replace(make_config(workers=4), train=TrainConfig(batch_size=6))
-  with pytest.raises(UserError, match=r'config\.masking\.workers is 4, which does not divide the batch_size of 6'):
+  with pytest.raises(
+    UserError, match=r'config\.masking\.workers is 4, which does not divide the batch_size of 6'
+  ):
     stages.pretrain(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

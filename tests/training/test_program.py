@@ -1,4 +1,7 @@
-"""What the steps ask of a GPU, read from their programs before XLA changes them; nothing is compiled."""
+"""What the steps ask of a GPU, read from their programs before XLA changes them.
+
+Nothing is compiled.
+"""
 
 import dataclasses
 import re
@@ -13,7 +16,9 @@ from ahm_jax.task import Batch
 from ahm_jax.training import classify, pretrain, segment
 from ahm_jax.training.guard import guarded
 
-OPERATION = re.compile(r'stablehlo\.(convolution|dot_general)\b.*: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>')
+OPERATION = re.compile(
+  r'stablehlo\.(convolution|dot_general)\b.*: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>'
+)
 SUM = re.compile(r'stablehlo\.reduce.*applies stablehlo\.add .*: \(tensor<[\dx]*x(\w+)>')
 
 BUILD = {
@@ -25,19 +30,33 @@ BUILD = {
 
 @pytest.fixture(scope='module')
 def program(make_config, split):
-  """program(stage, platform, agent_trunk) -> the text of its step in bfloat16 on one device, and the state's shapes."""
+  """program(stage, platform, agent_trunk) -> the text of its step in bfloat16 on one device, and
+  the state's shapes.
+  """
 
   def lower(stage, platform, agent_trunk='light'):
     config = make_config(strategy='ahm', workers=2)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype='bfloat16', agent_trunk=agent_trunk))
+    config = dataclasses.replace(
+      config, model=dataclasses.replace(config.model, dtype='bfloat16', agent_trunk=agent_trunk)
+    )
     task = BUILD[stage](config, split)
     advance = parallel.over_all(guarded(task.step), tuple(jax.local_devices()[:1]))
     positions = jnp.arange(len(split))
-    batch = jax.tree.map(lambda x: x[None], Batch(split.images, split.masks, split.labels, positions))
-    arguments = (jax.eval_shape(task.init, jax.random.key(0)), None, batch, jax.random.key(0), np.zeros(1, np.int32))
+    batch = jax.tree.map(
+      lambda x: x[None], Batch(split.images, split.masks, split.labels, positions)
+    )
+    arguments = (
+      jax.eval_shape(task.init, jax.random.key(0)),
+      None,
+      batch,
+      jax.random.key(0),
+      np.zeros(1, np.int32),
+    )
     if platform == 'cpu':
       return advance.lower(*arguments).as_text(), arguments[0]
-    return jax.jit(advance).trace(*arguments).lower(lowering_platforms=(platform,)).as_text(), arguments[0]
+    return jax.jit(advance).trace(*arguments).lower(
+      lowering_platforms=(platform,)
+    ).as_text(), arguments[0]
 
   return lower
 
@@ -52,7 +71,10 @@ def program(make_config, split):
   ],
 )
 def test_what_is_wide_is_bfloat16(program, stage, trunk, layers, maps):
-  """The last layers, of `maps` outputs, are float32, as products; the others have forward pass and gradients in bfloat16."""
+  """The last layers, of `maps` outputs, are float32, as products.
+
+  The others have forward pass and gradients in bfloat16.
+  """
   text, _ = program(stage, 'cuda', trunk)
   operations = [found.groups() for line in text.splitlines() if (found := OPERATION.search(line))]
   assert len(operations) >= 3 * layers - 2
@@ -61,12 +83,16 @@ def test_what_is_wide_is_bfloat16(program, stage, trunk, layers, maps):
       assert kind == 'dot_general', types
       assert all(item.endswith('f32') for item in types)
       assert min(int(item.split('x')[-2]) for item in types) <= maps, types
-  assert not re.search('feature_group_count = [2-9]', text)  # As of a kernel gradient for each worker or image.
+  assert not re.search(
+    'feature_group_count = [2-9]', text
+  )  # As of a kernel gradient for each worker or image.
 
 
 @pytest.mark.parametrize(('stage', 'trunk'), [('segment', 'light'), ('pretrain', 'vgg16')])
 def test_sums_over_pixels_are_float32(program, stage, trunk):
-  """Those in bfloat16 would be computed so by GPUs that can: the gradients of biases, of batch normalisation, the losses."""
+  """Those in bfloat16 would be computed so by GPUs that can: the gradients of biases, of batch
+  normalisation, the losses.
+  """
   text, _ = program(stage, 'cuda', trunk)
   dtypes = {found[1] for line in text.splitlines() if (found := SUM.search(line))}
   assert 'f32' in dtypes

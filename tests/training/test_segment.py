@@ -25,7 +25,9 @@ def is_moments(part):
 @jax.jit
 def losses(logits, masks):
   """`segmentation_losses` of [devices, b, H, W], each device's."""
-  return jax.vmap(segment.segmentation_losses, axis_name=DEVICES)(jnp.asarray(logits), jnp.asarray(masks))
+  return jax.vmap(segment.segmentation_losses, axis_name=DEVICES)(
+    jnp.asarray(logits), jnp.asarray(masks)
+  )
 
 
 def test_losses_by_hand():
@@ -33,7 +35,9 @@ def test_losses_by_hand():
   masks[0, 0, 0, 0] = 1
   (cross_entropy,), (dice,) = losses(logits, masks)
   assert cross_entropy == pytest.approx(np.log(2))
-  assert dice == pytest.approx(1 - (2 * 0.5 + 1) / (2 + 1 + 1))  # Four probabilities of a half, one pixel of lesion.
+  assert dice == pytest.approx(
+    1 - (2 * 0.5 + 1) / (2 + 1 + 1)
+  )  # Four probabilities of a half, one pixel of lesion.
   _, (empty,) = losses(np.full((1, 1, 2, 2), -40.0), np.zeros((1, 1, 2, 2)))
   assert empty == pytest.approx(0)
 
@@ -43,14 +47,19 @@ def test_losses_against_scikit_learn():
   masks = generator.integers(0, 2, (1, 3, 8, 8)).astype(np.float32)
   logits = generator.normal(0, 2, masks.shape).astype(np.float32)
   (cross_entropy,), _ = losses(logits, masks)
-  assert cross_entropy == pytest.approx(sklearn_metrics.log_loss(masks.ravel(), special.expit(logits).ravel()), rel=1e-5)
+  assert cross_entropy == pytest.approx(
+    sklearn_metrics.log_loss(masks.ravel(), special.expit(logits).ravel()), rel=1e-5
+  )
   _, (dice,) = losses(40 * np.sign(logits), masks)
   _, fp, fn, tp = sklearn_metrics.confusion_matrix(masks.ravel(), logits.ravel() > 0).ravel()
   assert dice == pytest.approx(1 - (2 * tp + 1) / (2 * tp + fp + fn + 1), rel=1e-5)
 
 
 def test_dice_is_that_of_the_whole_batch_on_four_devices_and_so_is_its_gradient():
-  """Against NumPy's value and its finite differences in float64. The devices' own Dice differ: one has no lesion at all."""
+  """Against NumPy's value and its finite differences in float64.
+
+  The devices' own Dice differ: one has no lesion at all.
+  """
   generator = np.random.default_rng(0)
   scores = generator.normal(size=(4, 2, 4, 4))
   masks = np.zeros(scores.shape)
@@ -62,13 +71,15 @@ def test_dice_is_that_of_the_whole_batch_on_four_devices_and_so_is_its_gradient(
     return 1 - (2 * (p * masks).sum() + 1) / (p.sum() + masks.sum() + 1)
 
   def on_one_device(weights, scores, masks):
-    value, gradient = jax.value_and_grad(lambda w: segment.segmentation_losses(w[0] * scores + w[1], masks)[1])(weights)
+    value, gradient = jax.value_and_grad(
+      lambda w: segment.segmentation_losses(w[0] * scores + w[1], masks)[1]
+    )(weights)
     return value, lax.pmean(gradient, DEVICES)
 
   weights = np.array([0.7, -0.3])
-  values, gradients = jax.pmap(on_one_device, axis_name=DEVICES, in_axes=(None, 0, 0), devices=jax.local_devices()[:4])(
-    weights.astype(np.float32), scores.astype(np.float32), masks.astype(np.float32)
-  )
+  values, gradients = jax.pmap(
+    on_one_device, axis_name=DEVICES, in_axes=(None, 0, 0), devices=jax.local_devices()[:4]
+  )(weights.astype(np.float32), scores.astype(np.float32), masks.astype(np.float32))
   np.testing.assert_allclose(values, [expected(weights)] * 4, rtol=1e-5)
   np.testing.assert_allclose(gradients, [optimize.approx_fprime(weights, expected)] * 4, rtol=1e-4)
   mean_of_devices = np.mean([expected(weights, scores[i], masks[i]) for i in range(4)])
@@ -95,8 +106,12 @@ def test_four_devices_equal_one(task, first, split, drive, assert_close):
   (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
   assert_close(history, other_history)
   assert_close((one.batch_stats, one.opt_state), (four.batch_stats, four.opt_state))
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, four.params)
-  (gradients,) = (part.mu for part in jax.tree.leaves(one.opt_state, is_leaf=is_moments) if is_moments(part))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=6.1e-3), one.params, four.params
+  )
+  (gradients,) = (
+    part.mu for part in jax.tree.leaves(one.opt_state, is_leaf=is_moments) if is_moments(part)
+  )
 
   def compare(a, b, gradient):
     clear = np.abs(gradient) > 1e-7  # Adam blows up what is nothing but rounding.
@@ -109,7 +124,9 @@ def test_four_devices_equal_one(task, first, split, drive, assert_close):
 def test_it_learns(task, trained):
   last, history = trained
   assert history[-1]['loss'] < 0.7 * history[0]['loss']
-  assert history[-1]['loss'] == pytest.approx(history[-1]['cross_entropy'] + history[-1]['dice_loss'], rel=1e-5)
+  assert history[-1]['loss'] == pytest.approx(
+    history[-1]['cross_entropy'] + history[-1]['dice_loss'], rel=1e-5
+  )
   assert task.evaluate(last)['dice'] > 0.6
 
 
@@ -131,7 +148,10 @@ def test_a_unet_of_another_shape_is_refused(first, change):
     del body['encoder5']
   else:
     kernel = np.zeros((3, 3, 1, 4) if change == 'channels' else (3, 3, 3, 8), np.float32)
-    body['encoder1'] = {**body['encoder1'], 'first': {**body['encoder1']['first'], 'convolution': {'kernel': kernel}}}
+    body['encoder1'] = {
+      **body['encoder1'],
+      'first': {**body['encoder1']['first'], 'convolution': {'kernel': kernel}},
+    }
   with pytest.raises(UserError, match=r'config\.init_from.*unet_width'):
     segment.transfer(body, first.params)
 
@@ -144,15 +164,25 @@ def test_a_pre_trained_encoder_may_learn_more_slowly(make_config, split, start, 
     last, _ = drive(task, first, split)
     return jax.tree.map(lambda after, before: after - before, last.params, first.params)
 
-  for init_from, rate in ((pretrained.last.params, 0.25), (None, 1.0)):  # From scratch there is no encoder to go easy on.
+  for init_from, rate in (
+    (pretrained.last.params, 0.25),
+    (None, 1.0),
+  ):  # From scratch there is no encoder to go easy on.
     plain, slowed = moved(1.0, init_from), moved(0.25, init_from)
     for name, change in plain.items():
       factor = rate if name.startswith('encoder') else 1.0
-      jax.tree.map(lambda a, b, f=factor: np.testing.assert_allclose(b, f * a, rtol=1e-3, atol=1e-6), change, slowed[name])
+      jax.tree.map(
+        lambda a, b, f=factor: np.testing.assert_allclose(b, f * a, rtol=1e-3, atol=1e-6),
+        change,
+        slowed[name],
+      )
 
 
 def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
-  """Two lesions of 4 and 8 pixels, found by half and by double; an image of nothing, found so; one without a mask."""
+  """Two lesions of 4 and 8 pixels, found by half and by double.
+
+  An image of nothing, found so; one without a mask.
+  """
   probabilities, masks = np.full((4, 16, 16), 0.49, np.float32), np.zeros((4, 16, 16), np.uint8)
   masks[0, 0, :4], probabilities[0, 0, :2] = 1, 0.5
   masks[1, 0, :8], probabilities[1, 0, :16] = 1, 0.9
@@ -161,12 +191,17 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
   task = segment.build(make_config(), held_out, STEPS, 1)
   monkeypatch.setattr(segment, 'predict', lambda *args: probabilities[: len(args[3])])
   scores = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
-  assert scores == {'dice': pytest.approx((2 * 2 / (2 + 4) + 2 * 8 / (16 + 8)) / 2), 'score': scores['dice']}
+  assert scores == {
+    'dice': pytest.approx((2 * 2 / (2 + 4) + 2 * 8 / (16 + 8)) / 2),
+    'score': scores['dice'],
+  }
 
 
 def test_predictions_do_not_depend_on_the_batch_size(make_config, split, trained):
   unet, (state, _) = segment.network(make_config().model), trained
-  whole, in_threes = (segment.predict(unet, state.params, state.batch_stats, split.images, size) for size in (8, 3))
+  whole, in_threes = (
+    segment.predict(unet, state.params, state.batch_stats, split.images, size) for size in (8, 3)
+  )
   assert whole.shape == (8, 16, 16)
   assert whole.dtype == np.float32
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
@@ -180,8 +215,9 @@ def test_statistics_of_masked_images_are_wrong_for_whole_ones_and_fresh_ones_bec
 ):
   """Why fine-tuning does not take the pre-training's statistics over, and that it need not.
 
-  Parameters stand still here. Means of every layer's inputs are compared, in units of their spread, with those of whole images;
-  40 steps leave 0.9^40 of where fresh statistics start from. Measured distances: masked 0.085, fresh 0.65, settled 0.010.
+  Parameters stand still here. Means of every layer's inputs are compared, in units of their spread,
+  with those of whole images; 40 steps leave 0.9^40 of where fresh statistics start from. Measured
+  distances: masked 0.085, fresh 0.65, settled 0.010.
   """
   config = make_config(learning_rate=1e-12)
   task = segment.build(config, split, STEPS, 1, pretrained.last.params)
@@ -192,14 +228,22 @@ def test_statistics_of_masked_images_are_wrong_for_whole_ones_and_fresh_ones_bec
 
   @jax.jit
   def of_whole_images(params):
-    _, updates = unet.apply({'params': params, 'batch_stats': first.batch_stats}, images, train=True, mutable=['batch_stats'])
-    return jax.tree.map(lambda new, old: (new - 0.9 * old) / 0.1, updates['batch_stats'], first.batch_stats)
+    _, updates = unet.apply(
+      {'params': params, 'batch_stats': first.batch_stats},
+      images,
+      train=True,
+      mutable=['batch_stats'],
+    )
+    return jax.tree.map(
+      lambda new, old: (new - 0.9 * old) / 0.1, updates['batch_stats'], first.batch_stats
+    )
 
   right = of_whole_images(last.params)
 
   def distance(statistics):
     shifts = [
-      np.abs(statistics[block][layer]['norm']['mean'] - found['norm']['mean']) / np.sqrt(found['norm']['var'] + 1e-5)
+      np.abs(statistics[block][layer]['norm']['mean'] - found['norm']['mean'])
+      / np.sqrt(found['norm']['var'] + 1e-5)
       for block, layers in right.items()
       for layer, found in layers.items()
     ]

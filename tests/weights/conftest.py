@@ -15,7 +15,9 @@ SIZE = 32
 
 @pytest.fixture(scope='session')
 def draw():
-  """draw(network, shape): random variables of He's scale, none of them 0 or 1, running statistics too."""
+  """draw(network, shape): random variables of He's scale, none of them 0 or 1, running
+  statistics too.
+  """
 
   def drawn(network, shape):
     generator = np.random.default_rng(3)
@@ -38,12 +40,18 @@ def make_trained(draw):
 
   def make(stage='segment', classes=(), channels=3):
     config = Config(
-      data=DataConfig(name='folder', root='.', image_size=SIZE, channels=channels, mask_classes=classes),
+      data=DataConfig(
+        name='folder', root='.', image_size=SIZE, channels=channels, mask_classes=classes
+      ),
       model=ModelConfig(unet_width=2, vgg_width=2, vgg_hidden=8, dtype='bfloat16', recompute=True),
       masking=MaskingConfig(patch_size=8),
     )
-    bare = Trained(Path('run'), stage, config, 7, None, ('benign', 'malignant') if stage == 'classify' else ())
-    return Trained(bare.path, stage, config, 7, draw(bare.network, (1, *bare.shape)), bare.class_names)
+    bare = Trained(
+      Path('run'), stage, config, 7, None, ('benign', 'malignant') if stage == 'classify' else ()
+    )
+    return Trained(
+      bare.path, stage, config, 7, draw(bare.network, (1, *bare.shape)), bare.class_names
+    )
 
   return make
 
@@ -53,7 +61,9 @@ def outputs():
   """outputs(network, variables, images float32 [B, H, W, C]) -> float32 NumPy array."""
 
   def run(network, variables, images):
-    return np.asarray(jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, jnp.asarray(images)))
+    return np.asarray(
+      jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, jnp.asarray(images))
+    )
 
   return run
 

@@ -39,9 +39,14 @@ def test_pytorch_reads_what_we_write(tmp_path):
 def test_the_hint_for_pytorch_files_works(tmp_path):
   torch = pytest.importorskip('torch')
   pytest.importorskip('safetensors')
-  weights = {'a.weight': torch.arange(6.0).reshape(2, 3).T, 'mask_values': [0, 1]}  # As milesial's training saves it.
+  weights = {
+    'a.weight': torch.arange(6.0).reshape(2, 3).T,
+    'mask_values': [0, 1],
+  }  # As milesial's training saves it.
   torch.save(weights, tmp_path / 'w.pth')
-  with pytest.raises(UserError, match=r'neither \.safetensors nor \.npz; convert it, in Python with PyTorch: ') as caught:
+  with pytest.raises(
+    UserError, match=r'neither \.safetensors nor \.npz; convert it, in Python with PyTorch: '
+  ) as caught:
     files.read(tmp_path / 'w.pth')
   exec(str(caught.value).partition('PyTorch: ')[2])
   equal(files.read(tmp_path / 'w.pth.safetensors'), {'a.weight': ARRAYS['a.weight']})
@@ -54,8 +59,15 @@ def test_other_formats_are_refused_unread(tmp_path, name):
   with pytest.raises(UserError) as caught:
     files.read(path)
   line = str(caught.value)
-  assert line.startswith(f'{path} is neither .safetensors nor .npz; convert it') and '\n' not in line
-  how = {'w.pt': 'safetensors.torch', 'w.bin': 'weights_only=True', 'w.h5': 'numpy.savez', 'w.keras': 'numpy.savez'}
+  assert (
+    line.startswith(f'{path} is neither .safetensors nor .npz; convert it') and '\n' not in line
+  )
+  how = {
+    'w.pt': 'safetensors.torch',
+    'w.bin': 'weights_only=True',
+    'w.h5': 'numpy.savez',
+    'w.keras': 'numpy.savez',
+  }
   assert how.get(name, '') in line
 
 
@@ -78,7 +90,9 @@ def broken_files(tmp_path):
   (tmp_path / 'folder.npz').mkdir()
 
 
-@pytest.mark.parametrize('name', ['text', 'objects', 'single', 'cut', 'empty', 'pickle', 'folder', 'nowhere'])
+@pytest.mark.parametrize(
+  'name', ['text', 'objects', 'single', 'cut', 'empty', 'pickle', 'folder', 'nowhere']
+)
 def test_a_broken_npz_is_refused_in_a_line(tmp_path, capsys, name):
   broken_files(tmp_path)
   with pytest.raises(UserError, match=r'cannot be read|there is no such file') as caught:
@@ -87,14 +101,19 @@ def test_a_broken_npz_is_refused_in_a_line(tmp_path, capsys, name):
   assert capsys.readouterr().out == ''
 
 
-@pytest.mark.parametrize('content', [b'', b'\0' * 100, b'\xff' * 100, b'\x02\0\0\0\0\0\0\0{}', b'\x08\0\0\0\0\0\0\0{"a": 1}'])
+@pytest.mark.parametrize(
+  'content',
+  [b'', b'\0' * 100, b'\xff' * 100, b'\x02\0\0\0\0\0\0\0{}', b'\x08\0\0\0\0\0\0\0{"a": 1}'],
+)
 def test_a_broken_safetensors_is_refused_in_a_line(tmp_path, content):
   pytest.importorskip('safetensors')
   (tmp_path / 'w.safetensors').write_bytes(content)
   if content.endswith(b'{}'):
     assert files.read(tmp_path / 'w.safetensors') == {}
     return
-  with pytest.raises(UserError, match=r'w.safetensors cannot be read \(.*\); save it again') as caught:
+  with pytest.raises(
+    UserError, match=r'w.safetensors cannot be read \(.*\); save it again'
+  ) as caught:
     files.read(tmp_path / 'w.safetensors')
   assert '\n' not in str(caught.value)
 
@@ -104,5 +123,8 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, 'safetensors', None)
   (tmp_path / 'w.safetensors').write_bytes(b'')
-  with pytest.raises(UserError, match='needs the package safetensors, which is not installed; EXTRAS=interop launch/with_env'):
+  with pytest.raises(
+    UserError,
+    match='needs the package safetensors, which is not installed; EXTRAS=interop launch/with_env',
+  ):
     files.read(tmp_path / 'w.safetensors')

@@ -1,4 +1,7 @@
-"""Weights to and from the networks they are named after, which are computed by PyTorch. With -s, the largest differences."""
+"""Weights to and from the networks they are named after, which are computed by PyTorch.
+
+With -s, the largest differences.
+"""
 
 import numpy as np
 import pytest
@@ -33,8 +36,15 @@ def test_a_unet_from_pytorch_computes_the_same(torch_networks, outputs, images, 
   network = UNet(out_channels=2, width=4)
   taken = foreign.unet(path, network, SHAPE)
   assert taken.report['at_random'] == {} and taken.report['unused'] == []
-  assert taken.report['parameters'] == sum(x.numel() for x in theirs.parameters()) - bias * 2 * (31 + 15) * 4
-  near(f'U-Net in, bias={bias}', outputs(network, taken.variables, images), torch_networks.apply(theirs, images))
+  assert (
+    taken.report['parameters']
+    == sum(x.numel() for x in theirs.parameters()) - bias * 2 * (31 + 15) * 4
+  )
+  near(
+    f'U-Net in, bias={bias}',
+    outputs(network, taken.variables, images),
+    torch_networks.apply(theirs, images),
+  )
 
 
 def test_a_unet_to_pytorch_computes_the_same(torch_networks, draw, outputs, images):
@@ -48,30 +58,59 @@ def test_a_unet_to_pytorch_computes_the_same(torch_networks, draw, outputs, imag
 
 @pytest.mark.parametrize('norm', ['', 'batch'], ids=['plain', 'batch norm'])
 @pytest.mark.parametrize(('head', 'pooled'), [('classic', 2), ('pooled', 1)])
-def test_vgg16_from_and_to_torchvision_computes_the_same(torch_networks, draw, outputs, tmp_path, head, pooled, norm):
+def test_vgg16_from_and_to_torchvision_computes_the_same(
+  torch_networks, draw, outputs, tmp_path, head, pooled, norm
+):
   images = np.random.default_rng(1).uniform(-2, 2, (2, 64, 64, 3)).astype(np.float32)
   network, shape = VGG16(5, width=4, hidden=16, head=head, norm=norm), (1, 64, 64, 3)
-  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=pooled, norm=bool(norm)))
+  theirs = torch_networks.randomise(
+    torch_networks.VGG16(5, width=4, hidden=16, pooled=pooled, norm=bool(norm))
+  )
   taken = foreign.vgg16(save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs)), network, shape)
   assert taken.report['at_random'] == {} and taken.report['unused'] == []
-  assert taken.report['parameters'] == sum(x.numel() for x in theirs.parameters()) - bool(norm) * 4 * 66
-  near(f'VGG16 in, {head} {norm}', outputs(network, taken.variables, images), torch_networks.apply(theirs, images))
+  assert (
+    taken.report['parameters'] == sum(x.numel() for x in theirs.parameters()) - bool(norm) * 4 * 66
+  )
+  near(
+    f'VGG16 in, {head} {norm}',
+    outputs(network, taken.variables, images),
+    torch_networks.apply(theirs, images),
+  )
 
   variables = draw(network, shape)
   weights = foreign.outward(variables, names.vgg16(4, norm))
-  theirs = torch_networks.put(theirs, foreign.with_counters(foreign.with_zero_biases(weights) if norm else weights, 40))
-  near(f'VGG16 out, {head} {norm}', outputs(network, variables, images), torch_networks.apply(theirs, images))
+  theirs = torch_networks.put(
+    theirs, foreign.with_counters(foreign.with_zero_biases(weights) if norm else weights, 40)
+  )
+  near(
+    f'VGG16 out, {head} {norm}',
+    outputs(network, variables, images),
+    torch_networks.apply(theirs, images),
+  )
 
 
 @pytest.mark.parametrize('form', ['{}/{}', '{0}/{0}/{1}:0', 'vgg16.{}.{}'])
 def test_vgg16_from_keras_computes_the_same(torch_networks, outputs, tmp_path, form):
   images = np.random.default_rng(1).uniform(-2, 2, (2, 64, 64, 3)).astype(np.float32)
-  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=2, channels_last=True))
-  weights = {form.format(*name.split('/')): array for name, array in torch_networks.keras_arrays(theirs).items()}
+  theirs = torch_networks.randomise(
+    torch_networks.VGG16(5, width=4, hidden=16, pooled=2, channels_last=True)
+  )
+  weights = {
+    form.format(*name.split('/')): array
+    for name, array in torch_networks.keras_arrays(theirs).items()
+  }
   network = VGG16(5, width=4, hidden=16)
   taken = foreign.vgg16(save(tmp_path / 'vgg.npz', weights), network, (1, 64, 64, 3))
-  assert taken.report['at_random'] == {} and taken.report['unused'] == [] and len(taken.report['taken']) == 32
-  near('VGG16 in, Keras', outputs(network, taken.variables, images), torch_networks.apply(theirs, images))
+  assert (
+    taken.report['at_random'] == {}
+    and taken.report['unused'] == []
+    and len(taken.report['taken']) == 32
+  )
+  near(
+    'VGG16 in, Keras',
+    outputs(network, taken.variables, images),
+    torch_networks.apply(theirs, images),
+  )
 
 
 def test_the_agents_trunk_takes_the_first_three_stages(torch_networks, tmp_path):
@@ -79,19 +118,36 @@ def test_the_agents_trunk_takes_the_first_three_stages(torch_networks, tmp_path)
   path = save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs))
   taken = foreign.vgg16(path, VGG16Trunk(stages=3, width=4), SHAPE)
   trunk = taken.variables['params']['trunk']
-  assert list(trunk) == ['conv1_1', 'conv1_2', 'conv2_1', 'conv2_2', 'conv3_1', 'conv3_2', 'conv3_3']
+  assert list(trunk) == [
+    'conv1_1',
+    'conv1_2',
+    'conv2_1',
+    'conv2_2',
+    'conv3_1',
+    'conv3_2',
+    'conv3_3',
+  ]
   np.testing.assert_array_equal(trunk['conv3_3']['bias'], theirs.features[14].bias.detach().numpy())
-  assert taken.report['unused'][:2] == ['classifier.0.bias', 'classifier.0.weight'] and len(taken.report['taken']) == 14
+  assert (
+    taken.report['unused'][:2] == ['classifier.0.bias', 'classifier.0.weight']
+    and len(taken.report['taken']) == 14
+  )
 
 
-def test_the_agents_trunk_takes_batch_norms_folded_into_its_convolutions(torch_networks, outputs, images, tmp_path):
-  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=1, norm=True))
+def test_the_agents_trunk_takes_batch_norms_folded_into_its_convolutions(
+  torch_networks, outputs, images, tmp_path
+):
+  theirs = torch_networks.randomise(
+    torch_networks.VGG16(5, width=4, hidden=16, pooled=1, norm=True)
+  )
   trunk = VGG16Trunk(stages=3, width=4)
   taken = foreign.vgg16(save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs)), trunk, SHAPE)
   assert list(taken.variables) == ['params'] and len(taken.report['taken']) == 5 * 7
   theirs.features = theirs.features[:23]  # To the ReLU after conv3_3.
   ours = outputs(trunk, {'params': taken.variables['params']['trunk']}, images)
-  near('the trunk of a VGG16 with batch norm in', ours, torch_networks.apply(theirs.features, images))
+  near(
+    'the trunk of a VGG16 with batch norm in', ours, torch_networks.apply(theirs.features, images)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -121,7 +177,9 @@ def test_weights_come_back_as_they_were(draw, network, unet_weights, tmp_path):
 
 
 def test_numbers_of_half_precision_are_taken(draw, network, unet_weights, tmp_path):
-  halves = {name: array.astype(np.float16) if array.ndim else array for name, array in unet_weights.items()}
+  halves = {
+    name: array.astype(np.float16) if array.ndim else array for name, array in unet_weights.items()
+  }
   found = trees.flatten(foreign.unet(save(tmp_path / 'w.npz', halves), network, SHAPE).variables)
   for name, array in trees.flatten(draw(network, SHAPE)).items():
     assert found[name].dtype == np.float32
@@ -131,16 +189,25 @@ def test_numbers_of_half_precision_are_taken(draw, network, unet_weights, tmp_pa
 @pytest.mark.parametrize(
   ('width', 'channels', 'wrong', 'first'),
   [
-    (3, 3, 98, 'inc.double_conv.0.weight is 2x3x3x3, not 3x3x3x3; inc.double_conv.1.weight is 2, not 3; '),
+    (
+      3,
+      3,
+      98,
+      'inc.double_conv.0.weight is 2x3x3x3, not 3x3x3x3; inc.double_conv.1.weight is 2, not 3; ',
+    ),
     (2, 1, 1, 'inc.double_conv.0.weight is 2x3x3x3, not 2x1x3x3; '),
   ],
 )
 def test_another_width_or_other_channels_are_refused_with_the_first_shapes(
   unet_weights, tmp_path, width, channels, wrong, first
 ):
-  line = refusal(unet_weights, UNet(out_channels=1, width=width), tmp_path, shape=(1, 32, 32, channels))
+  line = refusal(
+    unet_weights, UNet(out_channels=1, width=width), tmp_path, shape=(1, 32, 32, channels)
+  )
   assert f' does not fit, and nothing is loaded; of 100 arrays {wrong} are wrong: {first}' in line
-  assert line.count(', not ') == min(wrong, foreign.SHOWN) and ('; ...' in line) == (wrong > foreign.SHOWN)
+  assert line.count(', not ') == min(wrong, foreign.SHOWN) and ('; ...' in line) == (
+    wrong > foreign.SHOWN
+  )
   assert line.endswith('give weights of the same architecture, widths and channels as the config')
 
 
@@ -148,14 +215,20 @@ def test_missing_and_wrong_arrays_are_named(network, unet_weights, tmp_path):
   del unet_weights['down2.maxpool_conv.1.double_conv.4.running_var']
   unet_weights['up1.up.bias'] = unet_weights['up1.up.bias'].astype(np.int32)
   line = refusal(unet_weights, network, tmp_path)
-  assert 'down2.maxpool_conv.1.double_conv.4.running_var is missing; up1.up.bias is of type int32; give' in line
+  assert (
+    'down2.maxpool_conv.1.double_conv.4.running_var is missing; up1.up.bias is of type int32; give'
+    in line
+  )
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_numbers_that_are_not_finite_are_refused(network, unet_weights, tmp_path, value):
   unet_weights['up3.conv.double_conv.1.running_mean'][1] = value
   line = refusal(unet_weights, network, tmp_path)
-  assert 'up3.conv.double_conv.1.running_mean holds numbers that are not finite; nothing is loaded' in line
+  assert (
+    'up3.conv.double_conv.1.running_mean holds numbers that are not finite; nothing is loaded'
+    in line
+  )
 
 
 def test_a_bilinear_unet_and_another_network_are_refused(network, unet_weights, tmp_path):
@@ -170,8 +243,15 @@ def test_a_head_of_other_outputs_stays_as_it_is_and_that_is_said(unet_weights, t
   path = save(tmp_path / 'w.npz', unet_weights)
   taken = foreign.unet(path, UNet(out_channels=4, width=2), SHAPE)
   assert 'head' not in taken.variables['params'] and 'up1' in taken.variables['params']
-  assert taken.report['at_random'] == {'outc.conv.weight': 'is 1x2x1x1, not 4x2x1x1', 'outc.conv.bias': 'is 1, not 4'}
-  count = sum(array.size for name, array in unet_weights.items() if not name.endswith(('_mean', '_var', 'tracked')))
+  assert taken.report['at_random'] == {
+    'outc.conv.weight': 'is 1x2x1x1, not 4x2x1x1',
+    'outc.conv.bias': 'is 1, not 4',
+  }
+  count = sum(
+    array.size
+    for name, array in unet_weights.items()
+    if not name.endswith(('_mean', '_var', 'tracked'))
+  )
   count -= 3 + 2 + 1  # What is unused, and the head.
   assert foreign.lines(taken.report) == [
     f'{path}: 98 arrays are taken, {count:,} parameters',
@@ -183,12 +263,22 @@ def test_a_head_of_other_outputs_stays_as_it_is_and_that_is_said(unet_weights, t
 @pytest.mark.parametrize(
   ('norm', 'keras', 'says'),
   [
-    ('', False, 'with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch, or weights of a VGG16 w'),
-    ('batch', False, "without batch normalisation, and nothing is loaded; give --config.model.vgg_norm='', or weights of a "),
+    (
+      '',
+      False,
+      'with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch, or weights of a VGG16 w',
+    ),
+    (
+      'batch',
+      False,
+      "without batch normalisation, and nothing is loaded; give --config.model.vgg_norm='', or weights of a ",
+    ),
     ('batch', True, 'without batch normalisation, and nothing is loaded; give'),
   ],
 )
-def test_a_vgg16_with_norms_into_one_without_or_the_reverse_is_refused(draw, tmp_path, norm, keras, says):
+def test_a_vgg16_with_norms_into_one_without_or_the_reverse_is_refused(
+  draw, tmp_path, norm, keras, says
+):
   networks = {norm: VGG16(2, width=2, hidden=8, head='pooled', norm=norm) for norm in ('', 'batch')}
   held = '' if norm else 'batch'
   entries = names.keras_vgg16() if keras else names.vgg16(2, held)
@@ -202,9 +292,13 @@ def test_a_vgg16_with_norms_and_without_a_statistic_is_refused(draw, tmp_path):
   network = VGG16(2, width=2, hidden=8, head='pooled', norm='batch')
   weights = foreign.with_zero_biases(foreign.outward(draw(network, SHAPE), names.vgg16(2, 'batch')))
   del weights['features.21.running_var']
-  assert 'of 71 arrays 1 are wrong: features.21.running_var is missing; ' in refusal(weights, network, tmp_path, foreign.vgg16)
+  assert 'of 71 arrays 1 are wrong: features.21.running_var is missing; ' in refusal(
+    weights, network, tmp_path, foreign.vgg16
+  )
   trunk = VGG16Trunk(stages=3, width=2)
-  assert 'of 35 arrays 1 are wrong: features.21.running_var is' in refusal(weights, trunk, tmp_path, foreign.vgg16)
+  assert 'of 35 arrays 1 are wrong: features.21.running_var is' in refusal(
+    weights, trunk, tmp_path, foreign.vgg16
+  )
 
 
 def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_path):
@@ -212,7 +306,11 @@ def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_p
   path = save(tmp_path / 'w.npz', weights)
   for network, shape, left in (
     (VGG16(2, width=2, hidden=8), (1, 64, 64, 3), {'classifier.6'}),  # Other classes.
-    (VGG16(5, width=2, hidden=8), (1, 32, 32, 3), {'classifier.0', 'classifier.3', 'classifier.6'}),  # Another size.
+    (
+      VGG16(5, width=2, hidden=8),
+      (1, 32, 32, 3),
+      {'classifier.0', 'classifier.3', 'classifier.6'},
+    ),  # Another size.
     (VGG16(5, width=2, hidden=9), (1, 64, 64, 3), {'classifier.0', 'classifier.3', 'classifier.6'}),
   ):
     taken = foreign.vgg16(path, network, shape)
@@ -221,4 +319,6 @@ def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_p
     assert len(taken.report['taken']) == 32 - 2 * len(left) and 'trunk' in taken.variables['params']
   assert 'belongs to a layer that does not fit' in taken.report['at_random'].values()
   del weights['features.28.bias']
-  assert 'features.28.bias is missing' in refusal(weights, VGG16(5, width=2, hidden=8), tmp_path, foreign.vgg16, (1, 64, 64, 3))
+  assert 'features.28.bias is missing' in refusal(
+    weights, VGG16(5, width=2, hidden=8), tmp_path, foreign.vgg16, (1, 64, 64, 3)
+  )

@@ -1,11 +1,13 @@
-"""Images that a data set holds twice: as the same file, as the same pixels, or re-encoded, resized, flipped or turned.
+"""Images that a data set holds twice: as the same file, as the same pixels, or re-encoded, resized,
+flipped or turned.
 
-Near-duplicates are looked for in two steps. A perceptual hash of 64 bits finds pairs that may be alike: the signs, about their
-median, of low frequencies of the image's discrete cosine transform (after Zauner, Implementation and Benchmarking of
-Perceptual Image Hash Functions, 2010, its DCT hash). Flips and quarter turns of the image change signs and places of those
-frequencies alone, so the hashes of all eight are had for one transform. A correlation of small grey pictures then confirms a
-pair or drops it; broad light and shade, which images of one kind share, has been taken from them, and their contrast is made
-even, so that one strong edge does not decide.
+Near-duplicates are looked for in two steps. A perceptual hash of 64 bits finds pairs that may be
+alike: the signs, about their median, of low frequencies of the image's discrete cosine transform
+(after Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, its DCT
+hash). Flips and quarter turns of the image change signs and places of those frequencies alone, so
+the hashes of all eight are had for one transform. A correlation of small grey pictures then
+confirms a pair or drops it; broad light and shade, which images of one kind share, has been taken
+from them, and their contrast is made even, so that one strong edge does not decide.
 
 Copies that are cropped, turned by other angles, or drawn upon at length are not found.
 """
@@ -21,16 +23,27 @@ from scipy import fft, ndimage
 SIDE = 32  # Of the small grey picture.
 DISTANCE = 10  # Most bits of 64 in which the hashes of a pair may differ.
 CORRELATION = 0.75  # Least correlation of a pair's small pictures, as `details` has them.
-CORRELATION_LAID = 0.85  # The same where one is flipped or turned: seven more tries find more that are alike by chance.
-PARTNERS = 16  # Near-duplicates that are kept of one image: so many of its own split, and so many of others.
+# The same where one is flipped or turned: seven more tries find more that are alike by chance.
+CORRELATION_LAID = 0.85
+PARTNERS = (
+  16  # Near-duplicates that are kept of one image: so many of its own split, and so many of others.
+)
 FLATNESS = 2.0  # Standard deviation of grey levels below which an image shows nothing to compare.
 _ROWS = 128  # Images that are compared with all others at once, and
 _CANDIDATES = 1024  # pairs whose small pictures are compared at once; both bound the memory.
-_BROAD = 2.0  # Standard deviation, in pixels of the small picture, of the blur that `details` takes away,
+_BROAD = (
+  2.0  # Standard deviation, in pixels of the small picture, of the blur that `details` takes away,
+)
 _AROUND = 3.0  # of the blur that says how strong the contrast is around a pixel,
 _WEAK = 5.0  # and the contrast, in grey levels, below which it is left as weak as it is.
-# The eight ways to lay a square on itself: transposed or not, then flipped upside down or not, and left to right or not.
-WAYS = tuple((transposed, down, across) for transposed in (False, True) for down in (False, True) for across in (False, True))
+# The eight ways to lay a square on itself: transposed or not, then flipped upside down or not, and
+# left to right or not.
+WAYS = tuple(
+  (transposed, down, across)
+  for transposed in (False, True)
+  for down in (False, True)
+  for across in (False, True)
+)
 WAY_NAMES = (
   'as it is',
   'flipped left to right',
@@ -73,13 +86,16 @@ def fingerprint(pixels: np.ndarray, data: bytes = b'') -> Fingerprint:
   digest.update(np.ascontiguousarray(pixels).data)
   grey = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert('L')
   picture = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
-  return Fingerprint(hashlib.sha256(data).digest() if data else b'', digest.digest(), hashes(picture), picture)
+  return Fingerprint(
+    hashlib.sha256(data).digest() if data else b'', digest.digest(), hashes(picture), picture
+  )
 
 
 def hashes(picture: np.ndarray) -> np.ndarray:
   """Perceptual hashes of a square picture, [SIDE, SIDE], laid in each of WAYS: uint64 [8].
 
-  Bit 8 u + v of a hash says whether the coefficient of frequencies u + 1 down and v + 1 across is above the median of all 64.
+  Bit 8 u + v of a hash says whether the coefficient of frequencies u + 1 down and v + 1 across is
+  above the median of all 64.
   """
   low = fft.dctn(picture.astype(np.float64), type=2, norm='ortho')[1:9, 1:9]
   odd = 1 - 2 * (np.arange(1, 9) % 2)  # The sign that a flip gives the frequencies 1 to 8.
@@ -87,7 +103,9 @@ def hashes(picture: np.ndarray) -> np.ndarray:
   for transposed, down, across in WAYS:
     coefficients = low.T if transposed else low
     coefficients = coefficients * (odd[:, None] if down else 1) * (odd if across else 1)
-    laid.append(np.packbits(coefficients > np.median(coefficients), bitorder='little').view('<u8')[0])
+    laid.append(
+      np.packbits(coefficients > np.median(coefficients), bitorder='little').view('<u8')[0]
+    )
   return np.array(laid, np.uint64)
 
 
@@ -99,7 +117,8 @@ def lay(picture: np.ndarray, way: int) -> np.ndarray:
 
 
 def details(pictures: np.ndarray) -> np.ndarray:
-  """Small grey pictures without broad light and shade and with even contrast, ready for correlation.
+  """Small grey pictures without broad light and shade and with even contrast, ready for
+  correlation.
 
   Args:
     pictures: [N, SIDE, SIDE].
@@ -131,13 +150,15 @@ def same(fingerprints: Sequence[Fingerprint]) -> list[Pair]:
 def near(fingerprints: Sequence[Fingerprint], groups: Sequence, splits: Sequence) -> list[Pair]:
   """Pairs of images that are alike but not the same, of different groups; first the most alike.
 
-  Of images with the same pixels only the first of each split is compared, and those that are blank are not. The memory this
-  takes grows with the number of images, 10 KB each, and not with that of their pairs.
+  Of images with the same pixels only the first of each split is compared, and those that are blank
+  are not. The memory this takes grows with the number of images, 10 KB each, and not with that of
+  their pairs.
 
   Args:
     fingerprints: N of them.
-    groups, splits: what each belongs to. Images of one group in one split may be as alike as they please; so many
-      near-duplicates are kept of an image, first those of other splits, that all are found where each has few.
+    groups, splits: what each belongs to. Images of one group in one split may be as alike as they
+      please; so many near-duplicates are kept of an image, first those of other splits, that all
+      are found where each has few.
   """
   known: dict[tuple, int] = {}
   for index, item in enumerate(fingerprints):
@@ -155,12 +176,16 @@ def near(fingerprints: Sequence[Fingerprint], groups: Sequence, splits: Sequence
   pairs = []
   for rows in _chunks(len(indices), _ROWS):
     crossing = split[rows, None] != split[None]
-    wanted = (rows[:, None] < np.arange(len(indices))) & (crossing | (group[rows, None] != group[None]))
+    wanted = (rows[:, None] < np.arange(len(indices))) & (
+      crossing | (group[rows, None] != group[None])
+    )
     wanted &= content[rows, None] != content[None]
     correlation, way = _alike(codes, pictures, rows, wanted)
     for row, index in _most_alike(correlation, crossing):
       first, second = int(indices[rows[row]]), int(indices[index])
-      pairs.append(Pair(first, second, 'near', float(correlation[row, index]), int(way[row, index])))
+      pairs.append(
+        Pair(first, second, 'near', float(correlation[row, index]), int(way[row, index]))
+      )
   return sorted(pairs, key=lambda pair: -pair.correlation)
 
 
@@ -169,8 +194,11 @@ def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
     yield np.arange(start, min(start + size, count))
 
 
-def _alike(codes: np.ndarray, pictures: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Of each of `rows` with each image, [R, N]: the correlation where they are wanted and alike, else -1; and the way.
+def _alike(
+  codes: np.ndarray, pictures: np.ndarray, rows: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Of each of `rows` with each image, [R, N]: the correlation where they are wanted and alike,
+  else -1; and the way.
 
   `codes` are hashes, and `pictures` what `details` makes, of all images.
   """
@@ -189,12 +217,18 @@ def _alike(codes: np.ndarray, pictures: np.ndarray, rows: np.ndarray, wanted: np
 
 
 def _places(way: int) -> np.ndarray:
-  """Where each pixel of a small picture that is laid comes from; a blur lays down as the picture does."""
+  """Where each pixel of a small picture that is laid comes from.
+
+  A blur lays down as the picture does.
+  """
   return lay(np.arange(SIDE * SIDE).reshape(SIDE, SIDE), way).ravel()
 
 
 def _most_alike(correlation: np.ndarray, crossing: np.ndarray) -> Iterator[tuple[int, int]]:
-  """Rows and columns of those that are alike; of each row PARTNERS in its own split and PARTNERS in others, the most alike."""
+  """Rows and columns of those that are alike.
+
+  Of each row PARTNERS in its own split and PARTNERS in others, the most alike.
+  """
   for row in np.flatnonzero((correlation > 0).any(1)):
     for part in (crossing[row], ~crossing[row]):
       found = np.flatnonzero((correlation[row] > 0) & part)

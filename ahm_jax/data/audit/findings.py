@@ -1,4 +1,6 @@
-"""What there is to say of a data set that was inspected: what is wrong, how badly, where, and what to do."""
+"""What there is to say of a data set that was inspected: what is wrong, how badly, where, and
+what to do.
+"""
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
@@ -14,11 +16,14 @@ from ahm_jax.data.sets.folder import SPLITS
 
 ERROR, WARNING, NOTE = LEVELS = ('error', 'warning', 'note')
 FEW = 5  # Images of a class in a split; below this, scores of it mean little.
-BARE = 0.9  # Share of a class's masks that are empty, from which this is taken for how the class is.
+BARE = (
+  0.9  # Share of a class's masks that are empty, from which this is taken for how the class is.
+)
 DARK = 64  # Grey level of 255 that no pixel of a nearly black image reaches.
 FULL = 0.98  # Share of the image that a mask covers which leaves nothing to find.
 LONG = 2.0  # Ratio of the sides above which squashing an image to a square distorts it much.
-SAME_MASK = 0.7  # Intersection over union, at 32 x 32 pixels, from which masks of near-duplicates count as the same.
+# Intersection over union, at 32 x 32 pixels, from which masks of near-duplicates count as the same.
+SAME_MASK = 0.7
 
 
 class Case(NamedTuple):
@@ -40,7 +45,13 @@ class Finding(NamedTuple):
 
 def find(inspection: Inspection, config: DataConfig) -> list[Finding]:
   """All findings, worst first."""
-  looks: tuple[Callable[[Inspection, DataConfig], Iterable[Finding]], ...] = (_files, _pairs, _masks, _classes, _rest)
+  looks: tuple[Callable[[Inspection, DataConfig], Iterable[Finding]], ...] = (
+    _files,
+    _pairs,
+    _masks,
+    _classes,
+    _rest,
+  )
   found = [finding for look in looks for finding in look(inspection, config) if finding.cases]
   return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
@@ -75,9 +86,17 @@ def _files(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     'look at each line, and change the folder or labels.csv where it is not what is meant',
     tuple(Case(line) for line in inspection.notes),
   )
-  unreadable = [Case(problem.text) for problem in inspection.problems if problem.kind == 'unreadable']
+  unreadable = [
+    Case(problem.text) for problem in inspection.problems if problem.kind == 'unreadable'
+  ]
   if config.skip_unreadable:
-    yield Finding(WARNING, 'unreadable', 'files cannot be read and are left out', 'replace them', tuple(unreadable))
+    yield Finding(
+      WARNING,
+      'unreadable',
+      'files cannot be read and are left out',
+      'replace them',
+      tuple(unreadable),
+    )
   else:
     do = 'replace them, or have such files left out by --config.data.skip_unreadable'
     yield Finding(ERROR, 'unreadable', 'files cannot be read', do, tuple(unreadable))
@@ -98,8 +117,13 @@ def _pairs(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
   prints = [image.print for image in images]
   blank = [_is_blank(image) for image in images]
   same = [pair for pair in duplicates.same(prints) if not blank[pair.first]]
-  near = duplicates.near(prints, [image.group for image in images], [image.split for image in images])
-  for pairs, code, alike in ((same, 'same_image', 'the same'), (near, 'near_duplicate', 'near-duplicates')):
+  near = duplicates.near(
+    prints, [image.group for image in images], [image.split for image in images]
+  )
+  for pairs, code, alike in (
+    (same, 'same_image', 'the same'),
+    (near, 'near_duplicate', 'near-duplicates'),
+  ):
     across = [pair for pair in pairs if images[pair.first].split != images[pair.second].split]
     within = [pair for pair in pairs if images[pair.first].split == images[pair.second].split]
     apart, together = [], []
@@ -136,9 +160,14 @@ def _differing(images: Sequence[ImageRecord], pairs: Sequence[Pair]) -> Iterable
     'images that are the same or near-duplicates have different labels',
     'mend the label of one',
     tuple(
-      Case(f'{_pair_text(images, pair)}: {images[pair.first].label} and {images[pair.second].label}', pair[:2])
+      Case(
+        f'{_pair_text(images, pair)}: {images[pair.first].label} and {images[pair.second].label}',
+        pair[:2],
+      )
       for pair in pairs
-      if images[pair.first].label and images[pair.second].label and images[pair.first].label != images[pair.second].label
+      if images[pair.first].label
+      and images[pair.second].label
+      and images[pair.first].label != images[pair.second].label
     ),
   )
   cases = []
@@ -159,7 +188,10 @@ def _differing(images: Sequence[ImageRecord], pairs: Sequence[Pair]) -> Iterable
 
 
 def _overlap(first: SeenMask, second: SeenMask, way: int) -> float:
-  """Intersection over union of two masks, when the first is laid on the second; 1 where both are empty."""
+  """Intersection over union of two masks, when the first is laid on the second.
+
+  1 where both are empty.
+  """
   laid = duplicates.lay(first.small, way)
   union = int(np.maximum(laid, second.small).sum())
   return int(np.minimum(laid, second.small).sum()) / union if union else 1.0
@@ -170,7 +202,11 @@ def _pair_cases(images: Sequence[ImageRecord], pairs: Iterable[Pair]) -> tuple[C
 
 
 def _pair_text(images: Sequence[ImageRecord], pair: Pair) -> str:
-  how = {'file': 'the same file', 'pixels': 'the same pixels', 'near': f'correlation {pair.correlation:.2f}'}[pair.kind]
+  how = {
+    'file': 'the same file',
+    'pixels': 'the same pixels',
+    'near': f'correlation {pair.correlation:.2f}',
+  }[pair.kind]
   laid = f', {WAY_NAMES[pair.way]}' if pair.way else ''
   return f'{_where(images[pair.first])} and {_where(images[pair.second])} ({how}{laid})'
 
@@ -207,14 +243,21 @@ def _masks(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     'mask_at_every_border',
     'masks touch all four borders of the image',
     'look whether they are inverted (0 is background), or the image is cut too narrowly',
-    _cases(images, lambda image: image.mask is not None and image.mask.borders == 4 and image.mask.total < FULL),
+    _cases(
+      images,
+      lambda image: image.mask is not None and image.mask.borders == 4 and image.mask.total < FULL,
+    ),
   )
   yield Finding(
     WARNING,
     'split_without_masks',
     'splits have no image with a mask',
     'segmentation chooses its checkpoint on validation and is scored on test; move groups there, or label some images',
-    tuple(Case(split) for split in SPLITS if not any(image.mask and image.split == split for image in images)),
+    tuple(
+      Case(split)
+      for split in SPLITS
+      if not any(image.mask and image.split == split for image in images)
+    ),
   )
   if config.mask_classes:
     cases = []
@@ -239,7 +282,9 @@ def _is_empty(image: ImageRecord) -> bool:
 
 def _classes_without_lesion(images: Sequence[ImageRecord]) -> set[str]:
   """Classes of which nearly all masks are empty."""
-  masks = collections.Counter(image.label for image in images if image.label and image.mask is not None)
+  masks = collections.Counter(
+    image.label for image in images if image.label and image.mask is not None
+  )
   empty = collections.Counter(image.label for image in images if image.label and _is_empty(image))
   return {label for label, count in empty.items() if count >= BARE * masks[label] and count >= FEW}
 
@@ -325,7 +370,11 @@ def _rest(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     'small_image',
     f'images are smaller than {size} px (config.data.image_size) and are blown up',
     'choose a smaller config.data.image_size where most are',
-    _cases(images, lambda image: min(image.width, image.height) < size, lambda image: f'{image.width}x{image.height}'),
+    _cases(
+      images,
+      lambda image: min(image.width, image.height) < size,
+      lambda image: f'{image.width}x{image.height}',
+    ),
   )
   yield Finding(
     NOTE,
@@ -358,8 +407,12 @@ def _where(image: ImageRecord) -> str:
 
 
 def _cases(
-  images: Sequence[ImageRecord], which: Callable[[ImageRecord], bool], said: Callable[[ImageRecord], str] | None = None
+  images: Sequence[ImageRecord],
+  which: Callable[[ImageRecord], bool],
+  said: Callable[[ImageRecord], str] | None = None,
 ) -> tuple[Case, ...]:
   return tuple(
-    Case(_where(image) + (f' ({said(image)})' if said else ''), (index,)) for index, image in enumerate(images) if which(image)
+    Case(_where(image) + (f' ({said(image)})' if said else ''), (index,))
+    for index, image in enumerate(images)
+    if which(image)
   )

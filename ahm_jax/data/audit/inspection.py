@@ -1,4 +1,5 @@
-"""Reads every image and mask of a data set once, and keeps of each what is needed to say what is wrong with the set.
+"""Reads every image and mask of a data set once, and keeps of each what is needed to say what is
+wrong with the set.
 
 Nothing is written. Of an image some kilobytes are kept, whatever its size.
 """
@@ -93,12 +94,16 @@ class Inspection:
   notes: tuple[str, ...]  # What is passed over, and groups that may be other than is meant.
 
 
-def inspect(config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | None], bytes]) -> Inspection:
+def inspect(
+  config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | None], bytes]
+) -> Inspection:
   """Reads all images and masks of a data set, in a few threads and under a progress bar.
 
   Args:
-    config: what to read; `skip_unreadable` does not matter here, and `image_size` only for phantoms, which are drawn at it.
-    thumbnail: makes a small picture of an image, uint8 [H, W, C], and its mask, uint8 [H, W] or None, to show it by.
+    config: what to read; `skip_unreadable` does not matter here, and `image_size` only for
+      phantoms, which are drawn at it.
+    thumbnail: makes a small picture of an image, uint8 [H, W, C], and its mask, uint8 [H, W] or
+      None, to show it by.
 
   Raises:
     UserError: there is no data set to look at, or it cannot be listed.
@@ -111,7 +116,11 @@ def inspect(config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | No
     work = [(split, index) for split, count in counts.items() for index in range(count)]
     look = functools.partial(_look_at_phantom, config=config, thumbnail=thumbnail)
   else:
-    listing, table = (isic2018.list_items, isic2018.GROUPINGS) if config.name == 'isic2018' else (list_folder, 'labels.csv')
+    listing, table = (
+      (isic2018.list_items, isic2018.GROUPINGS)
+      if config.name == 'isic2018'
+      else (list_folder, 'labels.csv')
+    )
     work = listing(config, layout, notes)
     crossing = crossing_groups(work, table)
     layout = [line for line in layout if line not in crossing]
@@ -122,15 +131,23 @@ def inspect(config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | No
     for seen, wrong in builders.in_parallel(look, work, 'check'):
       images += seen
       problems += wrong
-  names = collections.Counter(image.name for image in images)  # A slice may have the name of an image.
-  layout += [f'{count} images are named {name!r}; rename all but one' for name, count in names.items() if count > 1]
+  names = collections.Counter(
+    image.name for image in images
+  )  # A slice may have the name of an image.
+  layout += [
+    f'{count} images are named {name!r}; rename all but one'
+    for name, count in names.items()
+    if count > 1
+  ]
   return Inspection(tuple(images), tuple(problems), tuple(layout), tuple(crossing), tuple(notes))
 
 
 # One image.
 
 
-def _look(item: Item, config: DataConfig, thumbnail: Callable) -> tuple[list[ImageRecord], list[Problem]]:
+def _look(
+  item: Item, config: DataConfig, thumbnail: Callable
+) -> tuple[list[ImageRecord], list[Problem]]:
   problems: list[Problem] = []
   data = b''
   try:
@@ -158,25 +175,45 @@ def _look(item: Item, config: DataConfig, thumbnail: Callable) -> tuple[list[Ima
   )
   classes = max(1, len(config.mask_classes))
   seen = [
-    _seen(item.name + suffix, picture, mask, classes, data if len(slices) == 1 else b'', thumbnail, about)
+    _seen(
+      item.name + suffix,
+      picture,
+      mask,
+      classes,
+      data if len(slices) == 1 else b'',
+      thumbnail,
+      about,
+    )
     for (suffix, picture), mask in chosen
   ]
   return seen, problems
 
 
-def _look_at_phantom(where: tuple[str, int], config: DataConfig, thumbnail: Callable) -> tuple[list[ImageRecord], list[Problem]]:
+def _look_at_phantom(
+  where: tuple[str, int], config: DataConfig, thumbnail: Callable
+) -> tuple[list[ImageRecord], list[Problem]]:
   split, index = where
   rng = phantom.generator(config.split_seed, split, index)
   image, mask, label = phantom.draw(rng, config.image_size, config.channels)
   name = f'{split}_{index:06d}'
   about = dict(
-    file='', split=split, label=phantom.CLASS_NAMES[label], group=name, listed=True, kind='drawn', pages=1, has_mask_file=True
+    file='',
+    split=split,
+    label=phantom.CLASS_NAMES[label],
+    group=name,
+    listed=True,
+    kind='drawn',
+    pages=1,
+    has_mask_file=True,
   )
   return [_seen(name, Picture(image, None, image.shape[:2]), mask, 1, b'', thumbnail, about)], []
 
 
 def _into_memory(path: Path | Held) -> tuple[Path | Held, bytes]:
-  """A file that is read from memory from now on, and its bytes; none of a volume or a huge file, which counts by its pixels."""
+  """A file that is read from memory from now on, and its bytes.
+
+  None of a volume or a huge file, which counts by its pixels.
+  """
   if files.is_volume(path):
     return path, b''
   with files.decoding(path):
@@ -191,9 +228,17 @@ def _header(path: Path | Held) -> tuple[str, int]:
   if files.is_volume(path):
     return 'medical', 1
   try:
-    with Image.open(io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path, formats=files.FORMATS) as picture:
-      kind = 'grey, 16 bit' if picture.mode.startswith('I;16') else _KINDS.get(picture.mode, picture.mode)
-      if picture.format in ('PNG', 'TIFF') and ';16' in str(picture.tile[:1]):  # Pillow's mode is that of the high bytes.
+    with Image.open(
+      io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path, formats=files.FORMATS
+    ) as picture:
+      kind = (
+        'grey, 16 bit'
+        if picture.mode.startswith('I;16')
+        else _KINDS.get(picture.mode, picture.mode)
+      )
+      if picture.format in ('PNG', 'TIFF') and ';16' in str(
+        picture.tile[:1]
+      ):  # Pillow's mode is that of the high bytes.
         kind = kind.replace('8 bit', DEEP)
       return kind, picture.n_frames if picture.format == 'TIFF' else 1
   except Exception:  # The reader that comes next says what is wrong.
@@ -207,7 +252,13 @@ def _problem(item: Item, error: Exception) -> Problem:
 
 
 def _seen(
-  name: str, picture: Picture, mask: np.ndarray | None, classes: int, data: bytes, thumbnail: Callable, about: dict
+  name: str,
+  picture: Picture,
+  mask: np.ndarray | None,
+  classes: int,
+  data: bytes,
+  thumbnail: Callable,
+  about: dict,
 ) -> ImageRecord:
   pixels = picture.pixels
   if mask is not None:
@@ -246,12 +297,13 @@ def numbers(inspection: Inspection, mask_classes: Sequence[str] = ()) -> dict:
   """Counts and sizes of what was seen, as JSON holds them.
 
   Returns:
-    'splits': by split, 'images', 'unreadable' (images that gave nothing), 'masks', 'labels', 'groups', 'classes' (count by
-      label).
-    'sizes': 'width', 'height', 'aspect' (width / height), each [least, median, largest]; None without images.
+    'splits': by split, 'images', 'unreadable' (images that gave nothing), 'masks', 'labels',
+      'groups', 'classes' (count by label).
+    'sizes': 'width', 'height', 'aspect' (width / height), each [least, median, largest]; None
+    without images.
     'kinds': how many images by what their files hold.
-    'coverage': by mask class (of a binary mask 'lesion'), 'masks' (how many hold it) and 'share' of the pixels of those,
-      [least, median, largest].
+    'coverage': by mask class (of a binary mask 'lesion'), 'masks' (how many hold it) and 'share' of
+      the pixels of those, [least, median, largest].
   """
   images = inspection.images
   names = tuple(mask_classes) or ('lesion',)
@@ -280,12 +332,18 @@ def spread(values: Sequence[float]) -> list[float] | None:
 
 def _split_numbers(inspection: Inspection, split: str, seen: set[str]) -> dict:
   images = [image for image in inspection.images if image.split == split]
-  lost = {problem.name for problem in inspection.problems if problem.split == split and problem.kind == 'unreadable'}
+  lost = {
+    problem.name
+    for problem in inspection.problems
+    if problem.split == split and problem.kind == 'unreadable'
+  }
   return {
     'images': len(images),
     'unreadable': len(lost - seen),
     'masks': sum(image.mask is not None for image in images),
     'labels': sum(bool(image.label) for image in images),
     'groups': len({image.group for image in images}),
-    'classes': dict(sorted(collections.Counter(image.label for image in images if image.label).items())),
+    'classes': dict(
+      sorted(collections.Counter(image.label for image in images if image.label).items())
+    ),
   }

@@ -1,4 +1,6 @@
-"""Files inside zip archives, read where they lie: nothing is unpacked, and nothing that a header promises is believed."""
+"""Files inside zip archives, read where they lie: nothing is unpacked, and nothing that a header
+promises is believed.
+"""
 
 import functools
 import threading
@@ -15,20 +17,23 @@ _ENCRYPTED = 0x1  # Flag bit.
 
 
 def members(path: Path, again: str) -> dict[str, Held]:
-  """The files in a zip archive by their bare names, whatever folder of it they lie in; hidden ones are passed over.
+  """The files in a zip archive by their bare names, whatever folder of it they lie in; hidden ones
+  are passed over.
 
   Args:
     path: the archive. It is kept open; threads may read its members.
     again: what to do where it is damaged, the end of a line for the user.
 
   Raises:
-    UserError: it is no whole archive, a name leads out of it or is there twice, or a member is encrypted, too large, or packed
-      in another way than deflate.
+    UserError: it is no whole archive, a name leads out of it or is there twice, or a member is
+      encrypted, too large, or packed in another way than deflate.
   """
   try:
     archive = zipfile.ZipFile(path)
   except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-    raise UserError(f'{path} cannot be read as a zip archive ({printable(str(error))}); {again}') from error
+    raise UserError(
+      f'{path} cannot be read as a zip archive ({printable(str(error))}); {again}'
+    ) from error
   infos = [info for info in archive.infolist() if not info.is_dir()]
   if len(infos) > MAX_MEMBERS:
     raise UserError(f'{path} holds {len(infos)} files, more than {MAX_MEMBERS}; {again}')
@@ -41,7 +46,9 @@ def members(path: Path, again: str) -> dict[str, Held]:
       continue
     if place.name in found:
       raise UserError(f'{path} holds {printable(place.name)} twice; {again}')
-    found[place.name] = Held(PurePosixPath(path.name) / place.name, functools.partial(_read, archive, info, lock))
+    found[place.name] = Held(
+      PurePosixPath(path.name) / place.name, functools.partial(_read, archive, info, lock)
+    )
   return found
 
 
@@ -50,12 +57,17 @@ def _check(path: Path, info: zipfile.ZipInfo, place: PurePosixPath, again: str) 
   if place.is_absolute() or '..' in place.parts or '\\' in info.filename or ':' in info.filename:
     raise UserError(f'{path} holds {name!r}, a name that leads out of it; {again}')
   if info.file_size > MAX_BYTES:
-    raise UserError(f'{path} holds {name}, which says that it unpacks to {info.file_size} bytes, over {MAX_BYTES}; {again}')
+    raise UserError(
+      f'{path} holds {name}, which says that it unpacks to {info.file_size} bytes, over {MAX_BYTES}; {again}'
+    )
   if info.flag_bits & _ENCRYPTED or info.compress_type not in _KINDS:
     raise UserError(f'{path} holds {name}, which is encrypted or packed in an unusual way; {again}')
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, lock: threading.Lock) -> bytes:
-  """A member's bytes. Python stops unpacking at the size that was checked, and compares the sum of what there is."""
+  """A member's bytes.
+
+  Python stops unpacking at the size that was checked, and compares the sum of what there is.
+  """
   with lock:  # Python counts who reads an archive, but not safely among threads.
     return archive.read(info)

@@ -1,10 +1,12 @@
-"""The layout of a folder of images: which files belong together, and what labels.csv says of them; reads no pixels.
+"""The layout of a folder of images: which files belong together, and what labels.csv says of them;
+reads no pixels.
 
-A group is what labels.csv says, else the patient of a DICOM file (its study or series, where it names no patient), else the
-file itself, with all its slices. So a row joins its image to another one by naming that as the group.
+A group is what labels.csv says, else the patient of a DICOM file (its study or series, where it
+names no patient), else the file itself, with all its slices. So a row joins its image to another
+one by naming that as the group.
 
-Names are compared in Unicode's composed form (NFC), since macOS and others write an accent as a letter of its own; they are
-shown and written as the files have them.
+Names are compared in Unicode's composed form (NFC), since macOS and others write an accent as a
+letter of its own; they are shown and written as the files have them.
 """
 
 import collections
@@ -28,8 +30,15 @@ NAMES_SHOWN = 5
 MAX_TABLE = 2**26  # Bytes of labels.csv.
 MAX_CELL = 1000  # Letters of a cell of it.
 _SYSTEM = ('thumbs.db', 'desktop.ini')  # What Windows puts into folders.
-_INVISIBLE = ('Cc', 'Cs', 'Zl', 'Zp')  # Unicode categories: control characters, half surrogates, separators of lines.
-_TURNING = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')  # Would show a name in another order.
+_INVISIBLE = (
+  'Cc',
+  'Cs',
+  'Zl',
+  'Zp',
+)  # Unicode categories: control characters, half surrogates, separators of lines.
+_TURNING = frozenset(
+  '\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069'
+)  # Would show a name in another order.
 
 
 class Item(NamedTuple):
@@ -52,15 +61,21 @@ def refuse(root: Path, problems: list[str]) -> None:
     raise UserError(f'{root}: ' + '; '.join(problems[:PROBLEMS_SHOWN]) + rest)
 
 
-def list_folder(config: DataConfig, problems: list[str] | None = None, notes: list[str] | None = None) -> list[Item]:
-  """Lists the images of `config.root` with mask, label, split and group, ordered by name; reads no pixels.
+def list_folder(
+  config: DataConfig, problems: list[str] | None = None, notes: list[str] | None = None
+) -> list[Item]:
+  """Lists the images of `config.root` with mask, label, split and group, ordered by name; reads no
+  pixels.
 
   Args:
-    problems: where given, what does not fit together is added to it; a row that is wrong counts as none.
-    notes: where given, lines for the user are added to it: what is passed over, and groups that may be other than is meant.
+    problems: where given, what does not fit together is added to it; a row that is wrong counts as
+      none.
+    notes: where given, lines for the user are added to it: what is passed over, and groups that may
+      be other than is meant.
 
   Raises:
-    UserError: there is no image, or no table in labels.csv; or, without `problems`, what is there does not fit together.
+    UserError: there is no image, or no table in labels.csv; or, without `problems`, what is there
+      does not fit together.
   """
   found: list[str] = []
   items = _list(config, found, [] if notes is None else notes)
@@ -74,18 +89,24 @@ def list_folder(config: DataConfig, problems: list[str] | None = None, notes: li
 def _list(config: DataConfig, problems: list[str], notes: list[str]) -> list[Item]:
   root = Path(config.root).expanduser()
   if not (root / 'images').is_dir():
-    raise UserError(f'{root}: there is no folder images/; put the images there, masks in masks/, or set config.data.root')
+    raise UserError(
+      f'{root}: there is no folder images/; put the images there, masks in masks/, or set config.data.root'
+    )
   images = _by_stem(root, 'images', problems, notes)
   masks = _by_stem(root, 'masks', problems, notes)
   if not images:
-    raise UserError(f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}')
+    raise UserError(
+      f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}'
+    )
   problems += [
     f'{shown(mask)} has no image; add images/{_stem(mask)}.jpg (or .png) or remove the mask'
     for name, mask in masks.items()
     if name not in images
   ]
   data = read_table(root)
-  columns, rows = ([], None) if data is None else _read_rows(root / 'labels.csv', data, images, problems, notes)
+  columns, rows = (
+    ([], None) if data is None else _read_rows(root / 'labels.csv', data, images, problems, notes)
+  )
   groups = _groups(images, masks, rows or {}, notes)
   has_splits = 'split' in columns
   items = []
@@ -115,7 +136,9 @@ def read_table(root: Path) -> bytes | None:
   if not table.exists():
     return None
   if not table.is_file() or table.stat().st_size > MAX_TABLE:
-    raise UserError(f'{table}: is not a file of at most {MAX_TABLE} bytes; save it as comma-separated text')
+    raise UserError(
+      f'{table}: is not a file of at most {MAX_TABLE} bytes; save it as comma-separated text'
+    )
   return table.read_bytes()
 
 
@@ -128,7 +151,10 @@ def _composed(name: str) -> str:
 
 
 def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
-  """Image files of a folder by composed name without suffix, in order; an empty dict where there is no such folder."""
+  """Image files of a folder by composed name without suffix, in order.
+
+  An empty dict where there is no such folder.
+  """
   found: dict[str, Path] = {}
   others = []
   problem = link_problem(root / folder, root)
@@ -147,9 +173,13 @@ def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> 
     if problem:
       problems.append(problem)
     elif is_odd(path.name):
-      problems.append(f'{shown(path)} has control characters in its name, shown as \\x..; rename it')
+      problems.append(
+        f'{shown(path)} has control characters in its name, shown as \\x..; rename it'
+      )
     elif stem in found:
-      problems.append(f'{shown(found[stem])} and {shown(path)} have the same name; keep one of them')
+      problems.append(
+        f'{shown(found[stem])} and {shown(path)} have the same name; keep one of them'
+      )
     found.setdefault(stem, path)
   if others:
     notes.append(
@@ -161,16 +191,23 @@ def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> 
 
 def _some(names: list[str]) -> str:
   """The first few names, quoted, in one line."""
-  return ', '.join(map(_quoted, names[:NAMES_SHOWN])) + (', ...' if len(names) > NAMES_SHOWN else '')
+  return ', '.join(map(_quoted, names[:NAMES_SHOWN])) + (
+    ', ...' if len(names) > NAMES_SHOWN else ''
+  )
 
 
 def is_odd(text: str) -> bool:
-  """Whether a name holds control characters, line breaks, halves of characters, or marks that turn the direction of writing."""
+  """Whether a name holds control characters, line breaks, halves of characters, or marks that
+  turn the direction of writing.
+  """
   return any(unicodedata.category(letter) in _INVISIBLE or letter in _TURNING for letter in text)
 
 
 def link_problem(path: Path, root: Path) -> str:
-  """What is wrong with a path that is a link; links from one place within `root` to another are fine, as is one to `root`."""
+  """What is wrong with a path that is a link.
+
+  Links from one place within `root` to another are fine, as is one to `root`.
+  """
   if not path.is_symlink():
     return ''
   name = path.name if path.parent == root else shown(path)
@@ -178,7 +215,9 @@ def link_problem(path: Path, root: Path) -> str:
     return f'{name} is a link to nothing; mend it or remove it'
   if not path.resolve().is_relative_to(root.resolve()):
     return f'{name} is a link that leads out of the folder; put a copy in its place'
-  return '' if path.is_file() or path.is_dir() else f'{name} is a link to what is not a file; remove it'
+  return (
+    '' if path.is_file() or path.is_dir() else f'{name} is a link to what is not a file; remove it'
+  )
 
 
 def _groups(
@@ -193,15 +232,24 @@ def _groups(
 
 
 def _origins(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, medical.Origin]:
-  """Where DICOM images come from, by image name. Says at once where a package is missing that the folder needs."""
+  """Where DICOM images come from, by image name.
+
+  Says at once where a package is missing that the folder needs.
+  """
   volumes = [path for path in (*images.values(), *masks.values()) if is_volume(path)]
   for path in volumes:
     medical.require(path)
-  return {name: medical.origin(path) for name, path in images.items() if is_volume(path) and not medical.is_nifti(path)}
+  return {
+    name: medical.origin(path)
+    for name, path in images.items()
+    if is_volume(path) and not medical.is_nifti(path)
+  }
 
 
 def _one_patient(origins: list[medical.Origin]) -> list[str]:
-  """A note where DICOM files of several studies have one PatientID, as some tools write to hide who was examined."""
+  """A note where DICOM files of several studies have one PatientID, as some tools write to hide
+  who was examined.
+  """
   patients = {origin.patient for origin in origins}
   studies = {origin.study for origin in origins} - {''}
   if len(patients) != 1 or '' in patients or len(studies) < 2:
@@ -216,14 +264,17 @@ def _one_patient(origins: list[medical.Origin]) -> list[str]:
 def _read_rows(
   table: Path, data: bytes, images: dict[str, Path], problems: list[str], notes: list[str]
 ) -> tuple[list[str], dict[str, dict[str, str]]]:
-  """Reads labels.csv: its columns, and its rows by image name. Appends what is wrong with rows to `problems`.
+  """Reads labels.csv: its columns, and its rows by image name. Appends what is wrong with rows to
+  `problems`.
 
   Cells are text, whatever they begin with.
   """
   columns, raw = _parse_table(table, data)
   others = [name for name in columns if name and name not in COLUMNS]
   if others:
-    notes.append(f'labels.csv has columns that are not used: {_some(others)}; those that count are {", ".join(COLUMNS)}')
+    notes.append(
+      f'labels.csv has columns that are not used: {_some(others)}; those that count are {", ".join(COLUMNS)}'
+    )
   files = {_composed(path.name): stem for stem, path in images.items()}
   rows: dict[str, dict[str, str]] = {}
   for line, row, extra in raw:
@@ -238,34 +289,57 @@ def _read_rows(
         'or remove what is too much'
       )
     elif odd:
-      problems.append(f'{where}: {odd[0]} {_quoted(row[odd[0]])} has control characters or over {MAX_CELL} letters; mend it')
+      problems.append(
+        f'{where}: {odd[0]} {_quoted(row[odd[0]])} has control characters or over {MAX_CELL} letters; mend it'
+      )
     elif '/' in value or '\\' in value or value in ('', '.', '..'):
-      problems.append(f'{where}: {_quoted(value)} is not an image name; write the bare name of a file in images/')
+      problems.append(
+        f'{where}: {_quoted(value)} is not an image name; write the bare name of a file in images/'
+      )
     elif name not in images:
-      problems.append(f'{where} names {_quoted(value)}, which is not in images/; add the image or remove the row')
+      problems.append(
+        f'{where} names {_quoted(value)}, which is not in images/; add the image or remove the row'
+      )
     elif name in rows:
       problems.append(f'{where}: {_quoted(value)} has a row already; keep one of them')
     elif 'split' in columns and row['split'] not in SPLITS:
-      problems.append(f'{where}: split of {_quoted(value)} is {_quoted(row["split"])}; it may be {", ".join(SPLITS)}')
+      problems.append(
+        f'{where}: split of {_quoted(value)} is {_quoted(row["split"])}; it may be {", ".join(SPLITS)}'
+      )
     else:
       rows[name] = row
   return columns, rows
 
 
-def _parse_table(table: Path, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str], int]]]:
-  """The columns of labels.csv, and its rows, each after the number of its line and before how many cells it has too many."""
+def _parse_table(
+  table: Path, data: bytes
+) -> tuple[list[str], list[tuple[int, dict[str, str], int]]]:
+  """The columns of labels.csv, and its rows, each after the number of its line and before how
+  many cells it has too many.
+  """
   try:
     if b'\0' in data:
       raise csv.Error('it holds NUL, as UTF-16 does')
     reader = csv.DictReader(io.StringIO(data.decode('utf-8-sig'), newline=''))
     columns = [_column(name or '') for name in reader.fieldnames or []]
     reader.fieldnames = columns
-    rows = [(reader.line_num, {key: (row.get(key) or '').strip() for key in columns}, len(row.get(None, ()))) for row in reader]
+    rows = [
+      (
+        reader.line_num,
+        {key: (row.get(key) or '').strip() for key in columns},
+        len(row.get(None, ())),
+      )
+      for row in reader
+    ]
   except (UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{table}: cannot be read as comma-separated UTF-8 text ({error}); save it as such') from error
+    raise UserError(
+      f'{table}: cannot be read as comma-separated UTF-8 text ({error}); save it as such'
+    ) from error
   if 'image' not in columns:
     only = ', '.join(map(_quoted, columns[:10]))
-    raise UserError(f'{table}: has no column image, only [{only}]; its first line should be image,label,split,group')
+    raise UserError(
+      f'{table}: has no column image, only [{only}]; its first line should be image,label,split,group'
+    )
   twice = [name for name, count in collections.Counter(columns).items() if name and count > 1]
   if twice:
     raise UserError(f'{table}: has the column {_quoted(twice[0])} twice; keep one of them')
@@ -293,22 +367,32 @@ def crossing_groups(items: list[Item], where: str) -> list[str]:
       problems[item.group] = (
         f'{where}: group {item.group!r} is in split {other.split} (image {other.name!r}) and in {item.split} '
         f'(image {item.name!r}); give all of a group one split'
-        + (f', or image {item.group!r}, which is in it by its name, another group' if by_name else '')
+        + (
+          f', or image {item.group!r}, which is in it by its name, another group' if by_name else ''
+        )
       )
   return list(problems.values())
 
 
 def _split_by_group(items: list[Item], fractions: tuple[float, ...], seed: int) -> list[Item]:
-  """Deals groups to train, validation and test from a seed, each to the split that lacks most of its share.
+  """Deals groups to train, validation and test from a seed, each to the split that lacks most of
+  its share.
 
-  A group that holds an image without a mask, which can only be trained on, goes to train as a whole.
+  A group that holds an image without a mask, which can only be trained on, goes to train as a
+  whole.
   """
   groups = collections.defaultdict(list)
   for item in items:
     groups[item.group].append(item)
-  bound = {name for name, members in groups.items() if any(member.mask is None for member in members)}
+  bound = {
+    name for name, members in groups.items() if any(member.mask is None for member in members)
+  }
   free = sorted(set(groups) - bound)
-  order = np.argsort(np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(free)), kind='stable') if free else []
+  order = (
+    np.argsort(np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(free)), kind='stable')
+    if free
+    else []
+  )
   wanted = np.array(fractions) * sum(len(groups[name]) for name in free)
   chosen = dict.fromkeys(bound, 'train')
   for index in order:

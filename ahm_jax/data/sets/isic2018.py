@@ -1,15 +1,17 @@
-"""ISIC 2018 (Codella et al., arXiv:1902.03368), from the challenge's own archives: tasks 1 and 3, in their official splits.
+"""ISIC 2018 (Codella et al., arXiv:1902.03368), from the challenge's own archives: tasks 1 and 3,
+in their official splits.
 
 They lie in one folder as they were downloaded, or unpacked into folders of their names:
 
   ISIC2018_Task1-2_{Training,Validation,Test}_Input.zip     ISIC_0000000.jpg ...
   ISIC2018_Task1_{Training,Validation,Test}_GroundTruth.zip ISIC_0000000_segmentation.png ...
-  ISIC2018_Task3_{Training,Validation,Test}_Input.zip       if wanted: images with a diagnosis and no mask
-  ISIC2018_Task3_{Training,Validation,Test}_GroundTruth.zip a table: image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
-  ISIC2018_Task3_Training_LesionGroupings.csv               if wanted: image,lesion_id,...; images of one lesion are one group
+  ISIC2018_Task3_{Training,Validation,Test}_Input.zip       if wanted: images with a diagnosis and
+  no mask ISIC2018_Task3_{Training,Validation,Test}_GroundTruth.zip a table:
+  image,MEL,NV,BCC,AKIEC,BKL,DF,VASC ISIC2018_Task3_Training_LesionGroupings.csv               if
+  wanted: image,lesion_id,...; images of one lesion are one group
 
-Of task 3 (HAM10000: Tschandl et al., Scientific Data 5, 180161, 2018) each split may be there or not. An image of both tasks
-keeps the split of task 1.
+Of task 3 (HAM10000: Tschandl et al., Scientific Data 5, 180161, 2018) each split may be there or
+not. An image of both tasks keeps the split of task 1.
 """
 
 import csv
@@ -25,7 +27,11 @@ from ahm_jax.data.sets.folder import Item, crossing_groups, link_problem, refuse
 from ahm_jax.errors import UserError
 
 SITE = 'challenge.isic-archive.com'
-PARTS = {'train': 'Training', 'validation': 'Validation', 'test': 'Test'}  # Of the official splits, by ours.
+PARTS = {
+  'train': 'Training',
+  'validation': 'Validation',
+  'test': 'Test',
+}  # Of the official splits, by ours.
 CLASSES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')
 GROUPINGS = 'ISIC2018_Task3_Training_LesionGroupings'
 _AGAIN = f'download it again from {SITE}'
@@ -34,7 +40,10 @@ _MASK = re.compile(r'(ISIC_[0-9]{7})_segmentation\.png', re.IGNORECASE)
 
 
 def sources(root: Path) -> list[Path]:
-  """The archives, tables and folders under `root` that the data set is read from; those of task 1 though they be missing."""
+  """The archives, tables and folders under `root` that the data set is read from.
+
+  Those of task 1 though they be missing.
+  """
   required = [name for part in PARTS.values() for name in _task1(part)]
   optional = [name for part in PARTS.values() for name in _task3(part)] + [GROUPINGS]
   return [_locate(root, name) or root / f'{name}.zip' for name in required] + [
@@ -42,7 +51,9 @@ def sources(root: Path) -> list[Path]:
   ]
 
 
-def list_items(config: DataConfig, problems: list[str] | None = None, notes: list[str] | None = None) -> list[Item]:
+def list_items(
+  config: DataConfig, problems: list[str] | None = None, notes: list[str] | None = None
+) -> list[Item]:
   """Lists the images under `config.root`, ordered by name; reads tables, and no pixels.
 
   Args:
@@ -50,10 +61,13 @@ def list_items(config: DataConfig, problems: list[str] | None = None, notes: lis
     notes: as of `folder.list_folder`; there are none.
 
   Raises:
-    UserError: archives are missing or damaged; or, without `problems`, what they hold does not fit together.
+    UserError: archives are missing or damaged; or, without `problems`, what they hold does not fit
+      together.
   """
   root = Path(config.root).expanduser()
-  missing = [name for part in PARTS.values() for name in _task1(part) if _locate(root, name) is None]
+  missing = [
+    name for part in PARTS.values() for name in _task1(part) if _locate(root, name) is None
+  ]
   if missing:
     raise UserError(
       f'{root}: lacks {", ".join(f"{name}.zip" for name in missing)}; download from {SITE} (2018), put there as is'
@@ -83,20 +97,29 @@ def _task3(part: str) -> tuple[str, str]:
 
 
 def _locate(root: Path, name: str) -> Path | None:
-  """A folder of that name, also one within another of the same name, as some programs unpack; or an archive, or a table."""
+  """A folder of that name, also one within another of the same name, as some programs unpack.
+
+  Or an archive, or a table.
+  """
   for place in (root / name / name, root / name):
     if place.is_dir():
       return place
-  return next((place for place in (root / f'{name}.zip', root / f'{name}.csv') if place.is_file()), None)
+  return next(
+    (place for place in (root / f'{name}.zip', root / f'{name}.csv') if place.is_file()), None
+  )
 
 
 def _contents(root: Path, name: str) -> dict[str, Path | Held]:
   """The files of an archive, or of the folder that it was unpacked into, by name."""
   place = _locate(root, name)
   if place is None:
-    raise UserError(f'{root}: lacks {name}.zip, which belongs to what is there of task 3; download it from {SITE} (2018)')
+    raise UserError(
+      f'{root}: lacks {name}.zip, which belongs to what is there of task 3; download it from {SITE} (2018)'
+    )
   if place.is_dir():
-    contents = {path.name: path for path in sorted(place.iterdir()) if not path.name.startswith('.')}
+    contents = {
+      path.name: path for path in sorted(place.iterdir()) if not path.name.startswith('.')
+    }
     refuse(root, [problem for path in contents.values() if (problem := link_problem(path, root))])
     return {name: path for name, path in contents.items() if path.is_file()}
   return archives.members(place, _AGAIN) if place.suffix == '.zip' else {place.name: place}
@@ -113,10 +136,16 @@ def _task1_items(root: Path, split: str, problems: list[str]) -> list[Item]:
   if not images:
     raise UserError(f'{root}: {inputs} holds no image ISIC_0000000.jpg; {_AGAIN}')
   problems += [
-    f'{truths} has a mask of {name}, but {inputs} has no such image; {_AGAIN}' for name in masks.keys() - images.keys()
+    f'{truths} has a mask of {name}, but {inputs} has no such image; {_AGAIN}'
+    for name in masks.keys() - images.keys()
   ]
-  problems += [f'{inputs} has {name}, but {truths} has no mask of it; {_AGAIN}' for name in images.keys() - masks.keys()]
-  return [Item(name, image, masks.get(name), '', split, name, True) for name, image in images.items()]
+  problems += [
+    f'{inputs} has {name}, but {truths} has no mask of it; {_AGAIN}'
+    for name in images.keys() - masks.keys()
+  ]
+  return [
+    Item(name, image, masks.get(name), '', split, name, True) for name, image in images.items()
+  ]
 
 
 def _task3_items(root: Path, split: str, groups: dict[str, str], problems: list[str]) -> list[Item]:
@@ -126,16 +155,25 @@ def _task3_items(root: Path, split: str, groups: dict[str, str], problems: list[
   images = _by_id(_contents(root, inputs), _IMAGE)
   tables = [file for name, file in _contents(root, truths).items() if name == f'{truths}.csv']
   if not images or not tables:
-    raise UserError(f'{root}: {inputs} holds no image ISIC_0000000.jpg, or {truths} no table {truths}.csv; {_AGAIN}')
+    raise UserError(
+      f'{root}: {inputs} holds no image ISIC_0000000.jpg, or {truths} no table {truths}.csv; {_AGAIN}'
+    )
   labels = {}
   for row in _rows(tables[0], truths, ('image', *CLASSES)):
     label = _label(row)
     if label is None:
-      problems.append(f'{truths}: the row of {printable(row["image"])!r} names no class, or several; {_AGAIN}')
+      problems.append(
+        f'{truths}: the row of {printable(row["image"])!r} names no class, or several; {_AGAIN}'
+      )
     elif row['image'] not in images:
-      problems.append(f'{truths} names {printable(row["image"])!r}, which is not in {inputs}; {_AGAIN}')
+      problems.append(
+        f'{truths} names {printable(row["image"])!r}, which is not in {inputs}; {_AGAIN}'
+      )
     labels[row['image']] = label or ''
-  return [Item(name, image, None, labels.get(name, ''), split, groups.get(name, name), True) for name, image in images.items()]
+  return [
+    Item(name, image, None, labels.get(name, ''), split, groups.get(name, name), True)
+    for name, image in images.items()
+  ]
 
 
 def _label(row: dict[str, str]) -> str | None:
@@ -152,7 +190,11 @@ def _groups(root: Path) -> dict[str, str]:
   if place is None:
     return {}
   tables = [file for name, file in _contents(root, GROUPINGS).items() if name.endswith('.csv')]
-  return {row['image']: row['lesion_id'] for file in tables for row in _rows(file, GROUPINGS, ('image', 'lesion_id'))}
+  return {
+    row['image']: row['lesion_id']
+    for file in tables
+    for row in _rows(file, GROUPINGS, ('image', 'lesion_id'))
+  }
 
 
 def _rows(file: Path | Held, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
@@ -161,7 +203,9 @@ def _rows(file: Path | Held, name: str, columns: tuple[str, ...]) -> Iterator[di
     rows = [{key: (row.get(key) or '').strip() for key in columns} for row in reader]
     lacks = [column for column in columns if column not in (reader.fieldnames or [])]
   except Exception as error:  # Whatever a damaged archive raises.
-    raise UserError(f'{name}: its table cannot be read ({printable(str(error))}); {_AGAIN}') from error
+    raise UserError(
+      f'{name}: its table cannot be read ({printable(str(error))}); {_AGAIN}'
+    ) from error
   if lacks:
     raise UserError(f'{name}: its table has no column {lacks[0]}; {_AGAIN}')
   yield from rows

@@ -1,13 +1,15 @@
 """Dermoscopy phantoms: skin lesions drawn from a seed, with exact masks and classes.
 
-An image is built as light meets skin (Beer-Lambert law): each pigment adds optical density to what lies below it, and the
-picture is exp(-density). First comes a lesion on bare skin, of which the mask is exact, then what else a dermatoscope sees:
-hairs, a ruler, bubbles, a vignette.
+An image is built as light meets skin (Beer-Lambert law): each pigment adds optical density to what
+lies below it, and the picture is exp(-density). First comes a lesion on bare skin, of which the
+mask is exact, then what else a dermatoscope sees: hairs, a ruler, bubbles, a vignette.
 
-The classes differ as clinicians read them (ABCD rule: Asymmetry, Border, Colours, Diameter; Stolz et al. 1994) and by their
-structures: nevi are round, even, of one or two colours, with a regular network or globules; melanomas are lopsided, ragged, of
-many colours, with an uneven network, streaks, a veil or regression; seborrheic keratoses are sharply cut, waxy, with milia-like
-cysts (bright dots), comedo-like openings (dark dots) and ridges. The traits overlap: there are odd nevi and early melanomas.
+The classes differ as clinicians read them (ABCD rule: Asymmetry, Border, Colours, Diameter; Stolz
+et al. 1994) and by their structures: nevi are round, even, of one or two colours, with a regular
+network or globules; melanomas are lopsided, ragged, of many colours, with an uneven network,
+streaks, a veil or regression; seborrheic keratoses are sharply cut, waxy, with milia-like cysts
+(bright dots), comedo-like openings (dark dots) and ridges. The traits overlap: there are odd nevi
+and early melanomas.
 """
 
 import functools
@@ -52,10 +54,14 @@ class Layers(NamedTuple):
 
 def generator(seed: int, split: str, index: int) -> np.random.Generator:
   """The source of randomness of phantom `index` of a split; a function of its arguments alone."""
-  return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, SPLIT_CODES[split], index])))
+  return np.random.Generator(
+    np.random.Philox(np.random.SeedSequence([seed, SPLIT_CODES[split], index]))
+  )
 
 
-def draw(rng: np.random.Generator, size: int, channels: int = 3) -> tuple[np.ndarray, np.ndarray, int]:
+def draw(
+  rng: np.random.Generator, size: int, channels: int = 3
+) -> tuple[np.ndarray, np.ndarray, int]:
   """Draws one phantom.
 
   Args:
@@ -93,7 +99,9 @@ def draw_layers(rng: np.random.Generator, size: int) -> Layers:
 @functools.lru_cache(maxsize=64)
 def _interpolation(size: int, grid: int) -> np.ndarray:
   """Matrix float32 [size, grid] that carries `grid` values to `size` pixels by cubic splines."""
-  spread = scipy.ndimage.zoom(np.eye(grid, dtype=np.float32), (size / grid, 1), order=3, mode='mirror', grid_mode=False)
+  spread = scipy.ndimage.zoom(
+    np.eye(grid, dtype=np.float32), (size / grid, 1), order=3, mode='mirror', grid_mode=False
+  )
   return np.ascontiguousarray(spread, np.float32)
 
 
@@ -102,22 +110,31 @@ def _coordinates(size: int) -> np.ndarray:
   return (np.arange(size, dtype=np.float32) + 0.5) / size
 
 
-def _noise(rng: np.random.Generator, size: int, grids: int | tuple[int, ...], fall: float = 0.6) -> np.ndarray:
+def _noise(
+  rng: np.random.Generator, size: int, grids: int | tuple[int, ...], fall: float = 0.6
+) -> np.ndarray:
   """Smooth noise, float32 [size, size], mean about 0 and deviation about 1.
 
-  It is a sum of noises, one for each of `grids`, with features 1/grid of the side wide, each `fall` times the one before.
+  It is a sum of noises, one for each of `grids`, with features 1/grid of the side wide, each `fall`
+  times the one before.
   """
   grids = (grids,) if isinstance(grids, int) else grids
   weights = fall ** np.arange(len(grids))
   weights *= 1.25 / np.sqrt((weights**2).sum())
   matrices = [_interpolation(size, grid) for grid in grids]
-  values = [np.float32(w) * rng.standard_normal((grid, grid), np.float32) for w, grid in zip(weights, grids, strict=True)]
+  values = [
+    np.float32(w) * rng.standard_normal((grid, grid), np.float32)
+    for w, grid in zip(weights, grids, strict=True)
+  ]
   down = np.concatenate([matrix @ value for matrix, value in zip(matrices, values, strict=True)], 1)
   return down @ np.concatenate(matrices, 1).T
 
 
 def _dots(size: int, x: np.ndarray, y: np.ndarray, radius: np.ndarray, weight=1.0) -> np.ndarray:
-  """Sum of Gaussian dots, float32 [size, size]; x, y and radius (a deviation) in shares of the side."""
+  """Sum of Gaussian dots, float32 [size, size].
+
+  X, y and radius (a deviation) in shares of the side.
+  """
   line = _coordinates(size)[:, None]
   radius = np.maximum(radius, 0.35 / size)  # A thinner dot would fall between the pixels.
   across = np.exp(-0.5 * ((line - x) / radius) ** 2).astype(np.float32)
@@ -134,7 +151,8 @@ def _step(x: np.ndarray, low: float, high: float) -> np.ndarray:
 def _network(rng: np.random.Generator, size: int, period: float, disorder: float) -> np.ndarray:
   """Pigment network, float32 [size, size]: 1 on the lines of a warped honeycomb, 0 in its holes.
 
-  Three plane waves at 60 degrees have their crests on a hexagonal lattice; what lies between the crests is the network.
+  Three plane waves at 60 degrees have their crests on a hexagonal lattice; what lies between the
+  crests is the network.
   """
   period = max(period, 2.6 / size)  # Finer waves would alias.
   wave = 2 * np.pi / period
@@ -146,12 +164,16 @@ def _network(rng: np.random.Generator, size: int, period: float, disorder: float
   total = 0
   for k in range(3):
     angle = turn + k * np.pi / 3 * 2
-    total = total + np.cos(np.float32(wave * np.cos(angle)) * x + np.float32(wave * np.sin(angle)) * y)
+    total = total + np.cos(
+      np.float32(wave * np.cos(angle)) * x + np.float32(wave * np.sin(angle)) * y
+    )
   return 1 - _step(total, -1.1, 1.9)
 
 
 def _mix(*pigments: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-  """Optical density, float32 [3, S, S], of pigments: each an amount [S, S] and its density in red, green and blue, [3]."""
+  """Optical density, float32 [3, S, S], of pigments: each an amount [S, S] and its density in
+  red, green and blue, [3].
+  """
   amounts = np.stack([np.maximum(amount, 0, dtype=np.float32) for amount, _ in pigments])
   return np.tensordot(np.stack([spectrum for _, spectrum in pigments], 1), amounts, 1)
 
@@ -171,7 +193,9 @@ def _skin(rng: np.random.Generator, size: int) -> np.ndarray:
   if rng.random() < 0.35:  # Freckles and sun spots.
     count = int(rng.integers(4, 40))
     x, y = rng.uniform(0, 1, (2, count))
-    melanin_map += rng.uniform(0.03, 0.16) * _dots(size, x, y, rng.uniform(0.006, 0.025, count), rng.uniform(0.2, 1, count))
+    melanin_map += rng.uniform(0.03, 0.16) * _dots(
+      size, x, y, rng.uniform(0.006, 0.025, count), rng.uniform(0.2, 1, count)
+    )
   if rng.random() < 0.15:  # Fine vessels: ridges of noise.
     ridge = np.exp(-((_noise(rng, size, 14) / 0.09) ** 2)) * _step(flush, 0.2, 1.2)
     blood_map += rng.uniform(0.1, 0.3) * ridge
@@ -186,7 +210,11 @@ def _furrows(rng: np.random.Generator, size: int) -> np.ndarray:
   angle = rng.uniform(0, np.pi)
   for turn in (0, rng.uniform(0.9, 1.5)):
     wave = 2 * np.pi * rng.uniform(10, 26)
-    position = np.float32(np.cos(angle + turn)) * line[None, :] + np.float32(np.sin(angle + turn)) * line[:, None] + warp
+    position = (
+      np.float32(np.cos(angle + turn)) * line[None, :]
+      + np.float32(np.sin(angle + turn)) * line[:, None]
+      + warp
+    )
     total += 0.5 * np.sqrt(np.abs(np.sin(np.float32(wave / 2) * position)))
   return 1 - total
 
@@ -195,7 +223,9 @@ def _furrows(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _traits(rng: np.random.Generator, label: int) -> Traits:
-  severity = rng.beta(*((1.6, 4.5), (4.2, 2.0), (2.2, 4.0))[label])  # Of what makes a lesion suspicious.
+  severity = rng.beta(
+    *((1.6, 4.5), (4.2, 2.0), (2.2, 4.0))[label]
+  )  # Of what makes a lesion suspicious.
 
   def vary(low: float, high: float, spread: float = 0.25) -> float:
     return float((low + (high - low) * severity) * np.exp(spread * rng.standard_normal()))
@@ -213,7 +243,9 @@ def _traits(rng: np.random.Generator, label: int) -> Traits:
   )
 
 
-def _outline(rng: np.random.Generator, size: int, traits: Traits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _outline(
+  rng: np.random.Generator, size: int, traits: Traits
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """The lesion's border as a Fourier series in polar coordinates, roughened a little.
 
   Returns:
@@ -222,12 +254,18 @@ def _outline(rng: np.random.Generator, size: int, traits: Traits) -> tuple[np.nd
     angle: float32 [size, size], radians.
   """
   harmonics = np.arange(1, 15)
-  amplitude = np.where(harmonics <= 3, traits.asymmetry / harmonics**0.5, traits.irregularity / (harmonics / 4) ** 0.8)
+  amplitude = np.where(
+    harmonics <= 3, traits.asymmetry / harmonics**0.5, traits.irregularity / (harmonics / 4) ** 0.8
+  )
   amplitude *= rng.standard_normal(14) * np.where(harmonics <= 3, 0.8, 0.45)
   theta = np.linspace(-np.pi, np.pi, 513)
-  wobble = (amplitude[:, None] * np.cos(harmonics[:, None] * theta + rng.uniform(0, 2 * np.pi, (14, 1)))).sum(0)
+  wobble = (
+    amplitude[:, None] * np.cos(harmonics[:, None] * theta + rng.uniform(0, 2 * np.pi, (14, 1)))
+  ).sum(0)
   border = np.maximum(traits.radius * np.exp(np.clip(wobble, -1.0, 0.6)), 0.045)
-  softness = traits.edge * np.exp(0.7 * np.cos(theta + rng.uniform(0, 2 * np.pi)) * min(1.0, 3 * traits.asymmetry))
+  softness = traits.edge * np.exp(
+    0.7 * np.cos(theta + rng.uniform(0, 2 * np.pi)) * min(1.0, 3 * traits.asymmetry)
+  )
 
   reach = max(0.5 - 0.9 * traits.radius, 0.06)
   centre_x, centre_y = 0.5 + np.clip(0.09 * rng.standard_normal(2), -reach, reach)
@@ -235,7 +273,10 @@ def _outline(rng: np.random.Generator, size: int, traits: Traits) -> tuple[np.nd
   dx = (_coordinates(size) - centre_x)[None, :].astype(np.float32)
   dy = (_coordinates(size) - centre_y)[:, None].astype(np.float32)
   cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-  u, v = (cosine * dx + sine * dy) * np.float32(stretch), (cosine * dy - sine * dx) / np.float32(stretch)
+  u, v = (
+    (cosine * dx + sine * dy) * np.float32(stretch),
+    (cosine * dy - sine * dx) / np.float32(stretch),
+  )
   radius, angle = np.sqrt(u * u + v * v), np.arctan2(v, u)
 
   place = (angle + np.float32(np.pi)) * np.float32(512 / (2 * np.pi))
@@ -249,18 +290,30 @@ def _outline(rng: np.random.Generator, size: int, traits: Traits) -> tuple[np.nd
   return alpha, np.maximum(1 + distance / border_map, 0), angle
 
 
-def _globules(rng: np.random.Generator, depth: np.ndarray, count: int, depths: tuple, radii: tuple) -> np.ndarray:
+def _globules(
+  rng: np.random.Generator, depth: np.ndarray, count: int, depths: tuple, radii: tuple
+) -> np.ndarray:
   """Round clumps, float32 [size, size] in [0, 1]; depths and radii as (least, most)."""
   size = len(depth)
   rows, columns = np.nonzero((depth >= depths[0]) & (depth <= depths[1]))
-  chosen, radius, jitter = rng.uniform(0, 1, count), rng.uniform(*radii, count), rng.uniform(0, 1, (2, count))
+  chosen, radius, jitter = (
+    rng.uniform(0, 1, count),
+    rng.uniform(*radii, count),
+    rng.uniform(0, 1, (2, count)),
+  )
   if not len(rows):
     return np.zeros_like(depth)
   index = (chosen * len(rows)).astype(int)
-  return _step(_dots(size, (columns[index] + jitter[0]) / size, (rows[index] + jitter[1]) / size, radius), 0.25, 0.8)
+  return _step(
+    _dots(size, (columns[index] + jitter[0]) / size, (rows[index] + jitter[1]) / size, radius),
+    0.25,
+    0.8,
+  )
 
 
-def _nevus(rng: np.random.Generator, size: int, traits: Traits, depth: np.ndarray, angle: np.ndarray) -> np.ndarray:
+def _nevus(
+  rng: np.random.Generator, size: int, traits: Traits, depth: np.ndarray, angle: np.ndarray
+) -> np.ndarray:
   body = 1 + rng.uniform(0.15, 0.3) * _noise(rng, size, (5, 11, 24, 50), 0.8)
   profile = rng.uniform(-0.55, 0.75)  # Above 0: darker in the centre; below: at the rim.
   body = body + profile * (0.55 - np.minimum(depth, 1.2))
@@ -272,18 +325,25 @@ def _nevus(rng: np.random.Generator, size: int, traits: Traits, depth: np.ndarra
   elif pattern < 0.85:
     count = int(rng.integers(40, 120) * (traits.radius / 0.2) ** 1.2)
     low = rng.choice([0.0, 0.6])
-    body = body * 0.8 + rng.uniform(0.4, 0.8) * _globules(rng, depth, count, (low, 0.95), (0.005, 0.011))
+    body = body * 0.8 + rng.uniform(0.4, 0.8) * _globules(
+      rng, depth, count, (low, 0.95), (0.005, 0.011)
+    )
   if traits.colours > 0.4:
     body = body + 0.6 * traits.colours * _step(_noise(rng, size, 5), 0.4, 1.2)
   blood = rng.uniform(0.0, 0.45) * (1 + 0.3 * _noise(rng, size, 5))
   return _mix((traits.density * body, MELANIN), (traits.density * blood, BLOOD))
 
 
-def _melanoma(rng: np.random.Generator, size: int, traits: Traits, depth: np.ndarray, angle: np.ndarray) -> np.ndarray:
+def _melanoma(
+  rng: np.random.Generator, size: int, traits: Traits, depth: np.ndarray, angle: np.ndarray
+) -> np.ndarray:
   patches = _noise(rng, size, (3, 6, 13, 28, 60), 0.75)
   body = 0.75 + (0.25 + 0.4 * traits.colours) * patches
   turn = rng.uniform(-np.pi, np.pi)
-  body = body * (1 + 0.5 * traits.asymmetry / 0.2 * np.minimum(depth, 1.3) * np.cos(angle - np.float32(turn)) * 0.5)
+  body = body * (
+    1
+    + 0.5 * traits.asymmetry / 0.2 * np.minimum(depth, 1.3) * np.cos(angle - np.float32(turn)) * 0.5
+  )
   uneven = _step(_noise(rng, size, 4), -0.6, 0.8)
   lines = _network(rng, size, rng.uniform(0.036, 0.065), 0.28 + 0.3 * traits.colours)
   body = body * (1 + rng.uniform(0.4, 1.1) * uneven * (lines - 0.55))
@@ -291,7 +351,9 @@ def _melanoma(rng: np.random.Generator, size: int, traits: Traits, depth: np.nda
   body = body + rng.uniform(0.3, 0.8) * _globules(rng, depth, count, (0.1, 1.0), (0.004, 0.013))
   if rng.random() < 0.2 + 0.5 * traits.colours:
     body = body + _streaks(rng, size, depth, angle)
-  body = body + 1.3 * traits.colours * _step(_noise(rng, size, 5), 0.7, 1.5)  # Blotches, almost black.
+  body = body + 1.3 * traits.colours * _step(
+    _noise(rng, size, 5), 0.7, 1.5
+  )  # Blotches, almost black.
   regression = _step(_noise(rng, size, 4), 0.5, 1.3) * (rng.random() < 0.1 + 0.5 * traits.colours)
   veil = _step(_noise(rng, size, 4), 0.2, 1.1) * (rng.random() < 0.15 + 0.6 * traits.colours)
   blood = rng.uniform(0.05, 0.5) * (0.6 + 0.6 * _noise(rng, size, 4)) + 0.25 * regression
@@ -300,15 +362,21 @@ def _melanoma(rng: np.random.Generator, size: int, traits: Traits, depth: np.nda
   return _mix((traits.density * melanin, MELANIN), (blood, BLOOD), (veil, VEIL))
 
 
-def _streaks(rng: np.random.Generator, size: int, depth: np.ndarray, angle: np.ndarray) -> np.ndarray:
+def _streaks(
+  rng: np.random.Generator, size: int, depth: np.ndarray, angle: np.ndarray
+) -> np.ndarray:
   """Radial lines near the border along a part of it, float32 [size, size]."""
   spokes = np.cos(np.float32(rng.integers(24, 44)) * angle + 1.2 * _noise(rng, size, 6))
-  sector = _step(np.cos(angle - np.float32(rng.uniform(-np.pi, np.pi))), rng.uniform(-0.6, 0.5), 0.9)
+  sector = _step(
+    np.cos(angle - np.float32(rng.uniform(-np.pi, np.pi))), rng.uniform(-0.6, 0.5), 0.9
+  )
   rim = _step(depth, 0.55, 0.85) * (1 - _step(depth, 1.1, 1.3))
   return rng.uniform(0.5, 1.2) * _step(spokes, -0.2, 0.9) * sector * rim
 
 
-def _keratosis(rng: np.random.Generator, size: int, traits: Traits, depth: np.ndarray, angle: np.ndarray) -> np.ndarray:
+def _keratosis(
+  rng: np.random.Generator, size: int, traits: Traits, depth: np.ndarray, angle: np.ndarray
+) -> np.ndarray:
   body = 0.75 + rng.uniform(0.15, 0.35) * _noise(rng, size, (6, 14, 32, 64), 0.85)
   ridge = np.exp(-((_noise(rng, size, int(rng.integers(8, 14))) / 0.22) ** 2))  # Fissures.
   body = body + rng.uniform(0.0, 0.7) * ridge
@@ -321,7 +389,12 @@ def _keratosis(rng: np.random.Generator, size: int, traits: Traits, depth: np.nd
   grey = rng.uniform(0.0, 0.4) * _step(_noise(rng, size, 5), -0.5, 1.0)
   blood = rng.uniform(0.0, 0.3) * (1 + 0.4 * _noise(rng, size, 5))
   density = traits.density
-  return _mix((density * body, MELANIN), (density**0.5 * keratin, KERATIN), (density * grey, VEIL), (density * blood, BLOOD))
+  return _mix(
+    (density * body, MELANIN),
+    (density**0.5 * keratin, KERATIN),
+    (density * grey, VEIL),
+    (density * blood, BLOOD),
+  )
 
 
 # What lies on the skin, and the camera.
@@ -334,7 +407,9 @@ def _lay_over(rng: np.random.Generator, density: np.ndarray) -> np.ndarray:
   pen = ImageDraw.Draw(ink)
   amount = rng.random()
   if amount > 0.45:
-    _draw_hairs(rng, pen, 3 * size, int(rng.integers(1, 9) if amount < 0.8 else rng.integers(10, 36)))
+    _draw_hairs(
+      rng, pen, 3 * size, int(rng.integers(1, 9) if amount < 0.8 else rng.integers(10, 36))
+    )
   if rng.random() < 0.25:
     _draw_ruler(rng, pen, 3 * size)
   if ink.getbbox() is None:
@@ -363,7 +438,10 @@ def _draw_hairs(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: int, c
 def _draw_ruler(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: int) -> None:
   """A graduated line near one side of the image."""
   angle = rng.integers(4) * np.pi / 2 + 0.2 * rng.standard_normal()
-  along, inward = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+  along, inward = (
+    np.array([np.cos(angle), np.sin(angle)]),
+    np.array([-np.sin(angle), np.cos(angle)]),
+  )
   length, ticks = rng.uniform(0.4, 0.8), int(rng.integers(8, 24))
   middle = np.array([0.5, 0.5]) - inward * rng.uniform(0.34, 0.44) + along * rng.uniform(-0.1, 0.1)
   start = middle - along * length / 2
@@ -376,11 +454,19 @@ def _draw_ruler(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: int) -
 
 
 def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-  """Lens and camera: uneven light, bubbles, vignette, white balance, blur, grain; float32 [3, S, S], about [0, 1]."""
+  """Lens and camera: uneven light, bubbles, vignette, white balance, blur, grain.
+
+  Float32 [3, S, S], about [0, 1].
+  """
   size = picture.shape[1]
   line = _coordinates(size) - np.float32(0.5)
   slope = rng.normal(0, 0.14, 2).astype(np.float32)
-  light = 1 + slope[0] * line[None, :] + slope[1] * line[:, None] + np.float32(0.03) * _noise(rng, size, 3)
+  light = (
+    1
+    + slope[0] * line[None, :]
+    + slope[1] * line[:, None]
+    + np.float32(0.03) * _noise(rng, size, 3)
+  )
   light -= np.float32(max(0.0, rng.normal(0.2, 0.25))) * (line[None, :] ** 2 + line[:, None] ** 2)
   balance = rng.uniform(0.82, 1.16) * np.exp(np.array([0.03, 0.02, 0.07]) * rng.standard_normal(3))
   if rng.random() < 0.12:
@@ -396,7 +482,9 @@ def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
   blur = rng.uniform(0.0, 0.006) * size
   if blur > 0.3:
     picture = scipy.ndimage.gaussian_filter(picture, (0, blur, blur), truncate=2.5)
-  return picture + np.float32(rng.uniform(0.003, 0.014)) * rng.standard_normal((size, size), np.float32)
+  return picture + np.float32(rng.uniform(0.003, 0.014)) * rng.standard_normal(
+    (size, size), np.float32
+  )
 
 
 def _bubbles(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Exact and near-duplicates: what is found, what is not, and the hash against SciPy and flipped pictures."""
+"""Exact and near-duplicates: what is found, what is not, and the hash against SciPy and flipped
+pictures.
+"""
 
 import io
 import tracemalloc
@@ -15,7 +17,10 @@ from ahm_jax.data.audit.duplicates import SIDE, WAYS, Pair, fingerprint, hashes,
 def scene(seed: int, height: int = 96, width: int = 120) -> np.ndarray:
   """A picture of blobs of every size, uint8 [height, width, 3]."""
   rng = np.random.default_rng(seed)
-  noise = sum(ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (s, s, 0)) * s for s in (2, 4, 8, 16))
+  noise = sum(
+    ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (s, s, 0)) * s
+    for s in (2, 4, 8, 16)
+  )
   return np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
 
 
@@ -46,7 +51,10 @@ COPIES = {
 @pytest.mark.parametrize('name', COPIES)
 def test_altered_copies_are_found_and_others_are_not(name):
   images = [scene(seed) for seed in range(40)]
-  prints = [fingerprint(image) for image in [*images, *(np.ascontiguousarray(COPIES[name](x)) for x in images[:5])]]
+  prints = [
+    fingerprint(image)
+    for image in [*images, *(np.ascontiguousarray(COPIES[name](x)) for x in images[:5])]
+  ]
   pairs = near(prints, range(45), ['train'] * 40 + ['test'] * 5)
   assert {(pair.first, pair.second) for pair in pairs} == {(k, 40 + k) for k in range(5)}
   assert all(pair.kind == 'near' and 0.75 <= pair.correlation <= 1.001 for pair in pairs)
@@ -91,21 +99,37 @@ def test_the_way_of_a_pair_lays_the_first_on_the_second(way):
 
 
 def test_details_correlate_as_numpy_says():
-  pictures = np.stack([np.asarray(Image.fromarray(scene(seed)).convert('L').resize((SIDE, SIDE))) for seed in (0, 1)])
+  pictures = np.stack(
+    [np.asarray(Image.fromarray(scene(seed)).convert('L').resize((SIDE, SIDE))) for seed in (0, 1)]
+  )
   high = [p - ndimage.gaussian_filter(p, 2.0) for p in pictures.astype(np.float64)]
   high = [p / (np.sqrt(ndimage.gaussian_filter(p * p, 3.0)) + 5.0) for p in high]
   first, second = duplicates.details(pictures)
-  assert first @ second == pytest.approx(np.corrcoef(high[0].ravel(), high[1].ravel())[0, 1], abs=1e-5)
+  assert first @ second == pytest.approx(
+    np.corrcoef(high[0].ravel(), high[1].ravel())[0, 1], abs=1e-5
+  )
   assert not duplicates.details(np.full((1, SIDE, SIDE), 7, np.uint8)).any()
 
 
 def test_same_files_and_same_pixels():
   a, b = scene(0), scene(1)
-  prints = [fingerprint(a, b'1'), fingerprint(b, b'2'), fingerprint(a, b'1'), fingerprint(a, b'3'), fingerprint(b)]
-  assert same(prints) == [Pair(0, 2, 'file', 1.0, 0), Pair(0, 3, 'pixels', 1.0, 0), Pair(1, 4, 'pixels', 1.0, 0)]
+  prints = [
+    fingerprint(a, b'1'),
+    fingerprint(b, b'2'),
+    fingerprint(a, b'1'),
+    fingerprint(a, b'3'),
+    fingerprint(b),
+  ]
+  assert same(prints) == [
+    Pair(0, 2, 'file', 1.0, 0),
+    Pair(0, 3, 'pixels', 1.0, 0),
+    Pair(1, 4, 'pixels', 1.0, 0),
+  ]
   assert near(prints, range(5), ['train'] * 5) == []  # Not told twice.
   line = np.zeros((1, 6, 1), np.uint8)
-  assert same([fingerprint(line), fingerprint(line.reshape(6, 1, 1))]) == []  # The same bytes in another shape.
+  assert (
+    same([fingerprint(line), fingerprint(line.reshape(6, 1, 1))]) == []
+  )  # The same bytes in another shape.
 
 
 def test_images_of_one_group_may_be_alike_in_one_split_only():
@@ -124,7 +148,9 @@ def test_blank_images_are_not_alike():
 
 def test_memory_is_bounded_where_all_are_alike():
   image = scene(0)
-  prints = [fingerprint(image + np.uint8(k % 8))._replace(pixels=str(k).encode()) for k in range(300)]
+  prints = [
+    fingerprint(image + np.uint8(k % 8))._replace(pixels=str(k).encode()) for k in range(300)
+  ]
   splits = ['train'] * 150 + ['test'] * 150
   tracemalloc.start()
   pairs = near(prints, range(300), splits)

@@ -17,7 +17,10 @@ from ahm_jax.errors import UserError
 
 def scene(seed: int, width: int = 48, height: int = 40) -> np.ndarray:
   rng = np.random.default_rng(seed)
-  noise = sum(ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (s, s, 0)) * s for s in (1, 2, 4, 8))
+  noise = sum(
+    ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (s, s, 0)) * s
+    for s in (1, 2, 4, 8)
+  )
   return np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
 
 
@@ -81,11 +84,19 @@ def test_what_is_kept_of_an_image(folder):
   pixels = scene(0)
   folder.add('a', 'test', 'x', 'g', pixels, mask)
   (image,) = folder.look()[0].images
-  assert (image.name, image.file, image.split, image.label, image.group) == ('a', 'images/a.png', 'test', 'x', 'g')
+  assert (image.name, image.file, image.split, image.label, image.group) == (
+    'a',
+    'images/a.png',
+    'test',
+    'x',
+    'g',
+  )
   assert (image.width, image.height, image.kind, image.listed) == (48, 40, 'colour, 8 bit', True)
   assert image.contrast == pytest.approx(pixels.mean(2).std(), rel=1e-6)
   assert image.mask.coverage == (pytest.approx(48 / 1920),) and image.mask.borders == 2
-  assert image.print.file == hashlib.sha256((folder.root / 'images' / 'a.png').read_bytes()).digest()
+  assert (
+    image.print.file == hashlib.sha256((folder.root / 'images' / 'a.png').read_bytes()).digest()
+  )
   assert image.mask.small.sum() / 255 == pytest.approx(48 / 1920 * 32 * 32, rel=0.1)
 
 
@@ -121,16 +132,29 @@ def test_kinds_of_files(sound, pixels, kind):
 
 
 def test_numbers(folder):
-  folder.add('a', 'train', 'x', 'p').add('b', 'train', 'y', 'p').add('c', 'train', 'x', 'q', mask=None)
+  folder.add('a', 'train', 'x', 'p').add('b', 'train', 'y', 'p').add(
+    'c', 'train', 'x', 'q', mask=None
+  )
   folder.add('d', 'test', 'y', 'r', scene(9, 96, 48)).add('e', 'validation')
   (folder.root / 'images' / 'e.png').write_text('no image')
   numbers = inspection.numbers(folder.look()[0])
-  train = {'images': 3, 'unreadable': 0, 'masks': 2, 'labels': 3, 'groups': 2, 'classes': {'x': 2, 'y': 1}}
+  train = {
+    'images': 3,
+    'unreadable': 0,
+    'masks': 2,
+    'labels': 3,
+    'groups': 2,
+    'classes': {'x': 2, 'y': 1},
+  }
   assert numbers['splits']['train'] == train
   assert numbers['splits']['validation'] == {
     'images': 0, 'unreadable': 1, 'masks': 0, 'labels': 0, 'groups': 0, 'classes': {}
   }  # fmt: skip
-  assert numbers['sizes'] == {'width': [48, 48, 96], 'height': [40, 40, 48], 'aspect': [1.2, 1.2, 2.0]}
+  assert numbers['sizes'] == {
+    'width': [48, 48, 96],
+    'height': [40, 40, 48],
+    'aspect': [1.2, 1.2, 2.0],
+  }
   assert numbers['coverage'] == {'lesion': {'masks': 3, 'share': [0.25] * 3}}
 
 
@@ -157,7 +181,9 @@ def test_nothing_is_found_in_a_sound_set(sound):
 def test_all_that_is_wrong_with_the_layout_is_told(sound):
   for index in range(5):
     sound.rows.append(f'missing{index},a,train,')
-  (sound.root / 'masks' / 'spare.png').write_bytes((sound.root / 'masks' / 'test0.png').read_bytes())
+  (sound.root / 'masks' / 'spare.png').write_bytes(
+    (sound.root / 'masks' / 'test0.png').read_bytes()
+  )
   sound.rows[1] = sound.rows[1].replace('train', 'dev')
   found = sound.look()[1]
   assert found['layout'].level == ERROR and len(found['layout'].cases) == 7
@@ -180,7 +206,10 @@ def test_unreadable_and_unfit_files_are_all_told(sound):
   seen, found = sound.look()
   assert len(seen.images) == 26  # An image whose mask is wrong is looked at all the same.
   assert found['unreadable'].level == ERROR and len(found['unreadable'].cases) == 5
-  assert any('masks/test1.png is 20x20 but images/test1.png is 48x40' in line for line in said(found['unfit']))
+  assert any(
+    'masks/test1.png is 20x20 but images/test1.png is 48x40' in line
+    for line in said(found['unfit'])
+  )
   assert any('masks/test2.png is not binary' in line for line in said(found['unfit']))
   assert inspection.numbers(seen)['splits']['train']['unreadable'] == 4
   assert inspection.numbers(seen)['splits']['test']['masks'] == 7
@@ -197,7 +226,9 @@ def test_a_set_of_which_nothing_can_be_read(folder):
 
 def test_masks_that_are_empty_full_or_inverted(sound):
   empty, full = np.zeros((40, 48), bool), np.ones((40, 48), bool)
-  sound.add('none', label='a', mask=empty).add('all', label='a', mask=full).add('inverted', label='a', mask=~box())
+  sound.add('none', label='a', mask=empty).add('all', label='a', mask=full).add(
+    'inverted', label='a', mask=~box()
+  )
   seen, found = sound.look()
   assert {code: said(finding) for code, finding in found.items()} == {
     'empty_mask': ['train/none'],
@@ -215,14 +246,18 @@ def test_a_class_with_nothing_to_find(sound):
     sound.add(f'normal{index}', ('train', 'validation', 'test')[index % 3], 'normal', mask=empty)
   found = sound.add('none', label='a', mask=empty).look()[1]
   assert said(found['empty_mask']) == ['train/none']
-  assert found['empty_mask_of_class'].level == NOTE and len(found['empty_mask_of_class'].cases) == 18
+  assert (
+    found['empty_mask_of_class'].level == NOTE and len(found['empty_mask_of_class'].cases) == 18
+  )
   assert found['empty_mask_of_class'].what.endswith('of their class (normal)')
 
 
 def test_images_that_are_blank_small_or_long(sound):
   sound.add('black', label='a', pixels=np.zeros((40, 48, 3), np.uint8))
   sound.add('black_too', 'test', label='b', pixels=np.zeros((40, 48, 3), np.uint8))
-  sound.add('small', label='a', pixels=scene(77, 48, 31)).add('long', label='b', pixels=scene(78, 110, 40))
+  sound.add('small', label='a', pixels=scene(77, 48, 31)).add(
+    'long', label='b', pixels=scene(78, 110, 40)
+  )
   found = sound.look()[1]
   assert said(found.pop('blank_image')) == ['train/black', 'test/black_too']
   assert said(found.pop('small_image')) == ['train/small (48x31)']
@@ -282,7 +317,9 @@ def test_copies_in_a_split_are_warnings_and_in_a_group_notes(sound):
     'near_duplicate': WARNING,
     'same_image_in_group': NOTE,
   }
-  assert said(found['same_image_in_group']) == ['train/in_group and train/other_group (the same file)']
+  assert said(found['same_image_in_group']) == [
+    'train/in_group and train/other_group (the same file)'
+  ]
 
 
 def test_copies_with_other_masks_or_labels(sound):
@@ -294,15 +331,22 @@ def test_copies_with_other_masks_or_labels(sound):
   sound.add('other_mask', 'train', 'b', 'train1', original, mask=mask)
   sound.add('flipped_with_mask', 'train', 'b', 'y', flipped)
   found = sound.look()[1]
-  assert said(found['labels_differ'])[0].startswith('train/other_label and train/other_mask (the same file): a and b')
+  assert said(found['labels_differ'])[0].startswith(
+    'train/other_label and train/other_mask (the same file): a and b'
+  )
   (line,) = said(found['masks_differ'])
   # The boxes share 10 x 12 pixels of 20 x 24 each: 120 / (480 + 480 - 120).
-  assert line == f'train/other_label and train/other_mask (the same file): masks overlap by {120 / 840:.2f}'
+  assert (
+    line
+    == f'train/other_label and train/other_mask (the same file): masks overlap by {120 / 840:.2f}'
+  )
   assert found['masks_differ'].level == found['labels_differ'].level == WARNING
 
 
 def deep_png(values) -> bytes:
-  """A PNG of 16 bits a channel, which Pillow does not write: uint16 [H, W, 2 (grey and alpha), 3 or 4]."""
+  """A PNG of 16 bits a channel, which Pillow does not write: uint16 [H, W, 2 (grey and alpha), 3
+  or 4].
+  """
 
   def chunk(kind, data):
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
@@ -310,7 +354,12 @@ def deep_png(values) -> bytes:
   height, width, channels = values.shape
   header = struct.pack('>IIBBBBB', width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
   rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
-  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+  return (
+    b'\x89PNG\r\n\x1a\n'
+    + chunk(b'IHDR', header)
+    + chunk(b'IDAT', zlib.compress(rows))
+    + chunk(b'IEND', b'')
+  )
 
 
 @pytest.mark.parametrize('channels', [2, 3, 4])
@@ -340,7 +389,9 @@ def test_pages_of_a_tiff_beyond_the_first_are_told(sound):
   assert 'more_pages' not in sound.look()[1]
   pages[0].save(sound.root / 'images' / 'pages.tif', save_all=True, append_images=pages[1:])
   seen, found = sound.look()
-  assert said(found['more_pages']) == ['train/pages (3 pages)'] and found['more_pages'].level == WARNING
+  assert (
+    said(found['more_pages']) == ['train/pages (3 pages)'] and found['more_pages'].level == WARNING
+  )
   assert len(seen.images) == 31
 
 
@@ -364,7 +415,11 @@ def test_findings_are_ordered_by_level(sound):
   sound.add('none', label='a', mask=np.zeros((40, 48), bool)).add('bare', label='a', mask=None)
   (sound.root / 'images' / 'train0.png').write_bytes(b'broken')
   levels = [finding.level for finding in sound.look()[1].values()]
-  assert levels == sorted(levels, key=findings.LEVELS.index) and set(levels) == {ERROR, WARNING, NOTE}
+  assert levels == sorted(levels, key=findings.LEVELS.index) and set(levels) == {
+    ERROR,
+    WARNING,
+    NOTE,
+  }
 
 
 def test_volumes_are_looked_at_slice_by_slice(folder):

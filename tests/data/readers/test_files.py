@@ -1,4 +1,7 @@
-"""One file, decoded: formats, depths, palettes, orientation and masks; and what is refused before it takes memory."""
+"""One file, decoded: formats, depths, palettes, orientation and masks.
+
+And what is refused before it takes memory.
+"""
 
 import io
 import re
@@ -12,7 +15,9 @@ from PIL import Image
 from ahm_jax.data.readers import files
 from ahm_jax.data.readers.files import Unreadable, UnsupportedImage
 
-RAMP = (np.arange(600).reshape(20, 30) * 7).astype(np.uint16)  # 0 to 4193, as of 12 bits and a little.
+RAMP = (np.arange(600).reshape(20, 30) * 7).astype(
+  np.uint16
+)  # 0 to 4193, as of 12 bits and a little.
 
 
 def colours(height=20, width=30, seed=0):
@@ -93,7 +98,9 @@ def test_alpha_is_ignored(tmp_path):
 def test_palettes_are_looked_up_whatever_their_transparency(tmp_path):
   palette = Image.fromarray(colours()).quantize(16)
   palette.save(tmp_path / 'a.png', transparency=bytes(range(16)))
-  np.testing.assert_array_equal(files.read(tmp_path / 'a.png', 3).pixels, np.asarray(palette.convert('RGB')))
+  np.testing.assert_array_equal(
+    files.read(tmp_path / 'a.png', 3).pixels, np.asarray(palette.convert('RGB'))
+  )
 
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK'])
@@ -151,7 +158,9 @@ def save_mask(path, values, mode=None):
   return path
 
 
-@pytest.mark.parametrize(('highest', 'dtype'), [(1, np.uint8), (255, np.uint8), (1, np.uint16), (65535, np.uint16)])
+@pytest.mark.parametrize(
+  ('highest', 'dtype'), [(1, np.uint8), (255, np.uint8), (1, np.uint16), (65535, np.uint16)]
+)
 @pytest.mark.parametrize('suffix', ['.png', '.tif'])
 def test_binary_masks(tmp_path, highest, dtype, suffix):
   path = tmp_path / f'a{suffix}'
@@ -173,7 +182,9 @@ def test_binary_masks_of_two_grey_colours_are_those_that_one_sees(tmp_path, kind
   for palette in (
     grey.quantize(2),
     grey.convert('P', palette=Image.Palette.ADAPTIVE, colors=2),
-    grey.point(lambda value: 3 + value * 250 // 255).quantize(2) if lesion in ('few', 'many') else grey.quantize(2),
+    grey.point(lambda value: 3 + value * 250 // 255).quantize(2)
+    if lesion in ('few', 'many')
+    else grey.quantize(2),
   ):
     palette.save(tmp_path / 'a', kind)
     np.testing.assert_array_equal(files.read_mask(tmp_path / 'a'), expected)
@@ -184,7 +195,10 @@ def test_binary_masks_of_two_grey_colours_are_those_that_one_sees(tmp_path, kind
   [
     ([(0, 0, 0), (128, 0, 0)], [0, 1]),  # As of Pascal VOC.
     ([(128, 0, 0), (0, 0, 0)], [1, 0]),
-    ([(255, 255, 255), (0, 0, 255)], [0, 1]),  # Neither is black, nor are both grey: the indices count.
+    (
+      [(255, 255, 255), (0, 0, 255)],
+      [0, 1],
+    ),  # Neither is black, nor are both grey: the indices count.
     ([(0, 255, 0), (255, 0, 0)], [0, 1]),
     ([(0, 0, 0), (0, 0, 0)], [0, 1]),
     ([(40, 40, 40), (200, 200, 200)], [0, 1]),
@@ -202,7 +216,11 @@ def test_binary_masks_of_other_palettes(tmp_path, colours, expected):
 @pytest.mark.parametrize(
   ('colours', 'index', 'expected'),
   [
-    ([(255, 255, 255), (0, 0, 255)], 0, 0),  # The background of a mask that others in its folder show in blue.
+    (
+      [(255, 255, 255), (0, 0, 255)],
+      0,
+      0,
+    ),  # The background of a mask that others in its folder show in blue.
     ([(255, 255, 255), (0, 0, 0)], 1, 0),
     ([(0, 0, 0), (0, 0, 0)], 1, 1),
     ([(0, 0, 0), (9, 9, 9)], 1, 1),
@@ -232,11 +250,13 @@ def test_class_masks_count_by_index_whatever_the_palette(tmp_path):
 def test_a_value_without_a_class_is_refused(tmp_path):
   path = save_mask(tmp_path / 'a.png', [[0, 1], [2, 3]])
   with pytest.raises(
-    UnsupportedImage, match=r'/a\.png holds the value 3, but config\.data\.mask_classes names 2 .*; name every class, or'
+    UnsupportedImage,
+    match=r'/a\.png holds the value 3, but config\.data\.mask_classes names 2 .*; name every class, or',
   ):
     files.read_mask(path, ('lesion', 'hair'))
   with pytest.raises(
-    UnsupportedImage, match=r'is not binary: its values are 0, 1, 2, 3; .* name classes, .* in config\.data\.mask_classes'
+    UnsupportedImage,
+    match=r'is not binary: its values are 0, 1, 2, 3; .* name classes, .* in config\.data\.mask_classes',
   ):
     files.read_mask(path)
 
@@ -251,18 +271,27 @@ def png_that_claims(width, height):
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
   header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(bytes(100))) + chunk(b'IEND', b'')
+  return (
+    b'\x89PNG\r\n\x1a\n'
+    + chunk(b'IHDR', header)
+    + chunk(b'IDAT', zlib.compress(bytes(100)))
+    + chunk(b'IEND', b'')
+  )
 
 
 @pytest.mark.parametrize('side', [9500, 14000, 60000, 2**31 - 1])
 def test_bombs_are_refused_by_their_header(tmp_path, side):
   (tmp_path / 'a.png').write_bytes(png_that_claims(side, side))
   for read in (lambda path: files.read(path, 3), files.read_mask):
-    with pytest.raises(UnsupportedImage, match=r'/a\.png claims to hold more than 89478485 pixels, .*; scale it down'):
+    with pytest.raises(
+      UnsupportedImage, match=r'/a\.png claims to hold more than 89478485 pixels, .*; scale it down'
+    ):
       read(tmp_path / 'a.png')
 
 
-@pytest.mark.parametrize('content', [b'', b'\0' * 50, b'GIF89a' + bytes(20), b'%!PS-Adobe-3.0 EPSF-3.0\n'])
+@pytest.mark.parametrize(
+  'content', [b'', b'\0' * 50, b'GIF89a' + bytes(20), b'%!PS-Adobe-3.0 EPSF-3.0\n']
+)
 def test_other_contents_are_unreadable(tmp_path, content):
   (tmp_path / 'a.png').write_bytes(content)
   with pytest.raises(Unreadable, match=f'^{re.escape(tmp_path.name)}/a.png$'):

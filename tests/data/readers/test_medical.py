@@ -1,4 +1,6 @@
-"""DICOM and NIfTI: values against pydicom and nibabel, slices, spacing, masks, and headers that lie."""
+"""DICOM and NIfTI: values against pydicom and nibabel, slices, spacing, masks, and headers that
+lie.
+"""
 
 import gzip
 import subprocess
@@ -14,7 +16,12 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_rescale, apply_windowing
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+  CTImageStorage,
+  DeflatedExplicitVRLittleEndian,
+  ExplicitVRLittleEndian,
+  generate_uid,
+)
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import dataset
@@ -32,7 +39,9 @@ def stretched(values, low, high):
 
 
 def dicom(path, values, **attributes):
-  """Writes a DICOM file of stored values [H, W], [frames, H, W] where NumberOfFrames is given, or colours [..., 3]."""
+  """Writes a DICOM file of stored values [H, W], [frames, H, W] where NumberOfFrames is given,
+  or colours [..., 3].
+  """
   meta = FileMetaDataset()
   meta.TransferSyntaxUID = attributes.pop('syntax', ExplicitVRLittleEndian)
   meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
@@ -73,19 +82,34 @@ def grey(path, **options):
 
 def test_stored_values_are_rescaled_and_windowed(tmp_path):
   values = np.arange(400, dtype=np.uint16).reshape(20, 20) * 10
-  path = dicom(tmp_path / 'a.dcm', values, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=[40, 500], WindowWidth=[400, 9])
+  path = dicom(
+    tmp_path / 'a.dcm',
+    values,
+    RescaleSlope=2,
+    RescaleIntercept=-1000,
+    WindowCenter=[40, 500],
+    WindowWidth=[400, 9],
+  )
   hounsfield = values * 2.0 - 1000
-  np.testing.assert_array_equal(grey(path)[0], stretched(hounsfield, 40 - 0.5 - 199.5, 40 - 0.5 + 199.5))
+  np.testing.assert_array_equal(
+    grey(path)[0], stretched(hounsfield, 40 - 0.5 - 199.5, 40 - 0.5 + 199.5)
+  )
   np.testing.assert_array_equal(grey(path, window=(0, 1000))[0], stretched(hounsfield, -500, 500))
   whole = pydicom.dcmread(path)
   official = apply_windowing(apply_rescale(whole.pixel_array, whole), whole)
-  np.testing.assert_allclose(grey(path)[0], stretched(official, official.min(), official.max()), atol=1)
+  np.testing.assert_allclose(
+    grey(path)[0], stretched(official, official.min(), official.max()), atol=1
+  )
 
 
 def test_the_window_of_a_real_file_is_pydicoms():
   whole = pydicom.dcmread(EXAMPLES / 'MR_small.dcm')
-  official = apply_windowing(apply_rescale(whole.pixel_array, whole), whole)  # Onto the range of its 16 signed bits.
-  np.testing.assert_allclose(grey(EXAMPLES / 'MR_small.dcm')[0], stretched(official, -(2**15), 2**15 - 1), atol=1)
+  official = apply_windowing(
+    apply_rescale(whole.pixel_array, whole), whole
+  )  # Onto the range of its 16 signed bits.
+  np.testing.assert_allclose(
+    grey(EXAMPLES / 'MR_small.dcm')[0], stretched(official, -(2**15), 2**15 - 1), atol=1
+  )
 
 
 def test_without_a_window_it_goes_from_percentile_to_percentile(tmp_path):
@@ -123,7 +147,10 @@ def test_colours(tmp_path):
   ],
 )
 def test_one_colour_chart_in_several_encodings(name):
-  """pydicom's own examples of one picture; its uncompressed form, in RGB, is the truth. Lossy ones differ by a few levels."""
+  """pydicom's own examples of one picture.
+
+  Its uncompressed form, in RGB, is the truth. Lossy ones differ by a few levels.
+  """
   truth = files.read(EXAMPLES / 'SC_rgb_rle_32bit.dcm', 3).pixels.astype(int)
   found = files.read(EXAMPLES / name, 3).pixels.astype(int)
   assert np.median(np.abs(found - truth)) <= 2
@@ -171,11 +198,16 @@ def test_functional_groups_of_enhanced_files(tmp_path):
     SharedFunctionalGroupsSequence=[
       group(
         PixelMeasuresSequence={'PixelSpacing': [2, 3]},
-        FrameVOILUTSequence={'WindowCenter': 20, 'WindowWidth': 40, 'VOILUTFunction': 'LINEAR_EXACT'},
+        FrameVOILUTSequence={
+          'WindowCenter': 20,
+          'WindowWidth': 40,
+          'VOILUTFunction': 'LINEAR_EXACT',
+        },
       )
     ],
     PerFrameFunctionalGroupsSequence=[
-      group(PixelValueTransformationSequence={'RescaleSlope': slope, 'RescaleIntercept': 0}) for slope in (1, 2)
+      group(PixelValueTransformationSequence={'RescaleSlope': slope, 'RescaleIntercept': 0})
+      for slope in (1, 2)
     ],
   )
   found = files.read_slices(path, 1)
@@ -187,12 +219,17 @@ def test_functional_groups_of_enhanced_files(tmp_path):
 @pytest.mark.parametrize('spacing', [None, [0, 1], [-1, 1]])
 def test_spacing_that_is_none(tmp_path, spacing):
   attributes = {} if spacing is None else {'PixelSpacing': spacing}
-  assert files.read(dicom(tmp_path / 'a.dcm', np.zeros((4, 4), np.uint8), **attributes), 1).spacing is None
+  assert (
+    files.read(dicom(tmp_path / 'a.dcm', np.zeros((4, 4), np.uint8), **attributes), 1).spacing
+    is None
+  )
 
 
 def test_dicom_masks(tmp_path):
   values = np.array([[[0, 1], [2, 0]], [[0, 0], [1, 1]]], np.uint8)
-  path = dicom(tmp_path / 'a.dcm', values, NumberOfFrames=2, RescaleSlope=7)  # Masks are not rescaled.
+  path = dicom(
+    tmp_path / 'a.dcm', values, NumberOfFrames=2, RescaleSlope=7
+  )  # Masks are not rescaled.
   np.testing.assert_array_equal(files.read_mask_slices(path, ('a', 'b')), values)
   with pytest.raises(UnsupportedImage, match='holds the value 2'):
     files.read_mask_slices(path, ('a',))
@@ -212,26 +249,37 @@ def test_slices_lie_across_the_axis(tmp_path, suffix, axis):
   spacing = {0: (0.75, 3), 1: (0.5, 3), 2: (0.5, 0.75)}[axis]
   for index, (_, picture) in enumerate(found):
     assert picture.spacing == pytest.approx(spacing)
-    np.testing.assert_array_equal(picture.pixels[..., 0], stretched(np.take(VOLUME, index, axis), low, high))
+    np.testing.assert_array_equal(
+      picture.pixels[..., 0], stretched(np.take(VOLUME, index, axis), low, high)
+    )
 
 
 def test_values_are_scaled(tmp_path):
   path = nifti(tmp_path / 'a.nii', VOLUME, slope=2.0, inter=-1024.0)
   scaled = np.asarray(nibabel.load(path).dataobj)  # What nibabel makes of the header.
-  np.testing.assert_array_equal(np.stack(grey(path, window=(0, 2000)), -1), stretched(scaled, -1000, 1000))
+  np.testing.assert_array_equal(
+    np.stack(grey(path, window=(0, 2000)), -1), stretched(scaled, -1000, 1000)
+  )
 
 
 @pytest.mark.parametrize('kind', [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize('axes', ['RAS', 'LPS', 'PIR', 'SAL'])
 def test_orientation_and_versions(tmp_path, kind, axes):
-  """However the array is stored, axis 2 runs from inferior to superior; nibabel says where each axis points."""
+  """However the array is stored, axis 2 runs from inferior to superior.
+
+  Nibabel says where each axis points.
+  """
   whole = nibabel.Nifti1Image(VOLUME, np.diag([1, 2, 3, 1]))
-  turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(whole.affine), nibabel.orientations.axcodes2ornt(axes))
+  turn = nibabel.orientations.ornt_transform(
+    nibabel.io_orientation(whole.affine), nibabel.orientations.axcodes2ornt(axes)
+  )
   turned = whole.as_reoriented(turn)
   path = tmp_path / 'a.nii.gz'
   kind(np.asarray(turned.dataobj), turned.affine).to_filename(path)
   found = files.read_slices(path, 1, window=(0, 4000))
-  np.testing.assert_array_equal(np.stack([p.pixels[..., 0] for _, p in found], -1), stretched(VOLUME, -2000, 2000))
+  np.testing.assert_array_equal(
+    np.stack([p.pixels[..., 0] for _, p in found], -1), stretched(VOLUME, -2000, 2000)
+  )
   assert found[0][1].spacing == pytest.approx((1, 2))
 
 
@@ -260,7 +308,9 @@ def test_label_volumes(tmp_path):
   values = np.random.default_rng(0).integers(0, 3, (5, 4, 3)).astype(np.float32)
   path = nifti(tmp_path / 'a.nii.gz', values)
   for axis in range(3):
-    np.testing.assert_array_equal(files.read_mask_slices(path, ('a', 'b'), axis=axis), np.moveaxis(values, axis, 0))
+    np.testing.assert_array_equal(
+      files.read_mask_slices(path, ('a', 'b'), axis=axis), np.moveaxis(values, axis, 0)
+    )
   values[0, 0, 0] = 1.5
   with pytest.raises(UnsupportedImage, match=r'holds the value 1\.5'):
     files.read_mask_slices(nifti(tmp_path / 'b.nii.gz', values), ('a', 'b'))
@@ -276,16 +326,24 @@ def make_folder(root, **config):
 
 
 def test_a_folder_of_volumes(tmp_path):
-  config = make_folder(tmp_path / 'set', mask_classes=('liver', 'tumour'), every_slice=3, window=(40.0, 400.0))
+  config = make_folder(
+    tmp_path / 'set', mask_classes=('liver', 'tumour'), every_slice=3, window=(40.0, 400.0)
+  )
   labels = np.zeros((20, 24, 8), np.uint8)
   labels[5:15, 5:15, 2:6] = 1
   labels[8:12, 8:12, 3:5] = 2
   values = labels * 50.0
   for name in 'abc':
-    nifti(tmp_path / 'set' / 'images' / f'{name}.nii.gz', values.astype(np.int16), np.diag([0.8, 0.7, 5, 1]))
+    nifti(
+      tmp_path / 'set' / 'images' / f'{name}.nii.gz',
+      values.astype(np.int16),
+      np.diag([0.8, 0.7, 5, 1]),
+    )
     nifti(tmp_path / 'set' / 'masks' / f'{name}.nii.gz', labels)
   nifti(tmp_path / 'set' / 'images' / 'd.nii.gz', values.astype(np.int16))
-  (tmp_path / 'set' / 'labels.csv').write_text('image,split\na,train\nb,validation\nc,test\nd.nii.gz,train\n')
+  (tmp_path / 'set' / 'labels.csv').write_text(
+    'image,split\na,train\nb,validation\nc,test\nd.nii.gz,train\n'
+  )
   data = dataset.load(config, tmp_path)
   train = data.splits['train']
   assert data.mask_classes == ('liver', 'tumour')
@@ -299,7 +357,9 @@ def test_a_folder_of_volumes(tmp_path):
   np.testing.assert_array_equal(full, labels[:, :, 3])
   assert set(np.unique(train.masks)) == {0, 1, 2}
   assert not train.full_mask(0).any()
-  assert 'slices of volumes with an empty mask, which count as images without lesion: 6' in data.notes
+  assert (
+    'slices of volumes with an empty mask, which count as images without lesion: 6' in data.notes
+  )
   assert train.take([4]).spacing.tolist() == [[1, 1]]
 
 
@@ -307,17 +367,33 @@ def test_patients_are_groups_unless_labels_csv_says_otherwise(tmp_path):
   config = make_folder(tmp_path / 'set')
   for index in range(6):
     values = np.full((20, 20), 40 * index, np.uint8)
-    dicom(tmp_path / 'set' / 'images' / f'{index}.dcm', values, PatientID=f'P{index // 2}', PixelSpacing=[2, 1])
+    dicom(
+      tmp_path / 'set' / 'images' / f'{index}.dcm',
+      values,
+      PatientID=f'P{index // 2}',
+      PixelSpacing=[2, 1],
+    )
     Image.fromarray(np.eye(20, dtype=bool)).save(tmp_path / 'set' / 'masks' / f'{index}.png')
   splits = dataset.load(config, tmp_path).splits
-  assert sorted(sum((split.groups for split in splits.values()), ())) == ['P0', 'P0', 'P1', 'P1', 'P2', 'P2']
+  assert sorted(sum((split.groups for split in splits.values()), ())) == [
+    'P0',
+    'P0',
+    'P1',
+    'P1',
+    'P2',
+    'P2',
+  ]
   assert not set(splits['train'].groups) & set(splits['test'].groups)
   assert splits['train'].spacing.tolist() == [[2, 1]] * len(splits['train'])
   (tmp_path / 'set' / 'labels.csv').write_text('image,group\n0,x\n1,\n')
   splits = dataset.load(config, tmp_path).splits
   assert {'x', 'P0'} <= set(sum((split.groups for split in splits.values()), ()))
-  (tmp_path / 'set' / 'labels.csv').write_text('image,split\n0,train\n1,test\n2,train\n3,train\n4,validation\n5,validation\n')
-  with pytest.raises(UserError, match=r"group 'P0' is in split train \(image '0'\) and in test \(image '1'\)"):
+  (tmp_path / 'set' / 'labels.csv').write_text(
+    'image,split\n0,train\n1,test\n2,train\n3,train\n4,validation\n5,validation\n'
+  )
+  with pytest.raises(
+    UserError, match=r"group 'P0' is in split train \(image '0'\) and in test \(image '1'\)"
+  ):
     dataset.load(config, tmp_path)
 
 
@@ -325,12 +401,20 @@ def test_patients_are_groups_unless_labels_csv_says_otherwise(tmp_path):
 def test_without_a_patient_the_study_is_the_group_and_then_the_series(tmp_path, patient):
   config = make_folder(tmp_path / 'set')
   attributes = {} if patient is None else {'PatientID': patient}
-  sources = {'StudyInstanceUID': ['1.2.3', '1.2.3', '1.2.4'], 'SeriesInstanceUID': ['1.5', '1.6', '1.6']}
+  sources = {
+    'StudyInstanceUID': ['1.2.3', '1.2.3', '1.2.4'],
+    'SeriesInstanceUID': ['1.5', '1.6', '1.6'],
+  }
   values = np.zeros((20, 20), np.uint8)
   for index in range(3):
     uids = {tag: each[index] for tag, each in sources.items()}
     dicom(tmp_path / 'set' / 'images' / f'study{index}.dcm', values, **attributes, **uids)
-    dicom(tmp_path / 'set' / 'images' / f'series{index}.dcm', values, **attributes, SeriesInstanceUID=f'1.7.{index // 2}')
+    dicom(
+      tmp_path / 'set' / 'images' / f'series{index}.dcm',
+      values,
+      **attributes,
+      SeriesInstanceUID=f'1.7.{index // 2}',
+    )
   dicom(tmp_path / 'set' / 'images' / 'unknown.dcm', values, **attributes)
   groups = {item.name: item.group for item in folder.list_folder(config)}
   assert [groups[f'study{index}'] for index in range(3)] == sources['StudyInstanceUID']
@@ -344,7 +428,12 @@ def test_one_patient_id_over_several_studies_is_told(tmp_path):
 
   def notes(patients, studies, table=None):
     for index, (patient, study) in enumerate(zip(patients, studies, strict=True)):
-      dicom(tmp_path / 'set' / 'images' / f'{index}.dcm', values, PatientID=patient, StudyInstanceUID=study)
+      dicom(
+        tmp_path / 'set' / 'images' / f'{index}.dcm',
+        values,
+        PatientID=patient,
+        StudyInstanceUID=study,
+      )
     if table:
       (tmp_path / 'set' / 'labels.csv').write_text(table)
     found = []
@@ -360,22 +449,36 @@ def test_one_patient_id_over_several_studies_is_told(tmp_path):
   )
   assert note.endswith('tell them apart in a column group of labels.csv') and 'ANON' not in note
   assert note in dataset.load(config, tmp_path).notes
-  assert notes(['ANON', 'ANON', 'ANON'], ['1.1', '1.1', '1.2'], 'image,group\n0,x\n1,x\n2,y\n') == []
+  assert (
+    notes(['ANON', 'ANON', 'ANON'], ['1.1', '1.1', '1.2'], 'image,group\n0,x\n1,x\n2,y\n') == []
+  )
 
 
 @pytest.mark.parametrize(
   ('image', 'mask', 'message'),
   [
     ('a.nii', ('a.png', np.zeros((6, 5), np.uint8)), 'are not both NIfTI'),
-    ('a.nii', ('a.nii', np.zeros((6, 5, 3), np.uint8)), r'masks/a\.nii holds 3 slices but images/a\.nii holds 4'),
-    ('a.nii', ('a.nii.gz', np.zeros((7, 5, 4), np.uint8)), r'masks/a\.nii\.gz is 5x7 but images/a\.nii is 5x6'),
+    (
+      'a.nii',
+      ('a.nii', np.zeros((6, 5, 3), np.uint8)),
+      r'masks/a\.nii holds 3 slices but images/a\.nii holds 4',
+    ),
+    (
+      'a.nii',
+      ('a.nii.gz', np.zeros((7, 5, 4), np.uint8)),
+      r'masks/a\.nii\.gz is 5x7 but images/a\.nii is 5x6',
+    ),
     (
       'a.nii',
       ('a.nii', np.diag([-1, 1, 1, 1])),
       r'stored in orientation LAS but images/a\.nii in RAS; give the mask the affine',
     ),
     ('a.dcm', ('a.nii', np.zeros((8, 8, 1), np.uint8)), 'are not both NIfTI'),
-    ('a.dcm', ('a.png', np.zeros((8, 9), np.uint8)), r'masks/a\.png is 9x8 but images/a\.dcm is 8x8'),
+    (
+      'a.dcm',
+      ('a.png', np.zeros((8, 9), np.uint8)),
+      r'masks/a\.png is 9x8 but images/a\.dcm is 8x8',
+    ),
   ],
 )
 def test_masks_that_do_not_fit_are_refused(tmp_path, image, mask, message):
@@ -398,7 +501,10 @@ def test_slices_that_would_take_the_name_of_an_image_are_refused(tmp_path):
   config = make_folder(tmp_path / 'set')
   nifti(tmp_path / 'set' / 'images' / 'a.nii', VOLUME)
   Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'set' / 'images' / 'a_s0001.png')
-  with pytest.raises(UserError, match=r"images/a\.nii and images/a_s0001\.png both give an image named 'a_s0001'; rename one"):
+  with pytest.raises(
+    UserError,
+    match=r"images/a\.nii and images/a_s0001\.png both give an image named 'a_s0001'; rename one",
+  ):
     dataset.load(config, tmp_path)
 
 
@@ -410,7 +516,9 @@ def test_a_small_lesion_that_vanishes_by_resizing_is_no_empty_mask(tmp_path):
   nifti(tmp_path / 'set' / 'masks' / 'a.nii', labels)
   data = dataset.load(config, tmp_path)
   assert not data.splits['train'].masks.any()
-  assert 'slices of volumes with an empty mask, which count as images without lesion: 2' in data.notes
+  assert (
+    'slices of volumes with an empty mask, which count as images without lesion: 2' in data.notes
+  )
 
 
 @pytest.mark.parametrize(('name', 'package'), [('a.dcm', 'pydicom'), ('a.nii.gz', 'nibabel')])
@@ -423,8 +531,12 @@ def test_without_the_package_it_says_what_to_install(tmp_path, name, package):
     f'try: dataset.load(DataConfig(name="folder", root={str(tmp_path / "set")!r}), {str(tmp_path)!r})\n'
     f'except UserError as error: print(error)'
   )
-  result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)
-  assert result.stdout.startswith(f"images/{name} needs the package {package}; pip install 'ahm_jax[medical]'")
+  result = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True, check=True
+  )
+  assert result.stdout.startswith(
+    f"images/{name} needs the package {package}; pip install 'ahm_jax[medical]'"
+  )
   assert result.stdout.count('\n') == 1
 
 
@@ -442,14 +554,19 @@ def test_the_packages_are_imported_only_for_their_files(tmp_path):
 # Headers that lie.
 
 
-@pytest.mark.parametrize('changes', [dict(Rows=60000, Columns=60000), dict(NumberOfFrames=2**31 - 1, Rows=4000, Columns=4000)])
+@pytest.mark.parametrize(
+  'changes',
+  [dict(Rows=60000, Columns=60000), dict(NumberOfFrames=2**31 - 1, Rows=4000, Columns=4000)],
+)
 def test_dicom_that_claims_to_be_huge(tmp_path, changes):
   path = dicom(tmp_path / 'a.dcm', np.zeros((8, 8), np.uint8), **changes)
   with pytest.raises(UnsupportedImage, match='claims to hold more than'):
     files.read_slices(path, 3)
 
 
-@pytest.mark.parametrize('changes', [dict(Rows=9), dict(Rows=0), dict(NumberOfFrames=50), dict(BitsAllocated=16)])
+@pytest.mark.parametrize(
+  'changes', [dict(Rows=9), dict(Rows=0), dict(NumberOfFrames=50), dict(BitsAllocated=16)]
+)
 def test_dicom_with_less_than_it_claims(tmp_path, changes):
   path = dicom(tmp_path / 'a.dcm', np.zeros((8, 8), np.uint8), **changes)
   with pytest.raises(Unreadable):
@@ -459,10 +576,18 @@ def test_dicom_with_less_than_it_claims(tmp_path, changes):
 def test_dicom_that_is_no_image_or_cannot_be_decoded(tmp_path):
   with pytest.raises(UnsupportedImage, match=r'rtplan\.dcm is DICOM without an image; remove it'):
     files.read(EXAMPLES / 'rtplan.dcm', 3)
-  with pytest.raises(UnsupportedImage, match=r'is compressed as JPEG-LS Lossless.*; decompress it, as by gdcmconv --raw'):
+  with pytest.raises(
+    UnsupportedImage,
+    match=r'is compressed as JPEG-LS Lossless.*; decompress it, as by gdcmconv --raw',
+  ):
     files.read(EXAMPLES / 'MR_small_jpeg_ls_lossless.dcm', 3)
-  with pytest.raises(UnsupportedImage, match='is deflated as a whole; save it with another transfer syntax'):
-    files.read(dicom(tmp_path / 'a.dcm', np.zeros((8, 8), np.uint8), syntax=DeflatedExplicitVRLittleEndian), 3)
+  with pytest.raises(
+    UnsupportedImage, match='is deflated as a whole; save it with another transfer syntax'
+  ):
+    files.read(
+      dicom(tmp_path / 'a.dcm', np.zeros((8, 8), np.uint8), syntax=DeflatedExplicitVRLittleEndian),
+      3,
+    )
 
 
 def test_padding_of_dicom_is_no_damage(tmp_path):
@@ -564,5 +689,8 @@ def test_the_extra_is_installed_for_the_tests_and_pinned():
   root = Path(dataset.__file__).parents[2]
   extras = tomllib.loads((root / 'pyproject.toml').read_text())['project']['optional-dependencies']
   assert set(extras['medical']) == {'nibabel', 'pydicom'} <= set(extras['test'])
-  pinned = {line.partition('==')[0] for line in (root / 'launch' / 'constraints.txt').read_text().splitlines()}
+  pinned = {
+    line.partition('==')[0]
+    for line in (root / 'launch' / 'constraints.txt').read_text().splitlines()
+  }
   assert {*extras['test'], 'sortedcontainers', 'importlib-resources'} <= pinned

@@ -1,4 +1,6 @@
-"""ISIC 2018 from tiny archives with the official names and layout: what is read, and what is refused."""
+"""ISIC 2018 from tiny archives with the official names and layout: what is read, and what is
+refused.
+"""
 
 import io
 import re
@@ -52,12 +54,17 @@ def write_zip(root, stem: str, files: dict[str, bytes]) -> None:
 def write_task1(root) -> None:
   for part, numbers in PARTS.items():
     write_zip(root, f'ISIC2018_Task1-2_{part}_Input', {f'{name(n)}.jpg': image(n) for n in numbers})
-    masks = {f'{name(n)}_segmentation.png': encoded(truth(n).astype(np.uint8) * 255, 'PNG') for n in numbers}
+    masks = {
+      f'{name(n)}_segmentation.png': encoded(truth(n).astype(np.uint8) * 255, 'PNG')
+      for n in numbers
+    }
     write_zip(root, f'ISIC2018_Task1_{part}_GroundTruth', masks)
 
 
 def table(numbers, labels=LABELS) -> bytes:
-  rows = [','.join([name(n), *(f'{float(labels[n] == c)}' for c in isic2018.CLASSES)]) for n in numbers]
+  rows = [
+    ','.join([name(n), *(f'{float(labels[n] == c)}' for c in isic2018.CLASSES)]) for n in numbers
+  ]
   return '\n'.join(['image,' + ','.join(isic2018.CLASSES), *rows, '']).encode()
 
 
@@ -144,7 +151,9 @@ def test_task_3_gives_diagnoses_and_lesions(root):
   assert train.labels.tolist() == [-1] * 4 + [0, 1, 1]
   assert train.groups[4:] == ('HAM_1', 'HAM_2', 'HAM_2')
   assert test.ids[-1] == name(40) and test.labels[-1] == 2 and test.groups[-1] == name(40)
-  assert re.search(r'pre-training only: 3 \(without a mask: 3, of which 3 have a label', data.notes[0])
+  assert re.search(
+    r'pre-training only: 3 \(without a mask: 3, of which 3 have a label', data.notes[0]
+  )
 
 
 def test_an_image_of_both_tasks_keeps_the_split_of_task_1(root):
@@ -171,7 +180,10 @@ def test_missing_archives_are_named_in_one_line_with_the_site(root):
   (root / 'ISIC2018_Task1-2_Test_Input.zip').unlink()
   (root / 'ISIC2018_Task1_Training_GroundTruth.zip').unlink()
   message = refused(root, 'challenge.isic-archive.com')
-  assert 'lacks ISIC2018_Task1_Training_GroundTruth.zip, ISIC2018_Task1-2_Test_Input.zip; download' in message
+  assert (
+    'lacks ISIC2018_Task1_Training_GroundTruth.zip, ISIC2018_Task1-2_Test_Input.zip; download'
+    in message
+  )
 
 
 def test_images_of_task_3_need_their_table(root):
@@ -182,13 +194,19 @@ def test_images_of_task_3_need_their_table(root):
 def test_a_download_that_broke_off_is_refused(root):
   path = root / 'ISIC2018_Task1-2_Training_Input.zip'
   path.write_bytes(path.read_bytes()[:2000])
-  refused(root, r'Training_Input.zip cannot be read as a zip archive .*; download it again from challenge')
+  refused(
+    root, r'Training_Input.zip cannot be read as a zip archive .*; download it again from challenge'
+  )
 
 
 def test_a_damaged_member_is_unreadable_as_a_file_is(root):
   path = root / 'ISIC2018_Task1-2_Training_Input.zip'
   data = bytearray(path.read_bytes())
-  at = data.index(image(1)[200:260]) if image(1)[200:260] in data else data.index(f'{name(1)}.jpg'.encode()) + 400
+  at = (
+    data.index(image(1)[200:260])
+    if image(1)[200:260] in data
+    else data.index(f'{name(1)}.jpg'.encode()) + 400
+  )
   data[at : at + 20] = bytes(20)
   path.write_bytes(data)
   refused(root, r'ISIC2018_Task1-2_Training_Input.zip/ISIC_0000001.jpg is damaged or not an image')
@@ -196,7 +214,8 @@ def test_a_damaged_member_is_unreadable_as_a_file_is(root):
 
 
 @pytest.mark.parametrize(
-  'evil', ['../ISIC_0000009.jpg', '/ISIC_0000009.jpg', 'a/../../ISIC_0000009.jpg', 'C:\\ISIC_0000009.jpg']
+  'evil',
+  ['../ISIC_0000009.jpg', '/ISIC_0000009.jpg', 'a/../../ISIC_0000009.jpg', 'C:\\ISIC_0000009.jpg'],
 )
 def test_names_that_lead_out_of_an_archive_are_refused(root, evil):
   with zipfile.ZipFile(root / 'ISIC2018_Task1-2_Training_Input.zip', 'a') as archive:
@@ -215,7 +234,9 @@ def test_a_name_with_control_characters_is_escaped(root):
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(root, monkeypatch):
   monkeypatch.setattr(archives, 'MAX_BYTES', 100_000)
-  with zipfile.ZipFile(root / 'ISIC2018_Task1_Test_GroundTruth.zip', 'a', zipfile.ZIP_DEFLATED) as archive:
+  with zipfile.ZipFile(
+    root / 'ISIC2018_Task1_Test_GroundTruth.zip', 'a', zipfile.ZIP_DEFLATED
+  ) as archive:
     archive.writestr('ISIC_0000020_segmentation.png.txt', bytes(100_001))
   refused(root, r'says that it unpacks to 100001 bytes, over 100000')
 
@@ -279,7 +300,9 @@ def test_links_that_lead_out_of_the_folder_are_refused(root):
   inside = root / path.stem / f'{name(20)}.jpg'
   inside.unlink()
   inside.symlink_to(root.parent / 'elsewhere.jpg')
-  refused(root, 'ISIC2018_Task1-2_Test_Input/ISIC_0000020.jpg is a link that leads out of the folder')
+  refused(
+    root, 'ISIC2018_Task1-2_Test_Input/ISIC_0000020.jpg is a link that leads out of the folder'
+  )
 
 
 def test_the_whole_set_can_be_inspected(root):
@@ -296,6 +319,11 @@ def test_the_whole_set_can_be_inspected(root):
   found = {finding.code: finding for finding in findings.find(seen, config(root))}
   (case,) = found['near_duplicate_across_splits'].cases
   assert {seen.images[index].name for index in case.images} == {name(1), name(21)}
-  assert len(found['unfit'].cases) == 2 and '320x240' in found['unfit'].cases[0].text  # Their masks are smaller.
-  assert len(seen.images) == 13 and seen.images[0].file == 'ISIC2018_Task1-2_Training_Input.zip/ISIC_0000000.jpg'
+  assert (
+    len(found['unfit'].cases) == 2 and '320x240' in found['unfit'].cases[0].text
+  )  # Their masks are smaller.
+  assert (
+    len(seen.images) == 13
+    and seen.images[0].file == 'ISIC2018_Task1-2_Training_Input.zip/ISIC_0000000.jpg'
+  )
   assert inspection.numbers(seen)['splits']['train']['classes'] == {'MEL': 1, 'NV': 2}

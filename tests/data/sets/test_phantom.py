@@ -53,8 +53,11 @@ def test_the_mask_is_where_the_lesion_was_laid_with_half_its_strength(monkeypatc
   real = phantom.draw_layers
   for index in range(12):
     layers = real(phantom.generator(0, 'train', index), 40)
-    # A lesion of one dense pigment on white skin: brightness tells alpha, to the rounding of a pixel.
-    plain = layers._replace(skin=np.zeros_like(layers.skin), lesion=np.full_like(layers.lesion, 2.0))
+    # A lesion of one dense pigment on white skin: brightness tells alpha, to the rounding of a
+    # pixel.
+    plain = layers._replace(
+      skin=np.zeros_like(layers.skin), lesion=np.full_like(layers.lesion, 2.0)
+    )
     monkeypatch.setattr(phantom, 'draw_layers', lambda rng, size, plain=plain: plain)
     image, mask, _ = phantom.draw(phantom.generator(0, 'train', index), 40)
     half = 255 * np.exp(-1.0)
@@ -102,14 +105,20 @@ def _asymmetry(mask):
   padded = np.zeros((3 * len(mask), 3 * len(mask)), bool)
   padded[len(mask) + rows, len(mask) + columns] = True
   turned = np.zeros_like(padded)
-  turned[len(mask) + round(2 * rows.mean()) - rows, len(mask) + round(2 * columns.mean()) - columns] = True
+  turned[
+    len(mask) + round(2 * rows.mean()) - rows, len(mask) + round(2 * columns.mean()) - columns
+  ] = True
   return 1 - (padded & turned).sum() / (padded | turned).sum()
 
 
 def test_melanomas_have_more_colours(drawn):
   images, masks, labels = drawn
   spread = np.array(
-    [image[mask > 0].astype(float).std(0).sum() for image, mask in zip(images, masks, strict=True) if mask.sum() > 9]
+    [
+      image[mask > 0].astype(float).std(0).sum()
+      for image, mask in zip(images, masks, strict=True)
+      if mask.sum() > 9
+    ]
   )
   assert spread[labels == 1].mean() > 1.15 * spread[labels == 0].mean()
 
@@ -118,7 +127,9 @@ def test_a_threshold_neither_solves_nor_fails_the_segmentation(drawn):
   scores = []
   for image, mask in zip(drawn[0], drawn[1], strict=True):
     grey = image.mean(-1)
-    dice = [2 * ((grey < t) & (mask > 0)).sum() / ((grey < t).sum() + mask.sum()) for t in [_otsu(grey)]]
+    dice = [
+      2 * ((grey < t) & (mask > 0)).sum() / ((grey < t).sum() + mask.sum()) for t in [_otsu(grey)]
+    ]
     scores += dice
   assert 0.4 < np.mean(scores) < 0.85
   assert np.percentile(scores, 15) < 0.6
@@ -130,19 +141,25 @@ def _otsu(grey):
 
 
 def _gap(grey, t):
-  return grey[grey >= t].mean() - grey[grey < t].mean() if (grey < t).any() and (grey >= t).any() else 0
+  return (
+    grey[grey >= t].mean() - grey[grey < t].mean() if (grey < t).any() and (grey >= t).any() else 0
+  )
 
 
 def test_some_lesions_are_faint_and_most_are_not(drawn):
   images, masks, _ = drawn
   grey = images.mean(-1)
-  contrast = np.array([g[m == 0].mean() - g[m == 1].mean() for g, m in zip(grey, masks, strict=True)])
+  contrast = np.array(
+    [g[m == 0].mean() - g[m == 1].mean() for g, m in zip(grey, masks, strict=True)]
+  )
   assert 0.02 < (contrast < 15).mean() < 0.4
   assert np.median(contrast) > 25
 
 
 def test_lesion_patches_are_harder_to_repair_from_around_than_skin(drawn):
-  """The structure that the masking agent is to find: 8 x 8 patches, repaired from a frame around them."""
+  """The structure that the masking agent is to find: 8 x 8 patches, repaired from a frame around
+  them.
+  """
   images, masks, _ = drawn
   image = images.mean(-1) / 255
   errors = {'skin': [], 'lesion': [], 'border': []}
