@@ -109,7 +109,7 @@ def memory(bench: Bench) -> Result:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(
       home / 'image.jpg'
     )
-    _launch('segment', f'--config={CONFIG}', f'--workdir={home / "run"}', '--config.train.steps=1')
+    _launch('segment', f'--config={CONFIG}', f'--workdir={home / "run"}', '--config.segment.steps=1')
     for count in COUNTS:
       (home / f'images{count}').mkdir()
       for number in range(count):

@@ -1,13 +1,17 @@
 """What a run is: frozen dataclasses, built once from a ConfigDict and checked once.
 
-`fields` declares every field, `build` makes a `Config` from a file in `configs/` and its flags,
-`checks` holds what must fit together, `methods` what a grid compares.
+`fields` declares every field with its range, from `ranges`; `build` makes a `Config` from a file in
+`configs/` and its flags; `checks` holds what must fit together; `differences` says where two runs
+differ; `methods` is what a grid compares.
 """
 
 from ahm_jax.config.build import default, from_config_dict, to_dict
+from ahm_jax.config.differences import Difference, differences
 from ahm_jax.config.fields import (
-  MASK_CLASSES,
-  SCRATCH,
+  CLASSIFY,
+  PRETRAIN,
+  REPRODUCE,
+  SEGMENT,
   AugmentConfig,
   ClassifyConfig,
   Config,
@@ -20,19 +24,24 @@ from ahm_jax.config.fields import (
   ProfileConfig,
   RecipeConfig,
   SafetyConfig,
-  TrainConfig,
   TransferConfig,
+  recipe,
 )
 from ahm_jax.config.methods import is_tuned, pretraining_of, with_method
-from ahm_jax.config.recipe import recipe
+from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
 
 __all__ = [
+  'CLASSIFY',
   'MASK_CLASSES',
+  'PRETRAIN',
+  'REPRODUCE',
   'SCRATCH',
+  'SEGMENT',
   'AugmentConfig',
   'ClassifyConfig',
   'Config',
   'DataConfig',
+  'Difference',
   'EvaluateConfig',
   'GridConfig',
   'MaskingConfig',
@@ -41,9 +50,9 @@ __all__ = [
   'ProfileConfig',
   'RecipeConfig',
   'SafetyConfig',
-  'TrainConfig',
   'TransferConfig',
   'default',
+  'differences',
   'from_config_dict',
   'is_tuned',
   'pretraining_of',

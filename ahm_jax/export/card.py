@@ -217,7 +217,7 @@ def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
     lines.append(
       f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, {counts["labels"]} with a label'
     )
-  training = recipe(config, {'classify': 'classifier'}.get(trained.stage, trained.stage))
+  training = recipe(config, trained.stage)
   lines.append(
     f'- Trained on {data["trained_on"]} images, {training.batch_size} at a step, seed {config.seed}'
   )

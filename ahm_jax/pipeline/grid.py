@@ -16,8 +16,10 @@ from PIL import Image
 
 from ahm_jax.config import Config, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare, metrics, results
 from ahm_jax.evaluation.masks import group_numbers, predicted_mask
+from ahm_jax.masking import registry
 from ahm_jax.masking.strategy import fully_eased
 from ahm_jax.pipeline import lesions, setup, stages
 from ahm_jax.report import page, pictures
@@ -37,13 +39,9 @@ class Cell:
 
   root: Path
   method: str
+  pretraining: str  # The method whose pre-training it starts from; '' from scratch.
   labels: int
   seed: int
-
-  @property
-  def pretraining(self) -> str:
-    """The method whose pre-training it starts from; '' from scratch."""
-    return pretraining_of(self.method)
 
   @property
   def pretrain_dir(self) -> Path:
@@ -78,13 +76,14 @@ def reproduce(config: Config, workdir: Path) -> dict:
   Writes results.json, report.html, its charts and pictures into `workdir`, and returns what
   results.json holds, see `results.tree`.
   """
+  check_methods(config)
   rundir.check(workdir, 'reproduce', config)
   data = setup.load_data(config, workdir)
   elsewhere = results.read(
     config.grid.results, config, data.name, setup.scored(config, data, 'mask')
   )
   cells = [
-    Cell(workdir, method, labels, seed)
+    Cell(workdir, method, pretraining_of(method, config.grid.variants), labels, seed)
     for seed in config.grid.seeds
     for labels in config.grid.labels
     for method in config.grid.methods
@@ -113,6 +112,22 @@ def reproduce(config: Config, workdir: Path) -> dict:
   rundir.write_json(workdir / results.FILE, tree)
   _report(own, tree, config, workdir, data)
   return tree
+
+
+def check_methods(config: Config) -> None:
+  """Raises a UserError where an entry of `grid.methods` is no method."""
+  for method in config.grid.methods:
+    strategy = with_method(config, method).masking.strategy
+    if pretraining_of(method, config.grid.variants):
+      try:
+        registry.check(strategy)
+      except UserError as error:
+        raise UserError(f'config.grid.methods holds {method!r}: {error}') from error
+  if shadows := config.grid.variants.keys() & set(registry.names()):
+    raise UserError(
+      f'config.grid.variants holds {min(shadows)!r}, which is a masking strategy; '
+      'choose another name'
+    )
 
 
 def _run_all(cells: list[Cell], config: Config, data: Dataset) -> None:
@@ -282,7 +297,7 @@ def _viewer(
   coming last.
   """
   first = _alike(cells)
-  methods = sorted(first, key=lambda method: pretraining_of(method) != '')
+  methods = sorted(first, key=lambda method: first[method].pretraining != '')
   if not methods or not len(split) or not config.evaluate.viewer_images:
     return None
   dice = {method: _dice(first[method]) for method in methods}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ahm_jax.config import Config, RecipeConfig, pretraining_of, recipe, with_method
+from ahm_jax.config import CLASSIFY, Config, RecipeConfig, pretraining_of, recipe, with_method
 from ahm_jax.data import dataset as datasets
 from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Dataset, Split
@@ -85,7 +85,7 @@ def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> Plan
   directory.check(workdir, 'pretrain', config)
   data = data or load_data(config, workdir)
   train = data.splits['train']
-  training = recipe(config, 'pretrain')
+  training = config.pretrain
   steps = total_steps(training, len(train.ids))
   build = functools.partial(
     pretraining.build,
@@ -136,7 +136,7 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   if start.origin and start.step < (whole := _whole(start.origin, start.path, len(train))):
     print(f'{config.init_from} is not finished: step {start.step} of {whole} is taken')
   chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
-  training = recipe(config, 'segment')
+  training = config.segment
   steps = total_steps(training, len(chosen))
   validation = _held_out(data, 'mask')
   task = segmentation.build(
@@ -154,7 +154,7 @@ def _whole(origin: Config, workdir: Path, images: int) -> int:
 
   0 if it may end before.
   """
-  training = recipe(origin, 'pretrain')
+  training = origin.pretrain
   path = workdir / DATA
   images = json.loads(path.read_text())['trained_on'] if path.exists() else images
   return 0 if training.patience else total_steps(training, images)
@@ -242,7 +242,7 @@ def classify(config: Config, workdir: Path, data: Dataset | None = None) -> Plan
   labelled = lesions.classifier_inputs(config, train.take(chosen))
   held_out = _held_out(data, 'label')
   validation = lesions.classifier_inputs(config, held_out)
-  training = recipe(config, 'classifier')
+  training = config.classifier
   steps = total_steps(training, len(labelled))
   classes = len(data.class_names)
   weights = (
@@ -333,10 +333,11 @@ def check_grid(config: Config, data: Dataset) -> None:
       weights do not fit the classifier or an agent.
   """
   classifies = grid_classifies(config, data)
-  for method in config.grid.methods:
+  methods, variants = config.grid.methods, config.grid.variants
+  for method in methods:
     check_batches(
       with_method(config, method),
-      ['pretrain', 'segment'] if pretraining_of(method) else ['segment'],
+      ['pretrain', 'segment'] if pretraining_of(method, variants) else ['segment'],
     )
   for labels, seed in itertools.product(config.grid.labels, config.grid.seeds):
     cell = dataclasses.replace(
@@ -349,11 +350,11 @@ def check_grid(config: Config, data: Dataset) -> None:
     _held_out(data, what)
     scored(config, data, what)
   if classifies:
-    check_batches(config, ['classifier'])
+    check_batches(config, [CLASSIFY])
   if config.model.vgg_weights:
     if classifies:
       _foreign_vgg16(config, len(data.class_names))
-    for pretraining_method in {pretraining_of(method) for method in config.grid.methods} - {''}:
+    for pretraining_method in {pretraining_of(item, variants) for item in methods} - {''}:
       own = with_method(config, pretraining_method)
       _foreign_trunk(
         own, pretraining.build(own, data.splits['validation'], steps=1, steps_per_epoch=1)

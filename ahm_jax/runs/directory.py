@@ -14,40 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ahm_jax.config import Config, from_config_dict, to_dict
+from ahm_jax.config import Config, differences, from_config_dict, to_dict
 from ahm_jax.errors import UserError
 
 FILE = 'run.json'
 IMAGES = 'images.json'  # What a run learns from, or a grid compares on; see `lineage`.
 LOCK = '.lock'
-# Fields that no training result depends on, and those that a stage's does not.
-FREE = (
-  'evaluate.split',
-  'evaluate.batch_size',
-  'evaluate.bootstrap_samples',
-  'evaluate.report_images',
-  'evaluate.viewer_images',
-  'grid',
-  'profile',
-  'safety',
-  'model.recompute',
-  'data.prepared_dir',
-  'data.resident_share',
-)
-_CLASSIFIER = ('classify', 'classifier', 'model.vgg_width', 'model.vgg_hidden', 'model.vgg_norm')
-FREE_BY_STAGE = {
-  'pretrain': (
-    'segment',
-    'transfer',
-    *_CLASSIFIER,
-    'data.labels',
-    'data.mask_classes',
-    'init_from',
-  ),
-  'segment': ('pretrain', 'masking', *_CLASSIFIER, 'model.vgg_weights'),
-  'classify': ('pretrain', 'masking', 'segment', 'transfer'),
-  'reproduce': (),
-}
 
 
 def check(workdir: Path, stage: str, config: Config) -> None:
@@ -226,19 +198,16 @@ def compare(
   Raises:
     UserError: it does.
   """
-  old, new = (
-    _flatten(json.loads(json.dumps(to_dict(item)))) for item in (from_config_dict(held), config)
-  )
-  if stage == 'reproduce' and not old['grid.classify']:
-    free += _CLASSIFIER  # Nothing was classified yet.
-  for name in dict.fromkeys([*new, *old]):
-    is_free = any(
-      name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage], *free)
-    )
-    if not is_free and old.get(name) != new.get(name):
+  for name, old, new in differences(from_config_dict(held), config, stage):
+    if name not in free:
       raise UserError(
-        f'{what} with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; {remedy}'
+        f'{what} with config.{name} = {_plain(old)!r}, and this one has {_plain(new)!r}; {remedy}'
       )
+
+
+def _plain(value: Any) -> Any:
+  """As JSON holds it."""
+  return json.loads(json.dumps(value))
 
 
 def _held(path: Path) -> dict:
@@ -252,13 +221,3 @@ def _held(path: Path) -> dict:
     raise UserError(
       f'{path} cannot be read as the description of a run; choose another --workdir'
     ) from error
-
-
-def _flatten(tree: dict, prefix: str = '') -> dict:
-  """Nested dicts as one, with dotted names."""
-  flat = {}
-  for name, value in tree.items():
-    flat |= (
-      _flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-    )
-  return flat

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from PIL import Image
 
-from ahm_jax.config import AugmentConfig, ClassifyConfig, Config, ModelConfig, recipe
+from ahm_jax.config import AugmentConfig, ClassifyConfig, Config, ModelConfig
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import classification_scores
@@ -56,7 +56,7 @@ def build(
     foreign: variables of a VGG16 that was trained elsewhere, or some of them, to start from; or
       None.
   """
-  training = recipe(config, 'classifier')
+  training = config.classifier
   vgg = network(config.model, classes)
   tx = optimizer(training, steps, steps_per_epoch)
   held_out = validation.take(np.flatnonzero(validation.labels >= 0))

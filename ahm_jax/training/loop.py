@@ -176,7 +176,7 @@ class _Training:
     if self.skipped >= self.safety.skipped_steps:
       raise UserError(
         f'no step from {step - self.skipped + 1} to {step} could be taken: the loss or the gradient was not finite; the images '
-        f'of the last are {images}; lower the learning rate (config.train.learning_rate) in a new --workdir'
+        f'of the last are {images}; lower the learning rate of its recipe in a new --workdir'
       )
 
   def _validate_and_save(self, state: TrainState, progress: Progress, request: int) -> Progress:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ahm_jax.config import AugmentConfig, Config, MaskingConfig, ModelConfig, recipe
+from ahm_jax.config import AugmentConfig, Config, MaskingConfig, ModelConfig
 from ahm_jax.data.augment import (
   augment_batch,
   denormalise,
@@ -98,7 +98,7 @@ def build(
     foreign: {'params': {'trunk': ...}} of a VGG16 that was trained elsewhere, for the agent to
       start from; or None.
   """
-  training = recipe(config, 'pretrain')
+  training = config.pretrain
   nets = networks(config.model, config.masking, config.data.channels)
   tx = optimizer(training, steps, steps_per_epoch)
   held_out = validation.take(range(min(VALIDATION_IMAGES, len(validation))))

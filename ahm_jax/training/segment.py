@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from ahm_jax.config import AugmentConfig, Config, ModelConfig, recipe
+from ahm_jax.config import AugmentConfig, Config, ModelConfig
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
@@ -63,7 +63,7 @@ def build(
     foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are
       taken, batch statistics too.
   """
-  training = recipe(config, 'segment')
+  training = config.segment
   mask_classes = config.data.mask_classes
   unet = network(config.model, len(mask_classes))
   tx = optimizer(training, steps, steps_per_epoch)

@@ -3,6 +3,7 @@
 import pytest
 
 from ahm_jax.config import SCRATCH, default, from_config_dict, with_method
+from ahm_jax.pipeline.grid import check_methods
 from configs import busi_cpu, folder, isic, isic2018, isic_cpu, phantom, smoke
 
 VARIANTS = [
@@ -21,6 +22,7 @@ def test_every_variant_is_a_config(module, variant):
   tree.data.root = '/somewhere'
   c = from_config_dict(tree)
   assert len(set(c.grid.methods)) == len(c.grid.methods)
+  check_methods(c)
   for method in c.grid.methods:
     if method != SCRATCH:
       assert with_method(c, method).masking.strategy == method.partition(':')[0]

@@ -73,7 +73,7 @@ REFUSED = [
   ),
   ((*PRETRAIN, '--config.masking.mask_ration=0.5'), 'Did you mean "mask_ratio"'),
   ((*PRETRAIN, '--config.maskin.mask_ratio=0.5'), 'Did you mean "masking"'),
-  ((*PRETRAIN, '--config.train.steps=many'), 'steps'),
+  ((*PRETRAIN, '--config.pretrain.steps=many'), 'steps'),
   ((*PRETRAIN, '--conifg.seed=1'), 'conifg'),
   ((*PRETRAIN, 'seed=1'), "argument 'seed=1' is not a flag"),
   ((*PRETRAIN, '--config.masking.strategy=reinforced'), 'did you mean reinforce?'),
@@ -84,14 +84,10 @@ REFUSED = [
   ),
   ((*PRETRAIN, '--config.masking.mask_ratio=0'), 'config.masking.mask_ratio is 0'),
   ((*PRETRAIN, '--config.masking.mask_ratio=1'), 'config.masking.mask_ratio is 1'),
-  ((*PRETRAIN, '--config.train.steps=0'), 'steps is 0; it must be at least 1'),
-  (
-    (*PRETRAIN, '--config.train.steps=3', '--config.train.epochs=1'),
-    'config.train.steps and config.train.epochs are both set',
-  ),
+  ((*PRETRAIN, '--config.pretrain.steps=0'), 'steps is 0; it must be at least 1'),
   (
     ('reproduce', '--config=configs/phantom.py', '--config.grid.methods=("scratch","imagenet")'),
-    "config.grid.methods is 'imagenet'",
+    "config.grid.methods holds 'imagenet': 'imagenet' is no masking strategy",
   ),
   ((*PRETRAIN, '--processes=2'), '--processes and --process need --coordinator=HOST:PORT'),
   (

@@ -18,7 +18,7 @@ from ahm_jax.runs import checkpoints
 from ahm_jax.runs.checkpoint_files import FOLDER
 
 ROOT = Path(__file__).parents[2]
-LONG = '--config.train.steps=100000'
+LONG = '--config.segment.steps=100000'
 
 
 @contextlib.contextmanager
@@ -184,7 +184,7 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
   often = (
     '--config.pretrain.eval_every=2',
     '--config.pretrain.log_every=3',
-    '--config.train.steps=320',
+    '--config.pretrain.steps=320',
   )
   flags = (f'--config={config_file}', *often)
   commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/whole')

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax.config import AugmentConfig, TrainConfig
+from ahm_jax.config import AugmentConfig
 from ahm_jax.errors import UserError
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.models.agent import NEAR_ZERO
@@ -344,7 +344,8 @@ def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_wr
 
 
 def test_workers_that_cannot_share_the_batch_are_refused(make_config, tmp_path):
-  config = dataclasses.replace(make_config(workers=4), train=TrainConfig(batch_size=6))
+  config = make_config(workers=4)
+  config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, batch_size=6))
   with pytest.raises(
     UserError, match=r'config\.masking\.workers is 4, which does not divide the batch_size of 6'
   ):
