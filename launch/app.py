@@ -35,15 +35,17 @@ _PROCESS = flags.DEFINE_integer('process', None, 'Which of them this is, from 0.
 _HELP = """
 Flags:
   --config=FILE[:variant]  Config file; those in configs/ say in their first lines what they are for.
-  --workdir=DIR            Folder that this run writes into; made if it is not there. The same command goes on
-                           where an earlier one was interrupted.
+  --workdir=DIR            Folder that this run writes into; made if it is not there. The same
+                           command resumes an interrupted run.
   --config.FIELD=VALUE     Changes a field of the config. Fields most used:
-    data.root, data.image_size, data.labels      the images, the side they are resized to, how many labels to use
+    data.root, data.image_size     the images, and the side they are resized to
+    data.labels                    how many labels to use
     masking.strategy, masking.mask_ratio, masking.patch_size
-    train.batch_size, train.learning_rate, train.epochs, train.steps
-    init_from                                    the run whose weights this one starts from
+    pretrain.batch_size, pretrain.learning_rate, pretrain.epochs, pretrain.steps
+                                   how pre-training trains; so do segment.* and classifier.*
+    init_from                      the run whose weights this one starts from
     seed
-  Every field, with its meaning and default: ahm_jax/config.py
+  Every field, with its meaning, range and default: ahm_jax/config/fields.py
 """
 
 _SEVERAL = f"""

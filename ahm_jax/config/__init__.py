@@ -5,7 +5,7 @@
 differ; `methods` is what a grid compares.
 """
 
-from ahm_jax.config.build import default, from_config_dict, to_dict
+from ahm_jax.config.build import check_variant, default, from_config_dict, to_dict
 from ahm_jax.config.differences import Difference, differences
 from ahm_jax.config.fields import (
   CLASSIFY,
@@ -51,6 +51,7 @@ __all__ = [
   'RecipeConfig',
   'SafetyConfig',
   'TransferConfig',
+  'check_variant',
   'default',
   'differences',
   'from_config_dict',

@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import ml_collections
@@ -21,6 +22,15 @@ Section = TypeVar('Section')
 def default() -> ml_collections.ConfigDict:
   """The defaults of `Config` as a ConfigDict, unlocked, for a file in `configs/` to change."""
   return _to_config_dict(Config())
+
+
+def check_variant(file: str, variant: str, variants: Collection[str]) -> None:
+  """Raises a UserError where the config file `file` has no such variant; '' is none."""
+  if variant not in variants:
+    names = ', '.join(filter(None, variants))
+    raise UserError(
+      f'configs/{Path(file).name} has no variant {variant!r}; choose one of {names}, or none'
+    )
 
 
 def _to_config_dict(section: Any) -> ml_collections.ConfigDict:
