@@ -10,10 +10,10 @@ configs/isic_cpu.py (BUILD_NOTES.md says how). Of this size there is one short l
 half of the pre-training, 1,200 steps of segmentation, 10 epochs where all labels are used, and four
 times the rate. That was too short: from scratch with all labels it reached 0.804 [0.775, 0.833] on
 test (3 seeds), less than 64 px do. Seed 0 of scratch, uniform and adaptive hard masks had 0.679,
-0.716, 0.719 with 20 labels and 0.726, 0.772, 0.764 with 50; adaptive - scratch +0.040
-[+0.018, +0.062] and +0.038 [+0.022, +0.054], over images alone. Three seeds from scratch spread over
-6 points, so this shows nothing yet. Four times as many steps are set here, at a quarter of the
-rate, which was better at base width 32 and 128 px with all labels (one seed, validation).
+0.716, 0.719 with 20 labels and 0.726, 0.772, 0.764 with 50; adaptive - scratch +0.040 [+0.018,
++0.062] and +0.038 [+0.022, +0.054], over images alone. Three seeds from scratch spread over 6
+points, so this shows nothing yet. Four times as many steps are set here, at a quarter of the rate,
+which was better at base width 32 and 128 px with all labels (one seed, validation).
 
 The variant isic.py:paper, not run either, has the hyper-parameters of the report that this project
 answers to, which had one seed, no test set and private images: Dice 0.6000 from scratch, 0.6345

@@ -95,7 +95,7 @@ def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
   config = dataclasses.replace(
     Config(), segment=dataclasses.replace(Config().segment, batch_size=6)
   )
-  setup.check_batches(config, ['pretrain', 'classifier'])
+  setup.check_batches(config, ['pretrain', 'classify'])
   with pytest.raises(
     UserError,
     match=r'^batch_size is 6, which 4 devices cannot share evenly; make it a multiple of 4',
@@ -104,7 +104,7 @@ def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
   workers = dataclasses.replace(config, masking=dataclasses.replace(config.masking, workers=6))
   with pytest.raises(UserError, match='which 4 devices cannot share evenly'):
     setup.check_batches(workers, ['pretrain'])
-  setup.check_batches(workers, ['classifier'])
+  setup.check_batches(workers, ['classify'])
 
 
 @pytest.mark.parametrize(
