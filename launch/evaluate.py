@@ -29,7 +29,7 @@ Segment Anything or MedSAM beside a segment run with binary masks (EXTRAS=sam la
 from absl import flags
 
 from ahm_jax.errors import UserError
-from ahm_jax.pipeline import stages
+from ahm_jax.pipeline import evaluate as scoring
 from ahm_jax.sam import compare, prompts
 from launch import app
 
@@ -49,7 +49,7 @@ def main(config, workdir):
   if _COMPARATOR.value:
     chosen = {flag.name.removeprefix('sam_'): flag.value for flag in given}
     options = compare.Options(**{'comparator': _COMPARATOR.value, 'checkpoint': ''} | chosen)
-    print(compare.table(options, stages.compare(options, config, workdir)))
+    print(compare.table(options, scoring.compare(options, config, workdir)))
   elif given:
     raise UserError(
       f'--{given[0].name} is of use with --comparator=sam or --comparator=medsam only; add it, or leave this out'
@@ -60,7 +60,7 @@ def main(config, workdir):
 
 def evaluate(config, workdir):
   """Scores the run, and prints a line for each score."""
-  for name, value in stages.evaluate(config, workdir).items():
+  for name, value in scoring.evaluate(config, workdir).items():
     for suffix, single in value.items() if isinstance(value, dict) else (('', value),):
       print(
         f'{name + (suffix and f" {suffix}"):28} '

@@ -18,7 +18,8 @@ import sys
 
 from absl import flags
 
-from ahm_jax.pipeline import setup, stages
+from ahm_jax.pipeline.data import check_data
+from ahm_jax.pipeline.setup import load_data
 from launch import app
 
 ERRORS_FOUND = 3  # Exit code of --check.
@@ -29,10 +30,10 @@ _CHECK = flags.DEFINE_bool(
 
 def main(config, workdir):
   if _CHECK.value:
-    if stages.check_data(config, workdir):
+    if check_data(config, workdir):
       sys.exit(ERRORS_FOUND)
     return
-  data = setup.load_data(config, workdir)
+  data = load_data(config, workdir)
   for name, split in data.splits.items():
     classes = ', '.join(
       f'{label} {int((split.labels == i).sum())}' for i, label in enumerate(data.class_names)

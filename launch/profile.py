@@ -14,23 +14,25 @@ Perfetto. Nothing is trained for keeps; to profile a run that is, give its own c
 
 from absl import flags
 
-from ahm_jax.pipeline import setup
+from ahm_jax.pipeline.setup import open_run
+from ahm_jax.pipeline.stages import PRETRAIN, STAGES
 from ahm_jax.runtime import profiler as profiling
 from ahm_jax.runtime import trace
 from ahm_jax.runtime.profiler import Profiler
 from ahm_jax.training.stepper import Stepper
 from launch import app
 
-_PLANS = {'pretrain': setup.pretrain, 'segment': setup.segment, 'classify': setup.classify}
-_STAGE = flags.DEFINE_enum('stage', 'pretrain', list(_PLANS), 'Which training to profile.')
+_STAGES = {stage.name: stage for stage in STAGES}
+_STAGE = flags.DEFINE_enum('stage', PRETRAIN.name, list(_STAGES), 'Which training to profile.')
 STEPS = '5:15'  # Where the config names none.
 
 
 def main(config, workdir):
   steps = config.profile.steps or STEPS
   _, end = profiling.parse(steps)
-  plan = _PLANS[_STAGE.value](config, workdir)
-  source = plan.source(config)
+  run = open_run(_STAGES[_STAGE.value], config, workdir)
+  plan = run.stage.plan(run)
+  source = plan.source(run)
   stepper = Stepper(plan.task, source, config.seed)
   with Profiler(steps, workdir / 'profile') as profiler:
     for step in range(end):
