@@ -34,7 +34,7 @@ _PROCESS = flags.DEFINE_integer('process', None, 'Which of them this is, from 0.
 
 _HELP = """
 Flags:
-  --config=FILE[:variant]  Config file; those in configs/ say in their first lines what they are for.
+  --config=FILE[:variant]  Config file; those in configs/ say at their head what they are for.
   --workdir=DIR            Folder that this run writes into; made if it is not there. The same
                            command resumes an interrupted run.
   --config.FIELD=VALUE     Changes a field of the config. Fields most used:

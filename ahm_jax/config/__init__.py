@@ -25,7 +25,6 @@ from ahm_jax.config.fields import (
   RecipeConfig,
   SafetyConfig,
   TransferConfig,
-  recipe,
 )
 from ahm_jax.config.methods import is_tuned, pretraining_of, with_method
 from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
@@ -57,7 +56,6 @@ __all__ = [
   'from_config_dict',
   'is_tuned',
   'pretraining_of',
-  'recipe',
   'to_dict',
   'with_method',
 ]

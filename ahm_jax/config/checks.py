@@ -1,6 +1,6 @@
 """Checks a config: each field's range, which stands at the field, and what must fit together."""
 
-from ahm_jax.config.fields import RECIPES, Config, RecipeConfig
+from ahm_jax.config.fields import Config, RecipeConfig
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
 
@@ -18,8 +18,9 @@ def check(config: Config) -> None:
       raise UserError(f'config.{leaf.name} {fault}')
   _check_data(config)
   _check_masking(config)
-  for name in RECIPES.values():
-    _check_length(name, getattr(config, name))
+  for name, section in vars(config).items():
+    if isinstance(section, RecipeConfig):
+      _check_length(name, section)
 
 
 def _check_data(config: Config) -> None:

@@ -309,13 +309,3 @@ class Config:
   evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
   grid: Annotated[GridConfig, MAY_CHANGE] = field(default_factory=GridConfig)
   profile: Annotated[ProfileConfig, MAY_CHANGE] = field(default_factory=ProfileConfig)
-
-
-# The field of `Config` that says how a stage is trained.
-RECIPES = {PRETRAIN: 'pretrain', SEGMENT: 'segment', CLASSIFY: 'classifier'}
-
-
-def recipe(config: Config, stage: str) -> RecipeConfig:
-  """How one of the stages is trained."""
-  found: RecipeConfig = getattr(config, RECIPES[stage])
-  return found

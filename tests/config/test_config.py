@@ -6,7 +6,6 @@ import ml_collections
 import pytest
 
 from ahm_jax import config
-from ahm_jax.config import CLASSIFY, PRETRAIN, SEGMENT
 from ahm_jax.errors import UserError
 
 RECIPES = ('pretrain', 'segment', 'classifier')
@@ -315,12 +314,6 @@ def test_the_edges_of_ranges_are_taken():
 def test_the_message_says_what_to_do(fields, message):
   with pytest.raises(UserError, match=re.escape(message)):
     changed(**fields)
-
-
-def test_a_stage_has_its_recipe():
-  plain = config.Config()
-  found = [config.recipe(plain, stage) for stage in (PRETRAIN, SEGMENT, CLASSIFY)]
-  assert found == [plain.pretrain, plain.segment, plain.classifier]
 
 
 def test_names_may_be_given_as_one_text_with_commas():

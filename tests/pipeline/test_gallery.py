@@ -1,0 +1,33 @@
+"""What a grid shows of its cells."""
+
+from pathlib import Path
+
+from ahm_jax.config import Config, pretraining_of
+from ahm_jax.data.dataset import Dataset
+from ahm_jax.pipeline.cells import Cell
+from ahm_jax.pipeline.gallery import Networks, _alike
+
+DATA = Dataset('toy', (), {}, ())
+
+
+def networks(*keys):
+  return [
+    Networks(Cell(Path('grid'), method, pretraining_of(method), *rest), Config(), DATA)
+    for method, *rest in keys
+  ]
+
+
+def test_the_viewer_compares_cells_of_one_number_of_labels_and_one_seed():
+  """As where the others stand in config.grid.results."""
+  whole = networks(
+    *(
+      (method, labels, seed)
+      for seed in (0, 1)
+      for labels in (20, 50)
+      for method in ('scratch', 'ahm')
+    )
+  )
+  assert _alike(whole) == {'scratch': whole[0], 'ahm': whole[1]}
+  part = networks(('scratch', 20, 0), ('uniform', 50, 0), ('ahm', 50, 0))
+  assert _alike(part) == {'uniform': part[1], 'ahm': part[2]}
+  assert _alike([]) == {}
