@@ -1,6 +1,6 @@
 """Checks a config: each field's range, which stands at the field, and what must fit together."""
 
-from ahm_jax.config.fields import Config, RecipeConfig
+from ahm_jax.config.fields import TILE, Config, RecipeConfig
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
 
@@ -50,26 +50,16 @@ def _check_data(config: Config) -> None:
 def _check_masking(config: Config) -> None:
   masking = config.masking
   grid = config.data.image_size // masking.patch_size
-  if masking.budget == 'tile' and grid % masking.tile:
+  if masking.budget == 'tile' and grid % TILE:
     raise UserError(
-      f'config.masking.tile is {masking.tile}, which does not divide the grid of {grid} x {grid} '
-      'patches'
+      f'config.masking.budget=tile needs tiles of {TILE} x {TILE} patches, which do not divide the '
+      f'grid of {grid} x {grid} patches'
     )
   hidden = round(masking.mask_ratio * grid**2)
-  if (masking.exact_count or masking.strategy == 'adamae') and hidden in (0, grid**2):
+  if masking.strategy == 'adamae' and hidden in (0, grid**2):
     raise UserError(
-      f'config.masking.mask_ratio is {masking.mask_ratio}, which hides {hidden} of {grid**2} '
-      'patches where they are counted exactly (exact_count, or strategy adamae); give smaller '
-      'patches, or another ratio'
-    )
-  if masking.warmup + masking.ease_out > 1:
-    raise UserError(
-      f'config.masking.warmup and ease_out are {masking.warmup} and {masking.ease_out}; '
-      'their sum is above 1'
-    )
-  if masking.budget != 'image' and masking.exact_count:
-    raise UserError(
-      f'config.masking.exact_count is for masking.budget=image; it is {masking.budget}'
+      f'config.masking.mask_ratio is {masking.mask_ratio}, of which the strategy adamae masks '
+      f'exactly {hidden} of {grid**2} patches; give smaller patches, or another ratio'
     )
 
 

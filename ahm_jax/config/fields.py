@@ -15,17 +15,16 @@ from ahm_jax.config.ranges import (
   centre_and_width,
   class_names,
   each,
-  finite,
   named_methods,
   not_empty,
   strictly_between,
   three_shares,
-  two_decays,
 )
 
 # The stages of a run, and the grid of them.
 PRETRAIN, SEGMENT, CLASSIFY = 'pretrain', 'segment', 'classify'
 REPRODUCE = 'reproduce'
+TILE = 2  # Side in patches of the squares that each keep to the ratio under masking.budget 'tile'.
 
 
 @dataclass(frozen=True)
@@ -137,52 +136,33 @@ class MaskingConfig:
   # Expected share of masked patches in every image.
   mask_ratio: Annotated[float, strictly_between(0, 1)] = 0.6
   patch_size: Literal[4, 8, 16, 32] = 16  # Side of a patch in pixels.
-  # Mask exactly round(mask_ratio * patches) patches by Gumbel top-k instead of independent draws.
-  exact_count: bool = False
-  # What masked pixels are set to, in normalised units; 0 is mid-grey.
-  fill_value: Annotated[float, finite] = 0.0
   # The U-Net sees changed colours (pretrain.augment's) and reconstructs the true ones; else both
   # are of the changed image.
   restore_colour: bool = False
-  # 'mask': action 1 masks a patch. 'keep': action 1 keeps it.
-  action_means: Literal['mask', 'keep'] = 'mask'
   # Parallel actors K; each has batch_size / K images and a key of its own.
   workers: Annotated[int, at_least(1)] = 4
   rounds: Annotated[int, at_least(1)] = 1  # Masking rounds T of an episode.
   gamma: Annotated[float, between(0, 1)] = 0.9  # Discount between rounds.
-  # The episode is cut after T rounds, not over: add gamma * V(last state) to the last return.
-  bootstrap: bool = False
   entropy_weight: Annotated[float, at_least(0)] = 0.1  # beta.
   value_weight: Annotated[float, at_least(0)] = 0.5  # Weight of the critic's loss.
-  # Of a masked patch: 'log', whitened log loss; 'relative', loss / mean - 1; 'rank', in [-1, 1];
-  # 'progress', whitened log of a teacher's loss / the loss, which is what was learnt of late and
-  # costs two more passes of the U-Net.
-  reward: Literal['log', 'relative', 'rank', 'progress'] = 'log'
+  # Of a masked patch: 'log', whitened log loss; 'rank', in [-1, 1]; 'progress', whitened log of a
+  # teacher's loss / the loss, which is what was learnt of late and costs two more passes of the
+  # U-Net.
+  reward: Literal['log', 'rank', 'progress'] = 'log'
   # The masked patches that are compared: of all the worker's images, or of one 'image'.
   reward_within: Literal['worker', 'image'] = 'worker'
   # 'hard': mask what the reward (the saliency, adios's loss) is high for. 'easy': what it is low
   # for.
   polarity: Literal['hard', 'easy'] = 'hard'
-  # Logits z are centred per image and bounded as c * tanh(z / c).
-  logit_bound: Annotated[float, above(0)] = 3.0
-  temperature: Annotated[float, above(0)] = 1.0  # Bounded logits are divided by it.
-  # Where mask_ratio holds in the mean: 'image', 'tile' (so nothing is masked whole), 'none'
-  # (nowhere).
+  # Where mask_ratio holds in the mean: in an 'image', in each 'tile' of TILE x TILE patches (so
+  # nothing is masked whole), or nowhere: 'none'.
   budget: Literal['image', 'tile', 'none'] = 'image'
-  tile: Annotated[int, at_least(1)] = 2  # Side of a tile in patches.
   # Share of the steps over which masks go from uniform to the strategy's own.
   warmup: Annotated[float, between(0, 1)] = 1.0
-  # Share of the steps, the last ones, over which they go back to uniform.
-  ease_out: Annotated[float, between(0, 1)] = 0.0
   # What grows meanwhile: 'logits', a factor from 0 to 1, or 'share', from 0 to hard_share.
   warmup_by: Literal['logits', 'share'] = 'logits'
   # Share of masked patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
   hard_share: Annotated[float | None, between(0, 1)] = None
-  # Of teachers, at the start and from a quarter of the steps on; but never more than (1 + t) / (10
-  # + t) after t steps.
-  ema_decay: Annotated[tuple[float, ...], two_decays] = (0.999, 0.9999)
-  # What 'saliency' masks: 'gradient', patches with edges, or 'entropy', with many grey levels.
-  saliency: Literal['gradient', 'entropy'] = 'gradient'
   learning_rate: Annotated[float, at_least(0)] = 2e-4  # Of the agent (Adam).
 
 

@@ -73,18 +73,6 @@ def each(inner: Range) -> Range:
   return lambda items: next(filter(None, map(inner, items)), '')
 
 
-def finite(value: float) -> str:
-  """Any number."""
-  return '' if math.isfinite(value) else f'is {value}; give a number'
-
-
-def two_decays(values: tuple[float, ...]) -> str:
-  """Of moving averages: two numbers in [0, 1)."""
-  if len(values) == 2 and all(0 <= decay < 1 for decay in values):
-    return ''
-  return f'is {values}; give two numbers in [0, 1), first and last'
-
-
 def not_empty(items: tuple) -> str:
   """At least one item."""
   return '' if items else 'is empty; name at least one'

@@ -68,7 +68,7 @@ def test_changes_survive_json():
   }
   one = changed(
     **fields,
-    **{'data.root': 'somewhere', 'masking.exact_count': True, 'pretrain.augment.flip': False},
+    **{'data.root': 'somewhere', 'masking.restore_colour': True, 'pretrain.augment.flip': False},
   )
   assert (
     one.grid.seeds == (4, 5)
@@ -131,7 +131,7 @@ def test_an_unknown_field_names_the_nearest(field, suggestion):
   [
     ('masking.workers', 2.5, 'int'),
     ('masking.workers', True, 'int'),
-    ('masking.exact_count', 1, 'bool'),
+    ('masking.restore_colour', 1, 'bool'),
     ('masking.mask_ratio', 'half', 'float'),
     ('masking.strategy', 3, 'str'),
     ('segment.steps', 1.5, 'int'),
@@ -179,8 +179,8 @@ OUT_OF_RANGE = [
   ('masking.mask_ratio', float('nan')),
   ('masking.patch_size', 5),
   ('masking.patch_size', 0),
-  ('masking.action_means', 'hide'),
   ('masking.reward', 'linear'),
+  ('masking.entropy_weight', float('inf')),
   ('masking.reward_within', 'batch'),
   ('masking.workers', 0),
   ('masking.rounds', 0),
@@ -190,23 +190,14 @@ OUT_OF_RANGE = [
   ('masking.value_weight', -1),
   ('masking.learning_rate', -1e-4),
   ('masking.learning_rate', float('nan')),
-  ('masking.logit_bound', 0),
   ('transfer.encoder_rate', 1.5),
-  ('masking.temperature', 0),
-  ('masking.temperature', float('nan')),
-  ('masking.logit_bound', float('inf')),
-  ('masking.fill_value', float('nan')),
   ('segment.epochs', float('inf')),
   ('segment.decay_epochs', float('nan')),
   ('segment.clip', float('inf')),
   ('masking.polarity', 'soft'),
   ('masking.budget', 'lesion'),
-  ('masking.tile', 0),
   ('masking.warmup_by', 'ratio'),
   ('masking.hard_share', 1.5),
-  ('masking.ema_decay', (0.9,)),
-  ('masking.ema_decay', (0.9, 1.0)),
-  ('masking.saliency', 'colour'),
   *(
     (f'{stage}.{name}', value)
     for stage in RECIPES
@@ -289,24 +280,16 @@ def test_the_edges_of_ranges_are_taken():
     ),
     ({'data.name': 'folder'}, '--config.data.root=DIR'),
     (
-      {'masking.warmup': 0.7, 'masking.ease_out': 0.4},
-      'warmup and ease_out are 0.7 and 0.4; their sum is above 1',
+      {'data.image_size': 48, 'masking.budget': 'tile'},
+      'tiles of 2 x 2 patches, which do not divide the grid of 3 x 3 patches',
     ),
     (
-      {'masking.budget': 'tile', 'masking.tile': 4},
-      'config.masking.tile is 4, which does not divide the grid of 14 x 14',
-    ),
-    (
-      {'data.image_size': 32, 'masking.mask_ratio': 0.1, 'masking.exact_count': True},
-      'config.masking.mask_ratio is 0.1, which hides 0 of 4 patches where they are counted exactly',
+      {'data.image_size': 32, 'masking.mask_ratio': 0.1, 'masking.strategy': 'adamae'},
+      'config.masking.mask_ratio is 0.1, of which the strategy adamae masks exactly 0 of 4 patches',
     ),
     (
       {'data.image_size': 32, 'masking.mask_ratio': 0.9, 'masking.strategy': 'adamae'},
-      'which hides 4 of 4 patches',
-    ),
-    (
-      {'masking.budget': 'tile', 'masking.exact_count': True},
-      'masking.exact_count is for masking.budget=image; it is tile',
+      'masks exactly 4 of 4 patches',
     ),
     ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
   ],
