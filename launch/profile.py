@@ -15,8 +15,8 @@ Perfetto. Nothing is trained for keeps; to profile a run that is, give its own c
 from absl import flags
 
 from ahm_jax.pipeline import setup
+from ahm_jax.runtime import profile_report
 from ahm_jax.runtime import profiler as profiling
-from ahm_jax.runtime import trace
 from ahm_jax.runtime.profiler import Profiler
 from ahm_jax.training.stepper import Stepper
 from launch import app
@@ -38,8 +38,8 @@ def main(config, workdir):
       stepper.step(stepper.next_inputs())
       capture = profiler.after(step, stepper.state)
   print(
-    trace.table(
-      trace.summarise(capture, stepper.lowered(), stepper.operations(), source.batch_size)
+    profile_report.table(
+      profile_report.summarise(capture, stepper.lowered(), stepper.operations(), source.batch_size)
     )
   )
   print(f'\n{capture.directory}')

@@ -36,7 +36,7 @@ from ahm_jax.predict.listing import as_cell, list_images, stem
 from ahm_jax.predict.model import Segmenter
 from ahm_jax.predict.output import OK, Output, check
 from ahm_jax.predict.views import Tiled, Whole, view
-from ahm_jax.runs.metrics_log import Bar
+from ahm_jax.runtime.progress import Bar
 
 
 @dataclass(frozen=True)
