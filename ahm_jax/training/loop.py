@@ -11,7 +11,7 @@ import numpy as np
 
 from ahm_jax.config import RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source
-from ahm_jax.runs import snapshots
+from ahm_jax.runs import directory, snapshots
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runs.metrics_log import SKIPPED, MetricsLog, SilentLog
 from ahm_jax.runtime import flops, parallel, processes, profile_report, signals
@@ -81,7 +81,9 @@ def fit(
       with (
         open_log(workdir, task.name, *about) as log,
         tempfile.TemporaryDirectory() as scratch,
-        Profiler(profile_steps, workdir / 'profile' if first else Path(scratch)) as profiler,
+        Profiler(
+          profile_steps, workdir / directory.PROFILE if first else Path(scratch)
+        ) as profiler,
       ):
         skipped = SkippedSteps(progress.skipped_in_row, safety.skipped_steps, source.names, log.say)
         training = _Training(task, source, schedule, checkpoints, log, skipped, stop)
