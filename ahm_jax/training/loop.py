@@ -1,7 +1,9 @@
 """The one training loop: resume, dispatch, log, validate, checkpoint, stop early."""
 
+import contextlib
 import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -75,15 +77,9 @@ def fit(
         parallel.replicate(state, source.devices) if fresh else checkpoints.restore_latest(target)
       )
       key = parallel.replicate(step_key, source.devices)
-      first = processes.is_first()
-      open_log = MetricsLog if first else SilentLog
-      about = progress.step, total_steps, source.batch_size, task.shown, progress.since_line
       with (
-        open_log(workdir, task.name, *about) as log,
-        tempfile.TemporaryDirectory() as scratch,
-        Profiler(
-          profile_steps, workdir / directory.PROFILE if first else Path(scratch)
-        ) as profiler,
+        _open_log(workdir, task, source, progress, total_steps) as log,
+        _open_profiler(workdir, profile_steps) as profiler,
       ):
         skipped = SkippedSteps(progress.skipped_in_row, safety.skipped_steps, source.names, log.say)
         training = _Training(task, source, schedule, checkpoints, log, skipped, stop)
@@ -91,6 +87,24 @@ def fit(
     return parallel.one_copy(
       checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target)
     )
+
+
+def _open_log(
+  workdir: Path, task: Task, source: Source, progress: Progress, total_steps: int
+) -> MetricsLog | SilentLog:
+  """The log of process 0; the others write none."""
+  log = MetricsLog if processes.is_first() else SilentLog
+  length = progress.step, total_steps, source.batch_size
+  return log(workdir, task.name, *length, task.shown, progress.since_line)
+
+
+@contextlib.contextmanager
+def _open_profiler(workdir: Path, steps: str) -> Iterator[Profiler]:
+  """All processes trace, and wait for the traced steps, alike; only process 0 keeps its trace."""
+  with tempfile.TemporaryDirectory() as scratch:
+    folder = workdir / directory.PROFILE if processes.is_first() else Path(scratch)
+    with Profiler(steps, folder) as profiler:
+      yield profiler
 
 
 class _Schedule(NamedTuple):
@@ -148,19 +162,22 @@ class _Training:
       return
     advance = parallel_step(self.task.step, self.source.devices)
     batches = self.source.inputs(progress.step, self.schedule.total_steps)
-    unread = None  # A step and its metrics, for which the devices shall not wait.
+    unread = None  # The step before, with its metrics.
     for step, inputs in enumerate(batches, progress.step + 1):
       arguments = self.source.resident, inputs, key, self._request()
       profiler.before(step - 1, state)
       state, metrics = advance(state, *arguments)
       if capture := profiler.after(step - 1, state):
         _print_profile(capture, advance, (state, *arguments), self.source.batch_size)
-      request = self._log(*unread) if unread else Request.NONE  # Of the step before.
+
+      # To read the metrics of this step would wait for it, so those of the one before come first.
+      request = self._log(*unread) if unread else Request.NONE
       unread = step, metrics
       if request == Request.NONE and not self.schedule.validates(step):
         continue
       request = max(request, self._log(*unread))
       unread = None
+
       progress = self._validate_and_save(state, progress.at(step), request)
       if self.schedule.is_over(progress):
         return
