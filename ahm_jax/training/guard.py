@@ -77,6 +77,6 @@ class SkippedSteps:
     if self.in_a_row >= self._limit:
       raise UserError(
         f'steps {step - self.in_a_row + 1} to {step} were skipped: their loss or gradient was not '
-        f'finite; images of the last: {images}; lower the learning rate '
-        '(config.train.learning_rate) in a new --workdir'
+        f'finite; images of the last: {images}; lower the learning rate of the recipe in a new '
+        '--workdir'
       )

@@ -97,7 +97,7 @@ REFUSED = [
   ),
   (
     ('reproduce', '--config=configs/phantom.py', '--config.grid.methods=("scratch","imagenet")'),
-    "config.grid.methods is 'imagenet'",
+    "'imagenet' is no masking strategy",
   ),
   ((*PRETRAIN, '--processes=2'), '--processes and --process need --coordinator=HOST:PORT'),
   (
