@@ -35,8 +35,8 @@ from ahm_jax.predict.flips import with_flips
 from ahm_jax.predict.listing import as_cell, list_images, stem
 from ahm_jax.predict.output import OK, Output, check
 from ahm_jax.predict.views import Tiled, Whole, view
-from ahm_jax.runs.metrics_log import Bar
 from ahm_jax.runs.trained import Trained
+from ahm_jax.runtime.progress import Bar
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare, intervals, metrics
 from ahm_jax.evaluation.masks import mask_row, predicted_mask
-from ahm_jax.runs.metrics_log import Bar
+from ahm_jax.runtime.progress import Bar
 from ahm_jax.sam.model import TITLES, Sam
 from ahm_jax.sam.prompts import prompts
 

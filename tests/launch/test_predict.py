@@ -129,7 +129,7 @@ def test_it_goes_on_where_it_was_stopped(commands, trained, many, tmp_path):
   first.send_signal(signal.SIGTERM)
   _, err = first.communicate(timeout=60)
   assert first.returncode == 75 and err.endswith(
-    '\ninterrupted; the same command goes on where it was\n'
+    '\ninterrupted; run the same command again to resume\n'
   )
   assert 'Traceback' not in err
   done = rows(out / 'predictions.csv')
