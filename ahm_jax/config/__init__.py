@@ -8,6 +8,7 @@ from ahm_jax.config.build import default, from_config_dict, to_dict
 from ahm_jax.config.fields import (
   MASK_CLASSES,
   SCRATCH,
+  TILE,
   AugmentConfig,
   ClassifyConfig,
   Config,
@@ -29,6 +30,7 @@ from ahm_jax.config.recipe import recipe
 __all__ = [
   'MASK_CLASSES',
   'SCRATCH',
+  'TILE',
   'AugmentConfig',
   'ClassifyConfig',
   'Config',

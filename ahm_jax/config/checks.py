@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 
-from ahm_jax.config.fields import MASK_CLASSES, Config, DataConfig, RecipeConfig
+from ahm_jax.config.fields import MASK_CLASSES, TILE, Config, DataConfig, RecipeConfig
 from ahm_jax.config.recipe import recipe
 from ahm_jax.errors import UserError
 
@@ -66,15 +66,16 @@ def _check_data(config: Config) -> None:
         f'config.data.image_size is {data.image_size}, not a multiple of {divisor} ({why}); the nearest is {near}'
       )
   grid = data.image_size // config.masking.patch_size
-  if config.masking.budget == 'tile' and grid % config.masking.tile:
+  if config.masking.budget == 'tile' and grid % TILE:
     raise UserError(
-      f'config.masking.tile is {config.masking.tile}, which does not divide the grid of {grid} x {grid} patches'
+      f'config.masking.budget=tile needs tiles of {TILE} x {TILE} patches, '
+      f'which do not divide the grid of {grid} x {grid} patches'
     )
   hidden = round(config.masking.mask_ratio * grid**2)
-  if (config.masking.exact_count or config.masking.strategy == 'adamae') and hidden in (0, grid**2):
+  if config.masking.strategy == 'adamae' and hidden in (0, grid**2):
     raise UserError(
-      f'config.masking.mask_ratio is {config.masking.mask_ratio}, which hides {hidden} of {grid**2} patches where they are '
-      'counted exactly (exact_count, or strategy adamae); give smaller patches, or another ratio'
+      f'config.masking.mask_ratio is {config.masking.mask_ratio}, of which the strategy adamae '
+      f'masks exactly {hidden} of {grid**2} patches; give smaller patches, or another ratio'
     )
   _one_of('data.channels', data.channels, (1, 3))
   _at_least('data.labels', data.labels, 0)
@@ -143,39 +144,19 @@ def _check_masking(config: Config) -> None:
   masking = config.masking
   _in_range('masking.mask_ratio', masking.mask_ratio, 0, 1, open_ends=True)
   _one_of('masking.patch_size', masking.patch_size, (4, 8, 16, 32))
-  _one_of('masking.action_means', masking.action_means, ('mask', 'keep'))
-  _one_of('masking.reward', masking.reward, ('log', 'relative', 'rank', 'progress'))
+  _one_of('masking.reward', masking.reward, ('log', 'rank', 'progress'))
   _one_of('masking.reward_within', masking.reward_within, ('worker', 'image'))
   _one_of('masking.polarity', masking.polarity, ('hard', 'easy'))
   _one_of('masking.budget', masking.budget, ('image', 'tile', 'none'))
   _one_of('masking.warmup_by', masking.warmup_by, ('logits', 'share'))
-  _one_of('masking.saliency', masking.saliency, ('gradient', 'entropy'))
   _at_least('masking.workers', masking.workers, 1)
   _at_least('masking.rounds', masking.rounds, 1)
   _in_range('masking.gamma', masking.gamma, 0, 1)
   _in_range('masking.warmup', masking.warmup, 0, 1)
-  _in_range('masking.ease_out', masking.ease_out, 0, 1)
-  if masking.warmup + masking.ease_out > 1:
-    raise UserError(
-      f'config.masking.warmup and ease_out are {masking.warmup} and {masking.ease_out}; their sum is above 1'
-    )
   for name in ('entropy_weight', 'value_weight', 'learning_rate'):
     _at_least(f'masking.{name}', getattr(masking, name), 0)
-  for name in ('logit_bound', 'temperature'):
-    _above_0(f'masking.{name}', getattr(masking, name))
-  if not math.isfinite(masking.fill_value):
-    raise UserError(f'config.masking.fill_value is {masking.fill_value}; give a number')
   if masking.hard_share is not None:
     _in_range('masking.hard_share', masking.hard_share, 0, 1)
-  if len(masking.ema_decay) != 2 or not all(0 <= decay < 1 for decay in masking.ema_decay):
-    raise UserError(
-      f'config.masking.ema_decay is {masking.ema_decay}; give two numbers in [0, 1), first and last'
-    )
-  _at_least('masking.tile', masking.tile, 1)
-  if masking.budget != 'image' and masking.exact_count:
-    raise UserError(
-      f'config.masking.exact_count is for masking.budget=image; it is {masking.budget}'
-    )
 
 
 def _check_recipe(item: RecipeConfig, stage: str) -> None:

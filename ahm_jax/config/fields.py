@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 SCRATCH = 'scratch'  # The method without pre-training.
+TILE = 2  # Side in patches of the squares that each keep to the ratio under masking.budget 'tile'.
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,15 @@ class MaskingConfig:
   strategy: str = 'ahm'  # One of `ahm_jax.masking.registry`.
   mask_ratio: float = 0.6  # Expected share of patches hidden in every image, in (0, 1).
   patch_size: int = 16  # Side of a patch in pixels; 4, 8, 16 or 32.
-  # Hide exactly round(mask_ratio * patches) patches by Gumbel top-k instead of independent draws.
-  exact_count: bool = False
-  fill_value: float = 0.0  # What hidden pixels are set to, in normalised units; 0 is mid-grey.
   # The U-Net sees changed colours (pretrain.augment's) and repairs towards the true ones; else both
   # are of the changed image.
   restore_colour: bool = False
-  action_means: str = 'mask'  # 'mask': action 1 hides a patch. 'keep': action 1 keeps it.
   workers: int = 4  # Parallel actors K; each has batch_size / K images and a key of its own.
   rounds: int = 1  # Masking rounds T of an episode.
   gamma: float = 0.9  # Discount between rounds.
-  # The episode is cut after T rounds, not over: add gamma * V(last state) to the last return.
-  bootstrap: bool = False
   entropy_weight: float = 0.1  # beta.
   value_weight: float = 0.5  # Weight of the critic's loss.
-  # Of a hidden patch: 'log', whitened log loss; 'relative', loss / mean - 1; 'rank', in [-1, 1];
+  # Of a hidden patch: 'log', whitened log loss; 'rank', in [-1, 1];
   # 'progress', whitened log of a teacher's loss / the loss, which is what was learnt of late and
   # costs two more passes of the U-Net.
   reward: str = 'log'
@@ -123,24 +118,15 @@ class MaskingConfig:
   # 'hard': hide what the reward (the saliency, adios's loss) is high for. 'easy': what it is low
   # for.
   polarity: str = 'hard'
-  logit_bound: float = 3.0  # Logits z are centred per image and bounded as c * tanh(z / c).
-  temperature: float = 1.0  # Bounded logits are divided by it.
   # Where mask_ratio holds in the mean: 'image', 'tile' (so nothing is hidden whole), 'none'
   # (nowhere).
   budget: str = 'image'
-  tile: int = 2  # Side of a tile in patches.
   warmup: float = 1.0  # Share of the steps over which masks go from uniform to the strategy's own.
-  ease_out: float = 0.0  # Share of the steps, the last ones, over which they go back to uniform.
   # What grows meanwhile: 'logits', a factor from 0 to 1, or 'share', from 0 to hard_share.
   warmup_by: str = 'logits'
   hard_share: float | None = (
     None  # Share of hidden patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
   )
-  # Of teachers, at the start and from a quarter of the steps on; but never more than (1 + t) / (10
-  # + t) after t steps.
-  ema_decay: tuple[float, ...] = (0.999, 0.9999)
-  # What 'saliency' hides: 'gradient', patches with edges, or 'entropy', with many grey levels.
-  saliency: str = 'gradient'
   learning_rate: float = 2e-4  # Of the agent (Adam).
 
 
