@@ -16,7 +16,8 @@ Flags:
 
 JAX_NUM_CPU_DEVICES=4 divides a CPU into devices, for scaling.
 
-Exit codes: 0 done; 2 wrong input, said in one line; 75 interrupted by Ctrl-C or SIGTERM."""
+Exit codes: 0 done; 2 wrong input, said in one line; 75 interrupted by Ctrl-C or SIGTERM.
+"""
 
 import os
 from pathlib import Path
@@ -29,10 +30,9 @@ _OUT = flags.DEFINE_string('out', None, 'JSON file to write.')
 _ONLY = flags.DEFINE_list('only', [], 'Workloads to run; all where empty.')
 
 
-def main():
-  os.environ.setdefault(
-    'XLA_PYTHON_CLIENT_PREALLOCATE', 'false'
-  )  # PyTorch is to have its share of the memory.
+def main() -> None:
+  # PyTorch is to have its share of the memory.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from ahm_jax.benchmark import growth, suite
   from ahm_jax.benchmark.timing import Figure
   from ahm_jax.errors import UserError
@@ -41,7 +41,7 @@ def main():
   unknown = [name for name in _ONLY.value if name not in suite.WORKLOADS]
   if unknown:
     raise UserError(f'--only names {unknown[0]!r}; the workloads are {", ".join(suite.WORKLOADS)}')
-  out = Path(_OUT.value).expanduser()
+  out = Path(str(_OUT.value)).expanduser()
   if not out.parent.is_dir():
     raise UserError(f'--out={out} cannot be written: there is no folder {out.parent}')
   if out.is_dir():

@@ -1,10 +1,10 @@
-r"""Trains a VGG16 to tell the classes apart on what a segmentation run finds: its crop of the
-lesion, or the lesion alone.
+r"""Trains a VGG16 to tell diagnoses apart on what a segmentation run finds.
 
-  python -m launch.classify --config=configs/phantom.py --config.data.labels=20
-    --config.init_from=runs/ahm20 \ --workdir=runs/class20
+  python -m launch.classify --config=configs/phantom.py --config.data.labels=20 \
+    --config.init_from=runs/ahm20 --workdir=runs/class20
 
-With --config.classify.input=image it sees whole images, and needs no segmentation run.
+It sees the crop around the lesion, or with --config.classify.input=masked the lesion alone. With
+--config.classify.input=image it sees whole images, and needs no segmentation run.
 """
 
 from ahm_jax.pipeline import stages

@@ -78,9 +78,10 @@ _THREADS = flags.DEFINE_integer(
 
 def main():
   from ahm_jax.errors import UserError
+  from ahm_jax.pipeline.stages import SEGMENT
   from ahm_jax.predict.diagnosis import load_classifier
-  from ahm_jax.predict.model import load_segmenter
   from ahm_jax.predict.run import Options, predict
+  from ahm_jax.runs.trained import load
 
   for flag, fine, allowed in (
     (_THRESHOLD, _THRESHOLD.value is None or 0 < _THRESHOLD.value < 1, 'strictly between 0 and 1'),
@@ -91,7 +92,7 @@ def main():
   ):
     if not fine:
       raise UserError(f'--{flag.name} is {flag.value}; it must be {allowed}')
-  segmenter = load_segmenter(Path(_CHECKPOINT.value))
+  segmenter = load(Path(_CHECKPOINT.value), (SEGMENT,))
   classifier = load_classifier(Path(_CLASSIFIER.value), segmenter) if _CLASSIFIER.value else None
   options = Options(
     threshold=segmenter.config.evaluate.threshold if _THRESHOLD.value is None else _THRESHOLD.value,

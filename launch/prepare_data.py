@@ -1,24 +1,28 @@
-"""Prepares a data set: checks every file, resizes, splits, and writes it as TFDS array records.
+r"""Prepares a data set: checks every file, resizes, splits, and writes it as TFDS array records.
 
-  python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR
-  --workdir=runs/mine python -m launch.prepare_data --config=configs/folder.py
-  --config.data.root=DIR --workdir=runs/mine --check
+  python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR \
+    --workdir=runs/mine
+  python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR \
+    --workdir=runs/mine --check
 
 Every other stage does this by itself where it was not done. Prepared data lies in WORKDIR/data, or
 in config.data.prepared_dir.
 
-  --check                  Prepares nothing: reads everything once and says what is in the set and
-                           what is wrong with it, all of it: counts, sizes, classes, mask coverage,
+  --check                  Prepares nothing: reads everything once and reports what is in the set and
+                           all that is wrong with it: counts, sizes, classes, mask coverage,
                            unreadable files, empty masks, duplicates across splits. Writes
                            check.json and check.html into WORKDIR. Exit code 3 where one of the
                            findings is an error.
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
-from ahm_jax.pipeline import setup, stages
+from ahm_jax.config import Config
+from ahm_jax.pipeline.data import check_data
+from ahm_jax.pipeline.setup import load_data
 from launch import app
 
 ERRORS_FOUND = 3  # Exit code of --check.
@@ -27,19 +31,18 @@ _CHECK = flags.DEFINE_bool(
 )
 
 
-def main(config, workdir):
+def main(config: Config, workdir: Path) -> None:
   if _CHECK.value:
-    if stages.check_data(config, workdir):
+    if check_data(config, workdir):
       sys.exit(ERRORS_FOUND)
     return
-  data = setup.load_data(config, workdir)
+  data = load_data(config, workdir)
   for name, split in data.splits.items():
     classes = ', '.join(
       f'{label} {int((split.labels == i).sum())}' for i, label in enumerate(data.class_names)
     )
-    print(
-      f'{name}: {len(split)} images, {int(split.has_mask.sum())} with a mask; {classes or "no classes"}'
-    )
+    masks = int(split.has_mask.sum())
+    print(f'{name}: {len(split)} images, {masks} with a mask; {classes or "no classes"}')
 
 
 if __name__ == '__main__':

@@ -4,36 +4,40 @@
   python -m launch.reproduce --config=configs/phantom.py --workdir=runs/phantom
 
 Writes results.json, report.html, pictures and the report's charts as SVG files, and prints the
-table. Interrupted, the same command goes on where it was. The cells are the config's grid.methods,
-grid.labels and grid.seeds; a grid can be widened later, and finished cells are kept. Several of
-these commands on one workdir share the cells, so start one for each core or machine. With
---config.grid.results=FILE,... cells of this grid that stand in a results.json from elsewhere are
-not run again.
+table. If it is interrupted, run the same command again; it resumes. The cells are the config's
+grid.methods, grid.labels and grid.seeds; a grid can be widened later, and finished cells are kept.
+Several of these commands on one workdir share the cells, so start one for each core or machine.
+With --config.grid.results=FILE,... cells of this grid that stand in a results.json from elsewhere
+are not run again.
 
-An method is scratch, a masking strategy, or one with fields changed, which makes an ablation:
+A method is scratch, a masking strategy, one with fields changed, which makes an ablation, or a name
+that the config file defines in grid.variants:
   --config.grid.methods='("scratch","uniform","ahm","ahm:mask_ratio=0.75+rounds=2")'
-Fine-tuning may differ too; such methods share a pre-training. To choose without a look at the test
+Fine-tuning may differ too; such methods share a pre-training. To choose without using the test
 images:
   --config.evaluate.split=validation
-  --config.grid.methods='("scratch","scratch:segment.learning_rate=1e-3",
-  "ahm","ahm:segment.learning_rate=1e-3","ahm:transfer.encoder_rate=0.3")'
+  --config.grid.methods='("scratch","scratch:segment.learning_rate=1e-3","ahm",
+    "ahm:segment.learning_rate=1e-3","ahm:transfer.encoder_rate=0.3")'
 """
 
+from pathlib import Path
+
+from ahm_jax.config import Config
 from ahm_jax.evaluation import compare
 from ahm_jax.pipeline import grid
+from ahm_jax.runs import directory
 from launch import app
 
 
-def main(config, workdir):
+def main(config: Config, workdir: Path) -> None:
   results = grid.reproduce(config, workdir)
   print('\n' + compare.table(results['summary'], results['over_labels']))
   for method, values in results['agent'].items():
-    known = {name: value for name, value in values.items() if value is not None}
-    print(
-      f'{method}: '
-      + ', '.join(f'{name.replace("_", " ")} {value:.3f}' for name, value in known.items())
-    )
-  print(f'\n{workdir / "report.html"}')
+    known = [
+      f'{name.replace("_", " ")} {value:.3f}' for name, value in values.items() if value is not None
+    ]
+    print(f'{method}: {", ".join(known)}')
+  print(f'\n{workdir / directory.REPORT}')
 
 
 if __name__ == '__main__':

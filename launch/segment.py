@@ -1,9 +1,9 @@
-"""Trains a U-Net to segment lesions with a few labelled images, from scratch or from a pre-training
-run.
+r"""Trains a U-Net to segment lesions with a few labelled images, from scratch or pre-trained.
 
-  python -m launch.segment --config=configs/phantom.py --config.data.labels=20
-  --workdir=runs/scratch20 python -m launch.segment --config=configs/phantom.py
-  --config.data.labels=20 --config.init_from=runs/ahm --workdir=runs/ahm20
+  python -m launch.segment --config=configs/phantom.py --config.data.labels=20 \
+    --workdir=runs/scratch20
+  python -m launch.segment --config=configs/phantom.py --config.data.labels=20 \
+    --config.init_from=runs/ahm --workdir=runs/ahm20
 
 The best checkpoint by the Dice of the validation split is kept; launch.evaluate scores it.
 """

@@ -14,9 +14,9 @@ from ahm_jax.benchmark.timing import alternate, figure, ratios
 from ahm_jax.benchmark.trainings import configured
 from ahm_jax.benchmark.workloads import Bench, Result
 from ahm_jax.models.layers import init_variables
-from ahm_jax.predict.model import Segmenter
+from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.predict.run import Options, forward, predict
-from ahm_jax.training import segment
+from ahm_jax.runs.trained import Trained
 
 PHOTOGRAPH = (
   600,
@@ -55,12 +55,16 @@ def predicting(bench: Bench) -> Result:
   return Result(figures, found)
 
 
-def untrained(width: int, side: int) -> Segmenter:
+def untrained(width: int, side: int) -> Trained:
   """A segmenter with random weights."""
   config = configured(width, side, BATCH, augmented=False)
-  variables = init_variables(segment.network(config.model), jax.random.key(0), (1, side, side, 3))
-  return Segmenter(
-    Path('untrained'), config, 0, {name: variables[name] for name in ('params', 'batch_stats')}
+  variables = init_variables(SEGMENT.network(config, ()), jax.random.key(0), (1, side, side, 3))
+  return Trained(
+    Path('untrained'),
+    SEGMENT,
+    config,
+    0,
+    {name: variables[name] for name in ('params', 'batch_stats')},
   )
 
 
@@ -78,7 +82,7 @@ def draw(root: Path, count: int) -> None:
     )
 
 
-def _sides(segmenter: Segmenter, folder: Path, count: int) -> dict:
+def _sides(segmenter: Trained, folder: Path, count: int) -> dict:
   batch = np.random.default_rng(0).integers(
     0, 256, (BATCH, segmenter.image_size, segmenter.image_size, 3), np.uint8
   )

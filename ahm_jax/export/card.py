@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.config import recipe, to_dict
+from ahm_jax.config import to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
 from ahm_jax.evaluation.metrics import read_per_image
-from ahm_jax.pipeline import setup, stages
+from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN
 from ahm_jax.runs import directory
-from ahm_jax.runs.trained import FILE, Trained, config_digest
+from ahm_jax.runs.stage import Stage
+from ahm_jax.runs.trained import EXPORT, Trained, config_digest
 
 CARD = 'MODEL_CARD.md'
 NOT_STATED = 'not stated'
@@ -31,16 +32,6 @@ _PACKAGES = (
   'safetensors',
 )
 _SCORES = ('dice', 'iou', 'precision', 'recall', 'hd95')
-_TASKS = {
-  'pretrain': 'a U-Net that was pre-trained to repair masked images; it says nothing of an image until it is trained further',
-  'segment': 'a U-Net that says of every pixel of an image how likely it belongs to a lesion, or to each of several classes',
-  'classify': 'a VGG16 that says of an image how likely each diagnosis is',
-}
-_USES = {
-  'pretrain': 'to start the training of a segmentation from, in research',
-  'segment': 'research on the segmentation of images of the kind, source and preparation that it was trained on',
-  'classify': 'research on the classification of images of the kind, source and preparation that it was trained on',
-}
 
 
 def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
@@ -51,7 +42,7 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
   story = told(trained)
   description = {
     'format': facts['format'],
-    'stage': trained.stage,
+    'stage': trained.stage.name,
     'step': trained.step,
     'class_names': list(trained.class_names),
     'digest': trained.digest,
@@ -60,7 +51,7 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
     **facts,
     **story,
   }
-  directory.write_json(home / FILE, description)
+  directory.write_json(home / EXPORT, description)
   (home / CARD).write_text(text(trained, facts, story))
 
 
@@ -79,10 +70,10 @@ def told(trained: Trained) -> dict[str, Any]:
   """What the folder that the network came from tells of its data and its scores: {'data',
   'scores'}, each None if nothing.
   """
-  if (trained.path / FILE).exists():
-    held = _json(trained.path / FILE)
+  if (trained.path / EXPORT).exists():
+    held = _json(trained.path / EXPORT)
     return {'data': held.get('data'), 'scores': held.get('scores')}
-  return {'data': _json(trained.path / setup.DATA), 'scores': _scores(trained)}
+  return {'data': _json(trained.path / directory.DATA), 'scores': _scores(trained)}
 
 
 def _json(path: Path) -> Any:
@@ -98,11 +89,11 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   """Those of launch.evaluate, with 95 % intervals over images, or groups of them, where there
   are scores per image.
   """
-  result = _json(trained.path / stages.EVALUATION)
+  result = _json(trained.path / directory.EVALUATION)
   if result is None:
     return None
-  path = trained.path / stages.PER_IMAGE
-  rows = read_per_image(path) if trained.stage != 'pretrain' and path.exists() else []
+  path = trained.path / directory.PER_IMAGE
+  rows = read_per_image(path) if trained.stage is not PRETRAIN and path.exists() else []
   samples = trained.config.evaluate.bootstrap_samples
   groups = group_indices(
     [row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row}
@@ -114,8 +105,8 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   return {'split': result['split'], 'values': _flat(result), 'intervals': intervals}
 
 
-def _per_image(stage: str, rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
-  if stage == 'classify':
+def _per_image(stage: Stage, rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  if stage is CLASSIFY:
     return {'accuracy': np.array([float(row['label'] == row['predicted']) for row in rows])}
   return {name: np.array([row[name] for row in rows], float) for name in _SCORES}
 
@@ -123,7 +114,7 @@ def _per_image(stage: str, rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
 def _flat(result: Mapping[str, Any]) -> dict[str, float]:
   flat = {}
   for name, value in result.items():
-    if name in stages.CONDITIONS:
+    if name in directory.CONDITIONS:
       continue
     if isinstance(value, Mapping):
       flat |= {f'{name} {single}': number for single, number in value.items()}
@@ -137,13 +128,13 @@ def text(trained: Trained, facts: Mapping[str, Any], story: Mapping[str, Any]) -
   lines = [
     f'# Model card: {trained.stage}',
     '',
-    f'This is {_TASKS[trained.stage]}. It was trained with ahm_jax and exported in the format {facts["format"]}.',
+    f'This is {trained.stage.card.network}. It was trained with ahm_jax and exported in the format {facts["format"]}.',
     '',
     '**It is not a medical device.** It has not been approved for, and must not be used in, diagnosis or the care of patients.',
     '',
     '## Use',
     '',
-    f'- Intended: {_USES[trained.stage]}.',
+    f'- Intended: {trained.stage.card.use}.',
     '- Not intended: any decision about a patient; images of other organs, devices or populations, untested.',
     f'- Licence: {facts["licence"] or NOT_STATED}. The licence of the data may restrict what may be done with the weights.',
     '',
@@ -178,27 +169,22 @@ def text(trained: Trained, facts: Mapping[str, Any], story: Mapping[str, Any]) -
 
 def _network(trained: Trained) -> dict[str, Any]:
   side, _, channels = trained.shape
-  classes = trained.class_names if trained.stage == 'classify' else trained.config.data.mask_classes
-  outputs = {
-    'pretrain': f'{channels} channels of the repaired image',
-    'segment': f'background, {", ".join(classes)}' if classes else 'lesion',
-    'classify': ', '.join(classes),
-  }
+  outputs = trained.stage.card.outputs(trained.config, trained.class_names)
   sees = 'RGB' if channels == 3 else 'grey'
   model = trained.config.model
   width = (
     f'{model.vgg_width} (hidden {model.vgg_hidden})'
-    if trained.stage == 'classify'
+    if trained.stage is CLASSIFY
     else model.unet_width
   )
   found = {
     'sees': f'{sees} images, resized to {side} x {side} pixels',
-    'says': outputs[trained.stage],
+    'says': outputs,
     'width': width,
   }
-  if trained.stage == 'classify':
+  if trained.stage is CLASSIFY:
     found['normalisation'] = model.vgg_norm or 'none'
-  if trained.stage == 'classify' and trained.config.classify.input != 'image':
+  if trained.stage is CLASSIFY and trained.config.classify.input != 'image':
     found['sees'] += (
       f"; of each, what a segmentation found (config.classify.input = '{trained.config.classify.input}')"
     )
@@ -217,11 +203,11 @@ def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
     lines.append(
       f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, {counts["labels"]} with a label'
     )
-  training = recipe(config, {'classify': 'classifier'}.get(trained.stage, trained.stage))
+  training = getattr(config, trained.stage.recipe)
   lines.append(
     f'- Trained on {data["trained_on"]} images, {training.batch_size} at a step, seed {config.seed}'
   )
-  if config.init_from and trained.stage != 'pretrain':
+  if config.init_from and trained.stage is not PRETRAIN:
     lines.append(f'- Started from {config.init_from}')
   return lines
 

@@ -12,16 +12,13 @@ from typing import Any
 
 from ahm_jax.errors import UserError
 from ahm_jax.export import card, onnx_model, stablehlo
+from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT, STAGES
 from ahm_jax.runs import checkpoints
-from ahm_jax.runs.source import STAGES, load
-from ahm_jax.runs.trained import VARIABLES, Trained
+from ahm_jax.runs.trained import VARIABLES, Trained, load
 from ahm_jax.weights import files, loading, names
 
 WEIGHTS = 'weights'
-_RUNS = (
-  'segment',
-  'classify',
-)  # What can be used on images: it has an output that means something.
+_RUNS = (SEGMENT, CLASSIFY)  # What can be used on images: it has an output that means something.
 
 
 def export(
@@ -120,10 +117,10 @@ def _weights(suffix: str) -> Callable[[Trained, Path, Sequence[str]], dict[str, 
     files.write(
       home / f'{WEIGHTS}{suffix}',
       arrays,
-      {'format': 'pt', 'stage': trained.stage, 'digest': trained.digest},
+      {'format': 'pt', 'stage': trained.stage.name, 'digest': trained.digest},
     )
     vgg = f'torchvision.models.vgg16{"_bn" if trained.config.model.vgg_norm else ""}, with AdaptiveAvgPool2d(1)'
-    names_of = vgg if trained.stage == 'classify' else 'milesial/Pytorch-UNet'
+    names_of = vgg if trained.stage is CLASSIFY else 'milesial/Pytorch-UNet'
     return {
       'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {names_of}',
       'takes': 'images scaled as (value / 255 - 0.5) / 0.25',
@@ -135,7 +132,7 @@ def _weights(suffix: str) -> Callable[[Trained, Path, Sequence[str]], dict[str, 
 def foreign_arrays(trained: Trained) -> dict[str, Any]:
   """The weights as a PyTorch state dict has them, with its counters."""
   model = trained.config.model
-  is_vgg = trained.stage == 'classify'
+  is_vgg = trained.stage is CLASSIFY
   arrays = loading.outward(
     trained.variables, names.vgg16(model.vgg_width, model.vgg_norm) if is_vgg else names.unet()
   )

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ahm_jax.errors import UserError
+from ahm_jax.export import portable
 from ahm_jax.runs.trained import Trained
 from ahm_jax.weights import files
 
@@ -26,7 +27,7 @@ def check() -> None:
 
 def write(trained: Trained, home: Path) -> float:
   """Writes the model, whose input is uint8 [batch, S, S, C] and whose output is that of
-  `Trained.probabilities`.
+  `portable.probabilities`.
 
   Returns:
     the largest difference between its probabilities, by onnxruntime, and JAX's, on images of noise.
@@ -35,7 +36,7 @@ def write(trained: Trained, home: Path) -> float:
     UserError: that is more than TOLERANCE.
   """
   jax2onnx, onnx, onnxruntime = _packages()
-  variables, probabilities = trained.variables, trained.probabilities
+  variables, probabilities = trained.variables, portable.probabilities(trained)
   shape = ('batch', *trained.shape)
   for name in ('onnx_ir', 'jax2onnx'):  # They warn of values whose types they then infer.
     logging.getLogger(name).setLevel(logging.ERROR)

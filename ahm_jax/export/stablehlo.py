@@ -12,6 +12,8 @@ import numpy as np
 
 from ahm_jax.errors import UserError
 from ahm_jax.export import loader, resizing
+from ahm_jax.export.portable import probabilities as portable
+from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime import trees
 from ahm_jax.weights import files
@@ -51,7 +53,7 @@ def write(trained: Trained, home: Path, platforms: Sequence[str]) -> None:
     abstract, jax.ShapeDtypeStruct(images, np.uint8)
   )
   (home / PROGRAM).write_bytes(exported.serialize())
-  (home / LOADER).write_text(loader.text(trained.stage, trained.config.data.channels))
+  (home / LOADER).write_text(loader.text(trained.stage.name, trained.config.data.channels))
 
 
 def function(trained: Trained) -> Callable[[dict[str, Any], jax.Array], dict[str, jax.Array]]:
@@ -64,16 +66,17 @@ def function(trained: Trained) -> Callable[[dict[str, Any], jax.Array], dict[str
     'probabilities': [b, classes]}.
   """
   side, threshold = trained.config.data.image_size, trained.config.evaluate.threshold
+  network = portable(trained)
 
   def segmented(weights, images):
     _, height, width, _ = images.shape
-    probabilities = trained.probabilities(trees.unflatten(weights), resizing.squashed(images, side))
+    probabilities = network(trees.unflatten(weights), resizing.squashed(images, side))
     probabilities = resizing.at_size(probabilities, height, width)
     mask = probabilities >= threshold if probabilities.ndim == 3 else probabilities.argmax(-1)
     return {'mask': mask.astype(jnp.uint8), 'probabilities': probabilities}
 
   def classified(weights, images):
-    probabilities = trained.probabilities(trees.unflatten(weights), resizing.squashed(images, side))
+    probabilities = network(trees.unflatten(weights), resizing.squashed(images, side))
     return {'class': probabilities.argmax(-1).astype(jnp.int32), 'probabilities': probabilities}
 
-  return segmented if trained.stage == 'segment' else classified
+  return segmented if trained.stage is SEGMENT else classified

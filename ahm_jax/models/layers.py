@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,11 @@ def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) ->
   if isinstance(key, jax.core.Tracer):  # Under eval_shape, where compiler options are refused.
     return module.init(key, jnp.zeros(shape), train=False)
   return dict(_compiled_init(module, shape)(key))
+
+
+def variable_shapes(network: nn.Module, shape: tuple[int, ...]) -> Any:
+  """Shapes and dtypes of a network's variables, for images of `shape` [1, S, S, C]."""
+  return jax.eval_shape(lambda: init_variables(network, jax.random.key(0), shape))
 
 
 @functools.cache

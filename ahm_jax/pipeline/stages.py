@@ -1,262 +1,379 @@
-"""The stages of a run, each a function of a config and the folder it writes into.
+"""The stages of the pipeline: pre-training, segmentation, classification, a `Stage` record each.
 
-Launch scripts and the grid call these.
+Whatever asks what there is to train, looks here. A new stage is a task in `ahm_jax.training`, its
+recipe in `ahm_jax.config.fields`, a record here and a script in `launch`.
 """
 
 import contextlib
-import dataclasses
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
+import numpy as np
 
 from ahm_jax.config import Config
-from ahm_jax.data import originals
-from ahm_jax.data.audit import findings, inspection
-from ahm_jax.data.dataset import Dataset
+from ahm_jax.data.dataset import Dataset, Split, labelled_indices
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import masks as scoring
-from ahm_jax.evaluation import metrics
-from ahm_jax.evaluation.agent import learning_metrics
-from ahm_jax.pipeline import lesions, setup
-from ahm_jax.pipeline.setup import Plan
-from ahm_jax.report import data_page
-from ahm_jax.runs import checkpoints, directory, provenance
-from ahm_jax.runs import trained as exported
+from ahm_jax.masking import registry
+from ahm_jax.models import build
+from ahm_jax.models.vgg16 import VGG16Trunk
+from ahm_jax.pipeline import lesions, scores
+from ahm_jax.pipeline.setup import (
+  Plan,
+  Run,
+  Start,
+  check_alike,
+  data_summary,
+  held_out,
+  open_run,
+)
+from ahm_jax.runs import directory, provenance, trained
+from ahm_jax.runs.stage import Card, Stage
 from ahm_jax.runtime import parallel, processes
-from ahm_jax.sam import compare
-from ahm_jax.sam import model as sam
 from ahm_jax.task import TrainState
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
+from ahm_jax.training import segment as segmentation
 from ahm_jax.training.loop import fit
+from ahm_jax.training.optimizers import total_steps
 from ahm_jax.weights import loading
+from ahm_jax.weights.files import is_weights
 
-EVALUATION = 'evaluation.json'
-CONDITIONS = ('stage', 'split', 'threshold')  # What it holds beside scores: how they were made.
-PER_IMAGE = 'per_image.csv'
-DIAGNOSES = 'classes.json'  # Of a classify run.
-IMPORTED = 'imported.json'  # What it took from foreign weights.
+# What must be alike in a segmentation and the pre-training that it starts from, and in a
+# classification and its segmentation.
+_UNET = ('model.unet_width', 'data.channels')
+_PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
 
 
-def check_data(config: Config, workdir: Path) -> bool:
-  """Looks at all images and masks of the data set, prints what it found, and writes check.json and
-  check.html.
+def train(stage: Stage, config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
+  """Trains a stage in `workdir`, or resumes, or returns what a finished training led to.
 
-  Nothing is prepared, and nothing is changed but those two files.
-
-  Returns:
-    whether there is an error among the findings.
+  Args:
+    data: where it is loaded already.
 
   Raises:
-    UserError: there is no data set to look at, or `workdir` lies in it.
+    UserError: something would stop it, see `open_run` and the plan of the stage; nothing is trained
+      then.
   """
-  root = Path(config.data.root).expanduser().resolve()
-  if config.data.name != 'phantom' and Path(workdir).resolve().is_relative_to(root):
-    raise UserError(
-      f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose another'
+  return train_run(open_run(stage, config, workdir, data))
+
+
+def train_run(run: Run) -> TrainState:
+  """`train`, of a run that was opened."""
+  plan = run.stage.plan(run)
+  batches = plan.source(run)
+  with contextlib.ExitStack() as stack:
+    with processes.first_alone():
+      if processes.is_first():
+        stack.enter_context(directory.owned(run.workdir))
+      provenance.check_same(run.workdir, plan.images(run))
+      if processes.is_first():
+        _begin(run, plan)
+      else:
+        directory.check(run.workdir, run.stage.name, run.config)
+    return fit(
+      plan.task,
+      batches,
+      run.recipe,
+      run.workdir,
+      seed=run.config.seed,
+      total_steps=plan.steps,
+      safety=run.config.safety,
+      profile_steps=run.config.profile.steps,
     )
-  name = root.name if config.data.name == 'folder' else config.data.name
-  seen = inspection.inspect(config.data, data_page.thumbnail)
-  found = findings.find(seen, config.data)
-  numbers = inspection.numbers(seen, config.data.mask_classes)
-  data_page.write(Path(workdir), name, numbers, found, seen)
-  print(data_page.text(name, numbers, found))
-  print(f'{Path(workdir) / data_page.HTML} shows them; {data_page.JSON} beside it holds everything')
-  return findings.worst(found) == findings.ERROR
+
+
+def _begin(run: Run, plan: Plan) -> None:
+  """Claims the directory, and writes down what the run learns from and what it took over."""
+  directory.claim(run.workdir, run.stage.name, run.config)
+  summary = data_summary(run.data, len(plan.indices))
+  directory.write_json(run.workdir / directory.DATA, summary)
+  provenance.begin(run.workdir, plan.images(run), run.start.run)
+  if plan.class_names:
+    directory.write_json(run.workdir / directory.CLASSES, plan.class_names)
+  if plan.imported:
+    directory.write_json(run.workdir / directory.IMPORTED, plan.imported)
+    print('\n'.join(loading.lines(plan.imported)))
+
+
+# Pre-training.
+
+
+def _check_pretraining(config: Config) -> None:
+  registry.check(config.masking.strategy)
+  devices = len(parallel.all_devices())
+  pretraining.check_workers(config.masking.workers, config.pretrain.batch_size, devices)
+
+
+def _plan_pretraining(run: Run) -> Plan:
+  config, train, validation = run.config, run.data.splits['train'], run.data.splits['validation']
+  steps, epoch = _length(run, len(train))
+  task, imported = pretraining.build(config, validation, steps, epoch), None
+  if taken := agent_weights(config):
+    task = pretraining.build(config, validation, steps, epoch, foreign=taken.variables)
+    imported = taken.report
+  elif config.model.vgg_weights:
+    print(f'config.model.vgg_weights is not used: {config.masking.strategy} masks without a VGG16')
+  return Plan(
+    task=task,
+    split=train,
+    indices=np.arange(len(train)),
+    steps=steps,
+    validation=validation.ids if run.recipe.patience else (),
+    imported=imported,
+  )
+
+
+def agent_weights(config: Config) -> loading.LoadedWeights | None:
+  """Other people's weights that the agent of a pre-training starts from.
+
+  None where the config names none, or the strategy has no agent with a VGG16.
+
+  Raises:
+    UserError: they do not fit.
+  """
+  if not (config.model.vgg_weights and pretraining.has_vgg_trunk(config)):
+    return None
+  trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
+  return loading.vgg16(Path(config.model.vgg_weights), trunk, _image_shape(config))
+
+
+PRETRAIN = Stage(
+  name='pretrain',
+  title='Pre-training',
+  recipe='pretrain',
+  scored_by='image',
+  keeps_best=False,
+  network=lambda config, _: build.reconstruction_unet(config.model, config.data.channels),
+  probabilities=None,
+  start=lambda _: Start(),
+  check=_check_pretraining,
+  plan=_plan_pretraining,
+  score=scores.pretraining,
+  curves=(
+    ('loss', 'Loss on masked patches'),
+    ('validation/uniform_loss', 'Held-out loss under uniform masks'),
+    ('validation/difficulty_rank_correlation', 'Difficulty rank correlation'),
+    ('validation/hardness_ratio', 'Hardness ratio'),
+  ),
+  card=Card(
+    network='a U-Net that was pre-trained to reconstruct masked images; it says nothing of an '
+    'image until it is trained further',
+    use='to start the training of a segmentation from, in research',
+    outputs=lambda config, _: f'{config.data.channels} channels of the reconstructed image',
+  ),
+)
+
+
+# Segmentation.
+
+
+def _start_segmentation(config: Config) -> Start:
+  if not config.init_from:
+    return Start()
+  if is_weights(config.init_from):
+    unet = build.segmentation_unet(config.model, len(config.data.mask_classes))
+    path = Path(config.init_from).expanduser()
+    return Start(weights=loading.unet(path, unet, _image_shape(config)))
+  start = trained.load(Path(config.init_from), (PRETRAIN,), '--config.init_from')
+  check_alike(config, start.config, _UNET)
+  return Start(start)
+
+
+def _plan_segmentation(run: Run) -> Plan:
+  config, train, start = run.config, run.data.splits['train'], run.start
+  if start.trained and start.run:
+    _say_unfinished(start.trained, len(train))
+  chosen = labelled_indices(train, config.data.labels, config.seed)
+  validation = held_out(run.data, 'mask')
+  steps, epoch = _length(run, len(chosen))
+  pretrained = start.trained.variables['params'] if start.trained else None
+  foreign = start.weights.variables if start.weights else None
+  return Plan(
+    task=segmentation.build(config, validation, steps, epoch, pretrained, foreign),
+    split=train,
+    indices=chosen,
+    steps=steps,
+    validation=validation.ids,
+    imported=start.weights.report if start.weights else None,
+  )
+
+
+def _say_unfinished(start: trained.Trained, images: int) -> None:
+  """Says so where a pre-training has not reached its last step; one with patience may end before.
+
+  Args:
+    images: how many it was trained on, unless its directory says so.
+  """
+  recipe = start.config.pretrain
+  known = directory.read_json(start.path / directory.DATA)
+  whole = total_steps(recipe, known['trained_on'] if known else images)
+  if start.step < whole and not recipe.patience:
+    print(f'{start.path} is not finished: step {start.step} of {whole} is taken')
+
+
+SEGMENT = Stage(
+  name='segment',
+  title='Segmentation',
+  recipe='segment',
+  scored_by='mask',
+  keeps_best=True,
+  network=lambda config, _: build.segmentation_unet(config.model, len(config.data.mask_classes)),
+  probabilities=segmentation.probabilities,
+  start=_start_segmentation,
+  plan=_plan_segmentation,
+  score=scores.segmentation,
+  curves=(('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
+  card=Card(
+    network='a U-Net that says of every pixel of an image how likely it belongs to a lesion, or to '
+    'each of several classes',
+    use='research on the segmentation of images of the kind, source and preparation that it was '
+    'trained on',
+    outputs=lambda config, _: (
+      ', '.join(('background', *config.data.mask_classes))
+      if config.data.mask_classes
+      else trained.LESION
+    ),
+  ),
+)
+
+
+# Classification.
+
+
+def _start_classification(config: Config) -> Start:
+  if config.classify.input == 'image':
+    return Start()
+  if not config.init_from:
+    raise UserError(
+      f'config.classify.input={config.classify.input} needs a segmentation: --config.init_from=DIR '
+      'of a segment run, or --config.classify.input=image'
+    )
+  segmenter = trained.load(Path(config.init_from), (SEGMENT,), '--config.init_from')
+  check_alike(config, segmenter.config, _PICTURE)
+  return Start(segmenter)
+
+
+def _plan_classification(run: Run) -> Plan:
+  config, data, segmenter = run.config, run.data, run.start.trained
+  if len(data.class_names) < 2:
+    raise UserError(
+      'there are no two classes to tell apart; give labels.csv a column label that names at least '
+      'two'
+    )
+  train, classes = data.splits['train'], len(data.class_names)
+  chosen = diagnosed(config, train)
+  if not config.classify.labels and len(chosen) < config.data.labels:
+    print(
+      f'of {config.data.labels} images that the segmentation learns from, {len(chosen)} have a '
+      'label to classify by'
+    )
+  labelled = lesions.classifier_inputs(config, segmenter, train.take(chosen))
+  validation = lesions.classifier_inputs(config, segmenter, held_out(data, 'label'))
+  steps, epoch = _length(run, len(labelled))
+  weights = (
+    classification.balanced_weights(labelled.labels, classes) if config.classify.balanced else None
+  )
+  taken = classifier_weights(config, classes)
+  foreign = taken.variables if taken else None
+  return Plan(
+    task=classification.build(config, validation, classes, steps, epoch, weights, foreign),
+    split=labelled,
+    indices=np.arange(len(labelled)),
+    steps=steps,
+    validation=validation.ids,
+    class_names=data.class_names,
+    imported=taken.report if taken else None,
+  )
+
+
+def diagnosed(config: Config, train: Split) -> np.ndarray:
+  """Which images a classifier learns from: of those with a label, the ones that the segmentation
+  learns from too.
+
+  Where config.classify.labels says how many, or all labels are used, one needs no mask for it.
+
+  Raises:
+    UserError: there are none.
+  """
+  count = config.classify.labels
+  if count or not config.data.labels:
+    return labelled_indices(train, count, config.seed, by='label')
+  chosen = labelled_indices(train, config.data.labels, config.seed)
+  known = chosen[train.labels[chosen] >= 0]
+  if not len(known):
+    raise UserError(
+      f'none of the {len(chosen)} training images that a segmentation learns from has a label to '
+      'classify by; say how many others a classifier is to learn from, --config.classify.labels=...'
+    )
+  return known
+
+
+def classifier_weights(config: Config, classes: int) -> loading.LoadedWeights | None:
+  """Other people's weights that a classifier starts from; None where the config names none.
+
+  Raises:
+    UserError: they do not fit.
+  """
+  if not config.model.vgg_weights:
+    return None
+  network = build.classifier(config.model, classes)
+  return loading.vgg16(Path(config.model.vgg_weights), network, _image_shape(config))
+
+
+CLASSIFY = Stage(
+  name='classify',
+  title='Classification',
+  recipe='classifier',
+  scored_by='label',
+  keeps_best=True,
+  network=lambda config, names: build.classifier(config.model, len(names)),
+  probabilities=classification.probabilities,
+  start=_start_classification,
+  plan=_plan_classification,
+  score=scores.classification,
+  curves=(
+    ('loss', 'Training loss'),
+    ('validation/balanced_accuracy', 'Validation balanced accuracy'),
+  ),
+  card=Card(
+    network='a VGG16 that says of an image how likely each diagnosis is',
+    use='research on the classification of images of the kind, source and preparation that it was '
+    'trained on',
+    outputs=lambda _, names: ', '.join(names),
+  ),
+)
+
+STAGES: Sequence[Stage] = (PRETRAIN, SEGMENT, CLASSIFY)
+
+
+def _length(run: Run, count: int) -> tuple[int, float]:
+  """Steps of the whole training on so many images, and batches in one pass over them."""
+  return total_steps(run.recipe, count), count / run.recipe.batch_size
+
+
+def _image_shape(config: Config) -> tuple[int, int, int, int]:
+  return 1, config.data.image_size, config.data.image_size, config.data.channels
+
+
+# For launch scripts, and for Python.
 
 
 def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
   """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without
-  masks.
+  masks; see `train`.
   """
-  return _fit(setup.pretrain(config, workdir, data), config, workdir)
+  return train(PRETRAIN, config, workdir, data)
 
 
 def segment(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run
-  that `init_from` names.
+  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run that
+  `init_from` names; see `train`.
   """
-  return _fit(setup.segment(config, workdir, data), config, workdir)
+  return train(SEGMENT, config, workdir, data)
 
 
 def classify(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a classifier on what the segmentation run that `init_from` names finds in the
-  labelled images.
+  """Trains a classifier on what the segmentation run that `init_from` names finds in the labelled
+  images; see `train`.
   """
-  plan = setup.classify(config, workdir, data)
-  state = _fit(plan, config, workdir)
-  if processes.is_first():
-    directory.write_json(workdir / DIAGNOSES, plan.class_names)
-  return state
-
-
-def diagnoses(config: Config, workdir: Path) -> tuple[str, ...]:
-  """The classes that the classify run in `workdir`, whose config this is, tells apart, in the order
-  of its outputs.
-
-  Raises:
-    UserError: the run has not written them down, and its data set is not there to tell.
-  """
-  path = workdir / DIAGNOSES
-  if path.exists():
-    return tuple(json.loads(path.read_text()))
-  return setup.load_data(config, workdir).class_names
-
-
-def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict:
-  """Scores the run in `workdir`, by its own config, on `evaluate.split`.
-
-  Writes evaluation.json and, but for pre-training, per_image.csv there.
-
-  Returns:
-    What evaluation.json holds: CONDITIONS and the scores in the mean.
-  """
-  stage, config = _run_to_score(config, workdir, tuple(_EVALUATIONS))
-  data = data or setup.load_data(config, workdir)
-  provenance.check_scored(
-    workdir, config.evaluate.split, setup.scored(config, data, _SCORED_BY[stage])
-  )
-  scores, rows = _EVALUATIONS[stage](config, workdir, data)
-  result = {
-    'stage': stage,
-    'split': config.evaluate.split,
-    'threshold': config.evaluate.threshold,
-    **scores,
-  }
-  (workdir / EVALUATION).unlink(missing_ok=True)  # Until both files are of one evaluation.
-  if rows:
-    metrics.write_per_image(workdir / PER_IMAGE, rows)
-  directory.write_json(workdir / EVALUATION, result)
-  return result
-
-
-def _run_to_score(config: Config, workdir: Path, names: tuple[str, ...]) -> tuple[str, Config]:
-  """Stage and config of the run in `workdir`, with `evaluate` of this config, and with its data
-  folder if the run's is gone.
-  """
-  stage, trained = directory.read(workdir, names)
-  data = trained.data
-  if directory.is_gone(data.root):
-    data = dataclasses.replace(data, root=config.data.root)
-  if directory.is_gone(data.prepared_dir):
-    data = dataclasses.replace(data, prepared_dir=config.data.prepared_dir)
-  return stage, dataclasses.replace(trained, data=data, evaluate=config.evaluate)
-
-
-def compare(
-  options: compare.Options, config: Config, workdir: Path, data: Dataset | None = None
-) -> dict:
-  """Scores Segment Anything, or MedSAM, on the images of `evaluate.split` beside the segmentation
-  run in `workdir`.
-
-  Writes evaluation_NAME.json and per_image_NAME.csv there, NAME that of the options; the run's own
-  evaluation stays as it is.
-
-  Returns:
-    What evaluation_NAME.json holds, see `comparator.result`.
-  """
-  _, config = _run_to_score(config, workdir, ('segment',))
-  compare.check(options, config)
-  model = sam.load(options.checkpoint)
-  data = data or setup.load_data(config, workdir)
-  name = config.evaluate.split
-  provenance.check_scored(workdir, name, setup.scored(config, data, 'mask'))
-  split = data.splits[name].take(data.splits[name].has_mask)
-  pictures, parts = (
-    originals.pictures(config.data, name, split),
-    lesions.in_parts(config, workdir, split),
-  )
-  found = compare.rows(options, model, pictures, parts, len(split), config.evaluate.threshold)
-  scores = compare.result(
-    options, found, config.evaluate.bootstrap_samples, scoring.group_numbers(split)
-  )
-  result = {'stage': 'segment', 'split': name, **scores}
-  metrics.write_per_image(workdir / f'per_image_{options.name}.csv', found.theirs)
-  directory.write_json(workdir / f'evaluation_{options.name}.json', result)
-  return result
-
-
-def _fit(plan: Plan, config: Config, workdir: Path) -> TrainState:
-  batches = plan.source(config)
-  first = processes.is_first()
-  with contextlib.ExitStack() as stack:
-    with processes.first_alone():
-      if first:
-        stack.enter_context(directory.owned(workdir))
-      provenance.check_same(workdir, plan.images)
-      claim = directory.claim if first else directory.check
-      claim(workdir, plan.task.name, config)
-      if first:
-        _tell(plan, workdir)
-    return fit(
-      plan.task,
-      batches,
-      plan.recipe,
-      workdir,
-      seed=config.seed,
-      total_steps=plan.steps,
-      safety=config.safety,
-      profile_steps=config.profile.steps,
-    )
-
-
-def _tell(plan: Plan, workdir: Path) -> None:
-  """Says what was taken from foreign weights, and writes that down, what the data are, and which
-  images are learnt from.
-  """
-  directory.write_json(workdir / setup.DATA, plan.data)
-  provenance.begin(workdir, plan.images, plan.start)
-  if plan.imported:
-    directory.write_json(workdir / IMPORTED, plan.imported)
-    print('\n'.join(loading.lines(plan.imported)))
-
-
-def load_pretrained(config: Config, workdir: Path, data: Dataset) -> TrainState:
-  """The last state of the pre-training run in `workdir`, whose config this is."""
-  task = pretraining.build(config, data.splits['validation'], steps=1, steps_per_epoch=1)
-  shapes = jax.eval_shape(task.init, jax.random.key(0))
-  device = jax.sharding.SingleDeviceSharding(parallel.all_devices()[0])
-  return checkpoints.load_state(workdir, parallel.abstract(shapes, device))
-
-
-def _evaluate_pretrain(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
-  nets = pretraining.networks(config.model, config.masking, config.data.channels)
-  split = data.splits[config.evaluate.split]
-  return learning_metrics(nets, load_pretrained(config, workdir, data), split, config.masking), []
-
-
-def _evaluate_segment(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
-  classes, rows = config.data.mask_classes, []
-  for part, probabilities in lesions.in_parts(config, workdir, data.splits[config.evaluate.split]):
-    rows += scoring.segmentation_rows(probabilities, part, config.evaluate.threshold, classes)
-  rows = scoring.with_groups(rows, data.splits[config.evaluate.split])
-  by_class = metrics.summarise_by_class(rows, classes) if classes else {}
-  return metrics.summarise(rows) | by_class | metrics.summarise_groups(rows, classes), rows
-
-
-def _evaluate_classify(config: Config, workdir: Path, data: Dataset) -> tuple[dict, list[dict]]:
-  split = lesions.classifier_inputs(config, data.splits[config.evaluate.split])
-  known = diagnoses(config, workdir) if (workdir / DIAGNOSES).exists() else tuple(data.class_names)
-  if known != tuple(data.class_names):
-    raise UserError(
-      f'{workdir} tells {known} apart, but the classes of the data set are {data.class_names} now; train again'
-    )
-  vgg = classification.network(config.model, len(data.class_names))
-  best = exported.load_run(workdir, 'classify', config, tuple(data.class_names)).variables
-  norms = best.get('batch_stats', {})
-  probabilities = classification.predict(
-    vgg, best['params'], norms, split.images, config.evaluate.batch_size
-  )
-  rows = scoring.with_groups(
-    scoring.classification_rows(probabilities, split, data.class_names), split
-  )
-  return metrics.classification_scores(probabilities, split.labels), rows
-
-
-_SCORED_BY = {'pretrain': 'image', 'segment': 'mask', 'classify': 'label'}
-_EVALUATIONS = {
-  'pretrain': _evaluate_pretrain,
-  'segment': _evaluate_segment,
-  'classify': _evaluate_classify,
-}
+  return train(CLASSIFY, config, workdir, data)

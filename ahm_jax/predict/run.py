@@ -30,13 +30,13 @@ from ahm_jax.data.sets.folder import is_odd, link_problem
 from ahm_jax.errors import UserError, full_disk
 from ahm_jax.evaluation.masks import at_own_size, predicted_mask
 from ahm_jax.predict import measures, writing
-from ahm_jax.predict.diagnosis import Classifier
+from ahm_jax.predict.diagnosis import diagnose
 from ahm_jax.predict.flips import with_flips
 from ahm_jax.predict.listing import as_cell, list_images, stem
-from ahm_jax.predict.model import Segmenter
 from ahm_jax.predict.output import OK, Output, check
 from ahm_jax.predict.views import Tiled, Whole, view
 from ahm_jax.runs.metrics_log import Bar
+from ahm_jax.runs.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Counts(NamedTuple):
 
 
 def predict(
-  segmenter: Segmenter,
+  segmenter: Trained,
   images: Path,
   out: Path,
   options: Options,
-  classifier: Classifier | None = None,
+  classifier: Trained | None = None,
   batch_size: int = 8,
   threads: int = 0,
 ) -> Counts:
@@ -120,7 +120,7 @@ def check_places(images: Path, out: Path) -> None:
 
 
 def _identity(
-  segmenter: Segmenter, images: Path, options: Options, classifier: Classifier | None
+  segmenter: Trained, images: Path, options: Options, classifier: Trained | None
 ) -> dict[str, Any]:
   return {
     '--checkpoint': segmenter.digest,
@@ -132,7 +132,7 @@ def _identity(
   }
 
 
-def diagnosis_columns(classifier: Classifier | None) -> list[str]:
+def diagnosis_columns(classifier: Trained | None) -> list[str]:
   """The columns that a classifier adds."""
   return (
     ['class_probability', *(f'class_probability_{name}' for name in classifier.class_names)]
@@ -208,7 +208,7 @@ def read(root: Path, name: str, config: Config, options: Options) -> list[Slice]
 def finish(
   item: Slice,
   image: str,
-  segmenter: Segmenter,
+  segmenter: Trained,
   options: Options,
   labels: Sequence[str],
   output: Output,
@@ -229,7 +229,7 @@ def finish(
     'width': item.size[1],
     'height': item.size[0],
   }
-  row |= measures.measure(probabilities, mask, item.spacing, segmenter.class_names)
+  row |= measures.measure(probabilities, mask, item.spacing, segmenter.lesion_names)
   if item.diagnosis is not None:
     row |= {
       'class': labels[int(item.diagnosis.argmax())],
@@ -257,7 +257,7 @@ def finish(
 
 
 @functools.lru_cache(maxsize=4)
-def forward(segmenter: Segmenter, flips: bool) -> Callable[[Any, np.ndarray], jax.Array]:
+def forward(segmenter: Trained, flips: bool) -> Callable[[Any, np.ndarray], jax.Array]:
   """The segmenter's `probabilities`, compiled, with flips where asked for."""
   return jax.jit(with_flips(segmenter.probabilities) if flips else segmenter.probabilities)
 
@@ -302,9 +302,9 @@ class _Line:
 
   def __init__(
     self,
-    segmenter: Segmenter,
+    segmenter: Trained,
     options: Options,
-    classifier: Classifier | None,
+    classifier: Trained | None,
     batch_size: int,
     threads: int,
     pool: ThreadPoolExecutor,
@@ -390,7 +390,7 @@ class _Line:
     self._in_flight = None
     found = np.asarray(found)
     if self._classifier:
-      diagnoses = self._classifier.probabilities(batch, lesions(found, self._options.threshold))
+      diagnoses = diagnose(self._classifier, batch, lesions(found, self._options.threshold))
       for spot, diagnosis in zip(spots, diagnoses, strict=False):
         if spot:
           spot.item.diagnosis = diagnosis

@@ -1,5 +1,5 @@
 """What a run's directory holds beside its checkpoints: run.json, with the stage and the whole
-config, and other JSON files.
+config, and other files, whose names stand here.
 """
 
 import contextlib
@@ -10,15 +10,25 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import Config, from_config_dict, to_dict
 from ahm_jax.errors import UserError
+from ahm_jax.runs.stage import Stage, names
 
 FILE = 'run.json'
-IMAGES = 'images.json'  # What a run learns from, or a grid compares on; see `lineage`.
+IMAGES = 'images.json'  # What a run learns from, or a grid compares on; see `provenance`.
+DATA = 'data.json'  # How many images it had, for its model card.
+CLASSES = 'classes.json'  # The diagnoses that a classifier distinguishes.
+IMPORTED = 'imported.json'  # What it took from other people's weights.
+EVALUATION = 'evaluation.json'
+CONDITIONS = ('stage', 'split', 'threshold')  # What that holds beside scores: how they were made.
+PER_IMAGE = 'per_image.csv'
+RESULTS = 'results.json'  # Of a grid.
+REPORT = 'report.html'
+PROFILE = 'profile'
 LOCK = '.lock'
 # Fields that no training result depends on, and those that a stage's does not.
 FREE = (
@@ -169,30 +179,46 @@ def owned(workdir: Path) -> Iterator[None]:
     yield
 
 
-def read(workdir: Path, stages: tuple[str, ...]) -> tuple[str, Config]:
-  """The stage and config of the run that `workdir` holds; `init_from` is where it lies now, if both
-  were moved together.
+def read(workdir: Path, stages: Sequence[Stage]) -> tuple[Stage, Config]:
+  """The stage and config of the run that `workdir` holds; `init_from` is where it lies now, if
+  both were moved together.
 
   Raises:
     UserError: it holds no run, or one of a stage that is not among `stages`.
   """
   path = Path(workdir) / FILE
   if not path.exists():
-    raise UserError(f'{workdir} holds no run; give the --workdir of a {" or ".join(stages)} run')
+    raise UserError(f'{workdir} holds no run; give the --workdir of a {names(stages)} run')
   held = _held(path)
-  if held['stage'] not in stages:
+  stage = next((stage for stage in stages if stage.name == held['stage']), None)
+  if stage is None:
     raise UserError(
-      f'{workdir} holds a {held["stage"]} run; give the --workdir of a {" or ".join(stages)} run'
+      f'{workdir} holds a {held["stage"]} run; give the --workdir of a {names(stages)} run'
     )
   config = from_config_dict(held['config'])
-  if (
-    config.init_from
-    and 'workdir' in held
-    and not os.path.exists(os.path.expanduser(config.init_from))
-  ):
+  if config.init_from and 'workdir' in held and not Path(config.init_from).expanduser().exists():
     moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held['workdir']))
-    config = dataclasses.replace(config, init_from=moved) if os.path.exists(moved) else config
-  return held['stage'], config
+    config = dataclasses.replace(config, init_from=moved) if Path(moved).exists() else config
+  return stage, config
+
+
+def class_names(workdir: Path) -> tuple[str, ...]:
+  """The diagnoses that the run in `workdir` distinguishes, in the order of its outputs."""
+  return tuple(read_json(workdir / CLASSES) or ())
+
+
+def read_json(path: Path) -> Any:
+  """What a JSON file holds; None where there is no such file.
+
+  Raises:
+    UserError: it is no JSON.
+  """
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    return None
+  except ValueError as error:
+    raise UserError(f'{path} cannot be read as JSON ({error}); restore it, or remove it') from error
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -75,10 +75,9 @@ def build(
     )
 
   def evaluate(state):
-    probabilities = predict(
-      vgg, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size
-    )
-    scores = classification_scores(probabilities, held_out.labels)
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    found = predict(vgg, variables, held_out.images, config.evaluate.batch_size)
+    scores = classification_scores(found, held_out.labels)
     return {**scores, 'score': scores['balanced_accuracy']}
 
   return Task(
@@ -146,27 +145,28 @@ def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
   return tuple(float(len(labels) / (occurring * count)) if count else 0.0 for count in counts)
 
 
-def predict(
-  vgg: VGG16, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int
-) -> np.ndarray:
+def predict(vgg: VGG16, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
   """Class probabilities, float32 [N, C], of uint8 images [N, S, S, channels].
 
-  Without norms `batch_stats` is {}.
+  Args:
+    variables: {'params'} and, with norms, 'batch_stats'.
   """
-  variables = {'params': params, 'batch_stats': batch_stats}
-  return in_batches(functools.partial(_probabilities, vgg, variables), images, batch_size)
+  return in_batches(functools.partial(_compiled, vgg, variables), images, batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _probabilities(vgg, variables, images):
+def probabilities(vgg: VGG16, variables: Any, images: jax.Array) -> jax.Array:
+  """Of one batch, as `predict` has them; pure."""
   return jax.nn.softmax(vgg.apply(variables, normalise(images / 255.0), train=False))
 
 
-def inputs(split: Split, lesions: np.ndarray, config: ClassifyConfig) -> np.ndarray:
+_compiled = functools.partial(jax.jit, static_argnums=0)(probabilities)
+
+
+def inputs(images: np.ndarray, lesions: np.ndarray, config: ClassifyConfig) -> np.ndarray:
   """What the classifier sees of each image.
 
   Args:
-    split: N images uint8 [N, S, S, C].
+    images: uint8 [N, S, S, C].
     lesions: bool [N, S, S], predicted masks; not looked at where config.input is 'image'.
     config: `input` is 'image', 'crop' (square around the lesion, with a margin, resized to S) or
       'masked' (the rest is black).
@@ -174,11 +174,6 @@ def inputs(split: Split, lesions: np.ndarray, config: ClassifyConfig) -> np.ndar
   Returns:
     uint8 [N, S, S, C]. An image in which no lesion was found is kept whole.
   """
-  return seen(split.images, lesions, config)
-
-
-def seen(images: np.ndarray, lesions: np.ndarray, config: ClassifyConfig) -> np.ndarray:
-  """As `inputs`, of images uint8 [N, S, S, C]."""
   if config.input == 'image':
     return images
   change = _masked if config.input == 'masked' else functools.partial(_crop, margin=config.margin)

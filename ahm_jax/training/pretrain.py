@@ -138,9 +138,15 @@ def build(
   )
 
 
-def has_vgg_trunk(task: Task) -> bool:
-  """Whether the task's strategy has an agent with the trunk of a VGG16."""
-  agent = jax.eval_shape(task.init, jax.random.key(0)).extra
+def has_vgg_trunk(config: Config) -> bool:
+  """Whether the strategy of a config has an agent with the trunk of a VGG16."""
+  nets = networks(config.model, config.masking, config.data.channels)
+  shape = (1, config.data.image_size, config.data.image_size, config.data.channels)
+
+  def init(key):
+    return nets.strategy.init(key, jnp.zeros(shape), init_variables(nets.unet, key, shape))
+
+  agent = jax.eval_shape(init, jax.random.key(0))
   return 'conv1_1' in getattr(agent, 'params', {}).get('trunk', {})
 
 

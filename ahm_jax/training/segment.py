@@ -88,19 +88,13 @@ def build(
     )
 
   def evaluate(state):
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    batch_size = config.evaluate.batch_size
     if mask_classes:
-      found = predict_classes(
-        unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size
-      )
+      found = predict_classes(unet, variables, held_out.images, batch_size)
       return class_dice(found, held_out.masks, mask_classes)
-    probabilities = predict(
-      unet, state.params, state.batch_stats, held_out.images, config.evaluate.batch_size
-    )
-    predicted = probabilities >= config.evaluate.threshold
-    truth = held_out.masks.astype(bool)
-    overlap = (predicted & truth).sum((1, 2))
-    total = predicted.sum((1, 2)) + truth.sum((1, 2))
-    dice = float(np.mean(2 * overlap[total > 0] / total[total > 0])) if (total > 0).any() else 0.0
+    predicted = predict(unet, variables, held_out.images, batch_size) >= config.evaluate.threshold
+    dice = mean_dice(predicted, held_out.masks.astype(bool))
     return {'dice': dice, 'score': dice}
 
   return Task(
@@ -111,6 +105,16 @@ def build(
     keep_best=True,
     shown='dice',
   )
+
+
+def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
+  """Mean over images of the Dice of masks, bool [N, S, S]; images where both are empty are left
+  out, and it is 0 where there are no others.
+  """
+  overlap = (predicted & truth).sum((1, 2))
+  total = predicted.sum((1, 2)) + truth.sum((1, 2))
+  scored = total > 0
+  return float(np.mean(2 * overlap[scored] / total[scored])) if scored.any() else 0.0
 
 
 def transfer(pretrained: Any, fresh: Any) -> Any:
@@ -214,32 +218,28 @@ def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array,
   return cross_entropy, 1 - (2 * overlap + 1) / (total + 1)
 
 
-def predict(
-  unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int
-) -> np.ndarray:
-  """What `probabilities` says of uint8 images [N, S, S, C]: float32 [N, S, S], or with classes
+def predict(unet: UNet, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+  """The `probabilities` of uint8 images [N, S, S, C]: float32 [N, S, S], or with classes
   [N, S, S, K + 1].
   """
-  variables = {'params': params, 'batch_stats': batch_stats}
-  return in_batches(functools.partial(probabilities, unet, variables), images, batch_size)
+  return in_batches(functools.partial(_compiled, unet, variables), images, batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
   """Of one batch of uint8 images [B, S, S, C]: probabilities of lesion, float32 [B, S, S]; with
-  classes, which sum to 1, [B, S, S, K + 1].
+  classes, which sum to 1, [B, S, S, K + 1]. Pure.
   """
   logits = unet.apply(variables, normalise(images / 255.0), train=False)
   return jax.nn.sigmoid(logits[..., 0]) if unet.out_channels == 1 else jax.nn.softmax(logits)
 
 
-def predict_classes(
-  unet: UNet, params: Any, batch_stats: Any, images: np.ndarray, batch_size: int
-) -> np.ndarray:
+_compiled = functools.partial(jax.jit, static_argnums=0)(probabilities)
+
+
+def predict_classes(unet: UNet, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
   """The most probable class of every pixel, 0 for background: uint8 [N, S, S], of uint8 images
   [N, S, S, C].
   """
-  variables = {'params': params, 'batch_stats': batch_stats}
   return in_batches(functools.partial(_most_probable, unet, variables), images, batch_size)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ahm_jax.errors import UserError
-from ahm_jax.models.layers import EPSILON, init_variables
+from ahm_jax.models.layers import EPSILON, variable_shapes
 from ahm_jax.models.vgg16 import VGG16Trunk
 from ahm_jax.runtime import trees
 from ahm_jax.weights import files, names
@@ -89,7 +89,7 @@ def expected(network: Any, shape: Sequence[int]) -> Any:
   """Shapes and dtypes of a network's variables, for images of `shape` [1, S, S, C]."""
   if isinstance(network, VGG16Trunk):
     return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(tuple(shape))))
-  return jax.eval_shape(lambda: init_variables(network, jax.random.key(0), tuple(shape)))
+  return variable_shapes(network, tuple(shape))
 
 
 def match(

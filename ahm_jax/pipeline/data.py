@@ -1,0 +1,36 @@
+"""The checks of a data set that `launch.prepare_data --check` makes."""
+
+from pathlib import Path
+
+from ahm_jax.config import Config
+from ahm_jax.data.audit import findings, inspection
+from ahm_jax.errors import UserError
+from ahm_jax.report import data_page
+
+
+def check_data(config: Config, workdir: Path) -> bool:
+  """Looks at all images and masks of the data set, prints what it found, and writes check.json and
+  check.html.
+
+  Nothing is prepared, and nothing is changed but those two files.
+
+  Returns:
+    whether there is an error among the findings.
+
+  Raises:
+    UserError: there is no data set to look at, or `workdir` lies in it.
+  """
+  root = Path(config.data.root).expanduser().resolve()
+  if config.data.name != 'phantom' and Path(workdir).resolve().is_relative_to(root):
+    raise UserError(
+      f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose '
+      'another'
+    )
+  name = root.name if config.data.name == 'folder' else config.data.name
+  images = inspection.inspect(config.data, data_page.thumbnail)
+  found = findings.find(images, config.data)
+  numbers = inspection.numbers(images, config.data.mask_classes)
+  data_page.write(Path(workdir), name, numbers, found, images)
+  print(data_page.text(name, numbers, found))
+  print(f'{Path(workdir) / data_page.HTML} shows them; {data_page.JSON} beside it holds everything')
+  return findings.worst(found) == findings.ERROR

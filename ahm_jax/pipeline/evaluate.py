@@ -1,0 +1,82 @@
+"""Scores of a finished run, alone or beside Segment Anything."""
+
+from pathlib import Path
+from typing import Any
+
+from ahm_jax.config import Config
+from ahm_jax.data import originals
+from ahm_jax.data.dataset import Dataset
+from ahm_jax.evaluation import masks, metrics
+from ahm_jax.pipeline import lesions
+from ahm_jax.pipeline.setup import Run, open_trained, scored
+from ahm_jax.pipeline.stages import SEGMENT, STAGES
+from ahm_jax.runs import directory, provenance, trained
+from ahm_jax.sam import compare as comparison
+from ahm_jax.sam import model as segment_anything
+
+
+def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict[str, Any]:
+  """Scores the run in `workdir`, by its own config, on `evaluate.split`.
+
+  Writes evaluation.json and, but for pre-training, per_image.csv there.
+
+  Args:
+    data: where it is loaded already.
+
+  Returns:
+    What evaluation.json holds: `directory.CONDITIONS` and the scores in the mean.
+
+  Raises:
+    UserError: there is no run, or it was trained on images that are to be scored.
+  """
+  return evaluate_run(open_trained(config, workdir, STAGES, data))
+
+
+def evaluate_run(run: Run) -> dict[str, Any]:
+  """`evaluate`, of a run that was opened."""
+  _check_unseen(run)
+  scores, rows = run.stage.score(run)
+  conditions = (run.stage.name, run.config.evaluate.split, run.config.evaluate.threshold)
+  result = {**dict(zip(directory.CONDITIONS, conditions, strict=True)), **scores}
+  path = run.workdir / directory.EVALUATION
+  path.unlink(missing_ok=True)  # Until both files are of one evaluation.
+  if rows:
+    metrics.write_per_image(run.workdir / directory.PER_IMAGE, rows)
+  directory.write_json(path, result)
+  return result
+
+
+def _check_unseen(run: Run) -> None:
+  names = scored(run.config, run.data, run.stage.scored_by)
+  provenance.check_scored(run.workdir, run.config.evaluate.split, names)
+
+
+def compare(
+  options: comparison.Options, config: Config, workdir: Path, data: Dataset | None = None
+) -> dict[str, Any]:
+  """Scores Segment Anything, or MedSAM, on the images of `evaluate.split` beside the segmentation
+  run in `workdir`.
+
+  Writes evaluation_NAME.json and per_image_NAME.csv there, NAME that of the options; the run's own
+  evaluation stays as it is.
+
+  Returns:
+    What evaluation_NAME.json holds, see `comparison.result`.
+  """
+  stage, held = directory.read(workdir, (SEGMENT,))
+  comparison.check(options, held)
+  model = segment_anything.load(options.checkpoint)
+  run = open_trained(config, workdir, (stage,), data)
+  _check_unseen(run)
+  name, evaluation = run.config.evaluate.split, run.config.evaluate
+  split = run.data.splits[name].take(run.data.splits[name].has_mask)
+  segmenter = trained.load_run(run.workdir, stage, run.config)
+  pictures = originals.pictures(run.config.data, name, split)
+  parts = lesions.in_parts(segmenter, split)
+  found = comparison.rows(options, model, pictures, parts, len(split), evaluation.threshold)
+  groups = masks.group_numbers(split)
+  scores = comparison.result(options, found, evaluation.bootstrap_samples, groups)
+  result = {'stage': stage.name, 'split': name, **scores}
+  metrics.write_per_image(run.workdir / f'per_image_{options.name}.csv', found.theirs)
+  directory.write_json(run.workdir / f'evaluation_{options.name}.json', result)
+  return result

@@ -1,0 +1,216 @@
+"""The report of a grid: its curves, and held-out images through the networks of its cells."""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ahm_jax.config import Config, pretraining_of
+from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.evaluation import metrics
+from ahm_jax.evaluation.masks import predicted_mask
+from ahm_jax.pipeline import lesions, scores
+from ahm_jax.pipeline.cells import Cell
+from ahm_jax.pipeline.setup import Run, open_trained
+from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT
+from ahm_jax.report import page, pictures
+from ahm_jax.report import viewer as viewing
+from ahm_jax.report.examples import hide_and_repair, make_examples
+from ahm_jax.runs import directory, metrics_log, snapshots, trained
+from ahm_jax.task import TrainState
+from ahm_jax.training import pretrain
+
+MOVEMENT = 6  # Steps shown of how a policy moved.
+
+
+def report(cells: Sequence[Cell], tree: dict, config: Config, workdir: Path, data: Dataset) -> None:
+  """Writes report.html, its charts and pictures: curves and pictures of `cells`, whose runs are
+  here, and tables of all.
+
+  Args:
+    tree: what results.json holds.
+  """
+  folders = [
+    (cell, cell.directory(stage))
+    for cell in cells
+    for stage in cell.stages(config.grid.classify)
+    if cell.directory(stage).exists()
+  ]
+  curves = {
+    f'{folder.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(folder)
+    for cell, folder in folders
+  }
+  shown = _shown([Networks(cell, config, data) for cell in cells], config, data)
+  page.write_report(tree, curves, shown, workdir / directory.REPORT)
+  page.write_charts(tree['summary'], workdir)
+  if shown.examples:
+    page.write_masks_picture(shown.examples, workdir / 'masks.png')
+  for name, sheet in (('strategies', shown.strategies), ('movement', shown.movement)):
+    if sheet:
+      sheet.save(workdir / f'{name}.png', optimize=True)
+
+
+def _metrics(folder: Path) -> list[dict]:
+  return [json.loads(line) for line in (folder / metrics_log.FILE).read_text().splitlines()]
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+  """What the runs of a cell have learnt, each opened once, when it is first wanted."""
+
+  cell: Cell
+  config: Config  # Of the grid.
+  data: Dataset
+
+  @functools.cached_property
+  def pretraining(self) -> Run:
+    return open_trained(self.config, self.cell.directory(PRETRAIN), (PRETRAIN,), self.data)
+
+  @functools.cached_property
+  def modules(self) -> pretrain.Networks:
+    """The U-Net and the strategy of the pre-training."""
+    return scores.networks(self.pretraining.config)
+
+  @functools.cached_property
+  def state(self) -> TrainState:
+    """The pre-training's last."""
+    return scores.pretrained_state(self.pretraining)
+
+  @functools.cached_property
+  def segmenter(self) -> trained.Trained:
+    folder = self.cell.directory(SEGMENT)
+    return trained.load(folder, (SEGMENT,))
+
+  @functools.cached_property
+  def dice(self) -> dict[str, float]:
+    """Of each scored image, by name."""
+    rows = metrics.read_per_image(self.cell.directory(SEGMENT) / directory.PER_IMAGE)
+    return {row['image']: row['dice'] for row in rows}
+
+
+def _shown(cells: Sequence[Networks], config: Config, data: Dataset) -> page.Shown:
+  """Held-out images through the first cell of the last method that pre-trains: by default, AHM with
+  the fewest labels.
+  """
+  count = config.evaluate.report_images
+  split = data.splits[config.evaluate.split]
+  split = split.take(np.flatnonzero(split.has_mask))
+  first: dict[str, Networks] = {}
+  for networks in cells:
+    if networks.cell.pretraining:
+      first.setdefault(networks.cell.pretraining, networks)
+  viewer = _viewer(cells, config, split)
+  if not first or not len(split) or not count:
+    return page.Shown(viewer=viewer)
+  last = list(first.values())[-1]
+  count = min(count, len(split))
+  both = _examples(last, config, split.take([*range(count), *_worst(last, split, count)]))
+  return page.Shown(
+    examples=both[:count],
+    failures=both[count:],
+    strategies=_strategies(first, split.images[:count]) if len(first) > 1 else None,
+    movement=_movement(last),
+    viewer=viewer,
+  )
+
+
+def _viewer(cells: Sequence[Networks], config: Config, split: Split) -> viewing.Viewer | None:
+  """Images of `split` through cells of methods that are alike, the last one that pre-trains coming
+  last.
+  """
+  first = _alike(cells)
+  methods = sorted(first, key=lambda method: pretraining_of(method) != '')
+  if not methods or not len(split) or not config.evaluate.viewer_images:
+    return None
+  last = first[methods[-1]]
+  chosen = viewing.chosen([last.dice[name] for name in split.ids], config.evaluate.viewer_images)
+  seen, count = split.take(chosen), len(split)
+  made = {method: _made(first[method], config, seen) for method in methods}
+  entries = [
+    viewing.entry(
+      name, seen.images[i], seen.full_mask(i), [(method, made[method](i)) for method in methods]
+    )
+    for i, name in enumerate(seen.ids)
+  ]
+  return viewing.Viewer(methods, last.cell.labels, last.cell.seed, entries, count)
+
+
+def _alike(cells: Sequence[Networks]) -> dict[str, Networks]:
+  """By method, cells of one number of labels and one seed: of the first for which the most methods
+  have their cell.
+  """
+  found: dict[tuple[int, int], dict[str, Networks]] = {}
+  for networks in cells:
+    cell = networks.cell
+    found.setdefault((cell.labels, cell.seed), {})[cell.method] = networks
+  return max(found.values(), key=len, default={})
+
+
+def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], viewing.Made]:
+  """What the networks of a cell make of each image of a split."""
+  probabilities = lesions.probabilities(networks.segmenter, split.images)
+  masking: tuple[np.ndarray, ...] = ()
+  if networks.cell.pretraining:
+    masking = hide_and_repair(
+      networks.modules,
+      networks.state,
+      networks.pretraining.config.masking,
+      split.images,
+      config.evaluate.batch_size,
+    )
+
+  def made(i: int) -> viewing.Made:
+    shape = split.full_mask(i).shape
+    prediction = predicted_mask(probabilities[i], shape, config.evaluate.threshold)
+    return viewing.Made(prediction, networks.dice[split.ids[i]], *(part[i] for part in masking))
+
+  return made
+
+
+def _worst(networks: Networks, split: Split, count: int) -> list[int]:
+  """The images of the lowest Dice, worst first; those without any lesion, and right, are not among
+  them.
+  """
+  dice = networks.dice
+  scored = [i for i, name in enumerate(split.ids) if math.isfinite(dice[name])]
+  return sorted(scored, key=lambda i: dice[split.ids[i]])[:count]
+
+
+def _examples(networks: Networks, config: Config, split: Split) -> list[pictures.Example]:
+  return make_examples(
+    networks.modules,
+    networks.state,
+    networks.pretraining.config.masking,
+    lesions.probabilities(networks.segmenter, split.images),
+    split,
+    config.evaluate.threshold,
+    config.data.mask_classes,
+  )
+
+
+def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
+  """Where the strategy of each method masks the same images."""
+  policies: dict[str, Any] = {}
+  for method, networks in first.items():
+    strategy, extra = networks.modules.strategy, networks.state.extra
+    policies[method] = np.asarray(pretrain.policy_maps(strategy, extra, images, 1.0))
+  return pictures.policies_sheet(images, policies)
+
+
+def _movement(networks: Networks) -> Image.Image | None:
+  """How the policy of a pre-training moved, at no more than MOVEMENT of its validations."""
+  kept = snapshots.read(networks.cell.directory(PRETRAIN))
+  if not kept:
+    return None
+  steps = list(kept)
+  chosen = [steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(MOVEMENT, len(steps)))]
+  policies = {f'step {step}': kept[step]['policy'] for step in chosen}
+  count = len(next(iter(policies.values())))
+  images = networks.data.splits['validation'].images[:count]
+  return pictures.policies_sheet(images, policies)

@@ -1,0 +1,74 @@
+"""How a run of each stage is scored on `evaluate.split`: scores in the mean, and rows of images."""
+
+from typing import Any
+
+import jax
+
+from ahm_jax.config import Config
+from ahm_jax.data.dataset import Split
+from ahm_jax.errors import UserError
+from ahm_jax.evaluation import masks, metrics
+from ahm_jax.evaluation.agent import learning_metrics
+from ahm_jax.pipeline import lesions
+from ahm_jax.pipeline.setup import Run
+from ahm_jax.runs import checkpoints, trained
+from ahm_jax.runtime import parallel
+from ahm_jax.task import TrainState
+from ahm_jax.training import classify, pretrain
+
+Scores = tuple[dict[str, Any], list[dict]]
+
+
+def pretraining(run: Run) -> Scores:
+  """The agent's learning metrics; there are no rows."""
+  state = pretrained_state(run)
+  return learning_metrics(networks(run.config), state, _split(run), run.config.masking), []
+
+
+def networks(config: Config) -> pretrain.Networks:
+  """The U-Net and the masking strategy of a pre-training."""
+  return pretrain.networks(config.model, config.masking, config.data.channels)
+
+
+def pretrained_state(run: Run) -> TrainState:
+  """The last state of a pre-training, with that of its masking strategy."""
+  task = pretrain.build(run.config, run.data.splits['validation'], steps=1, steps_per_epoch=1)
+  shapes = jax.eval_shape(task.init, jax.random.key(0))
+  device = jax.sharding.SingleDeviceSharding(parallel.all_devices()[0])
+  return checkpoints.load_state(run.workdir, parallel.abstract(shapes, device))
+
+
+def segmentation(run: Run) -> Scores:
+  """Scores of masks at the images' own size."""
+  classes, rows = run.config.data.mask_classes, []
+  segmenter, split = trained.load_run(run.workdir, run.stage, run.config), _split(run)
+  for part, probabilities in lesions.in_parts(segmenter, split):
+    rows += masks.segmentation_rows(probabilities, part, run.config.evaluate.threshold, classes)
+  rows = masks.with_groups(rows, split)
+  by_class = metrics.summarise_by_class(rows, classes) if classes else {}
+  return metrics.summarise(rows) | by_class | metrics.summarise_groups(rows, classes), rows
+
+
+def classification(run: Run) -> Scores:
+  """Scores of diagnoses.
+
+  Raises:
+    UserError: the data set's classes are no longer those that the run distinguishes.
+  """
+  classifier = trained.load_run(run.workdir, run.stage, run.config)
+  known, names = classifier.class_names, tuple(run.data.class_names)
+  if known != names:
+    raise UserError(
+      f'{run.workdir} tells {known} apart, but the classes of the data set are {names} now; train '
+      'again'
+    )
+  split = lesions.classifier_inputs(run.config, run.start.trained, _split(run))
+  probabilities = classify.predict(
+    classifier.network, classifier.variables, split.images, run.config.evaluate.batch_size
+  )
+  rows = masks.with_groups(masks.classification_rows(probabilities, split, names), split)
+  return metrics.classification_scores(probabilities, split.labels), rows
+
+
+def _split(run: Run) -> Split:
+  return run.data.splits[run.config.evaluate.split]
