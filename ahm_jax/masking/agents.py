@@ -32,7 +32,7 @@ from ahm_jax.masking.strategy import (
 )
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.agent import PYTORCH_VARIANCE
-from ahm_jax.models.layers import init_variables
+from ahm_jax.models.layers import infer, init_variables
 from ahm_jax.runtime.trees import replaced
 
 # Unbounded, logits saturated within 100 steps: exploration was over, and the bisection's range no
@@ -103,7 +103,7 @@ def raw_logits(
   if train:
     (raw, _), _ = as_one_batch(context.agent)(state.params, state.batch_stats, images)
   else:
-    raw, _ = context.agent.apply(variables_of(state), images, train=False)
+    raw, _ = infer(context.agent, variables_of(state), images)
   return raw
 
 
@@ -319,16 +319,19 @@ def _rewards(
   image of it.
   """
   masking = context.masking
+  rewards_of: Callable[..., jax.Array]
+  maps: tuple[jax.Array, ...] = rollouts.losses, rollouts.hidden
   if isinstance(state, TaughtState):
+    rewards_of = actor_critic.progress_rewards
     # Both in inference: else batch statistics would be taken for progress.
     losses, reference = (
       _losses_of(unet, rollouts, context) for unet in (variables, state.teacher.value)
     )
-    rewards_of, maps = actor_critic.progress_rewards, (losses, rollouts.hidden, reference)
+    maps = losses, rollouts.hidden, reference
   elif masking.reward == 'rank':
-    rewards_of, maps = actor_critic.rank_rewards, (rollouts.losses, rollouts.hidden)
+    rewards_of = actor_critic.rank_rewards
   else:
-    rewards_of, maps = actor_critic.log_rewards, (rollouts.losses, rollouts.hidden)
+    rewards_of = actor_critic.log_rewards
   if masking.reward_within == 'image':
     rewards_of = jax.vmap(rewards_of)
   rewards = jax.vmap(jax.vmap(rewards_of))(*maps)

@@ -42,6 +42,7 @@ from ahm_jax.masking.strategy import (
   hardest_first,
   moving_average,
 )
+from ahm_jax.models.layers import infer
 from ahm_jax.runtime.trees import replaced
 
 HARD_SHARE = 0.5  # Of the masked patches, at the end of training, for AnatoMask and HPM.
@@ -98,7 +99,7 @@ def hpm(context: Context) -> Strategy:
 
   def propose(state, images, key, progress, train):
     del train
-    predicted, _ = context.agent.apply(state.teacher.value, images, train=False)
+    predicted, _ = infer(context.agent, state.teacher.value, images)
     return hardest_first(key, predicted, growing_share(progress, masking, HARD_SHARE), masking)
 
   def learn(state, rollouts, variables, progress):
