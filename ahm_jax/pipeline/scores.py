@@ -10,7 +10,7 @@ from ahm_jax.evaluation import masks, metrics
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run
-from ahm_jax.runs import checkpoints, trained
+from ahm_jax.runs import checkpoints, directory, trained
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
 from ahm_jax.training import classify, pretrain
@@ -49,13 +49,13 @@ def classification(run: Run) -> Scores:
   Raises:
     UserError: the data set's classes are no longer those that the run distinguishes.
   """
-  classifier = trained.load_run(run.workdir, run.stage, run.config)
-  known, names = classifier.class_names, tuple(run.data.class_names)
+  known, names = directory.class_names(run.workdir), tuple(run.data.class_names)
   if known != names:
     raise UserError(
       f'{run.workdir} tells {known} apart, but the classes of the data set are {names} now; train '
       'again'
     )
+  classifier = trained.load_run(run.workdir, run.stage, run.config)
   split = lesions.classifier_inputs(run.config, run.start.trained, _split(run))
   probabilities = classify.predict(
     classifier.network, classifier.variables, split.images, run.config.evaluate.batch_size

@@ -5,6 +5,7 @@ recipe in `ahm_jax.config.fields`, a record here and a script in `launch`.
 """
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -352,25 +353,11 @@ def _image_shape(config: Config) -> tuple[int, int, int, int]:
   return 1, config.data.image_size, config.data.image_size, config.data.channels
 
 
-# For launch scripts, and for Python.
+# For launch scripts, and for Python: (config, workdir, data=None) -> TrainState, see `train`.
 
-
-def pretrain(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Pre-trains a U-Net, and the agent that masks for it, on all training images, with or without
-  masks; see `train`.
-  """
-  return train(PRETRAIN, config, workdir, data)
-
-
-def segment(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a U-Net to segment with `data.labels` labelled images, from scratch or from the run that
-  `init_from` names; see `train`.
-  """
-  return train(SEGMENT, config, workdir, data)
-
-
-def classify(config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a classifier on what the segmentation run that `init_from` names finds in the labelled
-  images; see `train`.
-  """
-  return train(CLASSIFY, config, workdir, data)
+# A U-Net, and the agent that masks for it, on all training images, with or without masks.
+pretrain = functools.partial(train, PRETRAIN)
+# A U-Net on `data.labels` labelled images, from scratch or from what `init_from` names.
+segment = functools.partial(train, SEGMENT)
+# A classifier on what the segmentation run that `init_from` names finds in the labelled images.
+classify = functools.partial(train, CLASSIFY)

@@ -1,8 +1,8 @@
-"""Which images a run learns from: written down beside it, so that none of them is scored as held
-out later.
+"""Provenance: which images a run is trained on, itself and by what it started from.
 
-Where labels.csv gives no splits, a new image or mask deals all of them anew, and so does another
-data.split_seed.
+It is written down beside the run, so that a data leakage is found: an image that is held out now,
+but was trained on. Where labels.csv gives no splits, a new image or mask splits all of them anew,
+and so does another data.split_seed.
 """
 
 import hashlib
@@ -17,26 +17,24 @@ from ahm_jax.runs import checkpoints, directory
 
 
 class Images(NamedTuple):
-  """What a run learns from, by name, in order."""
+  """The images of a run, by name, in order."""
 
   dataset: str
-  train: tuple[str, ...]  # Its parameters,
-  validation: tuple[str, ...] = ()  # and which of its checkpoints is the best.
+  train: tuple[str, ...]  # Its parameters are trained on these,
+  validation: tuple[str, ...] = ()  # and its best checkpoint is chosen by these.
   run: str = ''  # Its directory; of a run's own images, where that lies now.
 
 
-class Lineage(NamedTuple):
+class Provenance(NamedTuple):
   """What images.json holds."""
 
   own: Images
-  origins: tuple[
-    Images, ...
-  ]  # Of the run that it started from, of the one that that one did, and so on.
+  origins: tuple[Images, ...]  # Of the run that it started from, of that one's start, and so on.
 
 
 def begin(workdir: Path, images: Images, start: Path | None) -> None:
-  """Writes images.json, but for a run that has it, or has a checkpoint: what that learnt from is
-  not known any more.
+  """Writes images.json, unless the run has it, or has a checkpoint: which images that was trained
+  on is not known any more then.
 
   Args:
     start: directory of the run that this one starts from, if it does.
@@ -50,7 +48,7 @@ def begin(workdir: Path, images: Images, start: Path | None) -> None:
 
 
 def check_same(workdir: Path, images: Images) -> None:
-  """Makes sure that a run which goes on in `workdir` learns from the images that it began with.
+  """Makes sure that a run that resumes in `workdir` is trained on the images that it began with.
 
   Raises:
     UserError: it does not.
@@ -62,12 +60,10 @@ def check_same(workdir: Path, images: Images) -> None:
   changed = [name for name in was | now if was.get(name) != now.get(name)]
   what = 'they are the same in another order'
   if changed:
-    what = (
-      f'{len(changed)} are learnt from now and were not, or were and are not, as {min(changed)!r}'
-    )
+    what = f'{len(changed)} were added, left out or moved between splits, as {min(changed)!r}'
   raise UserError(
-    f'{workdir} holds a run that began with other images: {what}; choose another --workdir, or put images, masks, labels and '
-    'splits back as they were'
+    f'{workdir} holds a run that began with other images: {what}; choose another --workdir, or '
+    'restore images, masks, labels and splits'
   )
 
 
@@ -76,35 +72,33 @@ def _splits(images: Images) -> dict[str, str]:
 
 
 def check_scored(workdir: Path, split: str, names: Collection[str]) -> None:
-  """Makes sure that neither the run in `workdir` nor those that it started from have learnt from
-  images of its own data set.
+  """Makes sure that neither the run in `workdir` nor those that it started from were trained on
+  images that are to be scored; images of other data sets are not compared.
 
   Args:
     split: 'validation' or 'test'; of 'train' there is nothing to say.
     names: of the images in it that are to be scored.
 
   Raises:
-    UserError: one has.
+    UserError: one was.
   """
   if held := _read(workdir):
     _check_unseen(_of(held, held.own.dataset), split, names)
 
 
 def check_start(start: Path, data: Dataset) -> None:
-  """Makes sure that neither the run in `start` nor those that it started from have learnt from what
-  `data` holds out.
-
-  Runs on data sets of other names are not asked.
+  """Makes sure that neither the run in `start` nor those that it started from were trained on what
+  `data` holds out; runs on data sets of other names are not compared.
 
   Raises:
-    UserError: one has.
+    UserError: one was.
   """
   if held := _read(start):
     for split in ('validation', 'test'):
       _check_unseen(_of(held, data.name), split, data.splits[split].ids)
 
 
-def _of(held: Lineage, dataset: str) -> list[Images]:
+def _of(held: Provenance, dataset: str) -> list[Images]:
   return [item for item in (held.own, *held.origins) if item.dataset == dataset]
 
 
@@ -113,8 +107,9 @@ def _check_unseen(runs: Sequence[Images], split: str, names: Collection[str]) ->
     seen = {*item.train, *(item.validation if split == 'test' else ())}
     if both := seen.intersection(names):
       raise UserError(
-        f'{item.run} has learnt from {len(both)} images that are in the {split} split of {item.dataset} now, as {min(both)!r}; '
-        'scores of images that it knows tell nothing; put them back (labels.csv, data.split_seed), or train again'
+        f'data leakage: {len(both)} {split} images of {item.dataset} were used to train '
+        f'{item.run}, as {min(both)!r}; restore the splits (labels.csv, data.split_seed), or train '
+        'again'
       )
 
 
@@ -129,8 +124,8 @@ def check_grid(workdir: Path, data: Dataset) -> None:
   if path.exists():
     if _parsed(path, lambda held: str(held['digest'])) != _digest(data):
       raise UserError(
-        f'{workdir} holds a grid that began with other images, splits, masks or labels; choose another --workdir, or put '
-        'them back'
+        f'{workdir} holds a grid that began with other images, splits, masks or labels; choose '
+        'another --workdir, or restore them'
       )
   elif not (workdir / directory.FILE).exists():
     workdir.mkdir(parents=True, exist_ok=True)
@@ -151,12 +146,12 @@ def _digest(data: Dataset) -> str:
   return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _read(workdir: Path) -> Lineage | None:
+def _read(workdir: Path) -> Provenance | None:
   path = workdir / directory.IMAGES
   if not path.exists():
     return None
   read = _parsed(
-    path, lambda held: Lineage(_images(held['own']), tuple(map(_images, held['origins'])))
+    path, lambda held: Provenance(_images(held['own']), tuple(map(_images, held['origins'])))
   )
   return read._replace(own=read.own._replace(run=str(workdir)))
 
@@ -170,5 +165,5 @@ def _parsed(path: Path, read: Callable[[Any], Any]) -> Any:
     return read(json.loads(path.read_text()))
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(
-      f'{path} cannot be read; remove it, and what was learnt from is not asked any more'
+      f'{path} cannot be read; restore it, or remove it, and data leakage is not looked for'
     ) from error

@@ -280,12 +280,12 @@ def test_a_start_that_has_learnt_from_what_is_held_out_is_refused(
     commands, stage, config_file, tmp_path / 'run', *flags, f'--config.init_from={origin}'
   )
   assert (
-    f"error: {origin} has learnt from 1 images that are in the {split} split of lesions now, as '{name}'"
+    f"error: data leakage: 1 {split} images of lesions were used to train {origin}, as '{name}'"
     in line
   )
 
 
-def test_images_that_are_dealt_anew_are_neither_scored_nor_learnt_from(
+def test_images_that_are_split_anew_are_neither_scored_nor_trained_on(
   runs, commands, config_file, own_folder, tmp_path
 ):
   workdir = tmp_path / 'run'
@@ -297,10 +297,15 @@ def test_images_that_are_dealt_anew_are_neither_scored_nor_learnt_from(
   own_folder = own_folder.rename(tmp_path / 'renamed')
   flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
   done = commands.run('evaluate', f'--config={config_file}', f'--workdir={workdir}', *flags)
-  said = f"error: {workdir} has learnt from 1 images that are in the test split of lesions now, as 'train02';"
+  said = (
+    f"error: data leakage: 1 test images of lesions were used to train {workdir}, as 'train02';"
+  )
   assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
   done = commands.run('pretrain', f'--config={config_file}', f'--workdir={workdir}', *flags)
-  said = f'error: {workdir} holds a run that began with other images: 1 are learnt from now and were not, or were and are not,'
+  said = (
+    f'error: {workdir} holds a run that began with other images: 1 were added, left out or moved '
+    'between splits,'
+  )
   assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
 
 

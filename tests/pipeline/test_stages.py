@@ -1,59 +1,100 @@
-"""How a run is scored, and what keeps it from being scored."""
+"""What a stage asks for before it trains."""
 
 import dataclasses
+import json
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from ahm_jax.config import Config
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import metrics
-from ahm_jax.pipeline import stages
+from ahm_jax.pipeline import setup, stages
+from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 from ahm_jax.runs import directory
-
-NAMES = tuple('abcd')
-SPLIT = Split(
-  ids=NAMES,
-  images=np.zeros((4, 16, 16, 3), np.uint8),
-  masks=np.zeros((4, 16, 16), np.uint8),
-  labels=np.array([0, 1, 0, 1], np.int32),
-  has_mask=np.ones(4, bool),
-  groups=NAMES,
-  full_masks=(b'',) * 4,
-)
-DATA = Dataset('toy', ('x', 'y'), dict.fromkeys(('train', 'validation', 'test'), SPLIT), ())
+from ahm_jax.runs.trained import Trained
+from ahm_jax.runtime import parallel
 
 
-def test_an_evaluation_that_is_cut_short_leaves_none_beside_the_scores_of_another(
-  tmp_path, monkeypatch
-):
-  directory.claim(tmp_path, 'segment', Config())
-  monkeypatch.setitem(
-    stages._EVALUATIONS,
-    'segment',
-    lambda config, workdir, data: ({'dice': 0.5}, [{'image': 'a', 'dice': 0.5}]),
+def split(count, masks=0):
+  """So many images, the first `masks` of them with a mask."""
+  names = tuple(f'i{number}' for number in range(count))
+  return Split(
+    ids=names,
+    images=np.zeros((count, 16, 16, 3), np.uint8),
+    masks=np.zeros((count, 16, 16), np.uint8),
+    labels=np.full(count, -1, np.int32),
+    has_mask=np.arange(count) < masks,
+    groups=names,
+    full_masks=(b'',) * count,
   )
-  result = stages.evaluate(Config(), tmp_path, DATA)
-  assert result == {'stage': 'segment', 'split': 'test', 'threshold': 0.5, 'dice': 0.5}
-
-  def fail(path, rows):
-    raise OSError('cut short')
-
-  monkeypatch.setattr(metrics, 'write_per_image', fail)
-  with pytest.raises(OSError, match='cut short'):
-    stages.evaluate(Config(), tmp_path, DATA)
-  assert not (tmp_path / stages.EVALUATION).exists()
 
 
-def test_a_classifier_of_other_classes_than_the_data_have_now_is_not_scored(tmp_path):
+def test_names_are_those_of_functions_for_launch_scripts_and_of_folders():
+  assert [stage.name for stage in stages.STAGES] == ['pretrain', 'segment', 'classify']
+  for stage in stages.STAGES:
+    assert getattr(Config(), stage.recipe).batch_size
+    assert str(stage) == stage.name
+
+
+def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
+  monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:4]))
   config = dataclasses.replace(
-    Config(), classify=dataclasses.replace(Config().classify, input='image')
+    Config(), segment=dataclasses.replace(Config().segment, batch_size=6)
   )
-  directory.claim(tmp_path, 'classify', config)
-  directory.write_json(tmp_path / stages.DIAGNOSES, ['y', 'x'])
+  setup.check_config(config, PRETRAIN)
+  setup.check_config(config, CLASSIFY)
   with pytest.raises(
     UserError,
-    match=r"tells \('y', 'x'\) apart, but the classes of the data set are \('x', 'y'\) now",
+    match=r'^batch_size is 6, which 4 devices cannot share evenly; make it a multiple of 4',
   ):
-    stages.evaluate(config, tmp_path, DATA)
+    setup.check_config(config, SEGMENT)
+  workers = dataclasses.replace(config, masking=dataclasses.replace(config.masking, workers=6))
+  with pytest.raises(UserError, match='which 4 devices cannot share evenly'):
+    setup.check_config(workers, PRETRAIN)
+  setup.check_config(workers, CLASSIFY)
+
+
+def test_a_strategy_that_there_is_not_is_refused_before_data_are_read(tmp_path):
+  masking = dataclasses.replace(Config().masking, strategy='unifrom')
+  config = dataclasses.replace(Config(), masking=masking)
+  with pytest.raises(UserError, match=r"'unifrom' is no masking strategy; .*did you mean uniform?"):
+    setup.open_run(PRETRAIN, config, tmp_path / 'run')
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('trained_on', 'patience', 'said'),
+  [
+    (12, 0, 'start is not finished: step 10 of 12 is taken\n'),
+    (10, 0, ''),
+    (12, 4, ''),  # It may have been over.
+    (None, 0, 'start is not finished: step 10 of 16 is taken\n'),  # As if of the images here.
+  ],
+)
+def test_a_start_that_is_not_finished_is_told(
+  tmp_path, monkeypatch, capsys, trained_on, patience, said
+):
+  """Its length is that of its own images, not of those here."""
+  monkeypatch.chdir(tmp_path)
+  pretrain = dataclasses.replace(Config().pretrain, batch_size=12, epochs=12, patience=patience)
+  path = Path('start')
+  path.mkdir()
+  (path / directory.FILE).touch()
+  if trained_on:
+    (path / directory.DATA).write_text(json.dumps({'trained_on': trained_on}))
+  config = dataclasses.replace(Config(), pretrain=pretrain)
+  start = setup.Start(Trained(path, PRETRAIN, config, 10, {'params': None}))
+  data = Dataset('toy', (), {'train': split(16, 16), 'validation': split(4, 4)}, ())
+  run = setup.Run(SEGMENT, Config(), tmp_path / 'run', data, start)
+  stages.SEGMENT.plan(run)
+  assert capsys.readouterr().out == said
+
+
+def test_an_export_has_no_directory_of_a_run(tmp_path):
+  start = setup.Start(Trained(tmp_path, PRETRAIN, Config(), 10, {}))
+  assert start.run is None and setup.Start().run is None
+  (tmp_path / directory.FILE).touch()
+  assert start.run == tmp_path

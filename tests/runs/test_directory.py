@@ -8,6 +8,7 @@ import pytest
 
 from ahm_jax.config import Config, from_config_dict
 from ahm_jax.errors import UserError
+from ahm_jax.pipeline.stages import CLASSIFY
 from ahm_jax.runs.directory import FILE, alone, check_writable, claim, owned, read
 
 
@@ -126,11 +127,11 @@ def test_a_run_that_was_moved_with_its_start_finds_it(tmp_path):
   (old / 'segment').mkdir(parents=True)
   config = Config(init_from=str(old / 'segment'))
   claim(old / 'classify', 'classify', config)
-  assert read(old / 'classify', ('classify',)) == ('classify', config)
+  assert read(old / 'classify', (CLASSIFY,)) == (CLASSIFY, config)
   old.rename(new)
-  assert read(new / 'classify', ('classify',))[1].init_from == str(new / 'segment')
+  assert read(new / 'classify', (CLASSIFY,))[1].init_from == str(new / 'segment')
   (new / 'segment').rmdir()
-  assert read(new / 'classify', ('classify',)) == ('classify', config)
+  assert read(new / 'classify', (CLASSIFY,)) == (CLASSIFY, config)
 
 
 def test_a_stage_does_not_mind_what_only_other_stages_look_at(tmp_path):
@@ -148,7 +149,7 @@ def test_a_run_from_before_a_field_was_there_has_its_default(tmp_path):
   run = json.loads((tmp_path / FILE).read_text())
   del run['config']['model']['vgg_norm']
   (tmp_path / FILE).write_text(json.dumps(run))
-  assert read(tmp_path, ('classify',)) == ('classify', Config())
+  assert read(tmp_path, (CLASSIFY,)) == (CLASSIFY, Config())
   with pytest.raises(UserError, match=r"config\.model\.vgg_norm = '', and this one has 'batch'"):
     claim(tmp_path, 'classify', change(Config(), model={'vgg_norm': 'batch'}))
   claim(tmp_path, 'classify', Config())

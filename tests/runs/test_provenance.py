@@ -1,4 +1,4 @@
-"""What a run has learnt from is not scored as held out later."""
+"""What a run was trained on is not scored as held out later."""
 
 import dataclasses
 
@@ -61,8 +61,11 @@ def chain(tmp_path):
     ('classify', 'validation', 'c', 'pretrain'),
   ],
 )
-def test_what_any_run_of_the_chain_has_learnt_from_is_not_scored(chain, stage, split, seen, by):
-  said = rf'^{chain / by} has learnt from {len(seen)} images that are in the {split} split of skin now, as .{seen[0]}.;'
+def test_what_any_run_of_the_chain_was_trained_on_is_not_scored(chain, stage, split, seen, by):
+  said = (
+    rf'^data leakage: {len(seen)} {split} images of skin were used to train {chain / by}, '
+    rf'as .{seen[0]}.;'
+  )
   with pytest.raises(UserError, match=said):
     provenance.check_scored(chain / stage, split, ['x', *reversed(seen)])
 
@@ -78,7 +81,9 @@ def test_what_may_be_scored(chain):
 
 def test_a_run_knows_what_it_started_from_when_that_is_gone(chain):
   (chain / 'pretrain' / 'images.json').unlink()
-  with pytest.raises(UserError, match='pretrain has learnt from 1 images'):
+  with pytest.raises(
+    UserError, match=r'^data leakage: 1 test images of \w+ were used to train .*pretrain'
+  ):
     provenance.check_scored(chain / 'segment', 'test', ['b'])
 
 
@@ -88,26 +93,26 @@ def test_a_run_knows_what_it_started_from_when_that_is_gone(chain):
     (
       'pretrain',
       {'train': 'ab', 'test': 'fgc'},
-      "^{}/pretrain has learnt from 1 images that are in the test split of skin now, as 'c'",
+      "^data leakage: 1 test images of skin were used to train {}/pretrain, as 'c'",
     ),
     (
       'pretrain',
       {'train': 'ab', 'validation': 'dec'},
-      '^{}/pretrain has learnt from 1 images that are in the validation split',
+      '^data leakage: 1 validation images of skin were used to train {}/pretrain',
     ),
     (
       'segment',
       {'validation': 'e', 'test': 'fgd'},
-      "^{}/segment has learnt from 1 images that are in the test split of skin now, as 'd'",
+      "^data leakage: 1 test images of skin were used to train {}/segment, as 'd'",
     ),
     (
       'segment',
       {'train': 'a', 'test': 'fgbc'},
-      "^{}/pretrain has learnt from 2 images that are in the test split of skin now, as 'b'",
+      "^data leakage: 2 test images of skin were used to train {}/pretrain, as 'b'",
     ),
   ],
 )
-def test_a_start_has_learnt_from_nothing_that_is_held_out(chain, stage, change, said):
+def test_a_start_was_trained_on_nothing_that_is_held_out(chain, stage, change, said):
   provenance.check_start(chain / stage, data())
   with pytest.raises(UserError, match=said.format(chain)):
     provenance.check_start(chain / stage, data(**change))
@@ -124,7 +129,9 @@ def test_of_other_data_sets_names_mean_nothing(tmp_path):
     provenance.begin(tmp_path / run, images, start)
   provenance.check_scored(tmp_path / 'near', 'test', ['a', 'b'])
   provenance.check_start(tmp_path / 'near', data(train='c', test='ab'))
-  with pytest.raises(UserError, match='far has learnt from 2 images'):
+  with pytest.raises(
+    UserError, match=r'^data leakage: 2 test images of \w+ were used to train .*far'
+  ):
     provenance.check_start(tmp_path / 'near', data(train='c', test='ab', name='breast'))
 
 
@@ -136,11 +143,11 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(tmp_path):
   for other, said in (
     (
       Images('skin', ('a', 'b', 'c'), ('d',)),
-      "1 are learnt from now and were not, or were and are not, as 'c'; choose",
+      "1 were added, left out or moved between splits, as 'c'; choose",
     ),
     (
       Images('skin', ('d', 'b'), ('a',)),
-      "2 are learnt from now and were not, or were and are not, as 'a'; choose",
+      "2 were added, left out or moved between splits, as 'a'; choose",
     ),
     (Images('skin', ('b', 'a'), ('d',)), 'they are the same in another order; choose'),
   ):
@@ -198,7 +205,7 @@ def test_the_digest_of_a_grid_is_of_the_names_of_classes(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
   path = tmp_path / 'images.json'
   path.write_text(text)
-  with pytest.raises(UserError, match=f'^{path} cannot be read; remove it'):
+  with pytest.raises(UserError, match=f'^{path} cannot be read; restore it, or remove it'):
     provenance.check_scored(tmp_path, 'test', ['x'])
-  with pytest.raises(UserError, match=f'^{path} cannot be read; remove it'):
+  with pytest.raises(UserError, match=f'^{path} cannot be read; restore it, or remove it'):
     provenance.check_grid(tmp_path, data())

@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
-from ahm_jax.pipeline.grid import Cell, _alike
+from ahm_jax.config import Config
+from ahm_jax.data.dataset import Dataset
+from ahm_jax.pipeline.cells import Cell
+from ahm_jax.pipeline.gallery import Networks, _alike
+
+DATA = Dataset('toy', (), {}, ())
 
 
-def cells(*keys):
-  return [Cell(Path('grid'), method, labels, seed) for method, labels, seed in keys]
+def networks(*keys):
+  return [Networks(Cell(Path('grid'), *key), Config(), DATA) for key in keys]
 
 
 def test_the_viewer_compares_cells_of_one_number_of_labels_and_one_seed():
   """As where the others stand in config.grid.results."""
-  whole = cells(
+  whole = networks(
     *(
       (method, labels, seed)
       for seed in (0, 1)
@@ -20,6 +25,6 @@ def test_the_viewer_compares_cells_of_one_number_of_labels_and_one_seed():
     )
   )
   assert _alike(whole) == {'scratch': whole[0], 'ahm': whole[1]}
-  part = cells(('scratch', 20, 0), ('uniform', 50, 0), ('ahm', 50, 0))
+  part = networks(('scratch', 20, 0), ('uniform', 50, 0), ('ahm', 50, 0))
   assert _alike(part) == {'uniform': part[1], 'ahm': part[2]}
   assert _alike([]) == {}

@@ -1,17 +1,14 @@
 """What would stop a grid after hours is said before it begins."""
 
 import dataclasses
-import json
 
-import jax
 import numpy as np
 import pytest
 
 from ahm_jax.config import Config, GridConfig
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
-from ahm_jax.pipeline import setup
-from ahm_jax.runtime import parallel
+from ahm_jax.pipeline import grid as grids
 
 
 def split(count, masks, labels):
@@ -39,7 +36,8 @@ def check(train, labels=(4,), **changes):
   )
   grid = GridConfig(labels=labels, seeds=(0, 1), classify=changes.pop('classifies', True))
   classify = dataclasses.replace(Config().classify, labels=changes.pop('classify_labels', 0))
-  setup.check_grid(dataclasses.replace(Config(), grid=grid, classify=classify, **changes), data)
+  config = dataclasses.replace(Config(), grid=grid, classify=classify, **changes)
+  grids.check_grid(config, data, config.grid.methods)
 
 
 def test_what_can_be_run_passes():
@@ -56,7 +54,8 @@ def test_what_can_be_run_passes():
     (
       split(12, 8, 4),
       {},
-      '^none of the 4 training images that a segmentation learns from has a label to classify by; say how',
+      '^none of the 4 training images that a segmentation learns from has a label to classify by; '
+      'say how',
     ),
     (split(12, 8, 4), {'labels': (0, 4)}, '^none of the 4 training images'),
     (
@@ -90,50 +89,7 @@ def test_foreign_weights_are_looked_at_for_every_agent_that_takes_them(tmp_path)
   check(split(12, 8, 12), model=light, classifies=False)
 
 
-def test_batches_that_devices_cannot_share_are_refused(monkeypatch):
-  monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:4]))
-  config = dataclasses.replace(
-    Config(), segment=dataclasses.replace(Config().segment, batch_size=6)
-  )
-  setup.check_batches(config, ['pretrain', 'classifier'])
-  with pytest.raises(
-    UserError,
-    match=r'^batch_size is 6, which 4 devices cannot share evenly; make it a multiple of 4',
-  ):
-    setup.check_batches(config, ['pretrain', 'segment'])
-  workers = dataclasses.replace(config, masking=dataclasses.replace(config.masking, workers=6))
-  with pytest.raises(UserError, match='which 4 devices cannot share evenly'):
-    setup.check_batches(workers, ['pretrain'])
-  setup.check_batches(workers, ['classifier'])
-
-
-@pytest.mark.parametrize(
-  ('trained_on', 'patience', 'said'),
-  [
-    (12, 0, 'start is not finished: step 10 of 12 is taken\n'),
-    (10, 0, ''),
-    (12, 4, ''),  # It may have been over.
-    (
-      None,
-      0,
-      'start is not finished: step 10 of 16 is taken\n',
-    ),  # As in runs of old: as if of the images here.
-  ],
-)
-def test_a_start_that_is_not_finished_is_told(
-  tmp_path, monkeypatch, capsys, trained_on, patience, said
-):
-  """Its length is that of its own images, not of those here."""
-  pretrain = dataclasses.replace(Config().pretrain, batch_size=12, epochs=12, patience=patience)
-  start = setup._Start(
-    None, dataclasses.replace(Config(), pretrain=pretrain), 10, tmp_path / 'start'
-  )
-  monkeypatch.setattr(setup, '_segmentation_start', lambda config: start)
-  (tmp_path / 'start').mkdir()
-  if trained_on:
-    (tmp_path / 'start' / setup.DATA).write_text(json.dumps({'trained_on': trained_on}))
-  data = Dataset(
-    'toy', (), {'train': split(16, 16, 0), 'validation': split(4, 4, 0), 'test': split(4, 4, 0)}, ()
-  )
-  setup.segment(dataclasses.replace(Config(), init_from='start'), tmp_path / 'run', data)
-  assert capsys.readouterr().out == said
+def test_a_method_that_is_no_strategy_is_refused_with_the_nearest():
+  data = Dataset('toy', (), {}, ())
+  with pytest.raises(UserError, match=r"'unifrom' is no masking strategy; .*did you mean uniform?"):
+    grids.check_grid(Config(), data, ('scratch', 'unifrom'))

@@ -1,0 +1,47 @@
+"""The runs that a grid's cells stand for."""
+
+from pathlib import Path
+
+from ahm_jax.config import Config, GridConfig
+from ahm_jax.pipeline.cells import Cell, all_cells, cell_runs
+from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
+
+ROOT = Path('grid')
+
+
+def runs(method, classify=False):
+  return list(cell_runs(Cell(ROOT, method, 20, 1), Config(init_from='elsewhere'), classify))
+
+
+def test_a_cell_from_scratch_starts_from_nothing():
+  (run,) = runs('scratch')
+  assert run.stage is SEGMENT and run.workdir == ROOT / 'segment/scratch/labels20/seed1'
+  assert (run.config.init_from, run.config.seed, run.config.data.labels) == ('', 1, 20)
+
+
+def test_each_run_starts_from_the_one_before():
+  pretraining, segmentation, classification = runs('ahm:rounds=2', classify=True)
+  assert [run.stage for run in (pretraining, segmentation, classification)] == [
+    PRETRAIN,
+    SEGMENT,
+    CLASSIFY,
+  ]
+  assert pretraining.workdir == ROOT / 'pretrain/ahm:rounds=2/seed1'
+  assert segmentation.config.init_from == str(pretraining.workdir)
+  assert classification.config.init_from == str(segmentation.workdir)
+  assert classification.workdir == ROOT / 'classify/ahm:rounds=2/labels20/seed1'
+
+
+def test_a_pretraining_does_not_depend_on_labels_or_fine_tuning():
+  tuned = 'ahm:rounds=2+segment.learning_rate=0.5'
+  plain, other = runs('ahm:rounds=2'), runs(tuned)
+  assert plain[0] == other[0] and plain[0].config.data.labels == 0
+  assert (plain[0].config.init_from, plain[0].config.masking.rounds) == ('', 2)
+  assert other[1].config.segment.learning_rate == 0.5 != plain[1].config.segment.learning_rate
+  assert other[1].config.masking == Config().masking  # A segmentation does not look at it.
+
+
+def test_cells_come_by_seed_then_labels_then_method():
+  grid = GridConfig(methods=('scratch', 'ahm'), labels=(20, 50), seeds=(0, 1))
+  keys = [cell.key for cell in all_cells(Config(grid=grid), ROOT)]
+  assert keys[:3] == [('scratch', 20, 0), ('ahm', 20, 0), ('scratch', 50, 0)] and len(keys) == 8

@@ -1,0 +1,59 @@
+"""How a run is scored, and what keeps it from being scored."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ahm_jax.config import Config
+from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.errors import UserError
+from ahm_jax.evaluation import metrics
+from ahm_jax.pipeline import evaluate as evaluation
+from ahm_jax.pipeline.evaluate import evaluate
+from ahm_jax.pipeline.stages import SEGMENT
+from ahm_jax.runs import directory
+
+NAMES = tuple('abcd')
+SPLIT = Split(
+  ids=NAMES,
+  images=np.zeros((4, 16, 16, 3), np.uint8),
+  masks=np.zeros((4, 16, 16), np.uint8),
+  labels=np.array([0, 1, 0, 1], np.int32),
+  has_mask=np.ones(4, bool),
+  groups=NAMES,
+  full_masks=(b'',) * 4,
+)
+DATA = Dataset('toy', ('x', 'y'), dict.fromkeys(('train', 'validation', 'test'), SPLIT), ())
+
+
+def test_an_evaluation_that_is_cut_short_leaves_none_beside_the_scores_of_another(
+  tmp_path, monkeypatch
+):
+  directory.claim(tmp_path, 'segment', Config())
+  rows = [{'image': 'a', 'dice': 0.5}]
+  stage = SEGMENT._replace(score=lambda _: ({'dice': 0.5}, rows))
+  monkeypatch.setattr(evaluation, 'STAGES', (stage,))
+  result = evaluate(Config(), tmp_path, DATA)
+  assert result == {'stage': 'segment', 'split': 'test', 'threshold': 0.5, 'dice': 0.5}
+
+  def fail(*_):
+    raise OSError('cut short')
+
+  monkeypatch.setattr(metrics, 'write_per_image', fail)
+  with pytest.raises(OSError, match='cut short'):
+    evaluate(Config(), tmp_path, DATA)
+  assert not (tmp_path / directory.EVALUATION).exists()
+
+
+def test_a_classifier_of_other_classes_than_the_data_have_now_is_not_scored(tmp_path):
+  config = dataclasses.replace(
+    Config(), classify=dataclasses.replace(Config().classify, input='image')
+  )
+  directory.claim(tmp_path, 'classify', config)
+  directory.write_json(tmp_path / directory.CLASSES, ['y', 'x'])
+  with pytest.raises(
+    UserError,
+    match=r"tells \('y', 'x'\) apart, but the classes of the data set are \('x', 'y'\) now",
+  ):
+    evaluate(config, tmp_path, DATA)

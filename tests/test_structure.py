@@ -1,0 +1,46 @@
+"""What keeps the rooms of the package in order: imports run downward, and a room is one level."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / 'ahm_jax'
+# From the ground up: a room may import those before it, and none after it.
+ORDER = (
+  *('errors', 'task', 'config', 'runtime', 'models', 'data', 'masking', 'runs', 'weights'),
+  *('evaluation', 'training', 'report', 'sam', 'pipeline', 'predict', 'export', 'benchmark'),
+)
+LOOSE = 3  # At most so many modules lie outside of any room.
+
+
+def room(module: str) -> str:
+  return module.split('.')[1]
+
+
+def imports(path: Path) -> set[str]:
+  """The rooms that a file imports, at its head or within functions."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ahm_jax.'):
+      found.add(room(node.module))
+    elif isinstance(node, ast.ImportFrom) and node.module == 'ahm_jax':
+      found |= {name.name for name in node.names}
+    elif isinstance(node, ast.Import):
+      found |= {room(name.name) for name in node.names if name.name.startswith('ahm_jax.')}
+  return found
+
+
+def test_every_room_has_its_place():
+  rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or path.is_dir()}
+  assert rooms - {'__init__', '__pycache__', 'py'} == set(ORDER)
+  assert len(list(PACKAGE.glob('*.py'))) <= LOOSE
+
+
+@pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: path.stem)
+def test_imports_run_downward(path):
+  own = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+  if own == '__init__':
+    return
+  above = [name for name in imports(path) if ORDER.index(name) > ORDER.index(own)]
+  assert not above, f'{path.relative_to(PACKAGE)} imports {above}, which lie above {own}'
