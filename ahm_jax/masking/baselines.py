@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ahm_jax.masking.agents import (
+from ahm_jax.masking.learner import (
   State,
   TaughtState,
   by_policy,
   fresh_agent,
   improved,
   mean_over_workers,
-  policy_logits,
   raw_logits,
   trunk_loader,
   variables_of,
@@ -32,6 +31,7 @@ from ahm_jax.masking.patches import (
   patch_losses,
   to_pixels,
 )
+from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Proposal, Rollout
 from ahm_jax.masking.strategy import (
   Context,

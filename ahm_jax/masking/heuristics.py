@@ -5,8 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ahm_jax.masking.agents import policy_logits
 from ahm_jax.masking.patches import budget_shift, centred, patch_mean
+from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Proposal
 from ahm_jax.masking.strategy import Context, Strategy, draw, grid_shape, stay
 

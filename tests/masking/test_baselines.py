@@ -7,8 +7,8 @@ import pytest
 from scipy.special import log_expit, log_softmax
 
 from ahm_jax.masking import strategy as strategies
-from ahm_jax.masking.agents import policy_logits
 from ahm_jax.masking.baselines import ranking_loss, sampling_loss
+from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.masking.strategy import Average
 
