@@ -15,6 +15,7 @@ from ahm_jax.config import Config, pretraining_of
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import metrics
 from ahm_jax.evaluation.masks import predicted_mask
+from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.pipeline import lesions, scores
 from ahm_jax.pipeline.cells import Cell
 from ahm_jax.pipeline.setup import Run, open_trained
@@ -75,7 +76,7 @@ class Networks:
   @functools.cached_property
   def modules(self) -> pretrain.Networks:
     """The U-Net and the strategy of the pre-training."""
-    return scores.networks(self.pretraining.config)
+    return pretrain.networks(self.pretraining.config)
 
   @functools.cached_property
   def state(self) -> TrainState:
@@ -160,7 +161,6 @@ def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], v
     masking = hide_and_repair(
       networks.modules,
       networks.state,
-      networks.pretraining.config.masking,
       split.images,
       config.evaluate.batch_size,
     )
@@ -186,7 +186,6 @@ def _examples(networks: Networks, config: Config, split: Split) -> list[pictures
   return make_examples(
     networks.modules,
     networks.state,
-    networks.pretraining.config.masking,
     lesions.probabilities(networks.segmenter, split.images),
     split,
     config.evaluate.threshold,
@@ -198,8 +197,8 @@ def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
   """Where the strategy of each method masks the same images."""
   policies: dict[str, Any] = {}
   for method, networks in first.items():
-    strategy, extra = networks.modules.strategy, networks.state.extra
-    policies[method] = np.asarray(pretrain.policy_maps(strategy, extra, images, 1.0))
+    extra = networks.state.extra
+    policies[method] = np.asarray(pretrain.policy_maps(networks.modules, extra, images, TRAINED))
   return pictures.policies_sheet(images, policies)
 
 

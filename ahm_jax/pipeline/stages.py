@@ -108,19 +108,16 @@ def _check_pretraining(config: Config) -> None:
 def _plan_pretraining(run: Run) -> Plan:
   config, train, validation = run.config, run.data.splits['train'], run.data.splits['validation']
   steps, epoch = _length(run, len(train))
-  task, imported = pretraining.build(config, validation, steps, epoch), None
-  if taken := agent_weights(config):
-    task = pretraining.build(config, validation, steps, epoch, foreign=taken.variables)
-    imported = taken.report
-  elif config.model.vgg_weights:
+  taken = agent_weights(config)
+  if config.model.vgg_weights and not taken:
     print(f'config.model.vgg_weights is not used: {config.masking.strategy} masks without a VGG16')
   return Plan(
-    task=task,
+    task=pretraining.build(config, validation, steps, epoch, taken and taken.variables),
     split=train,
     indices=np.arange(len(train)),
     steps=steps,
     validation=validation.ids if run.recipe.patience else (),
-    imported=imported,
+    imported=taken and taken.report,
   )
 
 
@@ -132,7 +129,7 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   Raises:
     UserError: they do not fit.
   """
-  if not (config.model.vgg_weights and pretraining.has_vgg_trunk(config)):
+  if not (config.model.vgg_weights and pretraining.networks(config).strategy.load_trunk):
     return None
   trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
   return loading.vgg16(Path(config.model.vgg_weights), trunk, _image_shape(config))

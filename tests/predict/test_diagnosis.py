@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from ahm_jax.config import ClassifyConfig, Config, DataConfig, MaskingConfig, ModelConfig
+from ahm_jax.models.build import classifier
 from ahm_jax.predict.diagnosis import Classifier
 from ahm_jax.runtime import trees
-from ahm_jax.training import classify
 from ahm_jax.weights import loading
 
 SIZE = 16
@@ -19,7 +19,7 @@ def test_a_diagnosis_is_by_running_statistics():
     masking=MaskingConfig(patch_size=8),
     classify=ClassifyConfig(input='image'),
   )
-  vgg, generator = classify.network(config.model, 2), np.random.default_rng(0)
+  vgg, generator = classifier(config.model, 2), np.random.default_rng(0)
   shapes = trees.flatten(loading.expected(vgg, (1, SIZE, SIZE, 3)))
   numbers = {
     name: generator.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)

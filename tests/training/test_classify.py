@@ -9,6 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from ahm_jax.config import ClassifyConfig
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
+from ahm_jax.models.build import classifier
 from ahm_jax.pipeline import setup
 from ahm_jax.training import classify
 
@@ -56,7 +57,7 @@ def test_it_learns_to_tell_red_from_dark(make_config, still, first, split, drive
   losses = [metrics['loss'] for metrics in history]
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert still.evaluate(state) == {'accuracy': 1, 'balanced_accuracy': 1, 'auc': 1, 'score': 1}
-  vgg = classify.network(make_config().model, 2)
+  vgg = classifier(make_config().model, 2)
   whole, in_threes = (
     classify.predict(vgg, state.params, {}, split.images, size) for size in (8, 3)
   )

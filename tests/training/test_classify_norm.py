@@ -12,6 +12,7 @@ import pytest
 
 from ahm_jax.data.augment import normalise
 from ahm_jax.models import vgg16
+from ahm_jax.models.build import classifier
 from ahm_jax.training import classify
 from ahm_jax.weights import loading, names
 
@@ -107,7 +108,7 @@ def test_it_learns_and_is_used_by_running_statistics(config, task, first, split,
   losses = [metrics['loss'] for metrics in history]
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert task.evaluate(state)['score'] == 1
-  vgg = classify.network(config.model, 2)
+  vgg = classifier(config.model, 2)
   whole, in_threes = (
     classify.predict(vgg, state.params, state.batch_stats, split.images, size) for size in (8, 3)
   )

@@ -10,6 +10,7 @@ from scipy import optimize, special
 
 from ahm_jax.config import AugmentConfig
 from ahm_jax.data.augment import augment_batch
+from ahm_jax.models.build import segmentation_unet
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.training import segment
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
@@ -202,7 +203,7 @@ def test_predictions_are_probabilities_and_the_likeliest_of_them(make_config, sp
   config = make_config()
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, mask_classes=NAMES))
   state = start(segment.build(config, split, 10, 1))
-  unet = segment.network(config.model, 2)
+  unet = segmentation_unet(config.model, 2)
   probabilities = segment.predict(unet, state.params, state.batch_stats, split.images, 8)
   assert probabilities.shape == (8, 16, 16, 3) and probabilities.dtype == np.float32
   np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)

@@ -12,6 +12,7 @@ from sklearn import metrics as sklearn_metrics
 
 from ahm_jax.config import TransferConfig
 from ahm_jax.errors import UserError
+from ahm_jax.models.build import segmentation_unet
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.training import segment
 
@@ -198,7 +199,7 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
 
 
 def test_predictions_do_not_depend_on_the_batch_size(make_config, split, trained):
-  unet, (state, _) = segment.network(make_config().model), trained
+  unet, (state, _) = segmentation_unet(make_config().model), trained
   whole, in_threes = (
     segment.predict(unet, state.params, state.batch_stats, split.images, size) for size in (8, 3)
   )
@@ -223,7 +224,7 @@ def test_statistics_of_masked_images_are_wrong_for_whole_ones_and_fresh_ones_bec
   task = segment.build(config, split, STEPS, 1, pretrained.last.params)
   first = start(task)
   last, _ = drive(task, first, split, steps=STEPS)
-  unet = segment.network(config.model).clone(axis_name=None)
+  unet = segmentation_unet(config.model).clone(axis_name=None)
   images = (split.images / np.float32(255) - 0.5) / 0.25
 
   @jax.jit
