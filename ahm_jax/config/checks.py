@@ -46,15 +46,6 @@ def check(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
   data = config.data
-  _one_of('data.name', data.name, ('phantom', 'folder', 'isic2018'))
-  if data.name == 'folder' and not data.root:
-    raise UserError(
-      'config.data.root is not set; give the folder that holds images/: --config.data.root=DIR'
-    )
-  if data.name == 'isic2018' and not data.root:
-    raise UserError(
-      'config.data.root is not set; give the folder that holds the official archives: --config.data.root=DIR'
-    )
   _at_least('data.image_size', data.image_size, 16)
   for divisor, why in (
     (16, 'the U-Net halves it four times'),
@@ -102,10 +93,6 @@ def _check_reading(data: DataConfig) -> None:
 
 def _check_mask_classes(data: DataConfig) -> None:
   names = data.mask_classes
-  if names and data.name != 'folder':
-    raise UserError(
-      f'config.data.mask_classes is {names}, but data.name={data.name} has binary masks; leave it empty: ()'
-    )
   for name in names:
     if not re.fullmatch('[A-Za-z0-9_-]+', name):
       raise UserError(

@@ -18,6 +18,7 @@ from ahm_jax.config import Config, RecipeConfig, pretraining_of, recipe, with_me
 from ahm_jax.data import dataset as datasets
 from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
 from ahm_jax.models.vgg16 import VGG16Trunk
 from ahm_jax.pipeline import lesions
@@ -135,7 +136,7 @@ def segment(config: Config, workdir: Path, data: Dataset | None = None) -> Plan:
   train = data.splits['train']
   if start.origin and start.step < (whole := _whole(start.origin, start.path, len(train))):
     print(f'{config.init_from} is not finished: step {start.step} of {whole} is taken')
-  chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
+  chosen = labelled_indices(train, config.data.labels, config.seed)
   training = recipe(config, 'segment')
   steps = total_steps(training, len(chosen))
   validation = _held_out(data, 'mask')
@@ -286,8 +287,8 @@ def _diagnosed(config: Config, train: Split) -> np.ndarray:
   """
   count = config.classify.labels
   if count or not config.data.labels:
-    return datasets.labelled_indices(train, count, config.seed, by='label')
-  chosen = datasets.labelled_indices(train, config.data.labels, config.seed)
+    return labelled_indices(train, count, config.seed, by='label')
+  chosen = labelled_indices(train, config.data.labels, config.seed)
   known = chosen[train.labels[chosen] >= 0]
   if not len(known):
     raise UserError(
@@ -342,7 +343,7 @@ def check_grid(config: Config, data: Dataset) -> None:
     cell = dataclasses.replace(
       config, seed=seed, data=dataclasses.replace(config.data, labels=labels)
     )
-    datasets.labelled_indices(data.splits['train'], labels, seed)
+    labelled_indices(data.splits['train'], labels, seed)
     if classifies:
       _diagnosed(cell, data.splits['train'])
   for what in ('mask', 'label') if classifies else ('mask',):

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from ahm_jax.config import Config
-from ahm_jax.data import originals
+from ahm_jax.data import originals, sets
 from ahm_jax.data.audit import findings, inspection
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
@@ -51,12 +51,13 @@ def check_data(config: Config, workdir: Path) -> bool:
   Raises:
     UserError: there is no data set to look at, or `workdir` lies in it.
   """
-  root = Path(config.data.root).expanduser().resolve()
-  if config.data.name != 'phantom' and Path(workdir).resolve().is_relative_to(root):
+  source = sets.find(config.data)
+  root = source.folder(config.data)
+  if root and Path(workdir).resolve().is_relative_to(root):
     raise UserError(
       f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose another'
     )
-  name = root.name if config.data.name == 'folder' else config.data.name
+  name = source.display_name(config.data)
   seen = inspection.inspect(config.data, data_page.thumbnail)
   found = findings.find(seen, config.data)
   numbers = inspection.numbers(seen, config.data.mask_classes)
