@@ -4,8 +4,6 @@ from ahm_jax.config.fields import TILE, Config, RecipeConfig
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
 
-_ROOT = {'folder': 'images/', 'isic2018': 'the official archives'}  # What the data's root holds.
-
 
 def check(config: Config) -> None:
   """Checks every field's range, and the fields that must fit each other.
@@ -25,16 +23,6 @@ def check(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
   data = config.data
-  if data.name in _ROOT and not data.root:
-    raise UserError(
-      f'config.data.root is not set; give the folder that holds {_ROOT[data.name]}: '
-      '--config.data.root=DIR'
-    )
-  if data.mask_classes and data.name != 'folder':
-    raise UserError(
-      f'config.data.mask_classes is {data.mask_classes}, but data.name={data.name} has binary '
-      'masks; leave it empty: ()'
-    )
   for divisor, why in (
     (16, 'the U-Net halves it four times'),
     (config.masking.patch_size, 'config.masking.patch_size'),

@@ -58,9 +58,9 @@ class PhantomConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-  # 'phantom': drawn from the seed. 'folder': images/, masks/ and labels.csv under `root`.
-  # 'isic2018': the official archives.
-  name: Literal['phantom', 'folder', 'isic2018'] = 'phantom'
+  # One of `ahm_jax.data.sets`. 'phantom': drawn from the seed. 'folder': images/, masks/ and
+  # labels.csv under `root`. 'isic2018': the official archives.
+  name: str = 'phantom'
   root: str = ''  # The folder, for 'folder' and 'isic2018'.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   image_size: Annotated[int, at_least(16)] = 224

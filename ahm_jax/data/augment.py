@@ -29,7 +29,7 @@ def augment_batch(
     Images float32 [b, S, S, C] in [0, 1], and masks float32 [b, S, S], values 0 and 1.
   """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-  return jax.vmap(lambda *example: augment(*example, config))(
+  return jax.vmap(lambda key, image, mask: augment(key, image, mask, config))(
     keys, images / jnp.float32(255), masks.astype(jnp.float32)
   )
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import REPRODUCE, Config, pretraining_of, with_method
-from ahm_jax.data.dataset import Dataset, labelled_indices
+from ahm_jax.data.dataset import Dataset
+from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare, results
 from ahm_jax.evaluation.masks import group_numbers

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.config import Config, fields
-from ahm_jax.data.dataset import Dataset, Split, labelled_indices
+from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
 from ahm_jax.masking import registry
 from ahm_jax.models import build

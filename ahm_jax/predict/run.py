@@ -24,9 +24,14 @@ import jax
 import numpy as np
 
 from ahm_jax.config import Config
-from ahm_jax.data.readers import files
-from ahm_jax.data.readers.files import Unreadable, UnsupportedImage
-from ahm_jax.data.sets.folder import is_odd, link_problem
+from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers.base import (
+  Unreadable,
+  UnsupportedImage,
+  is_odd,
+  is_volume,
+  link_problem,
+)
 from ahm_jax.errors import UserError, full_disk
 from ahm_jax.evaluation.masks import at_own_size, predicted_mask
 from ahm_jax.predict import measures, writing
@@ -182,10 +187,10 @@ def read(root: Path, name: str, config: Config, options: Options) -> list[Slice]
   reading = {'window': config.data.window, 'axis': config.data.slice_axis}
   try:
     at_least = None if options.tile else (2 * size, 2 * size)
-    slices = files.read_slices(path, config.data.channels, at_least=at_least, **reading)
+    slices = dispatch.read_slices(path, config.data.channels, at_least=at_least, **reading)
     whole = slices
     if options.overlays and any(picture.pixels.shape[:2] != picture.size for _, picture in slices):
-      whole = files.read_slices(path, config.data.channels, **reading)
+      whole = dispatch.read_slices(path, config.data.channels, **reading)
   except Unreadable as problem:
     return f'{problem} is damaged or not an image; replace it'
   except UnsupportedImage as problem:
@@ -338,9 +343,7 @@ class _Line:
     ]
     groups = [group for group in groups if not done.issuperset(group)]
     todo = [name for group in groups for name in group]
-    few = self._options.tile or any(
-      files.is_volume(Path(name)) for name in todo
-    )  # Each may be large.
+    few = self._options.tile or any(is_volume(Path(name)) for name in todo)  # Each may be large.
     depth = self._threads + 1 if few else self._threads + 2 * self._batch_size
     found = ahead(self._pool, read, todo, depth)
     for group in groups:

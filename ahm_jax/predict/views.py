@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.resize import squashed
 from ahm_jax.evaluation.masks import at_own_size
 
 

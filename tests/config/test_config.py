@@ -147,7 +147,6 @@ def test_a_value_of_the_wrong_type_is_refused(field, value, kind):
 
 OUT_OF_RANGE = [
   ('seed', -1),
-  ('data.name', 'folders'),
   ('data.image_size', 0),
   ('data.image_size', 8),
   ('data.image_size', 100),
@@ -278,7 +277,6 @@ def test_the_edges_of_ranges_are_taken():
       {'model.vgg_norm': 'bach'},
       "config.model.vgg_norm is 'bach'; it may be '', batch; did you mean batch?",
     ),
-    ({'data.name': 'folder'}, '--config.data.root=DIR'),
     (
       {'data.image_size': 48, 'masking.budget': 'tile'},
       'tiles of 2 x 2 patches, which do not divide the grid of 3 x 3 patches',
@@ -339,8 +337,3 @@ def test_mask_classes_that_cannot_be_told_apart_or_written_are_refused(names, me
   with pytest.raises(UserError, match=r'config\.data\.mask_classes') as caught:
     changed(**FOLDER, **{'data.mask_classes': names})
   assert message in str(caught.value)
-
-
-def test_phantoms_have_no_mask_classes():
-  with pytest.raises(UserError, match=r'data\.name=phantom has binary masks'):
-    changed(**{'data.mask_classes': ('cup',)})

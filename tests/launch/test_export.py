@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from ahm_jax.config import from_config_dict
-from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.resize import squashed
 from ahm_jax.data.sets import phantom
 from ahm_jax.evaluation.masks import at_own_size
 from ahm_jax.export import onnx_model, resizing

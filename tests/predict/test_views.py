@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.resize import squashed
 from ahm_jax.predict.views import Tiled, Whole, starts, view, weights
 
 

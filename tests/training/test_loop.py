@@ -23,7 +23,8 @@ from jax import lax
 
 from ahm_jax.config import DataConfig, RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source, source
-from ahm_jax.data.dataset import Split, batch_indices
+from ahm_jax.data.dataset import Split
+from ahm_jax.data.sampling import batch_indices
 from ahm_jax.errors import UserError
 from ahm_jax.runs import snapshots
 from ahm_jax.runs.checkpoint_files import FOLDER
