@@ -23,7 +23,7 @@ DIFFICULTY = (
 
 
 class PlantedError:
-  """A U-Net that repairs mid-grey images, which are 0 when normalised, up to a known error."""
+  """A U-Net that reconstructs mid-grey images, which are 0 when normalised, up to a known error."""
 
   def apply(self, variables, images, train):
     assert not train
@@ -33,9 +33,9 @@ class PlantedError:
 
 
 def hides(probability, chosen):
-  """A strategy of this policy [g, g], which always hides the patches `chosen`."""
+  """A strategy of this policy [g, g], which always masks the patches `chosen`."""
 
-  def propose(state, images, key, progress, train):
+  def propose(_state, images, _key, _progress, train):
     assert not train
 
     def maps(grid):
