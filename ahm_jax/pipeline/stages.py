@@ -134,7 +134,7 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   if not (config.model.vgg_weights and pretraining.has_vgg_trunk(config)):
     return None
   trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-  return loading.vgg16(Path(config.model.vgg_weights), trunk, _image_shape(config))
+  return loading.vgg16_trunk(Path(config.model.vgg_weights), trunk, _image_shape(config))
 
 
 PRETRAIN = Stage(
