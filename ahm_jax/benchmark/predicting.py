@@ -15,7 +15,9 @@ from ahm_jax.benchmark.trainings import configured
 from ahm_jax.benchmark.workloads import Bench, Result
 from ahm_jax.models.layers import init_variables
 from ahm_jax.pipeline.stages import SEGMENT
-from ahm_jax.predict.run import Options, forward, predict
+from ahm_jax.predict.options import Options
+from ahm_jax.predict.run import predict
+from ahm_jax.predict.stream import forward
 from ahm_jax.runs.trained import Trained
 
 # Width and height of the JPEGs, those of most of ISIC 2018's classification images.

@@ -28,7 +28,7 @@ def load_classifier(path: Path, segmenter: Trained) -> Trained:
     if own != other:
       raise UserError(
         f'--classifier={path} was trained with config.data.{name}={own}, and {segmenter.path} with '
-        f'{other}'
+        f'{other}; give two that were trained alike'
       )
   return classifier
 
@@ -42,3 +42,8 @@ def diagnose(classifier: Trained, images: np.ndarray, lesions: np.ndarray) -> np
   """
   inputs = classify.inputs(images, lesions, classifier.config.classify)
   return classify.predict(classifier.network, classifier.variables, inputs, len(inputs))
+
+
+def lesions(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+  """Where something was found, bool [B, S, S], as `ahm_jax.pipeline.lesions.find` says it."""
+  return probabilities >= threshold if probabilities.ndim == 3 else probabilities.argmax(-1) > 0

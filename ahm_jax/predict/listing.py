@@ -72,5 +72,6 @@ def _check_stems(root: Path, names: list[str]) -> None:
     volume = seen.get(_SLICE.sub('', key), name)
     if volume != name and is_volume(Path(volume)):
       raise UserError(
-        f'{root}: {as_cell(name)} and a slice of {as_cell(volume)} would have the same mask; rename one of them'
+        f'{root}: {as_cell(name)} and a slice of {as_cell(volume)} would have the same mask; '
+        'rename one of them'
       )

@@ -46,7 +46,8 @@ def test_images_are_seen_as_in_training(height, width, channels, smooth):
   found = np.asarray(jax.jit(resizing.squashed, static_argnums=1)(pixels[None], 32))[0]
   difference = np.abs(found - expected)
   print(
-    f'{height}x{width}: at most {difference.max():.0f} of 255, {difference.astype(bool).mean():.1e} of the values differ'
+    f'{height}x{width}: at most {difference.max():.0f} of 255, '
+    f'{difference.astype(bool).mean():.1e} of the values differ'
   )
   assert found.shape == (32, 32, channels) and found.dtype == np.float32 and found.std() > 5
   assert difference.max() <= 1 and difference.astype(bool).mean() <= 1e-3
