@@ -80,8 +80,8 @@ _THREADS = flags.DEFINE_integer(
 
 def main() -> None:
   from ahm_jax.errors import UserError
-  from ahm_jax.pipeline.stages import SEGMENT
-  from ahm_jax.predict.diagnosis import load_classifier
+  from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
+  from ahm_jax.predict.diagnosis import check_together
   from ahm_jax.predict.options import Options
   from ahm_jax.predict.run import predict
   from ahm_jax.runs.trained import load
@@ -96,7 +96,10 @@ def main() -> None:
     if not fine:
       raise UserError(f'--{flag.name} is {flag.value}; it must be {allowed}')
   segmenter = load(Path(_CHECKPOINT.value or ''), (SEGMENT,))
-  classifier = load_classifier(Path(_CLASSIFIER.value), segmenter) if _CLASSIFIER.value else None
+  classifier = None
+  if _CLASSIFIER.value:
+    classifier = load(Path(_CLASSIFIER.value), (CLASSIFY,), '--classifier')
+    check_together(classifier, segmenter)
   options = Options(
     threshold=segmenter.config.evaluate.threshold if _THRESHOLD.value is None else _THRESHOLD.value,
     flips=_FLIPS.value,

@@ -6,7 +6,7 @@ differ; `methods` is what a grid compares.
 """
 
 from ahm_jax.config.build import check_variant, default, from_config_dict, to_dict
-from ahm_jax.config.differences import Difference, differences
+from ahm_jax.config.differences import Difference, check_same, differences
 from ahm_jax.config.fields import (
   CLASSIFY,
   PRETRAIN,
@@ -52,6 +52,7 @@ __all__ = [
   'RecipeConfig',
   'SafetyConfig',
   'TransferConfig',
+  'check_same',
   'check_variant',
   'default',
   'differences',

@@ -1,10 +1,14 @@
 """Where two configs differ in what a result depends on."""
 
+import json
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from ahm_jax.config.build import from_config_dict
 from ahm_jax.config.fields import CLASSIFY, PRETRAIN, REPRODUCE, SEGMENT, Config
 from ahm_jax.config.methods import parse
 from ahm_jax.config.tree import leaves
+from ahm_jax.errors import UserError
 
 
 class Difference(NamedTuple):
@@ -37,3 +41,34 @@ def _methods(held: Config, own: Config) -> list[Difference]:
     for name in own.grid.methods
     if name in held.grid.methods and parse(name, old) != parse(name, new)
   ]
+
+
+def check_same(
+  what: str,
+  stage: str,
+  held: Mapping[str, Any],
+  own: Config,
+  free: Collection[str] = (),
+  remedy: str = '',
+) -> None:
+  """Makes sure that a config that was written down differs from this one in nothing that a result
+  of the stage depends on.
+
+  Args:
+    what: begins the sentence that says what differs.
+    held: the written config; fields that are not in it take their defaults.
+    free: fields that may differ besides.
+
+  Raises:
+    UserError: it does.
+  """
+  for name, old, new in differences(from_config_dict(held), own, stage):
+    if name not in free:
+      raise UserError(
+        f'{what} with config.{name} = {_plain(old)!r}, and this one has {_plain(new)!r}; {remedy}'
+      )
+
+
+def _plain(value: Any) -> Any:
+  """As JSON holds it."""
+  return json.loads(json.dumps(value))

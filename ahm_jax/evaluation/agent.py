@@ -14,7 +14,6 @@ from ahm_jax.evaluation.metrics import spearman_within_images
 from ahm_jax.masking.networks import Networks
 from ahm_jax.masking.patches import mask_patches, patch_losses, patch_mean
 from ahm_jax.masking.strategy import TRAINED
-from ahm_jax.models.layers import infer
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.task import TrainState
 
@@ -92,7 +91,7 @@ def _measure(nets: Networks):
 
   def losses(variables, images, hidden):
     masked = mask_patches(images, hidden, masking.patch_size)
-    return patch_losses(infer(nets.unet, variables, masked), images, masking.patch_size)
+    return patch_losses(nets.reconstruct(variables, masked), images, masking.patch_size)
 
   @jax.jit
   def draw(strategy_state, variables, images, key):

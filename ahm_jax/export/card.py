@@ -17,6 +17,7 @@ from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import PRETRAIN
 from ahm_jax.runs import directory
 from ahm_jax.runs.trained import EXPORT, Trained, config_digest
+from ahm_jax.runtime import json_files
 
 CARD = 'MODEL_CARD.md'
 NOT_STATED = 'not stated'
@@ -52,7 +53,7 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
     **facts,
     **known,
   }
-  directory.write_json(home / EXPORT, description)
+  json_files.write_json(home / EXPORT, description)
   (home / CARD).write_text(text(trained, facts, known))
 
 

@@ -2,7 +2,9 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 from jax import lax
 
 from ahm_jax.config import Config, MaskingConfig
@@ -33,10 +35,14 @@ class Networks:
     context = Context(
       masking=self.masking,
       agent=self.agent,
-      reconstruct=functools.partial(infer, self.unet),
+      reconstruct=self.reconstruct,
       mean_over_devices=lambda tree: lax.pmean(tree, DEVICES),
     )
     return registry.build(context)
+
+  def reconstruct(self, variables: Any, masked: jax.Array) -> jax.Array:
+    """The U-Net in inference on masked images [b, H, W, C], with 'params' and 'batch_stats'."""
+    return infer(self.unet, variables, masked)
 
 
 def networks(config: Config) -> Networks:

@@ -14,6 +14,7 @@ from ahm_jax.pipeline.setup import open_run
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT, train_run
 from ahm_jax.runs import directory
 from ahm_jax.runs.stage import Stage
+from ahm_jax.runtime import json_files
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _finish(run: CellRun, data: Dataset) -> bool:
 
 def is_finished(workdir: Path, config: Config) -> bool:
   """Whether a run was evaluated as `config.evaluate` says."""
-  held, own = directory.read_json(workdir / directory.EVALUATION), config.evaluate
+  held, own = json_files.read_json(workdir / directory.EVALUATION), config.evaluate
   return held is not None and (held['split'], held['threshold']) == (own.split, own.threshold)
 
 
@@ -130,7 +131,7 @@ def collect(cells: Sequence[Cell], elsewhere: results.Cells, config: Config) -> 
     if agent in elsewhere.agents:
       known.agents[agent] = elsewhere.agents[agent]
     elif is_own and cell.pretraining:
-      found = directory.read_json(cell.directory(PRETRAIN) / directory.EVALUATION)
+      found = json_files.read_json(cell.directory(PRETRAIN) / directory.EVALUATION)
       known.agents[agent] = {name: found[name] for name in results.AGENT_METRICS}
   return known
 
@@ -138,6 +139,6 @@ def collect(cells: Sequence[Cell], elsewhere: results.Cells, config: Config) -> 
 def _scores(cell: Cell, classify: bool) -> dict:
   scores = {'method': cell.method, 'labels': cell.labels, 'seed': cell.seed}
   for stage in fine_tunings(classify):
-    found = directory.read_json(cell.directory(stage) / directory.EVALUATION) or {}
+    found = json_files.read_json(cell.directory(stage) / directory.EVALUATION) or {}
     scores |= {name: value for name, value in found.items() if name not in directory.CONDITIONS}
   return scores

@@ -32,6 +32,7 @@ from ahm_jax.pipeline.stages import (
   diagnosed,
 )
 from ahm_jax.runs import directory, provenance
+from ahm_jax.runtime import json_files
 
 PAUSE = 2.0  # Seconds between looks at cells that other processes hold.
 
@@ -68,7 +69,7 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
   found = grid_cells.collect(cells, elsewhere, config)
   groups = group_numbers(data.splits[config.evaluate.split])
   tree = results.tree(found, config, data.name, groups)
-  directory.write_json(workdir / directory.RESULTS, tree)
+  json_files.write_json(workdir / directory.RESULTS, tree)
   gallery.report(own, tree, config, workdir, data)
   return tree
 

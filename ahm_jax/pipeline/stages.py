@@ -30,7 +30,7 @@ from ahm_jax.pipeline.setup import (
 )
 from ahm_jax.runs import directory, provenance, trained
 from ahm_jax.runs.stage import Card, Stage
-from ahm_jax.runtime import parallel, processes
+from ahm_jax.runtime import json_files, parallel, processes
 from ahm_jax.task import TrainState
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
@@ -88,12 +88,12 @@ def _begin(run: Run, plan: Plan) -> None:
   """Claims the directory, and writes down what the run learns from and what it took over."""
   directory.claim(run.workdir, run.stage.name, run.config)
   summary = data_summary(run.data, len(plan.indices))
-  directory.write_json(run.workdir / directory.DATA, summary)
+  json_files.write_json(run.workdir / directory.DATA, summary)
   provenance.begin(run.workdir, plan.images(run), run.start.run)
   if plan.class_names:
-    directory.write_json(run.workdir / directory.CLASSES, plan.class_names)
+    json_files.write_json(run.workdir / directory.CLASSES, plan.class_names)
   if plan.imported:
-    directory.write_json(run.workdir / directory.IMPORTED, plan.imported)
+    json_files.write_json(run.workdir / directory.IMPORTED, plan.imported)
     print('\n'.join(loading.lines(plan.imported)))
 
 
@@ -204,7 +204,7 @@ def _say_unfinished(start: trained.Trained, images: int) -> None:
     images: how many it was trained on, unless its directory says so.
   """
   recipe = start.config.pretrain
-  known = directory.read_json(start.path / directory.DATA)
+  known = json_files.read_json(start.path / directory.DATA)
   whole = total_steps(recipe, known['trained_on'] if known else images)
   if start.step < whole and not recipe.patience:
     print(f'{start.path} is not finished: step {start.step} of {whole} is taken')

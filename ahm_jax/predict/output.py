@@ -26,6 +26,7 @@ from typing import Any
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.per_image import spreadsheet_safe
 from ahm_jax.runs import directory
+from ahm_jax.runtime import json_files
 
 IDENTITY = 'predict.json'
 TABLE = 'predictions.csv'
@@ -101,7 +102,7 @@ class Output:
       (self.out / _SCRATCH).mkdir()
       stack.callback(shutil.rmtree, self.out / _SCRATCH, ignore_errors=True)
       if not (self.out / IDENTITY).exists():
-        directory.write_json(
+        json_files.write_json(
           self.out / IDENTITY, {'made_by': self._identity, 'versions': _versions()}
         )
       self._resume()

@@ -16,7 +16,6 @@ from ahm_jax.evaluation.metrics import mask_scores
 from ahm_jax.masking.networks import Networks
 from ahm_jax.masking.patches import mask_patches, to_pixels
 from ahm_jax.masking.strategy import TRAINED
-from ahm_jax.models.layers import infer
 from ahm_jax.report.pictures import Example
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.task import TrainState
@@ -76,7 +75,7 @@ def _show(nets: Networks):
       strategy_state, normalise(images / 255.0), jax.random.key(0), TRAINED, False
     )
     masked = mask_patches(normalise(images / 255.0), proposal.hidden, patch_size)
-    reconstruction = infer(nets.unet, variables, masked)
+    reconstruction = nets.reconstruct(variables, masked)
     pixels = to_pixels(proposal.hidden, patch_size)[..., None]
     as_bytes = jnp.clip(denormalise(reconstruction) * 255 + 0.5, 0, 255).astype(jnp.uint8)
     return proposal.probability, proposal.hidden, jnp.where(pixels > 0, as_bytes, images)

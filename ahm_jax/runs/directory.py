@@ -6,17 +6,15 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import math
 import os
 import socket
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ahm_jax.config import Config, differences, from_config_dict, to_dict
+from ahm_jax.config import Config, check_same, from_config_dict, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.runs.stage import Stage, names
+from ahm_jax.runtime.json_files import read_json, write_json
 
 FILE = 'run.json'
 IMAGES = 'images.json'  # What a run learns from, or a grid compares on; see `provenance`.
@@ -55,7 +53,7 @@ def check(workdir: Path, stage: str, config: Config) -> None:
       ('data.root',) if is_known and is_gone(from_config_dict(held['config']).data.root) else ()
     )
     remedy = 'choose another --workdir, or set the field back'
-    compare(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
+    check_same(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
 
 
 def claim(workdir: Path, stage: str, config: Config) -> None:
@@ -74,7 +72,7 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
 
 def is_gone(path: str) -> bool:
   """Whether a path that a config names, as it may, is not there."""
-  return path != '' and not os.path.exists(os.path.expanduser(path))
+  return path != '' and not Path(path).expanduser().exists()
 
 
 def check_writable(path: Path, flag: str) -> None:
@@ -177,63 +175,6 @@ def read(workdir: Path, stages: Sequence[Stage]) -> tuple[Stage, Config]:
 def class_names(workdir: Path) -> tuple[str, ...]:
   """The diagnoses that the run in `workdir` distinguishes, in the order of its outputs."""
   return tuple(read_json(workdir / CLASSES) or ())
-
-
-def read_json(path: Path) -> Any:
-  """What a JSON file holds; None where there is no such file.
-
-  Raises:
-    UserError: it is no JSON.
-  """
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError:
-    return None
-  except ValueError as error:
-    raise UserError(f'{path} cannot be read as JSON ({error}); restore it, or remove it') from error
-
-
-def write_json(path: Path, tree: Any) -> None:
-  """Writes strict JSON in one move; numbers that are not finite become null."""
-  scratch = path.with_name(
-    f'{path.name}.{uuid.uuid4().hex}.tmp'
-  )  # Others may be writing the same file.
-  scratch.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + '\n')
-  os.replace(scratch, path)
-
-
-def _finite(tree: Any) -> Any:
-  if isinstance(tree, dict):
-    return {key: _finite(value) for key, value in tree.items()}
-  if isinstance(tree, list | tuple):
-    return [_finite(value) for value in tree]
-  return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def compare(
-  what: str, stage: str, held: dict, config: Config, free: tuple[str, ...] = (), remedy: str = ''
-) -> None:
-  """Makes sure that a config that was written down differs from this one in nothing that a result
-  of the stage depends on.
-
-  Args:
-    what: begins the sentence that says what differs.
-    held: the written config; fields added since take their defaults.
-    free: fields that may differ besides.
-
-  Raises:
-    UserError: it does.
-  """
-  for name, old, new in differences(from_config_dict(held), config, stage):
-    if name not in free:
-      raise UserError(
-        f'{what} with config.{name} = {_plain(old)!r}, and this one has {_plain(new)!r}; {remedy}'
-      )
-
-
-def _plain(value: Any) -> Any:
-  """As JSON holds it."""
-  return json.loads(json.dumps(value))
 
 
 def _held(path: Path) -> dict:

@@ -1,7 +1,7 @@
 """On a strategy that masks as it is told, and a U-Net whose error at every patch is known."""
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,19 +24,16 @@ DIFFICULTY = (
 
 
 class Nets(NamedTuple):
-  unet: Any
+  """Networks whose U-Net reconstructs mid-grey images, which are 0 when normalised, up to a known
+  error.
+  """
+
   strategy: Strategy
   masking: MaskingConfig
 
-
-class PlantedError:
-  """A U-Net that reconstructs mid-grey images, which are 0 when normalised, up to a known error."""
-
-  def apply(self, variables, images, train):
-    assert not train
-    return jnp.broadcast_to(
-      to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)[..., None], images.shape
-    )
+  def reconstruct(self, variables, masked):
+    error = to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)
+    return jnp.broadcast_to(error[..., None], masked.shape)
 
 
 def masks(probability, chosen):
@@ -55,7 +52,7 @@ def masks(probability, chosen):
 
 
 def measure(strategy, split):
-  nets = Nets(PlantedError(), strategy, MASKING)
+  nets = Nets(strategy, MASKING)
   state = SimpleNamespace(params=jnp.float32(0.01), batch_stats={}, extra=())
   return learning_metrics(nets, state, split, batch_size=8)
 
