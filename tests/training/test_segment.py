@@ -190,7 +190,7 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
   held_out = split.take(range(4))
   held_out.masks[:], held_out.has_mask[3] = masks, False
   task = segment.build(make_config(), held_out, STEPS, 1)
-  monkeypatch.setattr(segment, 'predict', lambda *args: probabilities[: len(args[3])])
+  monkeypatch.setattr(segment, 'predict', lambda *arguments: probabilities[: len(arguments[2])])
   scores = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
   assert scores == {
     'dice': pytest.approx((2 * 2 / (2 + 4) + 2 * 8 / (16 + 8)) / 2),
