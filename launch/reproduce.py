@@ -23,7 +23,7 @@ images:
 from pathlib import Path
 
 from ahm_jax.config import Config
-from ahm_jax.evaluation import compare
+from ahm_jax.evaluation import tables
 from ahm_jax.pipeline import grid
 from ahm_jax.runs import directory
 from launch import app
@@ -31,7 +31,7 @@ from launch import app
 
 def main(config: Config, workdir: Path) -> None:
   results = grid.reproduce(config, workdir)
-  print('\n' + compare.table(results['summary'], results['over_labels']))
+  print('\n' + tables.table(results['summary'], results['over_labels']))
   for method, values in results['agent'].items():
     known = [
       f'{name.replace("_", " ")} {value:.3f}' for name, value in values.items() if value is not None

@@ -3,12 +3,14 @@ that its program asks for.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from ahm_jax.benchmark import trainings
 from ahm_jax.benchmark.timing import Figure, alternate, figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result, pretraining_config
-from ahm_jax.report import charts, page
+from ahm_jax.report import charts
+from ahm_jax.report.render import charts_page
 from ahm_jax.training.stepper import Stepper
 
 AXES = ('batch', 'side', 'workers', 'rounds')
@@ -30,8 +32,9 @@ def growth(bench: Bench) -> Result:
         raise
       continue  # What does not fit has no time.
     figures.append(figure('growth', f'{axis}={value}', 'ms', [1e3 * x for x in seconds]))
-    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    figures.append(figure('growth', f'{axis}={value}', 'MiB', [held / 2**20]))
+    if memory is not None:
+      held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+      figures.append(figure('growth', f'{axis}={value}', 'MiB', [held / 2**20]))
   return Result(figures, {})
 
 
@@ -49,12 +52,16 @@ def _points(sizes: Sizes) -> list[tuple[str, int, Callable[[], Stepper]]]:
     'rounds': ROUNDS,
   }
 
-  def build(batch, side, workers, rounds):
-    fields = {'data__image_size': side, 'masking__workers': workers, 'masking__rounds': rounds}
+  def build(batch: int, side: int, workers: int, rounds: int) -> Stepper:
+    fields: dict[str, Any] = {
+      'data__image_size': side,
+      'masking__workers': workers,
+      'masking__rounds': rounds,
+    }
     split = trainings.random_split(2 * batch, side)
     return trainings.pretraining(pretraining_config(sizes, batch, **fields), split)
 
-  def point(axis, value):
+  def point(axis: str, value: int) -> tuple[str, int, Callable[[], Stepper]]:
     at = smallest | {axis: value}
     if axis == 'workers':  # At one total batch, or they would be batches.
       at['batch'] = max(WORKERS)
@@ -71,7 +78,7 @@ def growth_page(figures: list[Figure], device: str) -> str:
     for axis in AXES
     for unit, title in (('ms', 'Step, ms'), ('MiB', 'Memory, MiB'))
   ]
-  return page.charts_page('Growth of a pre-training step', note, panels)
+  return charts_page('Growth of a pre-training step', note, panels)
 
 
 def _chart(figures: list[Figure], axis: str, unit: str, title: str) -> str:

@@ -18,10 +18,8 @@ from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.predict.run import Options, forward, predict
 from ahm_jax.runs.trained import Trained
 
-PHOTOGRAPH = (
-  600,
-  450,
-)  # Width and height of the JPEGs, those of most of ISIC 2018's classification images.
+# Width and height of the JPEGs, those of most of ISIC 2018's classification images.
+PHOTOGRAPH = (600, 450)
 BATCH = 8
 COUNTS = (100, 10_000)  # Images whose memory is compared.
 CONFIG = 'configs/smoke.py'
@@ -113,7 +111,9 @@ def memory(bench: Bench) -> Result:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(
       home / 'image.jpg'
     )
-    _launch('segment', f'--config={CONFIG}', f'--workdir={home / "run"}', '--config.segment.steps=1')
+    _launch(
+      'segment', f'--config={CONFIG}', f'--workdir={home / "run"}', '--config.segment.steps=1'
+    )
     for count in COUNTS:
       (home / f'images{count}').mkdir()
       for number in range(count):

@@ -17,7 +17,7 @@ GAMMA, ENTROPY_WEIGHT = 0.99, 0.01
 
 
 def _head(channels: int, outputs: int) -> nn.Sequential:
-  layers = []
+  layers: list[nn.Module] = []
   for _ in range(3):
     layers += [
       nn.Conv2d(channels, channels, 3, padding=1),
@@ -52,8 +52,7 @@ class PublicLoop:
     value = self._value(features).detach().cpu().numpy()[0, 0]
     keep = _tiles(policy, image.shape[1:]) > 0.5
     masked = torch.from_numpy(image * keep)[None].to(self._device)
-    repaired = self._unet(masked)
-    reconstruction = ((repaired - device_image) ** 2).mean()
+    reconstruction = ((self._unet(masked) - device_image) ** 2).mean()
     reward = float(reconstruction.item())
     advantage = reward + GAMMA * value.mean() - value
     policy_loss = -np.log(np.maximum(policy.mean(0), 1e-6)) * advantage

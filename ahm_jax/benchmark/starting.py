@@ -46,9 +46,8 @@ def _first_step(scratch: Path, name: str, cache: str) -> float:
     while not (metrics.exists() and metrics.stat().st_size):
       if process.poll() is not None or time.perf_counter() - started > _LIMIT:
         process.kill()
-        raise RuntimeError(
-          f'{" ".join(command)} did not get to its first step: {process.stderr.read()[-2000:]}'
-        )
+        _, said = process.communicate()
+        raise RuntimeError(f'{" ".join(command)} did not get to its first step: {said[-2000:]}')
       time.sleep(0.02)
     seconds = time.perf_counter() - started
     process.kill()

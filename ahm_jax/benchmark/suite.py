@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 from ahm_jax.benchmark import growth, predicting, starting, workloads
+from ahm_jax.benchmark.timing import Figure
 from ahm_jax.benchmark.trainings import SIZES
 from ahm_jax.benchmark.workloads import Bench, Result
 
@@ -53,7 +54,8 @@ def measure(names: Sequence[str], say: Callable[[str], None]) -> dict:
   """
   device = jax.local_devices()[0]
   bench = Bench(device.platform, SIZES.get(device.platform, SIZES['gpu']))
-  figures, ratios = [], {}
+  figures: list[Figure] = []
+  ratios: dict[str, list[float]] = {}
   for name in names:
     say(f'{name}: {_first_line(WORKLOADS[name])}')
     result = WORKLOADS[name](bench)
@@ -79,7 +81,7 @@ def measure(names: Sequence[str], say: Callable[[str], None]) -> dict:
 
 
 def _first_line(function: Callable) -> str:
-  return function.__doc__.splitlines()[0]
+  return (function.__doc__ or '').partition('\n')[0]
 
 
 def _row(name: str, median: float, low: float, high: float, unit: str) -> str:

@@ -46,7 +46,7 @@ def alternate(sides: Mapping[str, Callable[[], object]], seconds: float) -> dict
   """
   for side in sides.values():
     side()
-  taken = {name: [] for name in sides}
+  taken: dict[str, list[float]] = {name: [] for name in sides}
   started = time.perf_counter()
   for number in range(ROUNDS):
     if number >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:

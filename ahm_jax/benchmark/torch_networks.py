@@ -5,7 +5,7 @@ from torch import nn
 
 
 def _convolve_twice(inputs: int, outputs: int) -> nn.Sequential:
-  layers = []
+  layers: list[nn.Module] = []
   for channels in (inputs, outputs):
     layers += [
       nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
@@ -40,7 +40,8 @@ class UNet(nn.Module):
 
 def vgg16_trunk(stages: int, width: int = 64, in_channels: int = 3) -> nn.Sequential:
   """As `ahm_jax.models.vgg16.VGG16Trunk`."""
-  layers, channels = [], in_channels
+  layers: list[nn.Module] = []
+  channels = in_channels
   for stage, (widths, convolutions) in enumerate(((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))[:stages]):
     if stage:
       layers.append(nn.MaxPool2d(2))

@@ -78,14 +78,20 @@ def unet_inference(
 
 
 def _training(
-  network: nn.Module, loss, side, batch, form, platform, clip: float | None = None
+  network: nn.Module,
+  loss: Callable[[torch.Tensor], torch.Tensor],
+  side: int,
+  batch: int,
+  form: Form,
+  platform: str,
+  clip: float | None = None,
 ) -> Callable[[], None]:
-  network, images = _place(network.train(), side, batch, form, platform)
+  run, images = _place(network.train(), side, batch, form, platform)
   optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=platform == 'gpu')
 
   def step():
     with _autocast(form, platform):
-      outputs = network((images / 255.0 - 0.5) / 0.25)
+      outputs = run((images / 255.0 - 0.5) / 0.25)
     loss(outputs).backward()
     if clip is not None:
       nn.utils.clip_grad_norm_(network.parameters(), clip)
@@ -98,18 +104,17 @@ def _training(
 
 def _place(
   network: nn.Module, side: int, batch: int, form: Form, platform: str
-) -> tuple[nn.Module, torch.Tensor]:
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+  """The network, ready to be called, and random images."""
   layout = torch.channels_last if form.channels_last else torch.contiguous_format
-  network = network.to(device(platform), memory_format=layout)
-  images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8).to(
-    device(platform), memory_format=layout
-  )
-  if form.compiled:
-    network = torch.compile(network)
-  return network, images
+  network.to(device(platform))
+  nn.utils.convert_conv2d_weight_memory_format(network, layout)
+  images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+  images = images.to(device(platform), memory_format=layout)
+  return torch.compile(network) if form.compiled else network, images
 
 
-def _autocast(form: Form, platform: str):
+def _autocast(form: Form, platform: str) -> torch.autocast:
   return torch.autocast(device(platform), torch.bfloat16, enabled=form.autocast)
 
 

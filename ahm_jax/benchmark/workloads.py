@@ -5,7 +5,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from ahm_jax.training import segment
 from ahm_jax.training.stepper import Stepper
 
 SECONDS = 30.0  # Of timing, for each group of sides that take turns; warming up comes on top.
+Sides = dict[str, Callable[[], object]]  # By name, what takes turns; see `alternate`.
 DEVICE_STEPS = 10  # Of a side that is too short, or too uneven, to be timed alone.
 
 
@@ -55,7 +56,7 @@ def unet_infer(bench: Bench) -> Result:
 def vgg16(bench: Bench) -> Result:
   """VGG16 training step, in images/s; ours and PyTorch's."""
   sizes = bench.sizes
-  sides = {f'ours {dtype}': _our_vgg16(sizes, dtype) for dtype in sizes.dtypes}
+  sides: Sides = {f'ours {dtype}': _our_vgg16(sizes, dtype) for dtype in sizes.dtypes}
   sides |= _torch_sides(bench, 'vgg16_training', sizes.vgg_width, sizes.vgg_side, sizes.vgg_batch)
   taken = alternate(sides, bench.seconds)
   figures = [
@@ -69,7 +70,7 @@ def pretrain(bench: Bench) -> Result:
   """Pre-training step at one total batch: uniform masks, AHM by trunk, by workers K and by
   rounds T; in milliseconds.
   """
-  variants = {
+  variants: dict[str, dict[str, Any]] = {
     'uniform': {'masking__strategy': 'uniform'},
     'ahm light': {},
     'ahm vgg16': {'model__agent_trunk': 'vgg16'},
@@ -98,9 +99,9 @@ def public_loop(bench: Bench) -> Result:
   same networks; images/s.
   """
   sizes, batch = bench.sizes, 12
-  fields = {'model__agent_trunk': 'vgg16', 'masking__patch_size': 16}
+  fields: dict[str, Any] = {'model__agent_trunk': 'vgg16', 'masking__patch_size': 16}
   split = random_split(2 * batch, sizes.pretrain_side)
-  sides = {'ours': trainings.pretraining(pretraining_config(sizes, batch, **fields), split)}
+  sides: Sides = {'ours': trainings.pretraining(pretraining_config(sizes, batch, **fields), split)}
   if has_torch():
     from ahm_jax.benchmark.public_loop import PublicLoop
     from ahm_jax.benchmark.torch_steps import device
@@ -124,7 +125,8 @@ def inputs(bench: Bench) -> Result:
   sizes = bench.sizes
   config = pretraining_config(sizes, masking__strategy='uniform', augmented=True)
   split = random_split(8 * sizes.pretrain_batch, sizes.pretrain_side)
-  sides, waits = {}, {}
+  sides: Sides = {}
+  waits: dict[str, list[float]] = {}
   for name, resident in (('resident', True), ('streamed', False)):
     training = trainings.pretraining(config, split, resident)
     waits[name] = []
@@ -153,9 +155,8 @@ def _steps_with_waits(training: Stepper, waits: list[float]) -> None:
 
 
 def scaling(bench: Bench) -> Result:
-  """Weak scaling: images/s of AHM steps over 1, 2, 4, ...
-
-  of the local devices, as many images on each.
+  """Weak scaling: images/s of AHM steps over 1, 2, 4 and more of the local devices, as many images
+  on each.
   """
   devices = parallel.all_devices()
   sides, batches = {}, {}
@@ -164,10 +165,8 @@ def scaling(bench: Bench) -> Result:
     config = pretraining_config(bench.sizes, batch, masking__workers=count)
     split = random_split(2 * batch, bench.sizes.pretrain_side)
     name = f'{count} devices' if count > 1 else '1 device'
-    sides[name], batches[name] = (
-      trainings.pretraining(config, split, devices=devices[:count]),
-      batch,
-    )
+    sides[name] = trainings.pretraining(config, split, devices=devices[:count])
+    batches[name] = batch
   taken = alternate(sides, bench.seconds)
   figures = [_rate('scaling', name, seconds, batches[name]) for name, seconds in taken.items()]
   for name, seconds in taken.items():
@@ -177,7 +176,7 @@ def scaling(bench: Bench) -> Result:
 
 
 def pretraining_config(
-  sizes: Sizes, batch: int | None = None, augmented: bool = False, **fields
+  sizes: Sizes, batch: int | None = None, augmented: bool = False, **fields: Any
 ) -> Config:
   """AHM with the light trunk and four workers at a benchmark's size.
 
@@ -195,9 +194,12 @@ def pretraining_config(
 
 
 def _against_torch(bench: Bench, workload: str, ours: Callable, theirs: str) -> Result:
-  figures, found = [], {}
+  figures: list[Figure] = []
+  found: dict[str, list[float]] = {}
   for batch in bench.sizes.unet_batches:
-    sides = {f'ours {dtype}': ours(bench.sizes, batch, dtype) for dtype in bench.sizes.dtypes}
+    sides: Sides = {
+      f'ours {dtype}': ours(bench.sizes, batch, dtype) for dtype in bench.sizes.dtypes
+    }
     operations = {
       name: side.operations() for name, side in sides.items() if isinstance(side, Stepper)
     }
@@ -230,15 +232,12 @@ def matrix_rate(side: int = 8192) -> float:
   """
   left, right = jax.random.normal(jax.random.key(0), (2, side, side), jnp.bfloat16)
   product = jax.jit(jnp.matmul)
-  seconds = alternate(
-    {'product': lambda: jax.block_until_ready(product(left, right))}, float('inf')
-  )['product']
+  sides = {'product': lambda: jax.block_until_ready(product(left, right))}
+  seconds = alternate(sides, float('inf'))['product']
   return 2 * side**3 / statistics.median(seconds) / 1e12
 
 
-def _torch_sides(
-  bench: Bench, function: str, width: int, side: int, batch: int
-) -> dict[str, Callable[[], None]]:
+def _torch_sides(bench: Bench, function: str, width: int, side: int, batch: int) -> Sides:
   if not has_torch():
     return {}
   from ahm_jax.benchmark import torch_steps

@@ -8,10 +8,11 @@ scores are one number a cell: Student's t-interval over seeds.
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from ahm_jax.config import is_tuned, pretraining_of
+from ahm_jax.config import pretraining_of
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.intervals import (
   Interval,
@@ -23,7 +24,7 @@ from ahm_jax.evaluation.intervals import (
 
 BASELINES = ('scratch', 'uniform', 'ahm')
 # Means over seeds, with the range that clips their interval.
-SCORES = {
+SCORES: dict[str, tuple[float, float]] = {
   'iou': (0, 1),
   'hd95': (0, math.inf),
   'precision': (0, 1),
@@ -36,31 +37,23 @@ SCORES = {
   'false_alarm_rate': (0, 1),
   'group_dice': (0, 1),
 }
-# Of tables: score, title, digits.
-COLUMNS = (
-  ('iou', 'IoU', 3),
-  ('hd95', 'HD95, px', 1),
-  ('accuracy', 'accuracy', 3),
-  ('balanced_accuracy', 'balanced accuracy', 3),
-  ('auc', 'AUC', 3),
-  ('lesion_dice', 'Dice, lesions only', 3),
-  ('group_dice', 'Dice, whole groups', 3),
-  ('false_alarm_rate', 'false alarms', 3),
-)
-Labels = (
-  int | tuple[int, ...]
-)  # How many; 0 for all there are; several for a mean over them, see `over_labels`.
-Key = tuple[str, Labels, int]  # method, labels, seed
+# How many; 0 for all there are; several for a mean over them, see `over_labels`.
+Labels = int | tuple[int, ...]
+Key = tuple[str, Labels, int]  # Method, labels, seed.
+Cell = Mapping[str, Any]  # 'method', 'labels', 'seed' and scores.
+Arm = Mapping[int, Cell]  # The cells of one method and number of labels, by seed.
+ByImage = Mapping[str, float]
+Row = dict[str, Any]  # Of a summary, see `summarise_grid`.
 
 
 def summarise_grid(
-  cells: Sequence[Mapping],
-  per_image: Mapping[Key, Mapping[str, float]],
+  cells: Sequence[Cell],
+  per_image: Mapping[Key, ByImage],
   samples: int = 2000,
   seed: int = 0,
-  by_class: Mapping[str, Mapping[Key, Mapping[str, float]]] | None = None,
+  by_class: Mapping[str, Mapping[Key, ByImage]] = MappingProxyType({}),
   groups: Mapping[str, int] = MappingProxyType({}),
-) -> list[dict]:
+) -> list[Row]:
   """One summary for each method and number of labels.
 
   Args:
@@ -74,16 +67,18 @@ def summarise_grid(
     groups: the group of each image; one that is not named is a group of its own.
 
   Returns:
-    Dicts, fewest labels first and 0 (all of them) last, methods in the order of `cells`. Keys:
-      'method', 'labels'; 'seeds', 'images', 'groups': how many. 'interval_covers': 'seeds and
-      images', or 'images' where there is one seed, whose run-to-run spread is unknown; with fewer
-        groups than images 'seeds and groups', or 'groups'.
-      'dice', 'dice_ci95': mean over seeds of the mean over images.
-      'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that method's, over the seeds and
-      images that both have. Each of SCORES, and with '_ci95' its t-interval over seeds. With
-      `by_class` also 'dice_by_class' and 'dice_by_class_ci95': by class, as 'dice' and 'dice_ci95'.
-      'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval
-      of the seeds' differences.
+    Rows, fewest labels first and 0 (all of them) last, methods in the order of `cells`. Keys:
+    'method', 'labels'.
+    'seeds', 'images', 'groups': how many.
+    'interval_covers': 'seeds and images', or 'images' where there is one seed, whose run-to-run
+      spread is unknown; with fewer groups than images 'seeds and groups', or 'groups'.
+    'dice', 'dice_ci95': mean over seeds of the mean over images.
+    'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that method's, over the seeds and images
+      that both have.
+    Each of SCORES, and with '_ci95' its t-interval over seeds.
+    'dice_by_class', 'dice_by_class_ci95', with `by_class`: by class, as 'dice' and 'dice_ci95'.
+    'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval of
+      the seeds' differences.
     Intervals are [low, high]; None is what is not known.
 
   Raises:
@@ -93,7 +88,7 @@ def summarise_grid(
   resampling = Resampling(group_indices(images, groups), samples, seed)
   group_count = len(set(resampling.groups))
   unit = 'groups' if group_count < len(images) else 'images'
-  arms = {}
+  arms: dict[tuple[str, Labels], dict[int, Cell]] = {}
   for cell in cells:
     arms.setdefault((cell['method'], cell['labels']), {})[cell['seed']] = cell
   dice = {
@@ -104,6 +99,7 @@ def summarise_grid(
   }
   summary = []
   for (method, labels), arm in sorted(arms.items(), key=lambda item: (item[0][1] == 0, item[0][1])):
+    scratch = {} if method == 'scratch' else arms.get(('scratch', labels), {})
     summary.append(
       {
         'method': method,
@@ -113,51 +109,51 @@ def summarise_grid(
         'groups': group_count,
         'interval_covers': f'seeds and {unit}' if len(arm) > 1 else unit,
         **_dice_entries(method, labels, dice, resampling),
-        **_class_entries(method, labels, arm, by_class or {}, images, resampling),
+        **_class_entries(method, labels, arm, by_class, images, resampling),
         **_score_entries(arm),
-        **_difference_entries('accuracy', method, arm, arms.get(('scratch', labels), {})),
-        **_difference_entries('balanced_accuracy', method, arm, arms.get(('scratch', labels), {})),
+        **_difference_entries('accuracy', arm, scratch),
+        **_difference_entries('balanced_accuracy', arm, scratch),
       }
     )
   return summary
 
 
-def over_labels(cells: Sequence[Mapping]) -> tuple[int, ...]:
+def over_labels(cells: Sequence[Cell]) -> tuple[int, ...]:
   """The numbers of labels that a mean is taken over: those that every method has, all (0) left out;
   empty where there is but one.
 
   Each alone is noisy, since its labelled images and its training are; their mean is less so.
   """
-  known = {}
+  known: dict[str, set[int]] = {}
   for cell in cells:
     known.setdefault(cell['method'], set()).add(cell['labels'])
   shared = set.intersection(*known.values()) - {0} if known else set()
   return tuple(sorted(shared)) if len(shared) > 1 else ()
 
 
-def averaged(
-  values: Mapping[Key, Mapping[str, float]], counts: tuple[int, ...]
-) -> dict[Key, dict[str, float]]:
+def averaged(values: Mapping[Key, ByImage], counts: tuple[int, ...]) -> dict[Key, dict[str, float]]:
   """The numbers of cells, by name, averaged over the label counts; keys are (method, `counts`,
   seed).
 
   Seeds without one of the counts are left out, and so are names that one of them lacks. Nan is what
   is nan for one of them.
   """
-  found = {}
+  found: dict[Key, dict[str, float]] = {}
   for method, seed in dict.fromkeys((method, seed) for method, _, seed in values) if counts else ():
-    parts = [values.get((method, labels, seed)) for labels in counts]
-    if None not in parts:
-      names = [name for name in parts[0] if all(name in part for part in parts)]
+    keys: list[Key] = [(method, labels, seed) for labels in counts]
+    if all(key in values for key in keys):
+      parts = [values[key] for key in keys]
       found[method, counts, seed] = {
-        name: math.fsum(part[name] for part in parts) / len(parts) for name in names
+        name: math.fsum(part[name] for part in parts) / len(parts)
+        for name in parts[0]
+        if all(name in part for part in parts)
       }
   return found
 
 
-def averaged_cells(cells: Sequence[Mapping], counts: tuple[int, ...]) -> list[dict]:
+def averaged_cells(cells: Sequence[Cell], counts: tuple[int, ...]) -> list[Cell]:
   """Cells as `summarise_grid` takes them, whose scores are averaged over the label counts."""
-  scores = {
+  scores: dict[Key, ByImage] = {
     (cell['method'], cell['labels'], cell['seed']): {
       name: cell[name] for name in SCORES if _is_known(cell.get(name))
     }
@@ -169,14 +165,15 @@ def averaged_cells(cells: Sequence[Mapping], counts: tuple[int, ...]) -> list[di
   ]
 
 
-def _shared_images(per_image: Mapping[Key, Mapping[str, float]]) -> list[str]:
-  first, images = None, []
+def _shared_images(per_image: Mapping[Key, ByImage]) -> list[str]:
+  if not per_image:
+    return []
+  first, images = next((key, sorted(values)) for key, values in per_image.items())
   for key, values in per_image.items():
-    if first is None:
-      first, images = key, sorted(values)
-    elif sorted(values) != images:
+    if sorted(values) != images:
       raise UserError(
-        f'cells {_name(first)} and {_name(key)} were scored on different images; delete the older evaluation and run it again'
+        f'cells {_name(first)} and {_name(key)} were scored on different images; '
+        'delete the older evaluation and run it again'
       )
   return images
 
@@ -185,17 +182,20 @@ def _name(key: Key) -> str:
   return f'{key[0]}/labels{key[1]}/seed{key[2]}'
 
 
-def _values(dice: Mapping[str, float], images: Sequence[str]) -> np.ndarray:
+def _values(dice: ByImage, images: Sequence[str]) -> np.ndarray:
   """Dice in the order of `images`, [I]."""
   return np.array([dice[image] for image in images], np.float64)
 
 
 def _dice_entries(
-  method: str, labels: int, dice: Mapping[tuple[str, int], Mapping], resampling: Resampling
-) -> dict:
+  method: str,
+  labels: Labels,
+  dice: Mapping[tuple[str, Labels], Mapping[int, np.ndarray]],
+  resampling: Resampling,
+) -> Row:
   own = dice[method, labels]
   mean, interval = mean_over_runs(np.stack(list(own.values())), resampling)
-  entries = {'dice': mean, 'dice_ci95': _clip(interval, 0, 1)}
+  entries: Row = {'dice': mean, 'dice_ci95': _clip(interval, 0, 1)}
   for baseline in BASELINES:
     other = dice.get((baseline, labels), {})
     shared = [s for s in own if s in other]
@@ -210,12 +210,12 @@ def _dice_entries(
 
 def _class_entries(
   method: str,
-  labels: int,
-  arm: Mapping,
-  by_class: Mapping,
+  labels: Labels,
+  arm: Arm,
+  by_class: Mapping[str, Mapping[Key, ByImage]],
   images: Sequence[str],
   resampling: Resampling,
-) -> dict:
+) -> Row:
   if not by_class:
     return {}
   found = {}
@@ -228,8 +228,8 @@ def _class_entries(
   }
 
 
-def _score_entries(arm: Mapping[int, Mapping]) -> dict:
-  entries = {}
+def _score_entries(arm: Arm) -> Row:
+  entries: Row = {}
   for name, (low, high) in SCORES.items():
     mean, interval = mean_over_seeds(
       [cell[name] for cell in arm.values() if _is_known(cell.get(name))]
@@ -238,17 +238,13 @@ def _score_entries(arm: Mapping[int, Mapping]) -> dict:
   return entries
 
 
-def _difference_entries(
-  score: str, method: str, arm: Mapping[int, Mapping], scratch: Mapping[int, Mapping]
-) -> dict:
-  shared = [
-    s
-    for s in arm
-    if s in scratch and _is_known(arm[s].get(score)) and _is_known(scratch[s].get(score))
+def _difference_entries(score: str, arm: Arm, scratch: Arm) -> Row:
+  differences = [
+    cell[score] - scratch[seed][score]
+    for seed, cell in arm.items()
+    if seed in scratch and _is_known(cell.get(score)) and _is_known(scratch[seed].get(score))
   ]
-  mean, interval = mean_over_seeds(
-    [] if method == 'scratch' else [arm[s][score] - scratch[s][score] for s in shared]
-  )
+  mean, interval = mean_over_seeds(differences)
   return {f'{score}_vs_scratch': mean, f'{score}_vs_scratch_ci95': interval}
 
 
@@ -256,39 +252,33 @@ def _clip(interval: Interval, low: float, high: float) -> Interval:
   return None if interval is None else [min(max(end, low), high) for end in interval]
 
 
-def _is_known(value) -> bool:
+def _is_known(value: float | None) -> bool:
   return value is not None and math.isfinite(value)
 
 
-def label_count(labels: Labels) -> str:
-  """How a number of labels is written; 0 stands for all there are."""
-  if isinstance(labels, tuple):
-    return 'mean of ' + ', '.join(map(str, labels))
-  return 'all' if labels == 0 else str(labels)
-
-
-def mask_classes(summary: Sequence[Mapping]) -> list[str]:
+def mask_classes(summary: Sequence[Row]) -> list[str]:
   """The classes whose Dice the rows hold; none where masks are binary."""
   return list(summary[0].get('dice_by_class', ())) if summary else []
 
 
-def baselines(summary: Sequence[Mapping]) -> list[str]:
+def baselines(summary: Sequence[Row]) -> list[str]:
   """Those of BASELINES that the rows are worth comparing with.
 
-  'ahm' where there are others than itself and the other two.
+  'ahm' only where another method than BASELINES pre-trains.
   """
-  baselines = {row['method'] for row in summary if pretraining_of(row['method'])} - set(BASELINES)
+  others = {row['method'] for row in summary if pretraining_of(row['method'])} - set(BASELINES)
   known = [name for name in BASELINES if any(row[f'vs_{name}'] is not None for row in summary)]
-  return [name for name in known if name != 'ahm' or baselines]
+  return [name for name in known if name != 'ahm' or others]
 
 
-def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, Labels]]:
+def best_rows(summary: Sequence[Row]) -> set[tuple[str, Labels]]:
   """(method, labels) of the highest mean Dice of each number of labels.
 
   None where methods have unequal numbers of seeds: a mean over other draws of labelled images is
-    higher or lower for that alone.
+  higher or lower for that alone.
   """
-  best, seeds = {}, {}
+  best: dict[Labels, tuple[float, str]] = {}
+  seeds: dict[Labels, set[int]] = {}
   for row in summary:
     seeds.setdefault(row['labels'], set()).add(row['seeds'])
     if row['dice'] is not None and row['dice'] > best.get(row['labels'], (-math.inf,))[0]:
@@ -296,107 +286,7 @@ def best_rows(summary: Sequence[Mapping]) -> set[tuple[str, Labels]]:
   return {(method, labels) for labels, (_, method) in best.items() if len(seeds[labels]) == 1}
 
 
-def seed_counts(summary: Sequence[Mapping]) -> tuple[int, int]:
+def seed_counts(summary: Sequence[Row]) -> tuple[int, int]:
   """The lowest and the highest number of seeds of a row; 0 and 0 without rows."""
   counts = [row['seeds'] for row in summary] or [0]
   return min(counts), max(counts)
-
-
-def table(summary: Sequence[Mapping], over: Sequence[Mapping] = ()) -> str:
-  """`summarise_grid`'s result for a terminal: Dice and its differences, Dice of each class, the
-  means of the other scores.
-
-  Rows of means over label counts, `over`, come last. One line an method; the highest Dice of each
-  label count is starred, see `best_rows`. Numbers of seeds stand there where they are unequal.
-  Scores that no cell has are left out.
-  """
-  summary = [*summary, *over]
-  fewest, most = seed_counts(summary)
-  dice = [('seeds', lambda row: '-' if fewest == most else str(row['seeds']))]
-  dice += [('Dice', lambda row: interval_text(row['dice'], row['dice_ci95']))]
-  for baseline in baselines(summary):
-    name = f'vs_{baseline}'
-    dice.append(
-      (f'vs {baseline}', lambda row, name=name: interval_text(row[name], row[f'{name}_ci95'], '+'))
-    )
-  others = [
-    (title, lambda row, name=name, digits=digits: _number(row.get(name), digits))
-    for name, title, digits in COLUMNS
-  ]
-  gain = 'balanced_accuracy_vs_scratch'
-  others.append(
-    (
-      'balanced accuracy vs scratch',
-      lambda row: interval_text(row.get(gain), row.get(f'{gain}_ci95'), '+'),
-    )
-  )
-  classes = [
-    (
-      f'Dice {name}',
-      lambda row, name=name: interval_text(
-        row['dice_by_class'][name], row['dice_by_class_ci95'][name]
-      ),
-    )
-    for name in mask_classes(summary)
-  ]
-  by_class = ['', *_block(summary, classes)] if classes else []
-  note = ['95 % interval over seeds.'] if any(row.get(f'{gain}_ci95') for row in summary) else []
-  return '\n'.join(
-    [*_block(summary, dice), _footnote(summary), *by_class, '', *_block(summary, others), *note]
-  )
-
-
-def _block(summary: Sequence[Mapping], columns: Sequence[tuple]) -> list[str]:
-  """Lines of one table: `columns` are pairs of a title and a function from a row to its text."""
-  best = best_rows(summary)
-  lines = [['labels', 'method', *(title for title, _ in columns)]]
-  for row in summary:
-    star = ' *' if (row['method'], row['labels']) in best else ''
-    lines.append(
-      [label_count(row['labels']), row['method'] + star, *(show(row) for _, show in columns)]
-    )
-  kept = [k for k in range(len(lines[0])) if k < 2 or any(line[k] != '-' for line in lines[1:])]
-  if len(kept) == 2:
-    return []
-  widths = {k: max(len(line[k]) for line in lines) for k in kept}
-  text = [
-    '  '.join(line[k].ljust(widths[k]) if k == 1 else line[k].rjust(widths[k]) for k in kept)
-    for line in lines
-  ]
-  rule = '-' * len(text[0])
-  body = []
-  for row, line, before in zip(summary, text[1:], [None, *summary], strict=False):
-    if before is None or before['labels'] != row['labels']:
-      body.append(rule)
-    body.append(line)
-  return [line.rstrip() for line in [text[0], *body, rule]]
-
-
-def _footnote(summary: Sequence[Mapping]) -> str:
-  fewest, most = seed_counts(summary)
-  images, groups = summary[0]['images'], summary[0]['groups']
-  unit = f'{groups} groups of images' if groups < images else 'images'
-  covered = f'cover {unit} only (one seed)' if most == 1 else f'cover seeds and {unit}'
-  if fewest == 1 < most:
-    covered += f' ({unit} only where there is one seed)'
-  note = '* highest. ' if best_rows(summary) else ''
-  note += f'Mean over images, then over seeds, with 95 % intervals that {covered}.'
-  if fewest < most:
-    note += '\nWhere methods have unequal numbers of seeds none is starred: compare differences, over the seeds that both have.'
-  if any(row.get('false_alarm_rate') is not None for row in summary):
-    note += '\nDifferences leave out images that one side does not score: no lesion is there, and it finds none.'
-  if any(is_tuned(row['method']) for row in summary):
-    note += f'\n{", ".join(BASELINES)} in a difference are those that the config itself fine-tunes.'
-  return note
-
-
-def interval_text(value: float | None, interval: Interval, sign: str = '') -> str:
-  """A score with its interval, as tables have it; with `sign` '+' a difference."""
-  if value is None:
-    return '-'
-  ends = '' if interval is None else f' [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]'
-  return f'{value:{sign}.3f}{ends}'
-
-
-def _number(value: float | None, digits: int) -> str:
-  return '-' if value is None else f'{value:.{digits}f}'

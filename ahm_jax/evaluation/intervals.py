@@ -16,12 +16,13 @@ neither.
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
 
 Interval = list[float] | None
+Name = TypeVar('Name', bound=Hashable)
 
 
 class Resampling(NamedTuple):
@@ -32,12 +33,12 @@ class Resampling(NamedTuple):
   seed: int = 0
 
 
-def group_indices(images: Sequence[Hashable], groups: Mapping[Hashable, int]) -> tuple[int, ...]:
+def group_indices(images: Sequence[Name], groups: Mapping[Name, int]) -> tuple[int, ...]:
   """The group of each image, without gaps from 0 on, from any numbers by name.
 
   An image without one is a group of its own.
   """
-  numbers = {}
+  numbers: dict[Hashable, int] = {}
   return tuple(numbers.setdefault(groups.get(image, image), len(numbers)) for image in images)
 
 

@@ -8,26 +8,14 @@ missed lesion never improves a mean; such images are counted too.
 """
 
 import collections
-import csv
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import scipy
 
 OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
-_TEXT_COLUMNS = ('image', 'label', 'predicted')
-_COUNT_COLUMNS = ('tp', 'fp', 'fn')
-_FORMULA = (
-  '=',
-  '+',
-  '-',
-  '@',
-  '\t',
-  '\r',
-  "'",
-)  # What a text that a spreadsheet may take for a formula begins with.
+COUNTS = ('tp', 'fp', 'fn')  # Of pixels.
 _BY_CLASS = (
   'dice',
   'iou',
@@ -39,12 +27,26 @@ _BY_CLASS = (
   'missed',
   'false_alarms',
 )
+Scores = dict[str, float | int]
+Spacing = Sequence[float] | np.ndarray
 UNKNOWN = (math.nan, math.nan)  # Spacing.
 
 
+def mask_scores(
+  prediction: np.ndarray,
+  truth: np.ndarray,
+  mask_classes: Sequence[str],
+  spacing: Spacing = UNKNOWN,
+) -> Scores:
+  """`class_scores` where there are classes, else `segmentation_scores`."""
+  if mask_classes:
+    return class_scores(prediction, truth, mask_classes, spacing)
+  return segmentation_scores(prediction, truth, spacing)
+
+
 def segmentation_scores(
-  prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = UNKNOWN
-) -> dict[str, float | int]:
+  prediction: np.ndarray, truth: np.ndarray, spacing: Spacing = UNKNOWN
+) -> Scores:
   """Scores one predicted mask against its truth.
 
   Args:
@@ -89,8 +91,8 @@ def class_scores(
   prediction: np.ndarray,
   truth: np.ndarray,
   names: Sequence[str],
-  spacing: Sequence[float] = UNKNOWN,
-) -> dict[str, float | int]:
+  spacing: Spacing = UNKNOWN,
+) -> Scores:
   """Scores predicted class indices against the true ones, each class against all else.
 
   Args:
@@ -111,17 +113,16 @@ def class_scores(
   by_class = [
     segmentation_scores(prediction == k, truth == k, spacing) for k in range(1, len(names) + 1)
   ]
-  overall, single = {}, {}
+  overall: Scores = {}
+  single: Scores = {}
   for key in by_class[0]:
     values = [scores[key] for scores in by_class]
-    overall[key] = sum(values) if key in _COUNT_COLUMNS else _known_mean(values)
+    overall[key] = sum(values) if key in COUNTS else _known_mean(values)
     single |= {f'{key}_{name}': value for name, value in zip(names, values, strict=True)}
   return overall | single
 
 
-def hausdorff95(
-  prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)
-) -> float:
+def hausdorff95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing = (1.0, 1.0)) -> float:
   """The 95th percentile Hausdorff distance, symmetric, in pixels or in what `spacing` is in.
 
   For each mask, the Euclidean distances from its border pixels to the other mask's nearest border
@@ -151,7 +152,7 @@ def hausdorff95(
   return float(max(np.percentile(distances, 95) for distances in directed))
 
 
-def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
+def summarise(per_image: Iterable[dict]) -> Scores:
   """Means over images of `segmentation_scores`.
 
   Args:
@@ -194,9 +195,7 @@ def summarise(per_image: Iterable[dict]) -> dict[str, float | int]:
   return result
 
 
-def summarise_by_class(
-  per_image: Iterable[dict], names: Sequence[str]
-) -> dict[str, dict[str, float | int]]:
+def summarise_by_class(per_image: Iterable[dict], names: Sequence[str]) -> dict[str, Scores]:
   """Means over images of `class_scores`, class by class.
 
   Returns:
@@ -205,7 +204,7 @@ def summarise_by_class(
     class.
   """
   rows = list(per_image)
-  keys = ('hd95', *OVERLAP_SCORES, *_COUNT_COLUMNS)
+  keys = ('hd95', *OVERLAP_SCORES, *COUNTS)
   by_class = {
     name: summarise({key: row[f'{key}_{name}'] for key in keys} for row in rows) for name in names
   }
@@ -235,6 +234,7 @@ def summarise_groups(
     return {}
   suffixes = [f'_{name}' for name in names] or ['']
   dice = np.array([[_pooled_dice(rows, suffix) for suffix in suffixes] for rows in groups.values()])
+  result: dict[str, float | dict[str, float]]
   result = {'group_dice': _known_mean([_known_mean(row) for row in dice])}
   if names:
     result['group_dice_by_class'] = {
@@ -244,7 +244,7 @@ def summarise_groups(
 
 
 def _pooled_dice(rows: Iterable[dict], suffix: str = '') -> float:
-  tp, fp, fn = (sum(row[f'{key}{suffix}'] for row in rows) for key in _COUNT_COLUMNS)
+  tp, fp, fn = (sum(row[f'{key}{suffix}'] for row in rows) for key in COUNTS)
   return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else math.nan
 
 
@@ -275,9 +275,8 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict
   probabilities, labels = probabilities[known], labels[known]
   if not len(labels):
     return {'accuracy': math.nan, 'balanced_accuracy': math.nan, 'auc': math.nan}
-  from sklearn.metrics import (
-    recall_score,
-  )  # Here, since it takes a second, and every command reads this file.
+  # Imported here, since it takes a second and every command imports this module.
+  from sklearn.metrics import recall_score
 
   predicted = probabilities.argmax(axis=1)
   present = np.unique(labels)
@@ -319,44 +318,6 @@ def spearman_within_images(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
     if first.size and np.ptp(first) > 0 and np.ptp(second) > 0:
       correlations.append(scipy.stats.spearmanr(first, second).statistic)
   return float(np.mean(correlations)) if correlations else math.nan, len(a) - len(correlations)
-
-
-def write_per_image(path: Path, rows: Sequence[dict]) -> None:
-  """Writes one line an image as CSV; columns are the rows' keys in the order in which they first
-  occur.
-
-  Keys: 'image' (its name), 'group' (see `evaluate.group_numbers`), those of `segmentation_scores`
-  or `class_scores`, and where there is a classifier 'label' and 'predicted' (class names, '' if
-  unknown) and one 'probability_CLASS' for each class. Texts that begin like a formula get an
-  apostrophe before them, so that a spreadsheet does not run them (OWASP, CSV injection);
-  `read_per_image` takes it off.
-  """
-  columns = list(dict.fromkeys(key for row in rows for key in row))
-  with open(path, 'w', newline='', encoding='utf-8') as file:
-    writer = csv.DictWriter(file, columns, restval='')
-    writer.writeheader()
-    writer.writerows({key: spreadsheet_safe(value) for key, value in row.items()} for row in rows)
-
-
-def read_per_image(path: Path) -> list[dict]:
-  """Reads what `write_per_image` wrote: names as str, groups and counts as int, all else as
-  float, nan for an empty field.
-  """
-  with open(path, newline='', encoding='utf-8') as file:
-    return [{key: _parse(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
-
-
-def spreadsheet_safe(value):
-  """A cell of a CSV; a text that begins like a formula with an apostrophe before it."""
-  return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def _parse(key: str, text: str) -> str | int | float:
-  if key in _TEXT_COLUMNS:
-    return text.removeprefix("'")
-  if key.partition('_')[0] in (*_COUNT_COLUMNS, 'group') and text:
-    return int(text)
-  return float(text) if text else math.nan
 
 
 def _as_masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

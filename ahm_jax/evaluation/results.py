@@ -22,41 +22,41 @@ DIGITS = 5  # Of each image's Dice.
 class Cells(NamedTuple):
   """What is known of cells and of pre-trainings."""
 
-  scores: dict[
-    compare.Key, dict
-  ]  # By method, labels, seed; with 'method', 'labels' and 'seed' in it.
+  # By method, labels, seed; with 'method', 'labels' and 'seed' in it.
+  scores: dict[compare.Key, dict[str, Any]]
   # 'dice', and with classes 'dice_NAME', of each image by its name; nan where prediction and truth
   # are both empty.
   dice: dict[compare.Key, dict[str, dict[str, float]]]
-  agents: dict[
-    tuple[str, int], dict
-  ]  # AGENT_METRICS by method, seed; None where there is no value.
+  # AGENT_METRICS by method, seed; None where there is no value.
+  agents: dict[tuple[str, int], dict[str, float | None]]
 
 
 def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) -> dict[str, Any]:
   """What results.json holds.
 
   Args:
-    groups: of the images, by name; see `evaluate.group_numbers`.
+    groups: of the images, by name; see `per_image.group_numbers`.
 
   Returns:
-    'dataset', 'split', 'config'. 'images': names of the scored images; 'groups': a number for each,
-    alike within a group. 'cells': scores of each cell, with 'per_image': 'dice' (and with classes
-    'dice_NAME'), each in the order of 'images'. 'pretrainings': AGENT_METRICS of each method that
-    pre-trains, and seed. 'summary': of `compare.summarise_grid`. 'over_labels': the same of means
-    over the numbers of labels that
-      `compare.over_labels` gives; empty where it gives none. 'agent': AGENT_METRICS by method,
-      means over seeds.
+    'dataset', 'split', 'config'.
+    'images': names of the scored images; 'groups': a number for each, alike within a group.
+    'cells': scores of each cell, with 'per_image': 'dice' (and with classes 'dice_NAME'), each in
+      the order of 'images'.
+    'pretrainings': AGENT_METRICS of each method that pre-trains, and seed.
+    'summary': of `compare.summarise_grid`.
+    'over_labels': the same of means over the numbers of labels that `compare.over_labels` gives;
+      empty where it gives none.
+    'agent': AGENT_METRICS by method, means over seeds.
 
   Raises:
     UserError: cells were scored on different images.
   """
-  dice, *by_class = (
-    {key: columns[name] for key, columns in cells.dice.items()}
-    for name in dice_columns(config.data.mask_classes)
+  classes = config.data.mask_classes
+  dice, *class_dice = (
+    {key: columns[name] for key, columns in cells.dice.items()} for name in dice_columns(classes)
   )
+  by_class = dict(zip(classes, class_dice, strict=True))
   known = list(cells.scores.values())
-  by_class = dict(zip(config.data.mask_classes, by_class, strict=True))
   counts = compare.over_labels(known)
   summarise = functools.partial(
     compare.summarise_grid, samples=config.evaluate.bootstrap_samples, groups=groups
@@ -77,7 +77,8 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
     ],
     'summary': summarise(known, dice, by_class=by_class),
     'over_labels': summarise(
-      *(compare.averaged_cells(known, counts), compare.averaged(dice, counts)),
+      compare.averaged_cells(known, counts),
+      compare.averaged(dice, counts),
       by_class={name: compare.averaged(values, counts) for name, values in by_class.items()},
     ),
     'agent': {
@@ -110,13 +111,11 @@ def _by_name(columns: dict[str, list], images: list[str]) -> dict[str, dict[str,
 
 def _mean(cells: Cells, method: str) -> dict[str, float | None]:
   found = [values for (name, _), values in cells.agents.items() if name == method]
-  known = {
-    metric: [values[metric] for values in found if values[metric] is not None]
-    for metric in AGENT_METRICS
-  }
-  return {
-    metric: math.fsum(values) / len(values) if values else None for metric, values in known.items()
-  }
+  means: dict[str, float | None] = {}
+  for metric in AGENT_METRICS:
+    known = [value for values in found if (value := values[metric]) is not None]
+    means[metric] = math.fsum(known) / len(known) if known else None
+  return means
 
 
 def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[str]) -> Cells:
@@ -137,7 +136,8 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
       _check(path, held, config, dataset)
       if other := set(images) ^ set(held['images']):
         raise UserError(
-          f'{path}, in config.grid.results, has scores of other images, as of {min(other)}; leave it out'
+          f'{path}, in config.grid.results, has scores of other images, as of {min(other)}; '
+          'leave it out'
         )
       for cell in held['cells']:
         key = cell['method'], cell['labels'], cell['seed']
@@ -149,7 +149,8 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(
-        f'{path}, in config.grid.results, cannot be read as a results.json of launch.reproduce; leave it out'
+        f'{path}, in config.grid.results, cannot be read as a results.json of launch.reproduce; '
+        'leave it out'
       ) from error
   return found
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from ahm_jax.config import to_dict
 from ahm_jax.errors import UserError
+from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
-from ahm_jax.evaluation.metrics import read_per_image
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN
 from ahm_jax.runs import directory
 from ahm_jax.runs.stage import Stage
@@ -93,7 +93,7 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   if result is None:
     return None
   path = trained.path / directory.PER_IMAGE
-  rows = read_per_image(path) if trained.stage is not PRETRAIN and path.exists() else []
+  rows = per_image.read(path) if trained.stage is not PRETRAIN and path.exists() else []
   samples = trained.config.evaluate.bootstrap_samples
   groups = group_indices(
     [row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row}

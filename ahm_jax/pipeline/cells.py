@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ahm_jax.config import Config, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset
-from ahm_jax.evaluation import compare, metrics, results
+from ahm_jax.evaluation import compare, per_image, results
 from ahm_jax.pipeline.evaluate import evaluate_run
 from ahm_jax.pipeline.setup import open_run
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT, train_run
@@ -120,7 +120,7 @@ def collect(cells: Sequence[Cell], elsewhere: results.Cells, config: Config) -> 
   for cell in cells:
     is_own = cell.key not in elsewhere.scores
     if is_own:
-      rows = metrics.read_per_image(cell.directory(SEGMENT) / directory.PER_IMAGE)
+      rows = per_image.read(cell.directory(SEGMENT) / directory.PER_IMAGE)
       known.dice[cell.key] = {name: {row['image']: row[name] for row in rows} for name in columns}
       known.scores[cell.key] = _scores(cell, config.grid.classify)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 from ahm_jax.config import Config
 from ahm_jax.data import originals
 from ahm_jax.data.dataset import Dataset
-from ahm_jax.evaluation import masks, metrics
+from ahm_jax.evaluation import per_image
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run, open_trained, scored
 from ahm_jax.pipeline.stages import SEGMENT, STAGES
@@ -41,7 +41,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
   path = run.workdir / directory.EVALUATION
   path.unlink(missing_ok=True)  # Until both files are of one evaluation.
   if rows:
-    metrics.write_per_image(run.workdir / directory.PER_IMAGE, rows)
+    per_image.write(run.workdir / directory.PER_IMAGE, rows)
   directory.write_json(path, result)
   return result
 
@@ -74,9 +74,9 @@ def compare(
   pictures = originals.pictures(run.config.data, name, split)
   parts = lesions.in_parts(segmenter, split)
   found = comparison.rows(options, model, pictures, parts, len(split), evaluation.threshold)
-  groups = masks.group_numbers(split)
+  groups = per_image.group_numbers(split)
   scores = comparison.result(options, found, evaluation.bootstrap_samples, groups)
   result = {'stage': stage.name, 'split': name, **scores}
-  metrics.write_per_image(run.workdir / f'per_image_{options.name}.csv', found.theirs)
+  per_image.write(run.workdir / f'per_image_{options.name}.csv', found.theirs)
   directory.write_json(run.workdir / f'evaluation_{options.name}.json', result)
   return result

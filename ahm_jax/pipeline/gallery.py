@@ -13,17 +13,19 @@ from PIL import Image
 
 from ahm_jax.config import Config, pretraining_of
 from ahm_jax.data.dataset import Dataset, Split
-from ahm_jax.evaluation import metrics
+from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
+from ahm_jax.evaluation.tables import label_count
 from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.pipeline import lesions, scores
 from ahm_jax.pipeline.cells import Cell
 from ahm_jax.pipeline.setup import Run, open_trained
-from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT
-from ahm_jax.report import page, pictures
+from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT, STAGES
+from ahm_jax.report import charts, page, pictures
 from ahm_jax.report import viewer as viewing
-from ahm_jax.report.examples import hide_and_repair, make_examples
+from ahm_jax.report.examples import make_examples, mask_and_reconstruct
 from ahm_jax.runs import directory, metrics_log, snapshots, trained
+from ahm_jax.runs.stage import Stage
 from ahm_jax.task import TrainState
 from ahm_jax.training import pretrain
 
@@ -37,24 +39,33 @@ def report(cells: Sequence[Cell], tree: dict, config: Config, workdir: Path, dat
   Args:
     tree: what results.json holds.
   """
-  folders = [
-    (cell, cell.directory(stage))
-    for cell in cells
-    for stage in cell.stages(config.grid.classify)
-    if cell.directory(stage).exists()
-  ]
-  curves = {
-    f'{folder.parent.relative_to(workdir).as_posix()} seed {cell.seed}': _metrics(folder)
-    for cell, folder in folders
-  }
   shown = _shown([Networks(cell, config, data) for cell in cells], config, data)
+  curves = _curves(cells, config.grid.classify)
   page.write_report(tree, curves, shown, workdir / directory.REPORT)
-  page.write_charts(tree['summary'], workdir)
+  charts.write_summary_charts(tree['summary'], workdir)
   if shown.examples:
-    page.write_masks_picture(shown.examples, workdir / 'masks.png')
+    pictures.write_masks_picture(shown.examples, workdir / 'masks.png')
   for name, sheet in (('strategies', shown.strategies), ('movement', shown.movement)):
     if sheet:
       sheet.save(workdir / f'{name}.png', optimize=True)
+
+
+def _curves(cells: Sequence[Cell], classify: bool) -> list[charts.Curves]:
+  """What the runs that are here have logged, by stage and number of labels, all labels last."""
+  groups: dict[tuple[Stage, str], dict[Path, tuple[str, list[dict]]]] = {}
+  for stage in STAGES:
+    for cell in sorted(cells, key=lambda cell: (cell.labels == 0, cell.labels)):
+      folder = cell.directory(stage)
+      if stage in cell.stages(classify) and folder.exists():
+        shared = stage is PRETRAIN
+        title = stage.title if shared else f'{stage.title}, {label_count(cell.labels)} labels'
+        runs = groups.setdefault((stage, title), {})
+        if folder not in runs:
+          runs[folder] = cell.pretraining if shared else cell.method, _metrics(folder)
+  return [
+    charts.Curves(title, stage.curves, list(runs.values()))
+    for (stage, title), runs in groups.items()
+  ]
 
 
 def _metrics(folder: Path) -> list[dict]:
@@ -91,7 +102,7 @@ class Networks:
   @functools.cached_property
   def dice(self) -> dict[str, float]:
     """Of each scored image, by name."""
-    rows = metrics.read_per_image(self.cell.directory(SEGMENT) / directory.PER_IMAGE)
+    rows = per_image.read(self.cell.directory(SEGMENT) / directory.PER_IMAGE)
     return {row['image']: row['dice'] for row in rows}
 
 
@@ -156,9 +167,9 @@ def _alike(cells: Sequence[Networks]) -> dict[str, Networks]:
 def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], viewing.Made]:
   """What the networks of a cell make of each image of a split."""
   probabilities = lesions.probabilities(networks.segmenter, split.images)
-  masking: tuple[np.ndarray, ...] = ()
+  masked = None
   if networks.cell.pretraining:
-    masking = hide_and_repair(
+    masked = mask_and_reconstruct(
       networks.modules,
       networks.state,
       split.images,
@@ -168,7 +179,8 @@ def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], v
   def made(i: int) -> viewing.Made:
     shape = split.full_mask(i).shape
     prediction = predicted_mask(probabilities[i], shape, config.evaluate.threshold)
-    return viewing.Made(prediction, networks.dice[split.ids[i]], *(part[i] for part in masking))
+    masking = None if masked is None else viewing.Masking(*(part[i] for part in masked))
+    return viewing.Made(prediction, networks.dice[split.ids[i]], masking)
 
   return made
 

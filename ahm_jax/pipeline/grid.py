@@ -15,8 +15,9 @@ from ahm_jax.config import REPRODUCE, Config, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import compare, results
-from ahm_jax.evaluation.masks import group_numbers
+from ahm_jax.evaluation import results
+from ahm_jax.evaluation.per_image import group_numbers
+from ahm_jax.evaluation.tables import label_count
 from ahm_jax.masking import registry
 from ahm_jax.pipeline import cells as grid_cells
 from ahm_jax.pipeline import gallery
@@ -136,7 +137,7 @@ def _run_all(cells: Sequence[Cell], config: Config, data: Dataset, classify: boo
     before = len(waiting)
     for number, cell in list(waiting.items()):
       name = (
-        f'[{number}/{len(cells)}] {cell.method}, {compare.label_count(cell.labels)} labels, '
+        f'[{number}/{len(cells)}] {cell.method}, {label_count(cell.labels)} labels, '
         f'seed {cell.seed}'
       )
       if number not in said:

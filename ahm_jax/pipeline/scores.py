@@ -6,7 +6,7 @@ import jax
 
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import masks, metrics
+from ahm_jax.evaluation import metrics, per_image
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run
@@ -37,8 +37,8 @@ def segmentation(run: Run) -> Scores:
   classes, rows = run.config.data.mask_classes, []
   segmenter, split = trained.load_run(run.workdir, run.stage, run.config), _split(run)
   for part, probabilities in lesions.in_parts(segmenter, split):
-    rows += masks.segmentation_rows(probabilities, part, run.config.evaluate.threshold, classes)
-  rows = masks.with_groups(rows, split)
+    rows += per_image.segmentation_rows(probabilities, part, run.config.evaluate.threshold, classes)
+  rows = per_image.with_groups(rows, split)
   by_class = metrics.summarise_by_class(rows, classes) if classes else {}
   return metrics.summarise(rows) | by_class | metrics.summarise_groups(rows, classes), rows
 
@@ -60,7 +60,7 @@ def classification(run: Run) -> Scores:
   probabilities = classify.predict(
     classifier.network, classifier.variables, split.images, run.config.evaluate.batch_size
   )
-  rows = masks.with_groups(masks.classification_rows(probabilities, split, names), split)
+  rows = per_image.with_groups(per_image.classification_rows(probabilities, split, names), split)
   return metrics.classification_scores(probabilities, split.labels), rows
 
 

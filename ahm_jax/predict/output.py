@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation.metrics import spreadsheet_safe
+from ahm_jax.evaluation.per_image import spreadsheet_safe
 from ahm_jax.runs import directory
 
 IDENTITY = 'predict.json'

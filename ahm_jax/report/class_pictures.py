@@ -21,22 +21,9 @@ COLOURS = np.array(
   np.float32,
 )
 _STEP, _LINE = 10, 2  # Pixels from line to line, and of a line.
-# Functions of a pixel's row and column. There are six of them and seven colours, so that pairs
-# repeat after 42 classes only.
-_PATTERNS = (
-  lambda y, x: _line(x + y),
-  lambda y, x: _line(x - y),
-  lambda y, x: _line(y),
-  lambda y, x: _line(x),
-  lambda y, x: _line(x + y) | _line(x - y),
-  lambda y, x: (y % _STEP < 4) & (x % _STEP < 4),
-)
+_LOOKS = 42  # Seven colours and six patterns: only then do pairs repeat.
 _OPAQUE = 0.65  # Share of a class's colour; the rest is the image in grey.
 _LUMINANCE = np.array((0.299, 0.587, 0.114), np.float32)
-
-
-def _line(position: np.ndarray) -> np.ndarray:
-  return position % _STEP < _LINE
 
 
 def class_overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -70,18 +57,14 @@ def class_indices(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the first one clear.
   """
   drawn = np.zeros(mask.shape, np.uint8)
-  place = np.indices(mask.shape)
-  looks = len(_PATTERNS) * len(COLOURS)
   for k in np.unique(mask[mask > 0]):
     inside = mask == k
-    lines = _PATTERNS[(k - 1) % len(_PATTERNS)](*place) | ~ndimage.binary_erosion(
-      inside, border_value=1
-    )
-    drawn[inside] = (1 + 2 * ((k - 1) % looks) + lines)[inside]
-  pairs = [((*_colour(k), 255 * _OPAQUE), (*_ink(k), 255)) for k in range(1, looks + 1)]
-  return drawn, np.round([(0, 0, 0, 0), *(colour for pair in pairs for colour in pair)]).astype(
-    np.uint8
-  )
+    lines = _pattern(int(k), mask.shape) | ~ndimage.binary_erosion(inside, border_value=1)
+    drawn[inside] = (1 + 2 * ((k - 1) % _LOOKS) + lines)[inside]
+  colours = [(0.0, 0.0, 0.0, 0.0)]
+  for k in range(1, _LOOKS + 1):
+    colours += [(*_colour(k), 255 * _OPAQUE), (*_ink(k), 255)]
+  return drawn, np.round(colours).astype(np.uint8)
 
 
 def class_swatch(k: int, height: int = 24, width: int = 40) -> np.ndarray:
@@ -94,8 +77,29 @@ def class_swatch(k: int, height: int = 24, width: int = 40) -> np.ndarray:
 def _painted(k: int, grey: np.ndarray) -> np.ndarray:
   """Colour and pattern of a class over all of an image in grey, [H, W, 1] -> [H, W, 3]."""
   fill = _OPAQUE * _colour(k) + (1 - _OPAQUE) * grey
-  drawn = _PATTERNS[(k - 1) % len(_PATTERNS)](*np.indices(grey.shape[:2]))
-  return np.where(drawn[..., None], _ink(k), fill)
+  return np.where(_pattern(k, grey.shape[:2])[..., None], _ink(k), fill)
+
+
+def _pattern(k: int, shape: tuple[int, int]) -> np.ndarray:
+  """Where the pattern of class k, from 1, has ink: bool [H, W]."""
+  y, x = np.indices(shape)
+
+  def lines(across: np.ndarray) -> np.ndarray:
+    return across % _STEP < _LINE
+
+  match (k - 1) % 6:
+    case 0:
+      return lines(x + y)
+    case 1:
+      return lines(x - y)
+    case 2:
+      return lines(y)
+    case 3:
+      return lines(x)
+    case 4:
+      return lines(x + y) | lines(x - y)
+    case _:
+      return (y % _STEP < 4) & (x % _STEP < 4)
 
 
 def _colour(k: int) -> np.ndarray:

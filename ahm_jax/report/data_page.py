@@ -1,5 +1,5 @@
-"""What `prepare_data --check` shows of a data set: a text, a JSON file, and a web page that
-needs nothing else.
+"""What `prepare_data --check` shows of a data set: a text, a JSON file, and a self-contained web
+page.
 """
 
 import base64
@@ -15,8 +15,9 @@ from ahm_jax.data.audit.findings import LEVELS, Finding
 from ahm_jax.data.audit.inspection import ImageRecord, Inspection
 from ahm_jax.data.readers.base import printable
 from ahm_jax.data.sets.items import SPLITS
-from ahm_jax.report import page as report
+from ahm_jax.evaluation.tables import aligned
 from ahm_jax.report.pictures import TRUTH_COLOUR
+from ahm_jax.report.render import render
 from ahm_jax.runs import directory
 
 JSON, HTML = 'check.json', 'check.html'
@@ -37,10 +38,8 @@ def thumbnail(pixels: np.ndarray, mask: np.ndarray | None) -> bytes:
   picture = np.array(whole.convert('RGB').resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
   if mask is not None:
     for index in range(1, int(mask.max()) + 1):
-      inside = Image.fromarray((mask == index).astype(np.uint8) * 255).resize(
-        size, Image.Resampling.BOX
-      )
-      inside = np.asarray(inside) >= 128
+      filled = Image.fromarray((mask == index).astype(np.uint8) * 255)
+      inside = np.asarray(filled.resize(size, Image.Resampling.BOX)) >= 128
       picture[inside & ~ndimage.binary_erosion(inside)] = TRUTH_COLOUR
   stream = io.BytesIO()
   Image.fromarray(picture).save(stream, 'JPEG', quality=80)
@@ -56,7 +55,7 @@ def text(name: str, numbers: dict, findings: Sequence[Finding]) -> str:
     findings: worst first.
   """
   lines = [f'{name}: {sum(split["images"] for split in numbers["splits"].values())} images', '']
-  lines += [*_aligned(_table(numbers)), '', *_measures(numbers)]
+  lines += [*aligned(_table(numbers)), '', *_measures(numbers)]
   for finding in findings:
     lines += ['', f'{finding.level}: {finding.what} ({len(finding.cases)})']
     lines += [f'  {case.text}' for case in finding.cases[:PRINTED]]
@@ -70,7 +69,7 @@ def headline(findings: Sequence[Finding]) -> str:
   """How many findings of each level there are."""
   counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
   if not findings:
-    return 'Nothing was found that needs a look.'
+    return 'No problems found.'
   kinds = ', '.join(
     f'{count} {level}{"s" * (count != 1)}' for level, count in counts.items() if count
   )
@@ -109,7 +108,7 @@ def write(
   """Writes check.json and check.html into a folder, which is made if it is not there."""
   workdir.mkdir(parents=True, exist_ok=True)
   directory.write_json(workdir / JSON, as_json(name, numbers, findings, inspection))
-  page = report.render(
+  page = render(
     'data.html',
     title=f'{name}: what is in this data set',
     name=name,
@@ -121,9 +120,8 @@ def write(
     count=len(inspection.images),
     json_file=JSON,
   )
-  (workdir / HTML).write_text(
-    page, encoding='utf-8', errors='backslashreplace'
-  )  # File names may be no text.
+  # File names may be no text.
+  (workdir / HTML).write_text(page, encoding='utf-8', errors='backslashreplace')
 
 
 def _image_row(image: ImageRecord) -> dict:
@@ -160,29 +158,22 @@ def _table(numbers: dict) -> list[list[str]]:
   return rows
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return [
-    '  '.join(
-      [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-    )
-    for row in rows
-  ]
-
-
 def _measures(numbers: dict) -> list[str]:
   """Lines of sizes, kinds of files, and mask coverage."""
   sizes = numbers['sizes']
   lines = []
   if sizes['width']:
-    lines.append(
-      f'width {_range(sizes["width"], 0)}, height {_range(sizes["height"], 0)} px, aspect {_range(sizes["aspect"], 2)}'
+    width, height, aspect = (
+      _range(sizes[name], digits) for name, digits in (('width', 0), ('height', 0), ('aspect', 2))
     )
+    lines.append(f'width {width}, height {height} px, aspect ratio {aspect}')
   lines += [f'{count} images: {kind}' for kind, count in numbers['kinds'].items()]
   for name, coverage in numbers['coverage'].items():
     if coverage['masks']:
       share = [100 * value for value in coverage['share']]
-      lines.append(f'{name}: in {coverage["masks"]} masks, of which it covers {_range(share, 1)} %')
+      lines.append(
+        f'{name}: in {coverage["masks"]} masks, covering {_range(share, 1)} % of the image'
+      )
   return lines
 
 

@@ -1,5 +1,5 @@
-"""Held-out images through the whole method: what the agent hid, how the U-Net repaired it, what
-was segmented.
+"""Held-out images through the whole method: what the agent masked, how the U-Net reconstructed it,
+what was segmented.
 """
 
 import functools
@@ -11,7 +11,8 @@ import numpy as np
 
 from ahm_jax.data.augment import denormalise, normalise
 from ahm_jax.data.dataset import Split
-from ahm_jax.evaluation.masks import mask_scores, predicted_mask
+from ahm_jax.evaluation.masks import predicted_mask
+from ahm_jax.evaluation.metrics import mask_scores
 from ahm_jax.masking.networks import Networks
 from ahm_jax.masking.patches import mask_patches, to_pixels
 from ahm_jax.masking.strategy import TRAINED
@@ -34,28 +35,28 @@ def make_examples(
   Args:
     nets, state: of the pre-training, as for `learning_metrics`.
     probabilities: float32 [N, S, S], the segmentation's; with K classes [N, S, S, K + 1].
-    threshold, mask_classes: as for `segmentation_rows`.
+    threshold, mask_classes: as for `per_image.segmentation_rows`.
   """
-  policy, hidden, repaired = hide_and_repair(nets, state, split.images, len(split))
+  policy, hidden, reconstruction = mask_and_reconstruct(nets, state, split.images, len(split))
   examples = []
   for i, name in enumerate(split.ids):
     truth = split.full_mask(i)
     prediction = predicted_mask(probabilities[i], truth.shape, threshold)
     scores = mask_scores(prediction, truth, mask_classes)
     by_class = {item: scores[f'dice_{item}'] for item in mask_classes}
-    shown = split.images[i], policy[i], hidden[i] > 0, repaired[i]
+    shown = split.images[i], policy[i], hidden[i] > 0, reconstruction[i]
     examples.append(Example(*shown, truth, prediction, name, scores['dice'], by_class))
   return examples
 
 
-def hide_and_repair(
+def mask_and_reconstruct(
   nets: Networks, state: TrainState, images: np.ndarray, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """What a pre-training makes of images uint8 [N, S, S, C].
 
   Returns:
-    The policy, float32 [N, g, g]; one mask drawn from it, [N, g, g], 1 where hidden; the images
-    with that repaired, uint8.
+    The policy, float32 [N, g, g]; one mask sampled from it, [N, g, g], 1 where hidden; the images
+    with that reconstructed, uint8.
   """
   show = _show(nets)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
@@ -68,16 +69,16 @@ def _show(nets: Networks):
 
   @jax.jit
   def show(strategy_state, variables, images):
-    """The policy and one mask drawn from it, [N, g, g], and the images [N, S, S, C] with what
-    was hidden repaired, uint8.
+    """The policy and one mask sampled from it, [N, g, g], and the images [N, S, S, C] with the
+    masked patches reconstructed, uint8.
     """
     proposal = nets.strategy.propose(
       strategy_state, normalise(images / 255.0), jax.random.key(0), TRAINED, False
     )
     masked = mask_patches(normalise(images / 255.0), proposal.hidden, patch_size)
-    repaired = infer(nets.unet, variables, masked)
+    reconstruction = infer(nets.unet, variables, masked)
     pixels = to_pixels(proposal.hidden, patch_size)[..., None]
-    as_bytes = jnp.clip(denormalise(repaired) * 255 + 0.5, 0, 255).astype(jnp.uint8)
+    as_bytes = jnp.clip(denormalise(reconstruction) * 255 + 0.5, 0, 255).astype(jnp.uint8)
     return proposal.probability, proposal.hidden, jnp.where(pixels > 0, as_bytes, images)
 
   return show

@@ -19,7 +19,7 @@ _LIGHT, _STRONG = 70, 190  # Opacities of 255.
 
 
 def policy_layer(policy: np.ndarray) -> str:
-  """Chances of being hidden, float [g, g] in [0, 1], a pixel a patch, in the colours of the
+  """Probabilities of being masked, float [g, g] in [0, 1], a pixel a patch, in the colours of the
   report's scale.
   """
   colours = np.round(matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255).astype(np.uint8)
@@ -28,7 +28,7 @@ def policy_layer(policy: np.ndarray) -> str:
 
 
 def hidden_layer(hidden: np.ndarray) -> str:
-  """Hidden patches, bool [g, g], in grey, a pixel a patch."""
+  """Masked patches, bool [g, g], in grey, a pixel a patch."""
   return _uri(hidden.astype(np.uint8), [_CLEAR, (*[HIDDEN_GREY] * 3, 255)])
 
 

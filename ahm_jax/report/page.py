@@ -1,100 +1,58 @@
-"""One self-contained web page of what a grid of runs showed.
-
-What it says it reads off the intervals, good news or bad.
-"""
+"""The report: one self-contained web page of what a grid of runs showed."""
 
 import base64
 import hashlib
 import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from PIL import Image
 
-from ahm_jax.config import pretraining_of
-from ahm_jax.evaluation.compare import (
-  BASELINES,
-  COLUMNS,
-  baselines,
-  best_rows,
-  label_count,
-  mask_classes,
-  seed_counts,
-)
+from ahm_jax.evaluation.compare import Row, baselines, best_rows, mask_classes, seed_counts
 from ahm_jax.evaluation.results import PER_IMAGE
-from ahm_jax.report import charts, overlays, pictures
+from ahm_jax.evaluation.tables import COLUMNS
+from ahm_jax.report import charts, pictures
 from ahm_jax.report import viewer as viewing
+from ahm_jax.report.charts import Curves
 from ahm_jax.report.class_pictures import class_swatch
-from ahm_jax.report.pictures import Example, write_masks_picture
+from ahm_jax.report.conclusions import conclusions
+from ahm_jax.report.pictures import Example
+from ahm_jax.report.render import TEMPLATES, chart, render
 
-__all__ = [
-  'Example',
-  'Shown',
-  'conclusions',
-  'render',
-  'write_charts',
-  'write_masks_picture',
-  'write_report',
-]
-
-TEMPLATES = Path(__file__).parent / 'templates'
-_TEMPLATE = 'report.html'
+PAGE_BYTES = 10 * 2**20  # What a report has at most.
 _GALLERY_BYTES = 3 * 2**20  # Of each group of examples.
 _SPARE = 1024  # Bytes for numbers that get longer.
-_MINUS = '\N{MINUS SIGN}'
-_NAMES = {
-  'scratch': 'training from scratch',
-  'uniform': 'uniform masking',
-  'ahm': 'adaptive hard masking',
-}
+# Key, title and meaning of the agents' learning metrics.
 _AGENT = (
   (
     'difficulty_rank_correlation',
     'Difficulty rank correlation',
-    'Does it prefer the patches that are hard to repair? 1: it ranks them exactly by difficulty; 0: no relation; below 0: it '
-    'prefers easy ones.',
+    'Does it prefer the patches that are hard to reconstruct? 1: it ranks them exactly by '
+    'difficulty; 0: no relation; below 0: it prefers easy ones.',
   ),
   (
     'hardness_ratio',
     'Hardness ratio',
-    'How much harder to repair is what it hides than what uniform masks of the same ratio hide? 1: no harder; 1.5: half as '
-    'much error again.',
+    'How much harder to reconstruct are the patches that it masks than those of uniform masks of '
+    'the same ratio? 1: no harder; 1.5: half as much error again.',
   ),
   (
     'border_lift',
     'Border lift',
-    "How much likelier does it hide a patch that the lesion's border crosses than one without lesion? 1: no likelier. It has "
-    'never seen a lesion mask.',
+    "How much more likely is it to mask a patch that the lesion's border crosses than one without "
+    'lesion? 1: no more likely. It has never seen a lesion mask.',
   ),
   (
     'mask_ratio',
     'Mask ratio',
-    'The share of patches that it hides, which the configured budget fixes.',
+    'The share of patches that it masks, which the configured budget fixes.',
   ),
 )
-# For each stage, the metrics of metrics.jsonl that are drawn, and their titles.
-_CURVES = {
-  'pretrain': (
-    ('loss', 'Loss on hidden patches'),
-    ('validation/uniform_loss', 'Held-out loss under uniform masks'),
-    ('validation/difficulty_rank_correlation', 'Difficulty rank correlation'),
-    ('validation/hardness_ratio', 'Hardness ratio'),
-  ),
-  'segment': (('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
-  'classify': (
-    ('loss', 'Training loss'),
-    ('validation/balanced_accuracy', 'Validation balanced accuracy'),
-  ),
-}
-_STAGES = {'pretrain': 'Pre-training', 'segment': 'Segmentation', 'classify': 'Classification'}
 
 
 class Shown(NamedTuple):
@@ -102,15 +60,15 @@ class Shown(NamedTuple):
 
   examples: Sequence[Example] = ()  # As they come.
   failures: Sequence[Example] = ()  # Those of the lowest Dice, worst first.
-  strategies: Image.Image | None = None  # Where each strategy hides, see `pictures.policies_sheet`.
+  # Where each strategy masks, see `pictures.policies_sheet`.
+  strategies: Image.Image | None = None
   movement: Image.Image | None = None  # How the last one's policy moved in training.
-  viewer: viewing.Viewer | None = (
-    None  # Images to page through; those that the page has no room for are left out.
-  )
+  # Images to page through; those that the page has no room for are left out.
+  viewer: viewing.Viewer | None = None
 
 
 def write_report(
-  results: Mapping, curves: Mapping[str, Sequence[Mapping]], shown: Shown, path: Path
+  results: Mapping[str, Any], curves: Sequence[Curves], shown: Shown, path: Path
 ) -> None:
   """Writes report.html.
 
@@ -118,69 +76,137 @@ def write_report(
     results: what results.json holds: 'dataset', 'split', 'config', 'cells', 'summary'
       (`compare.summarise_grid`), 'agent', and where it has them 'over_labels', rows like those of
       'summary'.
-    curves: the lines of each run's metrics.jsonl, by its name 'STAGE/INIT/...', with 'labelsN' in
-      it for runs of a label count.
+    curves: of the runs, in groups that share charts.
     shown: held-out images.
     path: file to write.
   """
   summary = results['summary']
-  rows = [*summary, *results.get('over_labels', ())]
-  methods = [row['method'] for row in summary] + list(results['agent'])
-  styles = charts.style_numbers(methods + [_run_parts(name)[1] for name in curves])
-  values = dict(
-    title=f'{results["dataset"]}: what masked pre-training gained',
-    results=results,
-    styles=styles,
-    rows=rows,
-    conclusions=conclusions([*rows[len(summary) :], *summary]),
-    best=best_rows(rows),
-    columns=_known_columns(summary),
-    mask_classes=mask_classes(summary),
-    baselines=baselines(summary),
-    seeds=seed_counts(rows),
-    images=max((row['images'] for row in summary), default=0),
-    group_count=max((row['groups'] for row in summary), default=0),
-    unit='groups' if any(row['groups'] < row['images'] for row in summary) else 'images',
-    charts=[Markup(svg) for svg in summary_charts(summary, styles).values()],
-    agent_metrics=_AGENT,
-    curves=_curve_charts(curves, styles),
-    sheets=[
+  over = results.get('over_labels', ())
+  named = [method for group in curves for method, _ in group.runs]
+  styles = charts.style_numbers([*(row['method'] for row in summary), *results['agent'], *named])
+  values = {
+    'title': f'{results["dataset"]}: what masked pre-training gained',
+    'results': results,
+    'styles': styles,
+    'conclusions': conclusions([*over, *summary]),
+    'charts': [chart(svg) for svg in charts.summary_charts(summary, styles).values()],
+    'agent_metrics': _AGENT,
+    'curves': _curve_charts(curves, styles),
+    'config': json.dumps(results['config'], indent=2, ensure_ascii=False),
+    **_table_values(summary, over),
+    **_cell_values(results['cells']),
+    **_picture_values(shown),
+  }
+  Path(path).write_text(_with_viewer(values, shown.viewer), encoding='utf-8')
+
+
+def _table_values(summary: Sequence[Row], over: Sequence[Row]) -> dict[str, Any]:
+  """Of the tables of methods, and of what is said of their images."""
+  rows = [*summary, *over]
+  known = [column for column in COLUMNS if any(row[column[0]] is not None for row in summary)]
+  classes = mask_classes(summary)
+  return {
+    'rows': rows,
+    'best': best_rows(rows),
+    'seeds': seed_counts(rows),
+    'baselines': baselines(summary),
+    'columns': [(name, title[0].upper() + title[1:], digits) for name, title, digits in known],
+    'mask_classes': classes,
+    'legend': [(name, pictures.data_uri(class_swatch(k))) for k, name in enumerate(classes, 1)],
+    'images': max((row['images'] for row in summary), default=0),
+    'group_count': max((row['groups'] for row in summary), default=0),
+    'unit': 'groups' if any(row['groups'] < row['images'] for row in summary) else 'images',
+  }
+
+
+def _cell_values(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+  """Of the table of every cell."""
+  flat = [_flat(cell) for cell in cells]
+  return {'cells': flat, 'cell_columns': list(dict.fromkeys(key for cell in flat for key in cell))}
+
+
+def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
+  """The scores of a cell, with those of each class as columns of their own.
+
+  Those of each image are left out.
+  """
+  flat: dict[str, Any] = {}
+  for key, value in cell.items():
+    if isinstance(value, Mapping) and key != PER_IMAGE:
+      flat |= {f'{key} {name}': single for name, single in value.items()}
+    elif key != PER_IMAGE:
+      flat[key] = value
+  return flat
+
+
+def _curve_charts(
+  curves: Sequence[Curves], styles: Mapping[str, int]
+) -> list[tuple[str, list[Markup]]]:
+  """A title and its charts for each group of runs that has any."""
+  drawn = [(group.title, charts.curve_charts(group, styles)) for group in curves]
+  return [(title, [chart(svg) for svg in svgs]) for title, svgs in drawn if svgs]
+
+
+def _picture_values(shown: Shown) -> dict[str, Any]:
+  sheets = (
+    (
+      'Where each strategy masks',
+      'Probability of being masked after pre-training, on the same held-out images.',
+      shown.strategies,
+    ),
+    (
+      'How the policy moved',
+      'Probability of being masked, on validation images, in the course of one pre-training.',
+      shown.movement,
+    ),
+  )
+  return {
+    'sheets': [
       (title, note, pictures.data_uri(np.asarray(sheet)))
-      for title, note, sheet in _sheets(shown)
+      for title, note, sheet in sheets
       if sheet is not None
     ],
-    groups=[
+    'groups': [
       ('Held-out images', '', _example_views(shown.examples)),
       ('Failures', 'The lowest Dice of the same run, worst first.', _example_views(shown.failures)),
     ],
-    colour_bar=pictures.data_uri(pictures.colour_bar(120, 10)),
-    legend=[
-      (name, pictures.data_uri(class_swatch(k))) for k, name in enumerate(mask_classes(summary), 1)
-    ],
-    cells=(cells := [_flat(cell) for cell in results['cells']]),
-    cell_columns=list(dict.fromkeys(key for cell in cells for key in cell)),
-    config=json.dumps(results['config'], indent=2, ensure_ascii=False),
+    'colour_bar': pictures.data_uri(pictures.colour_bar(120, 10)),
+  }
+
+
+def _example_views(examples: Sequence[Example]) -> list[Mapping[str, Any]]:
+  """The first examples that a gallery has room for."""
+  views = (
+    {
+      'id': example.id,
+      'dice': example.dice,
+      'dice_by_class': example.dice_by_class,
+      'hidden_share': float(example.hidden.mean()),
+      'pictures': {
+        name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()
+      },
+    }
+    for example in examples
   )
-  page = render(_TEMPLATE, **values, **_viewer_values(None))
-  if shown.viewer and shown.viewer.entries:
-    room = viewing.PAGE_BYTES - len(
-      render(_TEMPLATE, **values, **_viewer_values(replace(shown.viewer, entries=()))).encode()
-    )
-    fitted = replace(shown.viewer, entries=viewing.fitting(shown.viewer.entries, room - _SPARE))
-    page = render(_TEMPLATE, **values, **_viewer_values(fitted)) if fitted.entries else page
-  Path(path).write_text(page, encoding='utf-8')
+  return _fitting(views, _GALLERY_BYTES)
 
 
-def write_charts(summary: Sequence[Mapping], folder: Path) -> None:
-  """Writes dice.svg and a vs_BASELINE.svg for each baseline into a folder: the report's charts,
-  for a paper.
+def _with_viewer(values: Mapping[str, Any], viewer: viewing.Viewer | None) -> str:
+  """The page, with as many of the viewer's images as it has room for; without it if there are
+  none.
   """
-  styles = charts.style_numbers([row['method'] for row in summary])
-  for name, svg in summary_charts(summary, styles).items():
-    (Path(folder) / f'{name}.svg').write_text(charts.as_file(svg), encoding='utf-8')
+
+  def page(viewer: viewing.Viewer | None) -> str:
+    return render('report.html', **values, **_viewer_values(viewer))
+
+  if viewer and viewer.entries:
+    room = PAGE_BYTES - _SPARE - len(page(replace(viewer, entries=())).encode())
+    if entries := _fitting(viewer.entries, room):
+      return page(replace(viewer, entries=entries))
+  return page(None)
 
 
-def _viewer_values(viewer: viewing.Viewer | None) -> dict:
+def _viewer_values(viewer: viewing.Viewer | None) -> dict[str, Any]:
   if viewer is None:
     return {'viewer': None}
   script = (TEMPLATES / 'viewer.js').read_text(encoding='utf-8')
@@ -195,224 +221,12 @@ def _viewer_values(viewer: viewing.Viewer | None) -> dict:
   }
 
 
-def _flat(cell: Mapping) -> dict:
-  """The scores of a cell, with those of each class as columns of their own.
-
-  Those of each image are left out.
-  """
-  flat = {}
-  for key, value in cell.items():
-    if key == PER_IMAGE:
-      continue
-    flat |= (
-      {f'{key} {name}': single for name, single in value.items()}
-      if isinstance(value, Mapping)
-      else {key: value}
-    )
-  return flat
-
-
-def charts_page(title: str, note: str, svgs: Sequence[str]) -> str:
-  """A page of charts in the report's style."""
-  return render('charts.html', title=title, note=note, charts=[Markup(svg) for svg in svgs])
-
-
-def render(template: str, **values) -> str:
-  """A page of a template of this folder, in the report's style.
-
-  All values but Markup are escaped.
-  """
-  loader = jinja2.FileSystemLoader(TEMPLATES)
-  environment = jinja2.Environment(
-    loader=loader,
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  environment.filters |= {
-    'number': _number,
-    'signed': _signed,
-    'interval': _interval,
-    'labels': label_count,
-  }
-  style = {
-    'palette': charts.PALETTE,
-    'truth_colour': '#{:02x}{:02x}{:02x}'.format(*pictures.TRUTH_COLOUR),
-    'prediction_colour': '#{:02x}{:02x}{:02x}'.format(*pictures.PREDICTION_COLOUR),
-    'confused_colour': '#{:02x}{:02x}{:02x}'.format(*overlays.CONFUSED_COLOUR),
-    'allowed_script': "'none'",
-  }
-  return environment.get_template(template).render(**style | values)
-
-
-def conclusions(summary: Sequence[Mapping]) -> list[str]:
-  """What the intervals allow to say, a sentence for each number of labels (or mean over several)
-  and baseline.
-
-  It speaks of 'ahm', or where the grid lacks it of the first method that is no baseline, or else of
-  'uniform'. An interval that holds 0 shows no difference, whatever the estimate.
-  """
-  methods = [
-    method for method in dict.fromkeys(row['method'] for row in summary) if pretraining_of(method)
-  ]
-  candidates = [
-    method
-    for method in ('ahm', *(method for method in methods if method not in BASELINES), 'uniform')
-    if method in methods
-  ]
-  if not candidates:
-    return ['This grid has no pre-trained network to compare.']
-  sentences = [
-    _conclusion(row, baseline)
-    for row in summary
-    for baseline in BASELINES
-    if row['method'] == candidates[0] and row[f'vs_{baseline}'] is not None
-  ]
-  return sentences or [f'This grid has nothing to compare {_named(candidates[0])} with.']
-
-
-def _conclusion(row: Mapping, baseline: str) -> str:
-  gain, interval = row[f'vs_{baseline}'], row[f'vs_{baseline}_ci95']
-  labels = row['labels']
-  over = (
-    f'On average over {" and ".join(map(str, labels))}'
-    if isinstance(labels, tuple)
-    else f'With {label_count(labels)}'
-  )
-  start = f'{over} labelled images, '
-  sides = f'{_named(row["method"])} and {_named(baseline)}'
-  if interval is None:
-    return f'{start}the difference between {sides} was {_points(gain)} points of Dice; too few images for an interval.'
-  low, high = interval
-  bounds = f'95 % interval {_points(low)} to {_points(high)}'
-  if low <= 0 <= high:
-    text = (
-      f'{start}no difference was shown between {sides}: {_points(gain)} points of Dice ({bounds}).'
-    )
-  else:
-    verb = 'gained' if gain > 0 else 'lost'
-    text = f'{start}{_named(row["method"])} {verb} {abs(100 * gain):.1f} points of Dice against {_named(baseline)} ({bounds}).'
-  return text + (' One seed: runs may differ by more than this.' if row['seeds'] == 1 else '')
-
-
-def _points(difference: float) -> str:
-  return f'{100 * difference:+.1f}'.replace('-', _MINUS)
-
-
-def _named(method: str) -> str:
-  return _NAMES.get(method, method)
-
-
-def _known_columns(summary: Sequence[Mapping]) -> list[tuple[str, str, int]]:
-  known = [column for column in COLUMNS if any(row[column[0]] is not None for row in summary)]
-  return [(name, title[0].upper() + title[1:], digits) for name, title, digits in known]
-
-
-def summary_charts(summary: Sequence[Mapping], styles: Mapping[str, int]) -> dict[str, str]:
-  """'dice' and 'vs_BASELINE' charts, as SVG, of what there is in a summary.
-
-  See `charts.style_numbers`.
-  """
-  if not any(row['dice'] is not None for row in summary):
-    return {}
-  gains = {
-    f'vs_{baseline}': charts.gain_chart(summary, styles, baseline)
-    for baseline in baselines(summary)
-  }
-  return {'dice': charts.dice_chart(summary, styles)} | {
-    name: svg for name, svg in gains.items() if svg
-  }
-
-
-def _curve_charts(
-  curves: Mapping[str, Sequence[Mapping]], styles: Mapping[str, int]
-) -> dict[str, list[Markup]]:
-  """The charts of each stage and number of labels, by heading.
-
-  Runs of one heading share its charts.
-  """
-  groups = {}
-  for name, lines in curves.items():
-    stage, method, labels = _run_parts(name)
-    groups.setdefault((stage, labels), []).append((method, lines))
-  order = sorted(groups, key=lambda key: (list(_STAGES).index(key[0]), key[1] == 0, key[1] or 0))
-  headings = {}
-  for stage, labels in order:
-    heading = _STAGES[stage] + ('' if labels is None else f', {label_count(labels)} labels')
-    for name, title in _CURVES[stage]:
-      drawn = [(method, *_series(lines, name)) for method, lines in groups[stage, labels]]
-      drawn = [curve for curve in drawn if curve[1]]
-      if drawn:
-        headings.setdefault(heading, []).append(
-          Markup(charts.curve_chart(drawn, styles, title, heading))
-        )
-  return headings
-
-
-def _run_parts(name: str) -> tuple[str, str, int | None]:
-  """Stage, method and number of labels (None if the name has none) of a run's name."""
-  parts = re.split(r'[/\s]+', name)
-  stage = parts[0] if parts[0] in _STAGES else 'segment'
-  labels = re.search(r'labels(\d+)', name)
-  return stage, parts[1] if len(parts) > 1 else name, int(labels[1]) if labels else None
-
-
-def _series(lines: Sequence[Mapping], name: str) -> tuple[list[float], list[float]]:
-  """Steps and finite values of one metric.
-
-  Lines without it, or with null for what was not finite, are passed over.
-  """
-  points = [
-    (line['step'], line[name])
-    for line in lines
-    if line.get(name) is not None and math.isfinite(line[name])
-  ]
-  return [step for step, _ in points], [value for _, value in points]
-
-
-def _sheets(shown: Shown) -> list[tuple[str, str, Image.Image | None]]:
-  return [
-    (
-      'Where each strategy hides',
-      'Chance of being hidden after pre-training, on the same held-out images.',
-      shown.strategies,
-    ),
-    (
-      'How the policy moved',
-      'Chance of being hidden, on validation images, in the course of one pre-training.',
-      shown.movement,
-    ),
-  ]
-
-
-def _example_views(examples: Sequence[Example]) -> list[dict]:
-  views = (
-    {
-      'id': example.id,
-      'dice': example.dice,
-      'dice_by_class': example.dice_by_class,
-      'hidden_share': float(example.hidden.mean()),
-      'pictures': {
-        name: pictures.data_uri(picture) for name, picture in pictures.panels(example).items()
-      },
-    }
-    for example in examples
-  )
-  return viewing.fitting(views, _GALLERY_BYTES)
-
-
-def _number(value, digits: int = 3) -> str:
-  if isinstance(value, str) or value is None:
-    return value or '-'
-  if isinstance(value, int):
-    return str(value)
-  return f'{value:.{digits}f}' if math.isfinite(value) else '-'
-
-
-def _signed(value: float | None) -> str:
-  return '-' if value is None else f'{value:+.3f}'.replace('-', _MINUS)
-
-
-def _interval(ends: Sequence[float] | None, sign: str = '') -> str:
-  return '' if ends is None else f'{ends[0]:{sign}.3f} to {ends[1]:{sign}.3f}'.replace('-', _MINUS)
+def _fitting(entries: Iterable[Mapping[str, Any]], room: int) -> list[Mapping[str, Any]]:
+  """The first entries that take no more than `room` bytes of a page."""
+  kept = []
+  for item in entries:
+    room -= len(htmlsafe_json_dumps(item)) + 2
+    if room < 0:
+      break
+    kept.append(item)
+  return kept

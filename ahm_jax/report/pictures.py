@@ -1,5 +1,5 @@
-"""Pictures of what the agent hid on held-out images: the panels of the report, and a contact
-sheet.
+"""Pictures of held-out images, what the agent masked in them and what the U-Net made of it: the
+panels of the report, and contact sheets.
 """
 
 import base64
@@ -33,8 +33,8 @@ class Example:
 
   Attributes:
     image: uint8 [S, S, C], C = 3 or 1.
-    policy: float [g, g] in [0, 1], each patch's probability of being hidden.
-    hidden: bool [g, g], the patches that the draw hid.
+    policy: float [g, g] in [0, 1], each patch's probability of being masked.
+    hidden: bool [g, g], the patches that the sampled mask hides.
     reconstruction: uint8 [S, S, C].
     truth: bool [h, w], the lesion at the image's own resolution; with classes uint8 [h, w], 0 for
       background.
@@ -96,25 +96,24 @@ def colour_bar(width: int, height: int) -> np.ndarray:
 
 
 def write_masks_picture(examples: Sequence[Example], path: Path) -> None:
-  """Writes a PNG contact sheet: one row an example, with image, policy, what was left visible,
-  and reconstruction.
+  """Writes a PNG contact sheet: one row an example, with image, policy, what the U-Net saw, and
+  reconstruction.
   """
   titles = {
     'image': 'image',
-    'policy': 'chance of being hidden',
-    'hidden': 'what the U-Net saw',
-    'reconstruction': 'its repair',
+    'policy': 'probability of being masked',
+    'hidden': 'input of the U-Net',
+    'reconstruction': 'reconstruction',
   }
   shown = [panels(example, 224) for example in examples]
-  contact_sheet(
-    list(titles.values()), [[row[name] for name in titles] for row in shown], tile=224
-  ).save(path, optimize=True)
+  rows = [[row[name] for name in titles] for row in shown]
+  contact_sheet(list(titles.values()), rows, tile=224).save(path, optimize=True)
 
 
 def policies_sheet(
   images: np.ndarray, policies: Mapping[str, np.ndarray], tile: int = 128
 ) -> Image.Image:
-  """A contact sheet of where patches are likely to be hidden: one row an image, one column a title.
+  """A contact sheet of where patches are likely to be masked: one row an image, one column a title.
 
   Args:
     images: uint8 [N, S, S, C].

@@ -1,34 +1,36 @@
-"""The report's viewer: held-out images with what each network made of them, within a page's
-limit of bytes.
-"""
+"""The report's viewer: held-out images with what each network made of them."""
 
-import base64
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 
 from ahm_jax.report import overlays
-from ahm_jax.report.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
+from ahm_jax.report.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, data_uri
 
-PAGE_BYTES = 10 * 2**20  # What a report has at most.
 # Name of a layer, its title, and whether it is there without a pre-training. Their order is that of
 # the keys 1 to 7.
 LAYERS = (
   ('image', 'Image', True),
   ('policy', 'Policy map', False),
-  ('hidden', 'Mask', False),
-  ('reconstruction', 'Repair', False),
+  ('hidden', 'Masked patches', False),
+  ('reconstruction', 'Reconstruction', False),
   ('prediction', 'Prediction', True),
   ('truth', 'Truth', True),
   ('error', 'Error', True),
 )
 START = 'error'
+
+
+class Masking(NamedTuple):
+  """What a pre-training made of an image, as `pictures.Example` has it."""
+
+  policy: np.ndarray
+  hidden: np.ndarray
+  reconstruction: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +40,12 @@ class Made:
   Attributes:
     prediction: bool [h, w] at the image's own resolution; with classes uint8 [h, w].
     dice: of prediction and truth; nan where both are empty.
-    policy, hidden, reconstruction: as those of `pictures.Example`; None without a pre-training.
+    masking: what its pre-training made of the image; None without one.
   """
 
   prediction: np.ndarray
   dice: float
-  policy: np.ndarray | None = None
-  hidden: np.ndarray | None = None
-  reconstruction: np.ndarray | None = None
+  masking: Masking | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def chosen(dice: Sequence[float], count: int, seed: int = 0) -> list[int]:
   scored = [i for i in range(len(dice)) if math.isfinite(dice[i])]
   worst = iter(sorted(scored, key=lambda i: dice[i]))
   drawn = iter(np.random.default_rng(seed).permutation(len(dice)).tolist())
-  taken = {}
+  taken: dict[int, None] = {}
   while len(taken) < min(count, len(dice)):
     source = drawn if len(taken) % 2 else worst
     new = next((i for i in source if i not in taken), None)
@@ -121,21 +121,7 @@ def entry(
 
 
 def _run(name: str, run: str, truth: np.ndarray, made: Made) -> dict[str, Any]:
-  layers = {}
-  if made.policy is not None:
-    low, high = made.policy.min(), made.policy.max()
-    layers['policy'] = {
-      'alt': f'How likely {run} hides each patch of image {name}: from {low:.2f} to {high:.2f}.',
-      'over': overlays.policy_layer(made.policy),
-    }
-    layers['hidden'] = {
-      'alt': f'One mask that {run} drew for image {name}: {100 * made.hidden.mean():.0f} % of the patches are grey.',
-      'over': overlays.hidden_layer(made.hidden),
-    }
-    layers['reconstruction'] = {
-      'alt': f'Image {name} with the hidden patches repaired by the U-Net of {run}.',
-      'base': _jpeg(made.reconstruction),
-    }
+  layers = {} if made.masking is None else _masking_layers(name, run, made.masking)
   layers['prediction'] = {
     'alt': f'What {run} found in image {name}: {_share(made.prediction)}.',
     'over': overlays.mask_layer(made.prediction, PREDICTION_COLOUR),
@@ -150,6 +136,28 @@ def _run(name: str, run: str, truth: np.ndarray, made: Made) -> dict[str, Any]:
   }
 
 
+def _masking_layers(name: str, run: str, masking: Masking) -> dict[str, Any]:
+  policy, hidden, reconstruction = masking
+  share = f'{100 * hidden.mean():.0f} % of the patches are masked (grey)'
+  return {
+    'policy': {
+      'alt': (
+        f'How likely {run} is to mask each patch of image {name}: '
+        f'from {policy.min():.2f} to {policy.max():.2f}.'
+      ),
+      'over': overlays.policy_layer(policy),
+    },
+    'hidden': {
+      'alt': f'One mask that {run} sampled for image {name}: {share}.',
+      'over': overlays.hidden_layer(hidden),
+    },
+    'reconstruction': {
+      'alt': f'Image {name} with the masked patches reconstructed by the U-Net of {run}.',
+      'base': _jpeg(reconstruction),
+    },
+  }
+
+
 def _share(mask: np.ndarray) -> str:
   return f'{_percent(mask > 0)} of it' if mask.any() else 'nothing'
 
@@ -157,7 +165,7 @@ def _share(mask: np.ndarray) -> str:
 def _error(prediction: np.ndarray, truth: np.ndarray) -> str:
   found, there = prediction > 0, truth > 0
   if not (found | there).any():
-    return 'nowhere, there is nothing and nothing was found'
+    return 'nowhere, there is no lesion and none was found'
   parts = [
     f'{_percent(found & ~there)} of it found but not there',
     f'{_percent(there & ~found)} missed',
@@ -175,17 +183,4 @@ def _jpeg(image: np.ndarray) -> str:
   """An image of the network's size, [S, S, C]; the page stretches it to its own shape."""
   picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
   picture.thumbnail((overlays.SIDE, overlays.SIDE))
-  file = io.BytesIO()
-  picture.save(file, 'JPEG', quality=88, subsampling=0, optimize=True)
-  return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
-
-
-def fitting(entries: Iterable[Mapping], room: int) -> list[Mapping]:
-  """The first entries that take no more than `room` bytes of a page."""
-  kept = []
-  for item in entries:
-    room -= len(htmlsafe_json_dumps(item)) + 2
-    if room < 0:
-      break
-    kept.append(item)
-  return kept
+  return data_uri(np.asarray(picture))

@@ -17,14 +17,26 @@ import numpy as np
 from ahm_jax.config import Config
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import compare, intervals, metrics
-from ahm_jax.evaluation.masks import mask_row, predicted_mask
+from ahm_jax.evaluation import intervals, metrics
+from ahm_jax.evaluation.masks import predicted_mask
+from ahm_jax.evaluation.per_image import mask_row
+from ahm_jax.evaluation.tables import aligned, interval_text
 from ahm_jax.runtime.progress import Bar
 from ahm_jax.sam.model import TITLES, Sam
 from ahm_jax.sam.prompts import prompts
 
 COMPARATORS = tuple(TITLES)
 SOURCES = ('unet', 'truth')
+# Of the table's scores beside Dice.
+_DIGITS = {
+  'iou': 3,
+  'hd95': 1,
+  'precision': 3,
+  'recall': 3,
+  'pooled_dice': 3,
+  'missed': 0,
+  'false_alarms': 0,
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,8 @@ def check(options: Options, config: Config) -> None:
   """Raises a UserError where the options do not go together, or not with a run of this config."""
   if not options.checkpoint:
     raise UserError(
-      f'--comparator={options.comparator} needs --sam_checkpoint: a folder with model.safetensors, or a .pth'
+      f'--comparator={options.comparator} needs --sam_checkpoint: a folder with '
+      'model.safetensors, or a .pth'
     )
   if options.prompt == 'point' and options.margin:
     raise UserError(
@@ -63,8 +76,9 @@ def check(options: Options, config: Config) -> None:
     raise UserError('MedSAM was trained with boxes only; use --sam_prompt=box')
   if config.data.mask_classes:
     raise UserError(
-      f'--comparator={options.comparator} tells a lesion from background, and this run has {len(config.data.mask_classes)} '
-      'classes (config.data.mask_classes); give a run with binary masks'
+      f'--comparator={options.comparator} segments lesion and background only, and this run has '
+      f'{len(config.data.mask_classes)} classes (config.data.mask_classes); give a run with binary '
+      'masks'
     )
 
 
@@ -106,14 +120,21 @@ def rows(
 
 
 def predict(options: Options, model: Sam, image: np.ndarray, source: np.ndarray) -> np.ndarray:
-  """What the comparator finds in an image, uint8 [h, w, C], by prompts from `source`, bool [h,
-  w]: bool [h, w].
+  """What the comparator finds in an image, by prompts from a mask.
+
+  Args:
+    image: uint8 [h, w, C].
+    source: the mask, bool [h, w].
+
+  Returns:
+    bool [h, w].
   """
   drawn = prompts(source, options.prompt, options.margin)
   if not drawn:
     return np.zeros(source.shape, bool)
   colour = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-  return model.masks(options.comparator, colour, options.prompt, drawn).any(axis=0)
+  found = model.masks(options.comparator, colour, options.prompt, drawn)
+  return np.any(found, axis=0)
 
 
 def result(
@@ -123,11 +144,12 @@ def result(
 
   Args:
     samples: of the bootstrap.
-    groups: of images, by name; see `evaluate.group_numbers`.
+    groups: of images, by name; see `per_image.group_numbers`.
 
   Returns:
-    'comparator': the options. Those of `metrics.summarise` for the comparator, with 'dice_ci95';
-    'unet': the same of our U-Net.
+    'comparator': the options.
+    The scores of `metrics.summarise` for the comparator, with 'dice_ci95'; 'unet': the same of our
+      U-Net.
     'difference': 'dice', the comparator's minus ours, and 'dice_ci95', over the images that have a
     Dice by both. Intervals cover images, or groups of them, and not trainings.
   """
@@ -161,40 +183,20 @@ def _interval(dice: np.ndarray, indices: Sequence[int], samples: int) -> list[fl
 def table(options: Options, scores: Mapping[str, Any]) -> str:
   """What `result` returned, for a terminal: a line for our U-Net and one for the comparator."""
   columns = ('IoU', 'HD95', 'precision', 'recall', 'pooled Dice', 'missed', 'false alarms')
-  lines = [['', 'Dice', 'vs U-Net', *columns]]
-  for title, side, difference in (
-    ('our U-Net', scores['unet'], None),
-    (options.title, scores, scores['difference']),
-  ):
-    against = (
-      ''
-      if difference is None
-      else compare.interval_text(difference['dice'], difference['dice_ci95'], '+')
-    )
-    numbers = [f'{side[key]:.{digits}f}' for key, digits in _DIGITS.items()]
-    lines.append([title, compare.interval_text(side['dice'], side['dice_ci95']), against, *numbers])
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  text = [
-    '  '.join(
-      [
-        line[0].ljust(widths[0]),
-        *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-      ]
-    )
-    for line in lines
-  ]
+  difference = scores['difference']
+  header, ours, theirs = aligned(
+    [
+      ['', 'Dice', 'vs U-Net', *columns],
+      _line('our U-Net', scores['unet'], ''),
+      _line(options.title, scores, interval_text(difference['dice'], difference['dice_ci95'], '+')),
+    ]
+  )
   note = f'{scores["images"]} images; 95 % intervals over images, or groups of them.'
   if options.prompt_from == 'truth':
     note += ' Prompts from the truth say where the lesion is, and whether there is one.'
-  return '\n'.join([text[0], '-' * len(text[0]), *text[1:], note])
+  return '\n'.join([header, '-' * len(header), ours, theirs, note])
 
 
-_DIGITS = {
-  'iou': 3,
-  'hd95': 1,
-  'precision': 3,
-  'recall': 3,
-  'pooled_dice': 3,
-  'missed': 0,
-  'false_alarms': 0,
-}
+def _line(title: str, side: Mapping[str, Any], difference: str) -> list[str]:
+  numbers = [f'{side[key]:.{digits}f}' for key, digits in _DIGITS.items()]
+  return [title, interval_text(side['dice'], side['dice_ci95']), difference, *numbers]

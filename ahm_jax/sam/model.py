@@ -23,7 +23,7 @@ from ahm_jax.errors import UserError
 TITLES = {'sam': 'Segment Anything', 'medsam': 'MedSAM'}  # By the name of the comparator.
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json')
 # The vision encoders of the official files, by their width: ViT-B, ViT-L and ViT-H.
-_ENCODERS = {
+_ENCODERS: dict[int, dict[str, Any]] = {
   768: dict(num_hidden_layers=12, num_attention_heads=12, global_attn_indexes=[2, 5, 8, 11]),
   1024: dict(num_hidden_layers=24, num_attention_heads=16, global_attn_indexes=[5, 11, 17, 23]),
   1280: dict(num_hidden_layers=32, num_attention_heads=16, global_attn_indexes=[7, 15, 23, 31]),
@@ -89,7 +89,8 @@ class Sam:
     side = self.model.config.vision_config.image_size
     seen = squashed(image, side).astype(np.float32)
     seen = (seen - seen.min()) / max(seen.max() - seen.min(), 1e-8)
-    scaled = np.float32([boxes]) * np.float32([side / width, side / height] * 2)
+    scale = np.array([side / width, side / height] * 2, np.float32)
+    scaled = np.array([boxes], np.float32) * scale
     with torch.inference_mode():
       out = self.model(
         pixel_values=torch.from_numpy(seen.transpose(2, 0, 1)[None]).to(self.model.device),
@@ -163,7 +164,8 @@ def load(path: str) -> Sam:
     import transformers
   except ImportError as error:
     raise UserError(
-      f'--comparator=sam needs {error.name}: EXTRAS=sam launch/with_env ... installs it, or pip install -e .[sam]'
+      f'--comparator=sam needs {error.name}: EXTRAS=sam launch/with_env ... installs it, or '
+      'pip install -e .[sam]'
     ) from error
   transformers.logging.set_verbosity_error()
   transformers.logging.disable_progress_bar()
@@ -180,8 +182,8 @@ def load(path: str) -> Sam:
 
 def _refusal(path: Path | str, why: str) -> UserError:
   return UserError(
-    f'--sam_checkpoint={path} is no SAM or MedSAM checkpoint: {why}; name a folder with config.json and model.safetensors of '
-    'one, or an official .pth'
+    f'--sam_checkpoint={path} is no SAM or MedSAM checkpoint: {why}; name a folder with '
+    'config.json and model.safetensors of one, or an official .pth'
   )
 
 
@@ -196,20 +198,19 @@ def _from_folder(path: Path):
     raise _refusal(path, f'its config.json is of model_type {kind!r}, not sam')
   if not any((path / name).is_file() for name in WEIGHTS):
     raise _refusal(path, f'it has no {WEIGHTS[0]}')
-  model, said = SamModel.from_pretrained(
+  # A pair, which transformers' own types do not say.
+  loaded: Any = SamModel.from_pretrained(
     path, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype='float32'
   )
+  model, keys = loaded
   for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys'):
-    if said[what]:
-      raise _refusal(
-        path,
-        f'weights do not fit its config.json ({what.replace("_", " ")}, such as {sorted(said[what])[0]})',
-      )
-  images = _image_processor()
+    if keys[what]:
+      example = f'{what.replace("_", " ")}, such as {sorted(keys[what])[0]}'
+      raise _refusal(path, f'weights do not fit its config.json ({example})')
   if (path / 'preprocessor_config.json').is_file():
-    images = images.from_pretrained(path, local_files_only=True)
+    images = _image_processor().from_pretrained(path, local_files_only=True)
   else:
-    images = images(**_sizes(model))
+    images = _image_processor()(**_sizes(model))
   if images.pad_size['height'] != model.config.vision_config.image_size:
     raise _refusal(
       path, 'its preprocessor_config.json is for images of another size than its config.json'
@@ -218,7 +219,6 @@ def _from_folder(path: Path):
 
 
 def _from_file(path: Path):
-  import torch
   from transformers import (
     SamConfig,
     SamMaskDecoderConfig,
@@ -228,34 +228,37 @@ def _from_file(path: Path):
     SamVisionConfig,
   )
 
+  weights = renamed(_read_weights(path))
+  patches = weights.get('vision_encoder.patch_embed.projection.weight')
+  if patches is None or len(patches) not in _ENCODERS or _SHARED not in weights:
+    raise _refusal(path, 'it has not the names and sizes of ViT-B, ViT-L or ViT-H')
+  width, side = len(patches), weights['vision_encoder.pos_embed'].shape[1] * patches.shape[-1]
+  config = SamConfig(
+    vision_config=SamVisionConfig(hidden_size=width, image_size=side, **_ENCODERS[width]),
+    prompt_encoder_config=SamPromptEncoderConfig(image_size=side),
+    # That of segment_anything; 1e-6 moves logits by 1e-4.
+    mask_decoder_config=SamMaskDecoderConfig(layer_norm_eps=1e-5),
+  )
+  model = SamModel(config)
+  model.load_state_dict(weights, strict=True)
+  return model, SamProcessor(_image_processor()(**_sizes(model)))
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+  """The named tensors of a .pth file."""
+  import torch
+
   try:
     held = torch.load(path, map_location='cpu', weights_only=True)
   except OSError:
     raise
   except Exception as error:  # What PyTorch says advises to unpickle it all the same.
-    raise _refusal(
-      path, 'it cannot be read as weights alone, and nothing else is unpickled'
-    ) from error
-  if not isinstance(held, dict) or not all(
-    isinstance(value, torch.Tensor) for value in held.values()
-  ):
+    why = 'it cannot be read as weights alone, and nothing else is unpickled'
+    raise _refusal(path, why) from error
+  named = isinstance(held, dict) and all(isinstance(value, torch.Tensor) for value in held.values())
+  if not named:
     raise _refusal(path, 'it holds something else than named weights')
-  weights = renamed(held)
-  first = weights.get('vision_encoder.patch_embed.projection.weight')
-  encoder = None if first is None else _ENCODERS.get(len(first))
-  if encoder is None or _SHARED not in weights:
-    raise _refusal(path, 'it has not the names and sizes of ViT-B, ViT-L or ViT-H')
-  side = weights['vision_encoder.pos_embed'].shape[1] * first.shape[-1]
-  config = SamConfig(
-    vision_config=SamVisionConfig(hidden_size=len(first), image_size=side, **encoder),
-    prompt_encoder_config=SamPromptEncoderConfig(image_size=side),
-    mask_decoder_config=SamMaskDecoderConfig(
-      layer_norm_eps=1e-5
-    ),  # Of segment_anything; 1e-6 moves logits by 1e-4.
-  )
-  model = SamModel(config)
-  model.load_state_dict(weights, strict=True)
-  return model, SamProcessor(_image_processor()(**_sizes(model)))
+  return held
 
 
 def renamed(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,9 +275,8 @@ def renamed(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image_processor():
-  from transformers.models.sam.image_processing_pil_sam import (
-    SamImageProcessorPil,
-  )  # The other one needs torchvision.
+  # The other one needs torchvision.
+  from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
   return SamImageProcessorPil
 

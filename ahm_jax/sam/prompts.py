@@ -31,18 +31,16 @@ def regions(mask: np.ndarray) -> list[np.ndarray]:
   return [labels == 1 + index for index in np.argsort(-areas, kind='stable')[:REGIONS]]
 
 
-def box(mask: np.ndarray, margin: int = 0) -> tuple[int, int, int, int] | None:
-  """The smallest box around all of a mask, bool [h, w].
+def box(mask: np.ndarray, margin: int = 0) -> tuple[int, int, int, int]:
+  """The smallest box around all of a mask, bool [h, w], which is not empty.
 
   Args:
     margin: pixels that it is widened by to each side, as far as the image goes.
 
   Returns:
     (left, top, right, bottom): columns and rows of the first and last pixel in it, as MedSAM takes
-    them (Ma et al., Segment anything in medical images, 2024). None: the mask is empty.
+    them (Ma et al., Segment anything in medical images, 2024).
   """
-  if not mask.any():
-    return None
   rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
   height, width = mask.shape
   left, top = max(0, columns[0] - margin), max(0, rows[0] - margin)
@@ -50,14 +48,12 @@ def box(mask: np.ndarray, margin: int = 0) -> tuple[int, int, int, int] | None:
   return int(left), int(top), int(right), int(bottom)
 
 
-def point(mask: np.ndarray) -> tuple[int, int] | None:
-  """The pixel (column, row) deepest inside a mask, bool [h, w]: the farthest from what is not in it
-  or beyond the image.
+def point(mask: np.ndarray) -> tuple[int, int]:
+  """The pixel (column, row) deepest inside a mask, bool [h, w], which is not empty: the farthest
+  from what is not in it or beyond the image.
 
-  Of several the first by rows. None: the mask is empty.
+  Of several the first by rows.
   """
-  if not mask.any():
-    return None
   depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
   row, column = np.unravel_index(depth.argmax(), depth.shape)
   return int(column), int(row)

@@ -115,7 +115,7 @@ def test_growth_has_time_and_memory_for_every_value_and_a_page(monkeypatch):
 
 
 def test_growth_changes_one_thing_at_a_time(monkeypatch):
-  monkeypatch.setattr(growth.trainings, 'pretraining', lambda config, split: config)
+  monkeypatch.setattr(growth.trainings, 'pretraining', lambda config, _: config)
   seen = {}
   for axis, value, build in growth._points(TINY):
     config = build()
@@ -138,7 +138,7 @@ def test_what_is_written_has_every_documented_key(monkeypatch):
     {'ahm_light_vs_uniform_time': [1.0, 3.0, 2.0]},
   )
 
-  def pretrain(bench):
+  def pretrain(_):
     """A fake."""
     return fake
 

@@ -30,7 +30,7 @@ class Nets(NamedTuple):
 
 
 class PlantedError:
-  """A U-Net that restores mid-grey images, which are 0 when normalised, up to a known error."""
+  """A U-Net that reconstructs mid-grey images, which are 0 when normalised, up to a known error."""
 
   def apply(self, variables, images, train):
     assert not train

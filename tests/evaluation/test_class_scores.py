@@ -7,9 +7,10 @@ import pytest
 
 from ahm_jax.data.dataset import Split
 from ahm_jax.data.records import encode_mask
-from ahm_jax.evaluation import compare, metrics
+from ahm_jax.evaluation import compare, metrics, per_image
 from ahm_jax.evaluation.agent import border_lift
-from ahm_jax.evaluation.masks import at_own_size, predicted_mask, segmentation_rows
+from ahm_jax.evaluation.per_image import segmentation_rows
+from ahm_jax.evaluation.tables import table
 
 NAMES = ('disc', 'cup')
 
@@ -122,8 +123,8 @@ def test_means_over_images_by_hand():
 
 def test_per_image_csv_round_trip(tmp_path):
   rows = [{'image': str(i), **row} for i, row in enumerate(rows_of_three())]
-  metrics.write_per_image(tmp_path / 'per_image.csv', rows)
-  back = metrics.read_per_image(tmp_path / 'per_image.csv')
+  per_image.write(tmp_path / 'per_image.csv', rows)
+  back = per_image.read(tmp_path / 'per_image.csv')
   assert (
     back[0] == rows[0] and type(back[0]['tp_cup']) is int and type(back[0]['dice_cup']) is float
   )
@@ -134,24 +135,6 @@ def test_per_image_csv_round_trip(tmp_path):
     .read_text()
     .startswith('image,dice,iou,hd95,precision,recall,tp,fp,fn,dice_disc,dice_cup,')
   )
-
-
-def test_probabilities_are_resized_before_the_likeliest_is_taken():
-  """Between a sure 1 and an unsure 2 the border at full size is nearer to the unsure one than
-  halfway.
-  """
-  probabilities = np.zeros((1, 2, 3), np.float32)
-  probabilities[0, 0], probabilities[0, 1] = (0, 1, 0), (0.4, 0, 0.6)
-  found = predicted_mask(probabilities, (3, 20), 0.5)
-  assert found.shape == (3, 20) and found.dtype == np.uint8
-  planes = np.stack([at_own_size(probabilities[..., k], (3, 20)) for k in range(3)])
-  np.testing.assert_array_equal(found, planes.argmax(0))
-  assert (
-    found[0].tolist() == [1] * 11 + [2] * 9
-  )  # Of 1 and 0.6 t at t = 1 / 1.6, 0.625 of the way from column 4.5 to 14.5.
-  assert (
-    predicted_mask(np.full((2, 2, 3), 1 / 3, np.float32), (2, 2), 0.5) == 0
-  ).all()  # As likely: background.
 
 
 def test_rows_at_the_images_own_resolution():
@@ -224,13 +207,13 @@ def test_the_summary_of_a_grid_has_each_class_with_its_interval():
 def test_the_table_has_a_block_of_classes():
   cells, per_image, by_class = make_grid()
   summary = compare.summarise_grid(cells, per_image, 200, by_class=by_class)
-  lines = compare.table(summary).splitlines()
+  lines = table(summary).splitlines()
   header = next(line for line in lines if 'Dice disc' in line)
   assert header.split() == ['labels', 'method', 'Dice', 'disc', 'Dice', 'cup']
   assert any(
     f'{summary[1]["dice_by_class"]["cup"]:.3f} [' in line for line in lines[lines.index(header) :]
   )
-  assert 'disc' not in compare.table(compare.summarise_grid(cells, per_image, 200))
+  assert 'disc' not in table(compare.summarise_grid(cells, per_image, 200))
 
 
 def test_the_border_of_any_class_is_a_border():

@@ -5,27 +5,8 @@ import pytest
 from scipy import stats
 
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import compare
-
-
-def grid(dice, **scores):
-  """Cells and per-image Dice from {(method, labels): float [seeds, images]}.
-
-  `scores`: a number for each cell.
-  """
-  cells, per_image = [], {}
-  for (method, labels), values in dice.items():
-    for seed, row in enumerate(np.atleast_2d(values)):
-      cells.append(
-        {
-          'method': method,
-          'labels': labels,
-          'seed': seed,
-          **{k: v[method, labels][seed] for k, v in scores.items()},
-        }
-      )
-      per_image[method, labels, seed] = {f'image{i}': float(value) for i, value in enumerate(row)}
-  return cells, per_image
+from ahm_jax.evaluation import compare, tables
+from tests.evaluation.made_up import grid
 
 
 def by_key(summary):
@@ -82,7 +63,7 @@ def test_means_over_numbers_of_labels_by_hand():
   assert ahm['vs_scratch'] == pytest.approx(((0.25 + 0.15 + 0.05) / 3 + (0.15 + 0.2) / 2) / 2)
   assert ahm['iou'] == pytest.approx(np.mean([iou['ahm', 20], iou['ahm', 50]]))
   assert scratch['iou'] == pytest.approx((iou['scratch', 20][1] + 0.3) / 2)
-  assert 'mean of 20, 50' in compare.table(
+  assert 'mean of 20, 50' in tables.table(
     compare.summarise_grid(cells, per_image, samples=200), rows
   )
 
@@ -101,7 +82,7 @@ def test_means_are_over_numbers_of_labels_that_all_have():
   assert list(compare.averaged(later, (20, 50))) == [('ahm', (20, 50), 0)]
 
 
-def test_order_is_labels_with_all_last_then_inits_as_given():
+def test_order_is_labels_with_all_last_then_methods_as_given():
   values = np.linspace(0, 1, 6).reshape(2, 3)
   dice = {(method, labels): values for method in ('scratch', 'ahm') for labels in (0, 50, 20)}
   order = [
@@ -199,7 +180,7 @@ def test_a_group_counts_as_one():
     assert widths[0] == pytest.approx(widths[1], rel=0.1) and widths[2] == pytest.approx(
       widths[0] / 2, rel=0.1
     )
-  assert '30 groups of images' in compare.table([row])
+  assert '30 groups of images' in tables.table([row])
 
 
 @pytest.mark.parametrize('seeds', [1, 3])
@@ -235,8 +216,8 @@ def test_what_is_only_fine_tuned_otherwise_is_no_pretraining():
     *grid({('scratch', 20): values, ('ahm', 20): values, (tuned, 20): values + 0.1}), samples=100
   )
   assert compare.baselines(summary) == ['scratch']
-  assert 'those that the config itself fine-tunes' in compare.table(summary)
-  assert 'fine-tunes' not in compare.table(summary[:2])
+  assert 'fine-tuned with the settings of the config itself' in tables.table(summary)
+  assert 'fine-tuned' not in tables.table(summary[:2])
 
 
 def test_no_dice_at_all_is_none():
@@ -321,7 +302,7 @@ def test_intervals_cover_the_truth(seed_spread, seeds):
     assert 0.915 <= np.mean(covered) <= 0.9975
 
 
-def test_rivals_are_compared_with_ahm_and_without_them_nothing_is():
+def test_other_methods_are_compared_with_ahm_and_without_them_nothing_is():
   values = np.array([[0.5, 0.6], [0.7, 0.6]])
   three = {(method, 20): values for method in ('scratch', 'uniform')} | {('ahm', 20): values + 0.1}
   assert compare.baselines(compare.summarise_grid(*grid(three), samples=100)) == [
@@ -332,76 +313,6 @@ def test_rivals_are_compared_with_ahm_and_without_them_nothing_is():
   assert compare.baselines(summary) == ['scratch', 'uniform', 'ahm']
   assert by_key(summary)['hpm', 20]['vs_ahm'] == pytest.approx(-0.06)
   assert by_key(summary)['ahm', 20]['vs_ahm'] is None
-  assert 'vs ahm' in compare.table(summary)
+  assert 'vs ahm' in tables.table(summary)
   alone = compare.summarise_grid(*grid({('scratch', 20): values, ('hpm', 20): values}), samples=100)
   assert compare.baselines(alone) == ['scratch']
-
-
-def test_table_shows_means_intervals_and_marks_the_best():
-  rng = np.random.default_rng(0)
-  base = rng.uniform(0.4, 0.6, (3, 30))
-  dice = {
-    ('scratch', 20): base,
-    ('ahm', 20): base + 0.1,
-    ('scratch', 0): base + 0.2,
-    ('ahm', 0): base + 0.15,
-  }
-  accuracy = {key: [0.7, 0.72, 0.71] for key in dice}
-  summary = compare.summarise_grid(*grid(dice, accuracy=accuracy), samples=200)
-  text = compare.table(summary)
-  lines = text.splitlines()
-  rows = [line for line in lines if 'ahm' in line or 'scratch  ' in line or 'scratch *' in line]
-  assert [line.split()[0] for line in lines if line[:6].strip() in ('20', 'all')] == [
-    '20',
-    '20',
-    'all',
-    'all',
-  ] * 2
-  assert [line.split()[:3] for line in rows if '*' in line] == [
-    ['20', 'ahm', '*'],
-    ['all', 'scratch', '*'],
-  ] * 2
-  assert max(map(len, lines)) <= 100
-  assert '+0.100 [+0.100, +0.100]' in text and '-0.050 [-0.050, -0.050]' in text and '0.710' in text
-  assert 'IoU' not in text  # No cell knows it.
-  columns = [
-    line.index('[') for line in lines if line.startswith(('    20', '   all')) and '[' in line
-  ]
-  assert len(set(columns)) == 1 and len(columns) == 4
-  assert 'cover seeds and images.' in text
-  single = compare.summarise_grid(*grid({('ahm', 20): base[:1]}), samples=200)
-  assert 'images only (one seed)' in compare.table(single)
-
-
-def test_unequal_numbers_of_seeds_are_shown_and_nothing_is_starred_among_them():
-  base = np.random.default_rng(0).uniform(0.4, 0.6, (5, 30))
-  dice = {
-    ('scratch', 20): base,
-    ('hpm', 20): base[:1] + 0.1,
-    ('scratch', 50): base[:3],
-    ('hpm', 50): base[:3] + 0.1,
-  }
-  summary = compare.summarise_grid(*grid(dice), samples=200)
-  assert compare.best_rows(summary) == {('hpm', 50)} and compare.seed_counts(summary) == (1, 5)
-  text = compare.table(summary)
-  rows = [
-    line.replace('*', '').split()
-    for line in text.splitlines()
-    if line.strip().startswith(('20', '50'))
-  ]
-  assert [row[:3] for row in rows] == [
-    ['20', 'scratch', '5'],
-    ['20', 'hpm', '1'],
-    ['50', 'scratch', '3'],
-    ['50', 'hpm', '3'],
-  ]
-  assert (
-    'unequal numbers of seeds' in text
-    and 'cover seeds and images (images only where there is one seed).' in text
-  )
-  equal = compare.table([row for row in summary if row['labels'] == 50])
-  assert (
-    'unequal' not in equal and ' seeds ' not in equal.splitlines()[0] and 'one seed' not in equal
-  )
-  unequal = compare.table([row for row in summary if row['labels'] == 20])
-  assert '*' not in unequal and '\n* highest. Mean' in equal

@@ -1,104 +1,32 @@
-import dataclasses
-import io
-
 import numpy as np
-import pytest
-from PIL import Image
 
-from ahm_jax.data.dataset import Split
-from ahm_jax.evaluation.masks import at_own_size, classification_rows, segmentation_rows
+from ahm_jax.evaluation.masks import at_own_size, predicted_mask
 
 
-def png(mask):
-  file = io.BytesIO()
-  Image.fromarray(mask).save(file, 'png')
-  return file.getvalue()
-
-
-def make_split(*truths, labels=None):
-  """Images of 4 x 4 pixels with masks of any size; None: no mask."""
-  count = len(truths)
-  return Split(
-    ids=tuple(f'image{i}' for i in range(count)),
-    images=np.zeros((count, 4, 4, 3), np.uint8),
-    masks=np.zeros((count, 4, 4), np.uint8),
-    labels=np.full(count, -1, np.int32) if labels is None else np.array(labels, np.int32),
-    has_mask=np.array([truth is not None for truth in truths]),
-    groups=tuple(map(str, range(count))),
-    full_masks=tuple(b'' if truth is None else png(truth) for truth in truths),
-  )
-
-
-@pytest.fixture
-def left_half():
-  """What the network says at 4 x 4 pixels."""
-  return np.repeat(np.float32([[1, 1, 0, 0]]), 4, axis=0)
-
-
-def test_resizing_to_a_wide_image(left_half):
+def test_resizing_to_a_wide_image():
   """12 columns: between the centres of the two middle columns of 4, at 4.0 and 7.0, the
   probability falls from 1 to 0.
   """
+  left_half = np.repeat(np.float32([[1, 1, 0, 0]]), 4, axis=0)
   resized = at_own_size(left_half, (8, 12))
   assert resized.shape == (8, 12)
   expected = [1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0, 0, 0, 0, 0]
   np.testing.assert_allclose(resized, np.tile(expected, (8, 1)), atol=1e-6)
 
 
-def test_scores_at_the_images_own_resolution(left_half):
-  """The same probabilities over a wide and a tall image; one without mask has no row."""
-  wide, tall = np.zeros((8, 12), bool), np.zeros((20, 4), bool)
-  wide[:, :6] = True
-  tall[:5, :2] = True
-  probabilities = np.stack([left_half] * 3)
-  rows = segmentation_rows(probabilities, make_split(wide, None, tall), 0.5)
-  assert [row['image'] for row in rows] == ['image0', 'image2']
-  assert [(row['tp'], row['fp'], row['fn']) for row in rows] == [(48, 0, 0), (10, 30, 0)]
-  assert rows[0]['dice'] == 1
-  assert rows[0]['hd95'] == 0
-  assert rows[1]['dice'] == pytest.approx(2 * 10 / (2 * 10 + 30))
-  (lower,) = segmentation_rows(probabilities[:1], make_split(wide), 0.3)
-  assert (lower['tp'], lower['fp'], lower['fn']) == (48, 8, 0)  # One column more.
-  assert lower['dice'] == pytest.approx(96 / 104)
-
-
-def test_distances_in_millimetres_where_the_spacing_is_known(left_half):
-  """A lesion of the left half, wholly missed in one column's breadth: 1 pixel of 3 mm."""
-  truth = np.zeros((4, 4), bool)
-  truth[:, :3] = True
-  split = dataclasses.replace(
-    make_split(truth, truth), spacing=np.float32([[1, 3], [np.nan, np.nan]])
-  )
-  first, second = segmentation_rows(np.stack([left_half] * 2), split, 0.5)
-  assert (first['hd95'], first['hd95_mm'], second['hd95']) == (1, 3, 1)
-  assert 'hd95_mm' not in second
-
-
-def test_the_threshold_itself_is_lesion():
-  (row,) = segmentation_rows(
-    np.full((1, 4, 4), 0.5, np.float32), make_split(np.ones((4, 4), bool)), 0.5
-  )
-  assert row['tp'] == 16
-
-
-def test_a_row_for_each_image_with_a_label():
-  probabilities = np.float32([[0.25, 0.75], [0.5, 0.5], [0.875, 0.125]])
-  rows = classification_rows(
-    probabilities, make_split(None, None, None, labels=[0, -1, 0]), ('naevus', 'melanoma')
-  )
-  assert rows == [
-    {
-      'image': 'image0',
-      'label': 'naevus',
-      'predicted': 'melanoma',
-      'probability_naevus': 0.25,
-      'probability_melanoma': 0.75,
-    },
-    {
-      'image': 'image2',
-      'label': 'naevus',
-      'predicted': 'naevus',
-      'probability_naevus': 0.875,
-      'probability_melanoma': 0.125,
-    },
-  ]
+def test_probabilities_are_resized_before_the_likeliest_is_taken():
+  """Between a sure 1 and an unsure 2 the border at full size is nearer to the unsure one than
+  halfway.
+  """
+  probabilities = np.zeros((1, 2, 3), np.float32)
+  probabilities[0, 0], probabilities[0, 1] = (0, 1, 0), (0.4, 0, 0.6)
+  found = predicted_mask(probabilities, (3, 20), 0.5)
+  assert found.shape == (3, 20) and found.dtype == np.uint8
+  planes = np.stack([at_own_size(probabilities[..., k], (3, 20)) for k in range(3)])
+  np.testing.assert_array_equal(found, planes.argmax(0))
+  assert (
+    found[0].tolist() == [1] * 11 + [2] * 9
+  )  # Of 1 and 0.6 t at t = 1 / 1.6, 0.625 of the way from column 4.5 to 14.5.
+  assert (
+    predicted_mask(np.full((2, 2, 3), 1 / 3, np.float32), (2, 2), 0.5) == 0
+  ).all()  # As likely: background.

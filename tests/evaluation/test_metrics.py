@@ -1,4 +1,3 @@
-import csv
 import math
 
 import numpy as np
@@ -7,7 +6,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn import metrics as sklearn_metrics
 
-from ahm_jax.evaluation import metrics
+from ahm_jax.evaluation import metrics, per_image
 
 
 def blob(rng, shape=(23, 31)):
@@ -115,8 +114,8 @@ def test_the_mean_in_millimetres_is_over_the_images_of_known_spacing(tmp_path):
   ]
   assert metrics.summarise(rows)['hd95_mm'] == pytest.approx((6 + 12) / 2)
   assert 'hd95_mm' not in metrics.summarise(rows[:1])
-  metrics.write_per_image(tmp_path / 'a.csv', rows)
-  back = metrics.read_per_image(tmp_path / 'a.csv')
+  per_image.write(tmp_path / 'a.csv', rows)
+  back = per_image.read(tmp_path / 'a.csv')
   assert math.isnan(back[0]['hd95_mm']) and back[2]['hd95_mm'] == 12
   assert metrics.summarise(back) == metrics.summarise(rows)
 
@@ -316,42 +315,3 @@ def test_spearman_leaves_out_unknown_patches():
   )  # Ranks (1, 2, 3) and (1, 3, 2).
   mean, left_out = metrics.spearman_within_images(np.ones((2, 3, 3)), np.ones((2, 3, 3)))
   assert math.isnan(mean) and left_out == 2
-
-
-def test_per_image_csv_round_trip(tmp_path):
-  lesion, empty = np.eye(4, dtype=bool), np.zeros((4, 4), bool)
-  rows = [
-    {
-      'image': 'a,"1"',
-      **metrics.segmentation_scores(lesion, lesion),
-      'label': 'nevus',
-      'predicted': 'nevus',
-    },
-    {
-      'image': 'é2',
-      **metrics.segmentation_scores(empty, empty),
-      'label': '',
-      'predicted': 'melanoma',
-    },
-  ]
-  rows = [{**row, 'probability_nevus': 1 / 3, 'probability_melanoma': 2 / 3} for row in rows]
-  metrics.write_per_image(tmp_path / 'per_image.csv', rows)
-  back = metrics.read_per_image(tmp_path / 'per_image.csv')
-  assert back[0] == rows[0]
-  assert [type(back[0][key]) for key in ('image', 'tp', 'dice')] == [str, int, float]
-  assert back[1]['image'] == 'é2' and math.isnan(back[1]['dice']) and back[1]['label'] == ''
-  assert metrics.summarise(back) == metrics.summarise(rows)
-
-
-@pytest.mark.parametrize(
-  'name',
-  ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', "'=1", "'", 'a=1', '=HYPERLINK("x")', '<b>', 'a,b'],
-)
-def test_texts_that_begin_like_formulas_are_written_so_that_they_are_not_run(tmp_path, name):
-  scores = metrics.segmentation_scores(np.ones((2, 2), bool), np.ones((2, 2), bool))
-  rows = [{'image': name, **scores, 'label': name, 'predicted': 'x', f'probability_{name}': 0.5}]
-  metrics.write_per_image(tmp_path / 'a.csv', rows)
-  with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
-    cells = [cell for row in csv.reader(file) for cell in row]
-  assert not [cell for cell in cells if cell.startswith(('=', '+', '-', '@', '\t', '\r'))]
-  assert metrics.read_per_image(tmp_path / 'a.csv') == rows

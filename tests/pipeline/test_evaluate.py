@@ -8,7 +8,7 @@ import pytest
 from ahm_jax.config import Config
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import metrics
+from ahm_jax.evaluation import per_image
 from ahm_jax.pipeline import evaluate as evaluation
 from ahm_jax.pipeline.evaluate import evaluate
 from ahm_jax.pipeline.stages import SEGMENT
@@ -40,7 +40,7 @@ def test_an_evaluation_that_is_cut_short_leaves_none_beside_the_scores_of_anothe
   def fail(*_):
     raise OSError('cut short')
 
-  monkeypatch.setattr(metrics, 'write_per_image', fail)
+  monkeypatch.setattr(per_image, 'write', fail)
   with pytest.raises(OSError, match='cut short'):
     evaluate(Config(), tmp_path, DATA)
   assert not (tmp_path / directory.EVALUATION).exists()

@@ -34,7 +34,7 @@ def texts(svg):
   ]
 
 
-def test_known_inits_keep_their_style_whatever_else_is_there():
+def test_known_methods_keep_their_style_whatever_else_is_there():
   few, many = (
     charts.style_numbers(['ahm', 'scratch']),
     charts.style_numbers(['baseline', 'uniform', 'scratch', 'ahm', 'other']),
@@ -44,8 +44,8 @@ def test_known_inits_keep_their_style_whatever_else_is_there():
   assert max(many.values()) < len(charts.PALETTE)
 
 
-def test_dice_chart_names_inits_and_label_counts():
-  svg = charts.dice_chart(SUMMARY, STYLES)
+def test_dice_chart_names_methods_and_label_counts():
+  svg = charts.themed(charts.dice_chart(SUMMARY, STYLES))
   assert {'Mean Dice', '20', 'all', 'scratch', 'ahm'} <= set(texts(svg))
   assert all(f'var(--method-{STYLES[method]})' in svg for method in ('scratch', 'ahm'))
   assert svg.startswith('<svg role="img" aria-label="Mean Dice')
@@ -55,7 +55,8 @@ def test_interval_is_drawn_to_scale():
   """The error bar of ahm at 20 labels runs from 5 to 15 points, and the axis' ticks say where
   these lie.
   """
-  svg = charts.gain_chart(SUMMARY, STYLES, 'scratch').replace('\N{MINUS SIGN}', '-')
+  svg = charts.themed(charts.gain_chart(SUMMARY, STYLES, 'scratch'))
+  svg = svg.replace('\N{MINUS SIGN}', '-')
   ticks = {}
   for label, y in re.findall(
     r'text-anchor: end; fill: var\(--text\)" x="[\d.]+" y="([\d.]+)"[^>]*>([-\d.]+)<', svg
@@ -63,10 +64,8 @@ def test_interval_is_drawn_to_scale():
     ticks[float(y)] = float(label)
   low, high = min(ticks), max(ticks)
   per_point = (ticks[high] - ticks[low]) / (high - low)
-  bars = re.findall(
-    rf'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n" clip-path[^>]*stroke: var\(--method-{STYLES["ahm"]}\)',
-    svg,
-  )
+  colour = rf'stroke: var\(--method-{STYLES["ahm"]}\)'
+  bars = re.findall(rf'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n" clip-path[^>]*{colour}', svg)
   lengths = sorted(abs(float(b) - float(a)) / abs(per_point) for a, b in bars)
   assert lengths == pytest.approx([10, 30], rel=1e-3)
 
@@ -75,7 +74,7 @@ def test_gain_chart_without_a_baseline_is_empty():
   assert charts.gain_chart(SUMMARY, STYLES, 'uniform') == ''
 
 
-def test_curve_chart_thins_long_runs_and_names_each_init_once():
+def test_curve_chart_thins_long_runs_and_names_each_method_once():
   steps = list(range(5000))
   curve = [1 + step / 5000 for step in steps]
   svg = charts.curve_chart(
@@ -91,8 +90,19 @@ def test_curve_chart_thins_long_runs_and_names_each_init_once():
 
 def test_names_are_escaped():
   styles = charts.style_numbers(['<b>x</b>'])
-  svg = charts.curve_chart([('<b>x</b>', [1, 2], [0.1, 10.0])], styles, 'Loss', 'Pre-training')
+  svg = charts.curve_chart([('<b>x</b>', [1, 2], [0.1, 10.0])], styles, 'Loss', '"<b>')
   assert '<b>' not in svg and '<b>x</b>' in texts(svg)
+
+
+def test_on_a_page_every_colour_is_that_of_its_theme():
+  for svg in (
+    charts.dice_chart(SUMMARY, STYLES),
+    charts.gain_chart(SUMMARY, STYLES, 'scratch'),
+    charts.curve_chart([('ahm', [1, 2], [0.1, 10.0])], STYLES, 'Loss', 'Pre-training'),
+  ):
+    assert re.search('(fill|stroke): #', svg) and not re.search(
+      '(fill|stroke): #', charts.themed(svg)
+    )
 
 
 def test_charts_share_no_id_and_touch_no_style_of_the_page():
@@ -115,8 +125,8 @@ def extent(svg):
 
 
 @pytest.mark.parametrize('count', [2, 5, 12])
-def test_a_legend_stays_inside_the_picture_whatever_the_number_of_inits(count):
-  methods = ['scratch', 'ahm:reward=progress', *(f'a_rival_{k}' for k in range(count))]
+def test_a_legend_stays_inside_the_picture_whatever_the_number_of_methods(count):
+  methods = ['scratch', 'ahm:reward=progress', *(f'a_baseline_{k}' for k in range(count))]
   rows = [row(method, labels, 0.5, [0.4, 0.6]) for labels in (20, 50) for method in methods]
   svg = charts.dice_chart(rows, charts.style_numbers(methods))
   width, end = extent(svg)
@@ -127,11 +137,11 @@ def test_a_legend_stays_inside_the_picture_whatever_the_number_of_inits(count):
   )
 
 
-def test_inits_of_one_number_of_labels_stand_around_its_tick_and_not_near_the_next():
+def test_methods_of_one_number_of_labels_stand_around_its_tick_and_not_near_the_next():
   methods = [f'baseline{k}' for k in range(11)]
   rows = [row(method, 20, 0.5 + k / 100, None) for k, method in enumerate(methods)]
   rows += [row(method, 50, 0.6, None) for method in methods[3:5]]
-  svg = charts.dice_chart(rows, charts.style_numbers(methods))
+  svg = charts.themed(charts.dice_chart(rows, charts.style_numbers(methods)))
   found = re.findall(r'text-anchor: middle; fill: var\(--text\)" x="([\d.]+)"[^>]*>(20|50)<', svg)
   ticks = {name: float(x) for x, name in found}
   bars = [

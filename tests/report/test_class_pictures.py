@@ -106,7 +106,7 @@ def make_results(names):
 def test_the_report_has_a_table_and_a_legend_of_classes(tmp_path):
   results = make_results(('disc', 'cup'))
   report.write_report(
-    results, {}, report.Shown([make_example()], [make_example('worst')]), tmp_path / 'report.html'
+    results, [], report.Shown([make_example()], [make_example('worst')]), tmp_path / 'report.html'
   )
   page = (tmp_path / 'report.html').read_text('utf-8')
   for row in results['summary']:
@@ -115,17 +115,14 @@ def test_the_report_has_a_table_and_a_legend_of_classes(tmp_path):
       assert f'<td>{value:.3f}<small>{low:.3f} to {high:.3f}</small></td>' in page
   assert '<span>Dice 0.75, disc 0.75, cup -</span>' in page
   for k, name in enumerate(('disc', 'cup'), 1):
-    assert (
-      page.count(
-        f'<li><img src="{pictures.data_uri(class_swatch(k))}" alt="colour and pattern of {name}"> {name}</li>'
-      )
-      == 2
-    )  # One a group.
+    swatch = pictures.data_uri(class_swatch(k))
+    item = f'<li><img src="{swatch}" alt="colour and pattern of {name}"> {name}</li>'
+    assert page.count(item) == 2  # One a group.
   assert '<th scope="col">dice by class disc</th>' in page
   assert 'alt="True classes on image worst"' in page and 'true border on image' not in page
 
 
 def test_a_report_of_binary_masks_speaks_of_no_classes(tmp_path):
-  report.write_report(make_results(()), {}, report.Shown(), tmp_path / 'report.html')
+  report.write_report(make_results(()), [], report.Shown(), tmp_path / 'report.html')
   page = (tmp_path / 'report.html').read_text('utf-8')
   assert 'Dice of each class' not in page and 'legend' not in page.split('</style>')[1]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.report import page as report
-from ahm_jax.report import viewer
+from ahm_jax.report import pictures, viewer
 
 NASTY = '</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>'
 NAN = float('nan')
@@ -25,7 +25,9 @@ def make_entry(name='one', dice=(0.5, 0.75), side=8, classes=False):
   prediction = np.roll(truth, 5, 1)  # Half of it is right.
   image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
   hidden = np.eye(2, dtype=bool)
-  pretrained = viewer.Made(prediction, dice[1], np.array([[0.25, 0.5], [1, 0.75]]), hidden, image)
+  pretrained = viewer.Made(
+    prediction, dice[1], viewer.Masking(np.array([[0.25, 0.5], [1, 0.75]]), hidden, image)
+  )
   return viewer.entry(
     name, image, truth, [('scratch', viewer.Made(prediction, dice[0])), ('ahm', pretrained)]
   )
@@ -41,7 +43,7 @@ def write(path, entries, count=None, runs=('scratch', 'ahm')):
     'agent': {run: {} for run in runs},
   }
   shown = report.Shown(viewer=viewer.Viewer(runs, 20, 3, entries, count or len(entries)))
-  report.write_report(results, {}, shown, path)
+  report.write_report(results, [], shown, path)
   return path.read_text('utf-8')
 
 
@@ -59,7 +61,7 @@ class Tags(HTMLParser):
     if self._in_script:
       self.scripts.append('')
 
-  def handle_endtag(self, tag):
+  def handle_endtag(self, _tag):
     self._in_script = False
 
   def handle_data(self, data):
@@ -90,9 +92,12 @@ def test_alternative_texts_say_what_one_sees():
     ahm['error']['alt']
     == 'Where ahm is wrong in image one: 10.0 % of it found but not there, 10.0 % missed.'
   )
-  assert ahm['policy']['alt'] == 'How likely ahm hides each patch of image one: from 0.25 to 1.00.'
   assert (
-    ahm['hidden']['alt'] == 'One mask that ahm drew for image one: 50 % of the patches are grey.'
+    ahm['policy']['alt'] == 'How likely ahm is to mask each patch of image one: from 0.25 to 1.00.'
+  )
+  assert (
+    ahm['hidden']['alt']
+    == 'One mask that ahm sampled for image one: 50 % of the patches are masked (grey).'
   )
   assert ahm['reconstruction']['base'].startswith('data:image/jpeg;base64,')
   assert 'taken for another class' in make_entry(classes=True)['runs'][0]['layers']['error']['alt']
@@ -105,7 +110,7 @@ def test_nothing_at_all_is_said_so():
   )
   assert item['runs'][0]['dice'] is None
   assert item['layers']['truth']['alt'] == 'The true mask on image none: nothing.'
-  assert 'nowhere, there is nothing' in item['runs'][0]['layers']['error']['alt']
+  assert 'nowhere, there is no lesion' in item['runs'][0]['layers']['error']['alt']
 
 
 def test_the_page_is_self_contained_and_lets_only_its_own_script_run(tmp_path):
@@ -161,8 +166,8 @@ def test_hostile_names_stay_inside_the_data(tmp_path):
 
 
 def test_a_page_stays_under_its_limit_and_says_what_it_left_out(tmp_path, monkeypatch):
-  assert viewer.PAGE_BYTES == 10 * 2**20
-  monkeypatch.setattr(viewer, 'PAGE_BYTES', 200_000)
+  assert report.PAGE_BYTES == 10 * 2**20
+  monkeypatch.setattr(report, 'PAGE_BYTES', 200_000)
   entries = [make_entry(f'image{i}', side=64) for i in range(40)]
   page = write(tmp_path / 'report.html', entries, count=1000)
   held = json.loads(Tags(page).scripts[0])['images']
@@ -175,7 +180,7 @@ def test_a_page_stays_under_its_limit_and_says_what_it_left_out(tmp_path, monkey
     rf'{len(held)} of the 1000 images of the test split .* 20 labels and seed 3\.',
     ' '.join(page.split()),
   )
-  monkeypatch.setattr(viewer, 'PAGE_BYTES', 0)
+  monkeypatch.setattr(report, 'PAGE_BYTES', 0)
   assert 'viewer-data' not in write(tmp_path / 'report.html', entries)
 
 
@@ -183,7 +188,7 @@ def test_examples_leave_room(tmp_path, monkeypatch):
   monkeypatch.setattr(report, '_GALLERY_BYTES', 0)
   hidden, mask = np.eye(2, dtype=bool), np.ones((4, 4), bool)
   image = np.zeros((4, 4, 3), np.uint8)
-  example = report.Example(image, hidden * 0.5, hidden, image, mask, mask, 'one', 1.0)
+  example = pictures.Example(image, hidden * 0.5, hidden, image, mask, mask, 'one', 1.0)
   results = {'dataset': 'x', 'split': 'test', 'config': {}, 'cells': [], 'summary': [], 'agent': {}}
-  report.write_report(results, {}, report.Shown([example]), tmp_path / 'report.html')
+  report.write_report(results, [], report.Shown([example]), tmp_path / 'report.html')
   assert 'Held-out images' not in (tmp_path / 'report.html').read_text('utf-8')

@@ -51,7 +51,7 @@ def write(path):
     image = np.full((16, 16, 3), 40 * number, np.uint8)
     hidden = np.eye(4, dtype=bool)
     scratch, ahm = (float('nan') if value is None else value for value in dice)
-    made = viewer.Made(truth, ahm, hidden * 0.9, hidden, image)
+    made = viewer.Made(truth, ahm, viewer.Masking(hidden * 0.9, hidden, image))
     entries.append(
       viewer.entry(name, image, truth, [('scratch', viewer.Made(truth, scratch)), ('ahm', made)])
     )
@@ -64,7 +64,7 @@ def write(path):
     'agent': {'ahm': {}, 'scratch': {}},
   }
   shown = report.Shown(viewer=viewer.Viewer(('scratch', 'ahm'), 20, 0, entries, 9))
-  report.write_report(results, {}, shown, path)
+  report.write_report(results, [], shown, path)
 
 
 class Page:

@@ -149,7 +149,7 @@ def test_means_their_difference_and_the_table(split):
   assert note.startswith('3 images; ') and 'Prompts from the truth' in note
 
 
-def test_a_difference_is_paired(split):
+def test_a_difference_is_paired():
   """The comparator is 0.1 better on each image, however much images differ."""
   ours = [
     {

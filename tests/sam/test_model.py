@@ -174,9 +174,8 @@ def test_logits_are_those_of_segment_anything(official, loaded, image):
         multimask_output=kind == 'point', return_logits=True, **shown
       )
       expected = masks[scores.argmax()]
-      print(
-        f'{kind}: {np.abs(logits - expected).max():.1e} of {expected.min():.1f} to {expected.max():.1f}'
-      )
+      difference = np.abs(logits - expected).max()
+      print(f'{kind}: {difference:.1e} of {expected.min():.1f} to {expected.max():.1f}')
       np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
@@ -216,7 +215,8 @@ def test_a_black_image_is_no_division_by_zero(loaded):
   ).all()
 
 
-def test_an_official_file_is_the_same_model(model, loaded, image, tiny_encoder, tmp_path):
+@pytest.mark.usefixtures('tiny_encoder')
+def test_an_official_file_is_the_same_model(model, loaded, image, tmp_path):
   weights = official_weights(model)
   torch.save(weights, tmp_path / 'sam_vit_tiny.pth')
   official = sam.load(str(tmp_path / 'sam_vit_tiny.pth'))
@@ -298,7 +298,8 @@ class Hostile:
     return print, ('never to be run',)
 
 
-def test_files_that_are_no_sam(model, tiny_encoder, tmp_path, capsys):
+@pytest.mark.usefixtures('tiny_encoder')
+def test_files_that_are_no_sam(model, tmp_path, capsys):
   path = tmp_path / 'file.pth'
   for content in (b'', b'not a checkpoint', b'PK\x03\x04'):
     path.write_bytes(content)
@@ -324,6 +325,7 @@ def test_a_missing_package_is_named(folder, package, monkeypatch):
   monkeypatch.setitem(sys.modules, package, None)
   with pytest.raises(
     UserError,
-    match=rf'needs {package}: EXTRAS=sam launch/with_env \.\.\. installs it, or pip install -e \.\[sam\]',
+    match=rf'needs {package}: EXTRAS=sam launch/with_env \.\.\. installs it, or '
+    r'pip install -e \.\[sam\]',
   ):
     sam.load(str(folder))

@@ -57,6 +57,13 @@ def official_names():
     'mask_decoder.output_upscaling.3': 'mask_decoder.upscale_conv2',
     'mask_decoder.transformer.norm_final_attn': 'mask_decoder.transformer.layer_norm_final_attn',
   }
+  for i in range(4):
+    names[f'prompt_encoder.point_embeddings.{i}'] = f'prompt_encoder.point_embed.{i}'
+  return names | _encoder_names() | _decoder_names()
+
+
+def _encoder_names():
+  names = {}
   for i in range(LAYERS):
     block, layer = f'image_encoder.blocks.{i}', f'vision_encoder.layers.{i}'
     for theirs, ours in (
@@ -64,12 +71,15 @@ def official_names():
       ('norm2', 'layer_norm2'),
       ('mlp.lin1', 'mlp.lin1'),
       ('mlp.lin2', 'mlp.lin2'),
+      ('attn.qkv', 'attn.qkv'),
+      ('attn.proj', 'attn.proj'),
     ):
       names[f'{block}.{theirs}'] = f'{layer}.{ours}'
-    for same in ('attn.qkv', 'attn.proj'):
-      names[f'{block}.{same}'] = f'{layer}.{same}'
-  for i in range(4):
-    names[f'prompt_encoder.point_embeddings.{i}'] = f'prompt_encoder.point_embed.{i}'
+  return names
+
+
+def _decoder_names():
+  names = {}
   heads = ['iou_prediction_head', *(f'output_hypernetworks_mlps.{i}' for i in range(4))]
   for head in heads:
     for i, ours in enumerate(('proj_in', 'layers.0', 'proj_out')):

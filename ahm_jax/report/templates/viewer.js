@@ -42,7 +42,7 @@
     return entry;
   }
 
-  // A network without pre-training has no policy, mask or repair.
+  // A network without pre-training has no policy, mask or reconstruction.
   function offerLayers() {
     for (const radio of radios('layer')) radio.disabled = !layerOf(radio.value);
     if (!layerOf(chosen('layer'))) radios('layer').find(radio => radio.value === 'prediction').checked = true;

@@ -1,0 +1,64 @@
+import re
+
+import pytest
+
+from ahm_jax.report.conclusions import conclusions
+from tests.report.made_up import make_results
+
+
+def test_gain_is_claimed_only_where_the_interval_allows_it():
+  won = conclusions(make_results(gain=0.1)['summary'])
+  assert re.match(
+    r'With 20 labelled images, adaptive hard masking gained 10\.1 points of Dice against '
+    r'training from scratch \(95 % interval \+9\.\d to \+10\.\d\)\.$',
+    won[0],
+  )
+  assert (
+    len(won) == 4
+    and 'against uniform masking' in won[1]
+    and won[2].startswith('With all labelled images')
+  )
+  lost = conclusions(make_results(gain=-0.1)['summary'])
+  assert 'adaptive hard masking lost 9.9 points' in lost[0]
+  tuned = conclusions(
+    make_results(methods=('scratch', 'uniform', 'scratch:segment.steps=7'))['summary']
+  )
+  assert all('uniform masking' in sentence and 'steps' not in sentence for sentence in tuned)
+  null = conclusions(make_results(gain=0.0)['summary'])
+  assert all(
+    'no difference was shown between adaptive hard masking and ' in sentence for sentence in null
+  )
+  assert not any('gained' in sentence or 'lost' in sentence for sentence in null)
+
+
+@pytest.mark.parametrize(
+  ('interval', 'shown'),
+  [([-0.001, 0.08], False), ([0.0, 0.08], False), ([0.001, 0.08], True), ([-0.08, -0.001], True)],
+)
+def test_an_interval_that_holds_zero_shows_no_difference(interval, shown):
+  row = make_results()['summary'][2] | {
+    'vs_scratch': sum(interval) / 2,
+    'vs_scratch_ci95': interval,
+  }
+  sentence = conclusions([row])[0]
+  assert ('no difference was shown' in sentence) != shown
+  assert ('lost' in sentence) == (interval[1] < 0)
+
+
+def test_one_seed_is_said():
+  assert all(
+    sentence.endswith('One seed: runs may differ by more than this.')
+    for sentence in conclusions(make_results(seeds=1)['summary'])
+  )
+
+
+@pytest.mark.parametrize(
+  ('methods', 'said'),
+  [
+    (('scratch',), 'no pre-trained network'),
+    (('ahm',), 'nothing to compare adaptive hard masking with'),
+    (('scratch', 'uniform'), 'uniform masking'),
+  ],
+)
+def test_grids_without_ahm_or_a_comparison(methods, said):
+  assert said in conclusions(make_results(methods=methods)['summary'])[0]
