@@ -55,15 +55,18 @@ def variables_of(state: AgentState | TaughtState) -> dict[str, Any]:
 def trunk_loader(
   context: Context, load: Callable[[Any, Any], Any] | None = None
 ) -> Callable[[Any, Any], Any] | None:
-  """The `load_trunk` of a strategy with an agent: `load`, or None if its trunk is not a VGG16's.
+  """The `load_trunk` of a strategy with an agent; None if the agent's trunk is not a VGG16's.
 
-  Without `load` the agent's parameters are replaced. Adam's zeros will do for those from elsewhere.
+  Args:
+    load: what it does; None: `with_trunk`.
   """
   return (load or with_trunk) if context.agent.trunk == 'vgg16' else None
 
 
 def with_trunk(state: State, params: Any) -> State:
-  """The state with {'trunk': parameters} from elsewhere in place of the agent's own."""
+  """The first state with {'trunk': parameters} in place of the agent's own; the optimizer's state,
+  zeros, suits them too.
+  """
   return state._replace(params=replaced(state.params, params))
 
 

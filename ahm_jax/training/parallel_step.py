@@ -47,7 +47,7 @@ class ParallelStep(Protocol):
 
 @functools.cache
 def parallel_step(step: Step, devices: tuple[jax.Device, ...]) -> ParallelStep:
-  """A task's step, guarded and compiled for the devices; the same `step` gives the same program.
+  """A task's step, guarded and compiled for the devices; equal steps give the same program.
 
   Args:
     step: see `Task`.

@@ -109,9 +109,9 @@ def test_it_learns_and_is_used_by_running_statistics(config, task, first, split,
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert task.evaluate(state)['score'] == 1
   vgg = classifier(config.model, 2)
-  whole, in_threes = (
-    classify.predict(vgg, state.params, state.batch_stats, split.images, size) for size in (8, 3)
-  )
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  whole, in_threes = (classify.predict(vgg, variables, split.images, size) for size in (8, 3))
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
-  fresh = classify.predict(vgg, state.params, first.batch_stats, split.images, 8)
+  variables = {'params': state.params, 'batch_stats': first.batch_stats}
+  fresh = classify.predict(vgg, variables, split.images, 8)
   assert np.abs(fresh - whole).max() > 0.1

@@ -16,7 +16,8 @@ from ahm_jax.training import classify, pretrain, segment
 from ahm_jax.training.parallel_step import parallel_step
 
 OPERATION = re.compile(
-  r'stablehlo\.(convolution|dot_general)\b.*: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>'
+  r'stablehlo\.(convolution|dot_general)\b.*: '
+  r'\(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>'
 )
 SUM = re.compile(r'stablehlo\.reduce.*applies stablehlo\.add .*: \(tensor<[\dx]*x(\w+)>')
 

@@ -190,7 +190,7 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
   held_out = split.take(range(4))
   held_out.masks[:], held_out.has_mask[3] = masks, False
   task = segment.build(make_config(), held_out, STEPS, 1)
-  monkeypatch.setattr(segment, 'predict', lambda *args: probabilities[: len(args[3])])
+  monkeypatch.setattr(segment, 'predict', lambda *arguments: probabilities[: len(arguments[2])])
   scores = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
   assert scores == {
     'dice': pytest.approx((2 * 2 / (2 + 4) + 2 * 8 / (16 + 8)) / 2),
@@ -200,9 +200,8 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
 
 def test_predictions_do_not_depend_on_the_batch_size(make_config, split, trained):
   unet, (state, _) = segmentation_unet(make_config().model), trained
-  whole, in_threes = (
-    segment.predict(unet, state.params, state.batch_stats, split.images, size) for size in (8, 3)
-  )
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  whole, in_threes = (segment.predict(unet, variables, split.images, size) for size in (8, 3))
   assert whole.shape == (8, 16, 16)
   assert whole.dtype == np.float32
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
