@@ -323,7 +323,8 @@ def test_a_program_segments_without_us_as_predict_does(
     other += int(differ.sum())
   print(
     f'stablehlo, segment: probabilities {max(own):.1e} off the network on its input, '
-    f'{max(predict):.1e} off launch.predict; {other} pixels of the masks differ, {same} of {len(SIZES)} inputs are the same'
+    f'{max(predict):.1e} off launch.predict; {other} pixels of the masks differ, '
+    f'{same} of {len(SIZES)} inputs are the same'
   )
   assert same and np.max(own) <= 1e-5
 

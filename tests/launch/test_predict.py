@@ -117,7 +117,7 @@ def wait_for_rows(out, process, count):
     time.sleep(0.02)
 
 
-def test_it_goes_on_where_it_was_stopped(commands, trained, many, tmp_path):
+def test_it_resumes_where_it_was_stopped(commands, trained, many, tmp_path):
   """Once by SIGTERM, once by kill -9.
 
   What was done is not touched again, and all ends as in one go.

@@ -191,7 +191,7 @@ def test_bad_files_have_a_row_and_the_others_a_mask(segmenter, images, tmp_path,
 
 
 @pytest.mark.usefixtures('placed')
-def test_an_image_that_was_mended_is_tried_again(segmenter, images, tmp_path):
+def test_an_image_that_was_fixed_is_tried_again(segmenter, images, tmp_path):
   whole, out = tmp_path / 'whole', tmp_path / 'out'
   options = Options(0.48, probabilities=True)
   predict(segmenter, images, whole, options, batch_size=3)
@@ -297,7 +297,7 @@ def placed(monkeypatch):
 
 @pytest.mark.usefixtures('placed')
 @pytest.mark.parametrize('tile', [0, 16])
-def test_an_interrupted_run_goes_on_and_ends_alike(segmenter, images, tmp_path, monkeypatch, tile):
+def test_an_interrupted_run_resumes_and_ends_alike(segmenter, images, tmp_path, monkeypatch, tile):
   options = Options(middle(segmenter, images) * 0.95, probabilities=True, overlays=True, tile=tile)
   whole, out = tmp_path / 'whole', tmp_path / 'out'
   predict(segmenter, images, whole, options, batch_size=2)
