@@ -129,10 +129,11 @@ def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
   value = image.max(-1)
   chroma = value - image.min(-1)
   divisor = jnp.where(chroma > 0, chroma, 1)
+  # Never whether a channel equals `value`: where XLA computes it twice, it may round in two ways.
   sextant = jnp.where(
-    value == red,
+    red >= jnp.maximum(green, blue),
     (green - blue) / divisor,
-    jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
   )
   # Each channel is the value less the chroma times a trapezoid of the hue, the same for all three
   # but for its phase.
