@@ -8,8 +8,8 @@ r"""Prepares a data set: checks every file, resizes, splits, and writes it as TF
 Every other stage does this by itself where it was not done. Prepared data lies in WORKDIR/data, or
 in config.data.prepared_dir.
 
-  --check                  Prepares nothing: reads everything once and reports what is in the set and
-                           all that is wrong with it: counts, sizes, classes, mask coverage,
+  --check                  Prepares nothing: reads everything once and reports what is in the set,
+                           and all that is wrong with it: counts, sizes, classes, mask coverage,
                            unreadable files, empty masks, duplicates across splits. Writes
                            check.json and check.html into WORKDIR. Exit code 3 where one of the
                            findings is an error.

@@ -195,7 +195,7 @@ def test_an_unknown_extra_is_refused(checkout, name):
 @pytest.mark.parametrize('name', ['pyproject.toml', 'launch/constraints.txt'])
 def test_updates_in_place_when_what_it_installs_has_changed(checkout, name):
   checkout.run('env')
-  with open(checkout.root / name, 'a') as file:
+  with (checkout.root / name).open('a') as file:
     file.write('# changed\n')
   result = checkout.run('env')
   assert 'Updating' in result.stderr

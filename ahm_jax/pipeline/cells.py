@@ -1,4 +1,4 @@
-"""The cells of a grid, {method} x {labels} x {seed}: their runs, where those lie, what they found."""
+"""The cells of a grid, {method} x {labels} x {seed}: their runs, where those lie, their scores."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

@@ -75,7 +75,8 @@ def test_a_slurm_job_goes_back_into_the_queue_after_a_loss(tmp_path, code, resta
   ran, *then = done.stdout.splitlines()
   assert done.returncode == code and not done.stderr
   assert ran.endswith(
-    '--cpus-per-task=4 --kill-on-bad-exit=0 launch/with_env python -m launch.segment --coordinator=auto --workdir=a b'
+    '--cpus-per-task=4 --kill-on-bad-exit=0 launch/with_env python -m launch.segment '
+    '--coordinator=auto --workdir=a b'
   )
   assert then == (['scontrol requeue 7'] if again else [])
 

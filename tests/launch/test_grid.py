@@ -281,8 +281,8 @@ def test_too_many_labels_are_refused_before_any_training(commands, config_file, 
   )
   assert done.returncode == 2
   assert done.stderr == (
-    'error: 60 labelled training images are asked for, but only 10 of 12 have a mask; lower config.data.labels '
-    '(or config.grid.labels)\n'
+    'error: 60 labelled training images are asked for, but only 10 of 12 have a mask; lower '
+    'config.data.labels (or config.grid.labels)\n'
   )
   assert list(tmp_path.iterdir()) == []
 

@@ -24,8 +24,11 @@ from ahm_jax.config import (
 )
 from ahm_jax.data.augment import normalise
 from ahm_jax.models.unet import UNet
+from ahm_jax.pipeline import evaluate as scoring
 from ahm_jax.pipeline import grid, lesions, setup, stages
+from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
 from ahm_jax.runs import checkpoints
+from ahm_jax.runs.trained import load_run
 from ahm_jax.runtime import parallel
 from launch import evaluate
 
@@ -101,7 +104,7 @@ def runs(tmp_path_factory):
     stages.pretrain(config, before, data)
     segment = dataclasses.replace(config, init_from=str(before))
     stages.segment(segment, after, data)
-    evaluation = stages.evaluate(segment, after, data)
+    evaluation = scoring.evaluate(segment, after, data)
     results = grid.reproduce(config, workdir)
   return SimpleNamespace(
     home=home,
@@ -206,18 +209,19 @@ def test_the_report_tells_each_class(runs):
 def test_the_classifier_sees_all_classes_as_lesion(runs, tmp_path):
   """In place of a lesion: what is not background, by each image's likeliest class."""
   images = runs.data.splits['test'].images
-  probabilities = lesions.predict(runs.config, runs.segment, images)
+  segmenter = load_run(runs.segment, SEGMENT, runs.config)
+  probabilities = lesions.probabilities(segmenter, images)
   assert probabilities.shape == (4, 32, 32, 4)
   np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
-  found = lesions.find(runs.config, runs.segment, images, 0.99)
+  found = lesions.find(segmenter, images, 0.99)
   np.testing.assert_array_equal(found, probabilities.argmax(-1) > 0)
   truth = runs.data.splits['test'].masks > 0
   assert (found == truth).mean() > 0.9
   classify = ClassifyConfig(input='masked')
   config = dataclasses.replace(runs.config, init_from=str(runs.segment), classify=classify)
-  plan = setup.classify(config, tmp_path, runs.data)
+  plan = CLASSIFY.plan(setup.open_run(CLASSIFY, config, tmp_path, runs.data))
   train = runs.data.splits['train'].images
-  found = lesions.find(runs.config, runs.segment, train, 0.5)
+  found = lesions.find(segmenter, train, 0.5)
   for shown, image, lesion in zip(plan.split.images, train, found, strict=True):
     np.testing.assert_array_equal(shown, image * lesion[..., None] if lesion.any() else image)
 
@@ -235,7 +239,7 @@ def test_a_command_takes_the_classes_as_a_flag(commands, runs, tmp_path):
 
 
 def test_the_command_says_each_class(runs, monkeypatch, capsys):
-  monkeypatch.setattr(stages, 'evaluate', lambda config, workdir: runs.evaluation)
+  monkeypatch.setattr(scoring, 'evaluate', lambda *_: runs.evaluation)
   evaluate.evaluate(runs.config, runs.segment)
   lines = capsys.readouterr().out.splitlines()
   assert f'dice                         {runs.evaluation["dice"]:.4f}' in lines

@@ -65,8 +65,8 @@ def test_a_second_process_on_a_workdir_is_refused(commands, config_file, tmp_pat
     second = commands.run('segment', f'--workdir={tmp_path}', f'--config={config_file}', LONG)
     assert second.returncode == 2 and first.poll() is None
     assert second.stderr == (
-      f'error: process {first.pid} on {socket.gethostname()} is at work in {tmp_path}; wait until it is done, or choose '
-      'another --workdir\n'
+      f'error: process {first.pid} on {socket.gethostname()} is at work in {tmp_path}; wait until '
+      'it is done, or choose another --workdir\n'
     )
 
 
@@ -97,8 +97,8 @@ def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   assert last == (
-    f'error: file too large in {tmp_path / "run"} (or in the temporary folder); there was no checkpoint yet; make room and '
-    'run the same command again; it resumes'
+    f'error: file too large in {tmp_path / "run"} (or in the temporary folder); there was no '
+    'checkpoint yet; make room and run the same command again; it resumes'
   )
   assert all('images/s' in line for line in others)
   commands.succeed('segment', *flags)
@@ -208,7 +208,8 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
   assert read(tmp_path / 'whole') == read(tmp_path / 'run')
   with capsys.disabled():
     print(
-      f'\n{killed} kills, {saving} of them during a save, at {len(reached)} steps from {min(reached)} to {max(reached)}'
+      f'\n{killed} kills, {saving} of them during a save, at {len(reached)} steps from '
+      f'{min(reached)} to {max(reached)}'
     )
 
 

@@ -18,9 +18,12 @@ from ahm_jax.data import dataset
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import init_variables
-from ahm_jax.pipeline import lesions, stages
+from ahm_jax.pipeline import lesions
+from ahm_jax.pipeline.evaluate import compare, evaluate
+from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.runs import directory
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
+from ahm_jax.runs.trained import load
 from ahm_jax.runtime import parallel
 from ahm_jax.sam import model as sam
 from ahm_jax.sam.compare import Options
@@ -65,7 +68,7 @@ def trained(folder, tmp_path_factory):
   directory.claim(workdir, 'segment', config)
   with Checkpoints(workdir) as checkpoints:
     checkpoints.save(parallel.replicate(state, jax.local_devices()[:1]), Progress().after(1, 0.5))
-  stages.evaluate(config, workdir)
+  evaluate(config, workdir)
   return workdir
 
 
@@ -144,10 +147,10 @@ def test_boxes_from_the_truth_beside_our_unet(commands, config_file, folder, run
 
 @pytest.mark.parametrize('comparator, prompt', [('sam', 'point'), ('medsam', 'box')])
 def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
-  _, config = directory.read(run, ('segment',))
-  result = stages.compare(Options(comparator, str(weights), prompt), config, run)
-  model, split = sam.load(str(weights)), dataset.load(config.data, run).splits['test']
-  probabilities = lesions.predict(config, run, split.images)
+  segmenter = load(run, (SEGMENT,))
+  result = compare(Options(comparator, str(weights), prompt), segmenter.config, run)
+  model, split = sam.load(str(weights)), dataset.load(segmenter.config.data, run).splits['test']
+  probabilities = lesions.probabilities(segmenter, split.images)
   found = counts(run / f'per_image_{comparator}_{prompt}_unet.csv')
   prompted = 0
   for name, probability in zip(split.ids, probabilities, strict=True):
@@ -167,7 +170,7 @@ def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
   [
     (
       {'sam_prompt': 'box'},
-      'error: --sam_checkpoint is of use with --comparator=sam or --comparator=medsam only',
+      'error: --sam_checkpoint goes with --comparator=sam or --comparator=medsam only',
     ),
     (
       {'comparator': 'sam', 'sam_prompt': 'ring'},
@@ -198,7 +201,8 @@ def test_prompts_from_our_unet(run, weights, folder, comparator, prompt):
     ),
     (
       {'comparator': 'sam', 'sam_checkpoint': 'README.md'},
-      'error: --sam_checkpoint=README.md is no SAM or MedSAM checkpoint: it cannot be read as weights alone, and nothing else',
+      'error: --sam_checkpoint=README.md is no SAM or MedSAM checkpoint: it cannot be read as '
+      'weights alone, and nothing else',
     ),
   ],
 )

@@ -65,6 +65,7 @@ def test_what_is_refused_is_refused_in_all(commands, config_file, tmp_path):
   for (code, _, err), name in zip(ended, ('', 'process 1: '), strict=True):
     assert (code, err) == (
       2,
-      f'{name}error: batch_size is 5, which 2 devices cannot share evenly; make it a multiple of 2\n',
+      f'{name}error: batch_size is 5, which 2 devices cannot share evenly; make it a multiple of '
+      '2\n',
     )
   assert not (tmp_path / 'run.json').exists()

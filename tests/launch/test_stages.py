@@ -50,8 +50,8 @@ def per_image(run):
 @pytest.mark.parametrize('stage', STAGES)
 def test_a_run_says_which_images_serve_pretraining_only(runs, stage):
   assert runs[stage].trained.stdout == (
-    'images that serve pre-training only: 2 (without a mask: 1, of which 1 have a label and serve classification too; '
-    'without a row in labels.csv: 1)\n'
+    'images that serve pre-training only: 2 (without a mask: 1, of which 1 have a label and serve '
+    'classification too; without a row in labels.csv: 1)\n'
   )
 
 

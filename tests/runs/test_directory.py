@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
       match=f'^--out={path} cannot be made: {tmp_path / said} is not a folder; choose another$',
     ):
       check_writable(path, 'out')
-  monkeypatch.setattr('os.access', lambda path, mode: False)  # Root may write anywhere.
+  monkeypatch.setattr('os.access', lambda *_: False)  # Root may write anywhere.
   with pytest.raises(
     UserError,
     match=f'^--out={tmp_path}/a cannot be written: {tmp_path} is read-only for this user;',
@@ -225,7 +225,10 @@ def test_a_directory_is_had_alone(tmp_path):
 
 
 def test_who_has_a_directory_is_said(tmp_path):
-  held = "import sys, time; from ahm_jax.runs.directory import owned\nwith owned(sys.argv[1]): print('held', flush=True); input()"
+  held = (
+    'import sys, time; from ahm_jax.runs.directory import owned\n'
+    "with owned(sys.argv[1]): print('held', flush=True); input()"
+  )
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
   with subprocess.Popen([sys.executable, '-c', held, tmp_path], **pipes) as other:
     assert other.stdout.readline() == 'held\n'
