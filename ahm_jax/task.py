@@ -30,7 +30,9 @@ class TrainState(NamedTuple):
 class Task(NamedTuple):
   """What the training loop drives.
 
-  Runs in one process share a compiled program when their `step` is the same object.
+  `step` is a frozen dataclass of configs and numbers, compares by them, and is the key by which
+  compiled programs are kept: runs in one process whose steps are equal, such as those of a grid
+  that differ in their seeds alone, share one program.
   """
 
   name: str  # 'pretrain', 'segment' or 'classify'.

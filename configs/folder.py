@@ -1,9 +1,10 @@
 r"""Your own images: a folder of images, with masks and labels for some of them.
 
   DIR/images/NAME.jpg   (or .png, .bmp, .tif, .webp; .dcm; .nii, .nii.gz), of any size, 8 or 16
-  bits, grey or colour DIR/masks/NAME.png    one channel, 0 and 255 (or 65535) or 0 and 1, of the
-  image's size DIR/labels.csv        columns image,label,split,group, in any case; of them only
-  image is required, and others are not used
+                        bits, grey or colour
+  DIR/masks/NAME.png    one channel, 0 and 255 (or 65535) or 0 and 1, of the image's size
+  DIR/labels.csv        columns image,label,split,group, in any case; of them only image is
+                        required, and others are not used
 
 An image without a mask, or without a row in labels.csv, serves pre-training only; one with a label
 but no mask serves classification too, where that uses all labels or config.classify.labels of them.
@@ -12,13 +13,23 @@ split is train, validation or test, and the images of one group (a patient, near
 it. Without that column the groups are dealt to the splits from config.data.split_seed, in the
 shares config.data.split_fractions. Then:
 
-  launch/with_env python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR
-  --workdir=runs/mine launch/with_env python -m launch.pretrain --config=configs/folder.py
-  --config.data.root=DIR --workdir=runs/mine_ahm launch/with_env python -m launch.segment
-  --config=configs/folder.py --config.data.root=DIR --workdir=runs/mine_50 \
+  launch/with_env python -m launch.prepare_data --config=configs/folder.py \
+    --config.data.root=DIR --workdir=runs/mine
+  launch/with_env python -m launch.pretrain --config=configs/folder.py \
+    --config.data.root=DIR --workdir=runs/mine_ahm
+  launch/with_env python -m launch.segment --config=configs/folder.py \
+    --config.data.root=DIR --workdir=runs/mine_50 \
     --config.init_from=runs/mine_ahm --config.data.labels=50
-  launch/with_env python -m launch.reproduce --config=configs/folder.py --config.data.root=DIR
-  --workdir=runs/mine_grid
+  launch/with_env python -m launch.reproduce --config=configs/folder.py \
+    --config.data.root=DIR --workdir=runs/mine_grid
+
+prepare_data checks every file, and can be left out: the others prepare what they need. reproduce
+runs the whole comparison of scratch, uniform and ahm, at the numbers of labels in
+config.grid.labels. The recipe is that of configs/isic.py, a GPU's work, 224 px and base width 64.
+
+Variants: folder.py:cpu is for 2 cores, 64 px and base width 16, the recipe of configs/isic_cpu.py;
+folder.py:paper has the published hyper-parameters in place of the best that were found. Those files
+say what the recipes reached; there is no result of this one.
 
 Several classes: masks hold 0 for background and 1, 2, ... for the names in
 --config.data.mask_classes=liver,tumour; of a palette image the indices count, not the colours.
@@ -42,15 +53,9 @@ passed over, which the run says.
 
 Links that lead out of DIR, names with control characters and images of more than 89 million pixels
 are refused.
-
-prepare_data checks every file, and can be left out: the others prepare what they need. reproduce
-runs the whole comparison of scratch, uniform and ahm, at the numbers of labels in
-config.grid.labels. The sizes are a GPU's work, 224 px and base width 64; on 2 cores use the variant
---config=configs/folder.py:cpu, 64 px and base width 16. configs/folder.py:paper has the published
-hyper-parameters in place of the best that were found.
 """
 
-from ahm_jax.errors import UserError
+from ahm_jax import config
 from configs import isic, isic_cpu
 
 VARIANTS = {
@@ -62,10 +67,7 @@ LABELS, SEEDS = (20, 50), (0, 1, 2)  # Of a grid; few enough for a small folder.
 
 
 def get_config(variant=''):
-  if variant not in VARIANTS:
-    raise UserError(
-      f'configs/folder.py has no variant {variant!r}; choose one of cpu, paper, or none'
-    )
+  config.check_variant(__file__, variant, VARIANTS)
   c = VARIANTS[variant]()
   c.grid.labels, c.grid.seeds = LABELS, SEEDS
   return c

@@ -37,6 +37,7 @@ def main() -> None:
   from ahm_jax.benchmark.timing import Figure
   from ahm_jax.errors import UserError
   from ahm_jax.runs import directory
+  from ahm_jax.runtime import json_files
 
   unknown = [name for name in _ONLY.value if name not in suite.WORKLOADS]
   if unknown:
@@ -50,7 +51,7 @@ def main() -> None:
   results = suite.measure(
     _ONLY.value or list(suite.WORKLOADS), say=lambda line: print(line, flush=True)
   )
-  directory.write_json(out, results)
+  json_files.write_json(out, results)
   if any(item['workload'] == 'growth' for item in results['figures']):
     page = growth.growth_page(
       [Figure(**item) for item in results['figures']], results['device']['kind']

@@ -1,27 +1,26 @@
-"""Masks for a folder of images, by a trained segmentation, with a table of what they measure.
+r"""Masks for a folder of images, by a trained segmentation, with a table of what they measure.
 
-  python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted python
-  -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted --flips
-  --overlays
+  python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted
+  python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted \
+    --flips --overlays
 
 Reads JPEG, PNG, TIFF, BMP, WebP, DICOM and NIfTI (every slice of a volume), in folders of folders
-too. The same command goes on where an earlier one was interrupted, and tries images again that
-could not be read. Memory does not grow with the number of images.
+too. If it is interrupted, run the same command again; it resumes, and tries images again that could
+not be read. Memory does not grow with the number of images.
 
 Flags:
   --checkpoint=DIR    Workdir of a segment run, of which the best checkpoint is taken, or an export
-  of one. --images=DIR        Folder of images. Hidden files and links to other folders are passed
-  over. --out=DIR           Folder to write into; made if it is not there. Nothing is written over.
-  --classifier=DIR    Workdir of a classify run, for a diagnosis of each image. --threshold=P
-  Lesion where the probability is at least this; the run's own where it is not given. Of several
-  classes
-                      the likeliest is taken.
+                      of one.
+  --images=DIR        Folder of images. Hidden files and links to other folders are skipped.
+  --out=DIR           Folder to write into; made if it is not there. Nothing is written over.
+  --classifier=DIR    Workdir of a classify run, for a diagnosis of each image.
+  --threshold=P       Lesion where the probability is at least this; the run's own where it is not
+                      given. Of several classes the likeliest is taken.
   --flips             Average over the image, upside down, mirrored and both; four times the work.
   --tile=PIXELS       Look at larger images window by window, of this side in pixels of the image,
-  and average where windows
-                      overlap, with weights that fall towards their sides. The network was trained
-                      on whole images, so this is for images much larger than those. 0, the default:
-                      as a whole.
+                      and average where windows overlap, with weights that fall towards their sides.
+                      The network was trained on whole images, so this is for images much larger
+                      than those. 0, the default: as a whole.
   --overlap=SHARE     Of a window that the next one covers too, at least; 0.5.
   --probabilities     Write them too.
   --overlays          Write pictures too, of the image with the mask's border.
@@ -38,20 +37,23 @@ What OUT holds then:
                           across config.data.slice_axis of the volume in RAS+ orientation:
                           numpy.stack(masks, slice_axis) lies on what nibabel has of it by
                           as_closest_canonical
-    mask, status          the mask's path, and ok, or what was wrong with the image width, height
-    in pixels area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the
-    spacing area_share            area_px / (width * height) class                 the class with
-    the largest area, background where nothing was found; the diagnosis with --classifier
-    probability           mean over the mask, of each pixel's own class confidence            soft
-    Dice, 2 sum(p m) / (sum(p) + sum(m)), of probabilities p and mask m, with several classes the
-                          mean over those found: near 1 where the network is sure, low where it is
-                          not (arXiv 2402.10665). 1 - max(p) where nothing was found.
+    mask, status          the mask's path, and ok, or what is wrong with the image
+    width, height         in pixels
+    area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the spacing
+    area_share            area_px / (width * height)
+    class                 the class with the largest area, background where nothing was found; the
+                          diagnosis with --classifier
+    probability           mean over the mask, of each pixel's own class
+    confidence            soft Dice, 2 sum(p m) / (sum(p) + sum(m)), of probabilities p and mask m,
+                          with several classes the mean over those found: near 1 where the network
+                          is sure, low where it is not (arXiv 2402.10665). 1 - max(p) where nothing
+                          was found.
     ..._CLASS             areas and probability of each class, where there are several
     class_probability...  with --classifier: of the diagnosis, and of each one
 
 Exit codes: 0 done, also where some images could not be read (they are named, and have a row without
-  a mask); 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: the
-  same command goes on where it was."""
+  a mask); 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: run
+  the same command again; it resumes."""
 
 import sys
 from pathlib import Path
@@ -76,11 +78,12 @@ _THREADS = flags.DEFINE_integer(
 )
 
 
-def main():
+def main() -> None:
   from ahm_jax.errors import UserError
-  from ahm_jax.pipeline.stages import SEGMENT
-  from ahm_jax.predict.diagnosis import load_classifier
-  from ahm_jax.predict.run import Options, predict
+  from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
+  from ahm_jax.predict.diagnosis import check_together
+  from ahm_jax.predict.options import Options
+  from ahm_jax.predict.run import predict
   from ahm_jax.runs.trained import load
 
   for flag, fine, allowed in (
@@ -92,8 +95,11 @@ def main():
   ):
     if not fine:
       raise UserError(f'--{flag.name} is {flag.value}; it must be {allowed}')
-  segmenter = load(Path(_CHECKPOINT.value), (SEGMENT,))
-  classifier = load_classifier(Path(_CLASSIFIER.value), segmenter) if _CLASSIFIER.value else None
+  segmenter = load(Path(_CHECKPOINT.value or ''), (SEGMENT,))
+  classifier = None
+  if _CLASSIFIER.value:
+    classifier = load(Path(_CLASSIFIER.value), (CLASSIFY,), '--classifier')
+    check_together(classifier, segmenter)
   options = Options(
     threshold=segmenter.config.evaluate.threshold if _THRESHOLD.value is None else _THRESHOLD.value,
     flips=_FLIPS.value,
@@ -102,10 +108,11 @@ def main():
     probabilities=_PROBABILITIES.value,
     overlays=_OVERLAYS.value,
   )
-  images, out = (Path(flag.value).expanduser() for flag in (_IMAGES, _OUT))
+  images, out = (Path(flag.value or '').expanduser() for flag in (_IMAGES, _OUT))
   counts = predict(segmenter, images, out, options, classifier, _BATCH_SIZE.value, _THREADS.value)
   print(
-    f'images with a mask: {counts.done}; they are in {out / "masks"}, and measured in {out / "predictions.csv"}'
+    f'images with a mask: {counts.done}; they are in {out / "masks"}, and measured in '
+    f'{out / "predictions.csv"}'
   )
   if counts.failed:
     print(f'images without a mask: {counts.failed}; the column status says why', file=sys.stderr)

@@ -20,8 +20,8 @@ from ahm_jax.config import Config
 from ahm_jax.pipeline.setup import open_run
 from ahm_jax.pipeline.stages import PRETRAIN, STAGES
 from ahm_jax.runs import directory
+from ahm_jax.runtime import profile_report
 from ahm_jax.runtime import profiler as profiling
-from ahm_jax.runtime import trace
 from ahm_jax.runtime.profiler import Profiler
 from ahm_jax.training.stepper import Stepper
 from launch import app
@@ -46,7 +46,8 @@ def main(config: Config, workdir: Path) -> None:
       capture = profiler.after(step, stepper.state)
   assert capture is not None  # The last step ends it.
   program = stepper.lowered(), stepper.operations()
-  print(trace.table(trace.summarise(capture, *program, source.batch_size)))
+  summary = profile_report.summarise(capture, *program, source.batch_size)
+  print(profile_report.table(summary))
   print(f'\n{capture.directory}')
 
 

@@ -15,7 +15,9 @@ from ahm_jax.benchmark.trainings import configured
 from ahm_jax.benchmark.workloads import Bench, Result
 from ahm_jax.models.layers import init_variables
 from ahm_jax.pipeline.stages import SEGMENT
-from ahm_jax.predict.run import Options, forward, predict
+from ahm_jax.predict.options import Options
+from ahm_jax.predict.run import predict
+from ahm_jax.predict.stream import forward
 from ahm_jax.runs.trained import Trained
 
 # Width and height of the JPEGs, those of most of ISIC 2018's classification images.
@@ -111,7 +113,9 @@ def memory(bench: Bench) -> Result:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(
       home / 'image.jpg'
     )
-    _launch('segment', f'--config={CONFIG}', f'--workdir={home / "run"}', '--config.train.steps=1')
+    _launch(
+      'segment', f'--config={CONFIG}', f'--workdir={home / "run"}', '--config.segment.steps=1'
+    )
     for count in COUNTS:
       (home / f'images{count}').mkdir()
       for number in range(count):

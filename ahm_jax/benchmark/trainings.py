@@ -100,7 +100,8 @@ def configured(width: int, side: int, batch: int, augmented: bool, **fields: Any
   tree = config_module.default()
   tree.model.unet_width = tree.model.agent_width = tree.model.vgg_width = width
   tree.data.image_size = side
-  tree.train.batch_size = batch
+  for recipe in (tree.pretrain, tree.segment, tree.classifier):
+    recipe.batch_size = batch
   if not augmented:
     for stage in ('pretrain', 'segment', 'classifier'):
       tree[stage].augment.update(flip=False, scale=0.0, brightness=0.0, contrast=0.0, hue=0.0)
@@ -138,5 +139,5 @@ def _source(
   share = config.data.resident_share if resident else 0.0
   data = dataclasses.replace(config.data, resident_share=share)
   return source(
-    split, data, np.arange(len(split)), config.train.batch_size, seed=0, devices=devices
+    split, data, np.arange(len(split)), config.pretrain.batch_size, seed=0, devices=devices
   )

@@ -15,6 +15,7 @@ from ahm_jax.benchmark import trainings
 from ahm_jax.benchmark.timing import Figure, alternate, figure, ratios
 from ahm_jax.benchmark.trainings import Sizes, configured, random_split
 from ahm_jax.config import Config
+from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import init_variables
 from ahm_jax.runtime import parallel
 from ahm_jax.training import segment
@@ -269,7 +270,7 @@ def _our_unet_training(sizes: Sizes, batch: int, dtype: str) -> Stepper:
 
 def _our_unet_inference(sizes: Sizes, batch: int, dtype: str) -> Callable[[], None]:
   config = configured(sizes.unet_width, sizes.unet_side, batch, augmented=False, model__dtype=dtype)
-  unet = segment.network(config.model)
+  unet = segmentation_unet(config.model)
   images = jnp.asarray(random_split(batch, sizes.unet_side).images)
   variables = init_variables(unet, jax.random.key(0), (1, *images.shape[1:]))
   return lambda: jax.block_until_ready(segment.probabilities(unet, variables, images))

@@ -1,13 +1,18 @@
 """What a run is: frozen dataclasses, built once from a ConfigDict and checked once.
 
-`fields` declares every field, `build` makes a `Config` from a file in `configs/` and its flags,
-`checks` holds what must fit together, `methods` what a grid compares.
+`fields` declares every field with its range, from `ranges`; `build` makes a `Config` from a file in
+`configs/` and its flags; `checks` holds what must fit together; `differences` says where two runs
+differ; `methods` is what a grid compares.
 """
 
-from ahm_jax.config.build import default, from_config_dict, to_dict
+from ahm_jax.config.build import check_variant, default, from_config_dict, to_dict
+from ahm_jax.config.differences import Difference, check_same, differences
 from ahm_jax.config.fields import (
-  MASK_CLASSES,
-  SCRATCH,
+  CLASSIFY,
+  PRETRAIN,
+  REPRODUCE,
+  SEGMENT,
+  TILE,
   AugmentConfig,
   ClassifyConfig,
   Config,
@@ -20,19 +25,24 @@ from ahm_jax.config.fields import (
   ProfileConfig,
   RecipeConfig,
   SafetyConfig,
-  TrainConfig,
   TransferConfig,
 )
 from ahm_jax.config.methods import is_tuned, pretraining_of, with_method
-from ahm_jax.config.recipe import recipe
+from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
 
 __all__ = [
+  'CLASSIFY',
   'MASK_CLASSES',
+  'PRETRAIN',
+  'REPRODUCE',
   'SCRATCH',
+  'SEGMENT',
+  'TILE',
   'AugmentConfig',
   'ClassifyConfig',
   'Config',
   'DataConfig',
+  'Difference',
   'EvaluateConfig',
   'GridConfig',
   'MaskingConfig',
@@ -41,13 +51,14 @@ __all__ = [
   'ProfileConfig',
   'RecipeConfig',
   'SafetyConfig',
-  'TrainConfig',
   'TransferConfig',
+  'check_same',
+  'check_variant',
   'default',
+  'differences',
   'from_config_dict',
   'is_tuned',
   'pretraining_of',
-  'recipe',
   'to_dict',
   'with_method',
 ]

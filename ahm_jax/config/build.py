@@ -2,16 +2,21 @@
 
 import dataclasses
 import difflib
-import re
 import types
 import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
 from ahm_jax.config.checks import check
-from ahm_jax.config.fields import Config
+from ahm_jax.config.fields import Config, FrozenDict
+from ahm_jax.config.tree import types as types_of
 from ahm_jax.errors import UserError
+
+Section = TypeVar('Section')
 
 
 def default() -> ml_collections.ConfigDict:
@@ -19,11 +24,20 @@ def default() -> ml_collections.ConfigDict:
   return _to_config_dict(Config())
 
 
-def _to_config_dict(instance) -> ml_collections.ConfigDict:
+def check_variant(file: str, variant: str, variants: Collection[str]) -> None:
+  """Raises a UserError where the config file `file` has no such variant; '' is none."""
+  if variant not in variants:
+    names = ', '.join(filter(None, variants))
+    raise UserError(
+      f'configs/{Path(file).name} has no variant {variant!r}; choose one of {names}, or none'
+    )
+
+
+def _to_config_dict(section: Any) -> ml_collections.ConfigDict:
   tree = ml_collections.ConfigDict()
-  hints = typing.get_type_hints(type(instance))
-  for item in dataclasses.fields(instance):
-    value = getattr(instance, item.name)
+  hints = types_of(section)
+  for item in dataclasses.fields(section):
+    value = getattr(section, item.name)
     if dataclasses.is_dataclass(value):
       tree[item.name] = _to_config_dict(value)
     elif isinstance(hints[item.name], types.UnionType):
@@ -35,7 +49,7 @@ def _to_config_dict(instance) -> ml_collections.ConfigDict:
   return tree
 
 
-def from_config_dict(tree) -> Config:
+def from_config_dict(tree: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
   """Builds and checks a `Config`.
 
   Args:
@@ -50,17 +64,17 @@ def from_config_dict(tree) -> Config:
   return config
 
 
-def to_dict(config: Config) -> dict:
+def to_dict(config: Config) -> dict[str, Any]:
   """The config as nested dicts that JSON can hold; `from_config_dict` reads them back."""
   return dataclasses.asdict(config)
 
 
-def _build(default, values: dict, prefix: str):
-  """`default`, a dataclass, with the fields in `values` put in its place.
+def _build(default: Section, values: Mapping[str, Any], prefix: str) -> Section:
+  """`default`, a section, with the fields in `values` put in its place.
 
   So the recipes keep their own defaults.
   """
-  hints = typing.get_type_hints(type(default))
+  hints = types_of(default)
   unknown = sorted(set(values) - set(hints))
   if unknown:
     near = difflib.get_close_matches(unknown[0], hints, n=1, cutoff=0)
@@ -72,23 +86,35 @@ def _build(default, values: dict, prefix: str):
       built[name] = _build(current, value, f'{prefix}{name}.')
     else:
       built[name] = _convert(hints[name], value, prefix + name)
-  return dataclasses.replace(default, **built)
+  return dataclasses.replace(default, **built)  # type: ignore[type-var]
 
 
-def _convert(hint, value, name: str):
+def _convert(hint: Any, value: Any, name: str) -> Any:
+  origin, inner = typing.get_origin(hint), typing.get_args(hint)
   if isinstance(hint, types.UnionType):
-    return None if value is None else _convert(typing.get_args(hint)[0], value, name)
-  if typing.get_origin(hint) is tuple:
-    items = value if isinstance(value, list | tuple) else (value,)
-    kind = typing.get_args(hint)[0]
-    if (
-      kind is str and len(items) == 1
-    ):  # A flag's --config.grid.methods=scratch,ahm comes as one text.
-      items = re.split(
-        r',(?![^(]*\))', str(items[0])
-      )  # But not within a tuple, as in ahm:ema_decay=(0.9,0.99).
-    return tuple(_convert(kind, item, name) for item in items)
+    return None if value is None else _convert(inner[0], value, name)
+  if origin is Literal:
+    return _convert(type(inner[0]), value, name)
+  if origin is tuple:
+    return tuple(_convert(inner[0], item, name) for item in _items(inner[0], value))
+  if hint is FrozenDict:
+    return _frozen(value, name)
   accepted = (int, float) if hint is float else hint
   if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
     raise UserError(f'config.{name} must be of type {hint.__name__}, not {value!r}')
   return hint(value)
+
+
+def _items(kind: type, value: Any) -> list | tuple:
+  items = value if isinstance(value, list | tuple) else (value,)
+  if kind is str and len(items) == 1:  # A flag's --config.grid.methods=scratch,ahm is one text.
+    return str(items[0]).split(',')
+  return items
+
+
+def _frozen(value: Any, name: str) -> FrozenDict:
+  if not isinstance(value, Mapping):
+    raise UserError(f'config.{name} must be of type dict, not {value!r}')
+  return FrozenDict(
+    (key, _frozen(item, name) if isinstance(item, Mapping) else item) for key, item in value.items()
+  )

@@ -1,55 +1,88 @@
-"""Every field of a config: its default, its meaning and its unit."""
+"""Every field of a config: its type, range, default, meaning and unit.
+
+`Literal[...]` lists what a field may be; `Annotated[type, ...]` adds its range, see
+`ahm_jax.config.ranges`, and with `used_by` the stages whose result depends on it: all where it says
+none. What must fit together across fields is in `ahm_jax.config.checks`.
+"""
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
-SCRATCH = 'scratch'  # The method without pre-training.
+from ahm_jax.config.ranges import (
+  above,
+  at_least,
+  between,
+  centre_and_width,
+  class_names,
+  each,
+  named_methods,
+  not_empty,
+  strictly_between,
+  three_shares,
+)
+
+# The stages of a run, and the grid of them.
+PRETRAIN, SEGMENT, CLASSIFY = 'pretrain', 'segment', 'classify'
+REPRODUCE = 'reproduce'
+TILE = 2  # Side in patches of the squares that each keep to the ratio under masking.budget 'tile'.
+
+
+@dataclass(frozen=True)
+class UsedBy:
+  stages: frozenset[str]
+
+
+def used_by(*stages: str) -> UsedBy:
+  """The stages whose result depends on a field, or on the fields of a section."""
+  return UsedBy(frozenset(stages))
+
+
+MAY_CHANGE = used_by()  # No training depends on it: a run may go on with another value.
+
+
+class FrozenDict(dict):
+  """A dict that nobody changes, so that a config can be hashed."""
+
+  def __hash__(self) -> int:  # type: ignore[override]
+    return hash(frozenset(self.items()))
 
 
 @dataclass(frozen=True)
 class PhantomConfig:
   """How many dermoscopy phantoms to draw; their size is `data.image_size`."""
 
-  train: int = 1000
-  validation: int = 60
-  test: int = 120
+  train: Annotated[int, at_least(1)] = 1000
+  validation: Annotated[int, at_least(1)] = 60
+  test: Annotated[int, at_least(1)] = 120
 
 
 @dataclass(frozen=True)
 class DataConfig:
-  # 'phantom': drawn from the seed. 'folder': images/, masks/ and labels.csv under `root`.
-  # 'isic2018': the official archives.
+  # One of `ahm_jax.data.sets`. 'phantom': drawn from the seed. 'folder': images/, masks/ and
+  # labels.csv under `root`. 'isic2018': the official archives.
   name: str = 'phantom'
   root: str = ''  # The folder, for 'folder' and 'isic2018'.
-  image_size: int = (
-    224  # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
-  )
-  channels: int = 3  # 3: RGB. 1: grey.
-  labels: int = 0  # Labelled training images to use, chosen in nested, stratified order; 0: all.
-  skip_unreadable: bool = (
-    False  # Drop and list files that cannot be read, instead of refusing to start.
-  )
-  mask_classes: tuple[
-    str, ...
-  ] = ()  # Names of the values 1, 2, ... of masks; 0 is background. Empty: binary lesion masks.
-  window: tuple[
-    float, ...
-    # Centre and width that more than 8 bits are shown by, as 40,400 HU; empty: the file's own.
-  ] = ()
-  slice_axis: int = (
-    2  # Axis of NIfTI volumes across which their slices lie: 0 sagittal, 1 coronal, 2 axial.
-  )
-  every_slice: int = 1  # Take the slices 0, n, 2n, ... of a volume.
-  split_fractions: tuple[float, ...] = (
-    0.7,
-    0.1,
-    0.2,
-  )  # Train, validation, test, where labels.csv has no split column.
-  split_seed: int = 0  # Seed of that split and of the phantoms.
-  prepared_dir: str = ''  # Where prepared data is kept; empty: `data/` in the workdir.
-  resident_share: float = (
-    0.25  # Hold the training images on the device when they take at most this share of its memory.
-  )
+  # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
+  image_size: Annotated[int, at_least(16)] = 224
+  channels: Literal[1, 3] = 3  # 3: RGB. 1: grey.
+  # Labelled training images to use, chosen in nested, stratified order; 0: all.
+  labels: Annotated[int, at_least(0), used_by(SEGMENT, CLASSIFY)] = 0
+  # Drop and list files that cannot be read, instead of refusing to start.
+  skip_unreadable: bool = False
+  # Names of the values 1, 2, ... of masks; 0 is background. Empty: binary lesion masks.
+  mask_classes: Annotated[tuple[str, ...], class_names, used_by(SEGMENT, CLASSIFY)] = ()
+  # Centre and width that more than 8 bits are shown by, as 40,400 HU; empty: the file's own.
+  window: Annotated[tuple[float, ...], centre_and_width] = ()
+  # Axis of NIfTI volumes across which their slices lie: 0 sagittal, 1 coronal, 2 axial.
+  slice_axis: Literal[0, 1, 2] = 2
+  every_slice: Annotated[int, at_least(1)] = 1  # Take the slices 0, n, 2n, ... of a volume.
+  # Train, validation, test, where labels.csv has no split column.
+  split_fractions: Annotated[tuple[float, ...], three_shares] = (0.7, 0.1, 0.2)
+  split_seed: Annotated[int, at_least(0)] = 0  # Seed of that split and of the phantoms.
+  # Where prepared data is kept; empty: `data/` in the workdir.
+  prepared_dir: Annotated[str, MAY_CHANGE] = ''
+  # Hold the training images on the device when they take at most this share of its memory.
+  resident_share: Annotated[float, between(0, 1), MAY_CHANGE] = 0.25
   phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
 
@@ -62,115 +95,103 @@ class AugmentConfig:
 
   flip: bool = True  # Left-right, and quarter turns.
   # Crop a square of side between (1 - scale) and 1 of the image's, and resize it to full size.
-  scale: float = 0.2
-  brightness: float = 0.1  # Shift by up to this much, of an image range of 1.
-  contrast: float = 0.1  # Scale about the mean by a factor in [1 - contrast, 1 + contrast].
-  hue: float = 0.02  # Turn the hue by up to this share of the circle; RGB only.
+  scale: Annotated[float, between(0, 0.9)] = 0.2
+  # Shift by up to this much, of an image range of 1.
+  brightness: Annotated[float, between(0, 1)] = 0.1
+  # Scale about the mean by a factor in [1 - contrast, 1 + contrast].
+  contrast: Annotated[float, between(0, 1)] = 0.1
+  # Turn the hue by up to this share of the circle; RGB only.
+  hue: Annotated[float, between(0, 1)] = 0.02
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-  unet_width: int = 64  # Channels of the U-Net's first level; each level down doubles them.
-  # What convolutions compute in: 'float32' or 'bfloat16'. Parameters, losses, statistics stay
-  # float32.
-  dtype: str = 'float32'
+  # Channels of the U-Net's first level; each level down doubles them.
+  unet_width: Annotated[int, at_least(1)] = 64
+  # What convolutions compute in. Parameters, losses, statistics stay float32.
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
   # The U-Net computes its blocks again for the gradient: less memory, a third more operations.
-  recompute: bool = False
-  sync_batch_norm: bool = (
-    True  # Batch statistics over all devices (and workers), not over each device's share.
-  )
-  agent_trunk: str = (
-    'vgg16'  # 'vgg16': conv1_1..conv3_3 (the paper). 'light': a few strided convolutions.
-  )
+  recompute: Annotated[bool, MAY_CHANGE] = False
+  # Batch statistics over all devices (and workers), not over each device's share.
+  sync_batch_norm: bool = True
+  # 'vgg16': conv1_1..conv3_3 (the paper). 'light': a few strided convolutions.
+  agent_trunk: Literal['vgg16', 'light'] = 'vgg16'
   # Channels of the trunk's first level; heads have four times as many, or fewer for small patches.
-  agent_width: int = 64
-  vgg_width: int = 64  # Channels of the classifier's first level.
-  vgg_hidden: int = 4096  # Width of the classifier's two hidden dense layers.
+  agent_width: Annotated[int, at_least(1)] = 64
+  # Channels of the classifier's first level.
+  vgg_width: Annotated[int, at_least(1), used_by(CLASSIFY)] = 64
+  # Width of the classifier's two hidden dense layers.
+  vgg_hidden: Annotated[int, at_least(1), used_by(CLASSIFY)] = 4096
   # After each convolution of the classifier: '' (the paper) or 'batch' (torchvision's vgg16_bn).
-  vgg_norm: str = ''
+  vgg_norm: Annotated[Literal['', 'batch'], used_by(CLASSIFY)] = ''
   # .safetensors or .npz of a VGG16, torchvision's or Keras's, that agent and classifier start from.
   # The agent's trunk has no norms: those of the file are folded into its convolutions. The
   # classifier has them where the file has: see vgg_norm.
-  vgg_weights: str = ''
+  vgg_weights: Annotated[str, used_by(PRETRAIN, CLASSIFY)] = ''
 
 
 @dataclass(frozen=True)
 class MaskingConfig:
   strategy: str = 'ahm'  # One of `ahm_jax.masking.registry`.
-  mask_ratio: float = 0.6  # Expected share of patches hidden in every image, in (0, 1).
-  patch_size: int = 16  # Side of a patch in pixels; 4, 8, 16 or 32.
-  # Hide exactly round(mask_ratio * patches) patches by Gumbel top-k instead of independent draws.
-  exact_count: bool = False
-  fill_value: float = 0.0  # What hidden pixels are set to, in normalised units; 0 is mid-grey.
-  # The U-Net sees changed colours (pretrain.augment's) and repairs towards the true ones; else both
+  # Expected share of masked patches in every image.
+  mask_ratio: Annotated[float, strictly_between(0, 1)] = 0.6
+  patch_size: Literal[4, 8, 16, 32] = 16  # Side of a patch in pixels.
+  # The U-Net sees changed colours (pretrain.augment's) and reconstructs the true ones; else both
   # are of the changed image.
   restore_colour: bool = False
-  action_means: str = 'mask'  # 'mask': action 1 hides a patch. 'keep': action 1 keeps it.
-  workers: int = 4  # Parallel actors K; each has batch_size / K images and a key of its own.
-  rounds: int = 1  # Masking rounds T of an episode.
-  gamma: float = 0.9  # Discount between rounds.
-  # The episode is cut after T rounds, not over: add gamma * V(last state) to the last return.
-  bootstrap: bool = False
-  entropy_weight: float = 0.1  # beta.
-  value_weight: float = 0.5  # Weight of the critic's loss.
-  # Of a hidden patch: 'log', whitened log loss; 'relative', loss / mean - 1; 'rank', in [-1, 1];
-  # 'progress', whitened log of a teacher's loss / the loss, which is what was learnt of late and
-  # costs two more passes of the U-Net.
-  reward: str = 'log'
-  reward_within: str = (
-    'worker'  # The hidden patches that are compared: of all the worker's images, or of one 'image'.
-  )
-  # 'hard': hide what the reward (the saliency, adios's loss) is high for. 'easy': what it is low
+  # Parallel actors K; each has batch_size / K images and a key of its own.
+  workers: Annotated[int, at_least(1)] = 4
+  rounds: Annotated[int, at_least(1)] = 1  # Masking rounds T of an episode.
+  gamma: Annotated[float, between(0, 1)] = 0.9  # Discount between rounds.
+  entropy_weight: Annotated[float, at_least(0)] = 0.1  # beta.
+  value_weight: Annotated[float, at_least(0)] = 0.5  # Weight of the critic's loss.
+  # Of a masked patch: 'log', whitened log loss; 'rank', in [-1, 1]; 'progress', whitened log of a
+  # teacher's loss / the loss, which is what was learnt of late and costs two more passes of the
+  # U-Net.
+  reward: Literal['log', 'rank', 'progress'] = 'log'
+  # The masked patches that are compared: of all the worker's images, or of one 'image'.
+  reward_within: Literal['worker', 'image'] = 'worker'
+  # 'hard': mask what the reward (the saliency, adios's loss) is high for. 'easy': what it is low
   # for.
-  polarity: str = 'hard'
-  logit_bound: float = 3.0  # Logits z are centred per image and bounded as c * tanh(z / c).
-  temperature: float = 1.0  # Bounded logits are divided by it.
-  # Where mask_ratio holds in the mean: 'image', 'tile' (so nothing is hidden whole), 'none'
-  # (nowhere).
-  budget: str = 'image'
-  tile: int = 2  # Side of a tile in patches.
-  warmup: float = 1.0  # Share of the steps over which masks go from uniform to the strategy's own.
-  ease_out: float = 0.0  # Share of the steps, the last ones, over which they go back to uniform.
+  polarity: Literal['hard', 'easy'] = 'hard'
+  # Where mask_ratio holds in the mean: in an 'image', in each 'tile' of TILE x TILE patches (so
+  # nothing is masked whole), or nowhere: 'none'.
+  budget: Literal['image', 'tile', 'none'] = 'image'
+  # Share of the steps over which masks go from uniform to the strategy's own.
+  warmup: Annotated[float, between(0, 1)] = 1.0
   # What grows meanwhile: 'logits', a factor from 0 to 1, or 'share', from 0 to hard_share.
-  warmup_by: str = 'logits'
-  hard_share: float | None = (
-    None  # Share of hidden patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
-  )
-  # Of teachers, at the start and from a quarter of the steps on; but never more than (1 + t) / (10
-  # + t) after t steps.
-  ema_decay: tuple[float, ...] = (0.999, 0.9999)
-  # What 'saliency' hides: 'gradient', patches with edges, or 'entropy', with many grey levels.
-  saliency: str = 'gradient'
-  learning_rate: float = 2e-4  # Of the agent (Adam).
+  warmup_by: Literal['logits', 'share'] = 'logits'
+  # Share of masked patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
+  hard_share: Annotated[float | None, between(0, 1)] = None
+  learning_rate: Annotated[float, at_least(0)] = 2e-4  # Of the agent (Adam).
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-  """How one task is trained."""
+  """How one stage is trained."""
 
-  batch_size: int = 12  # Images per step, over all devices.
-  learning_rate: float = 2e-4
-  steps: int | None = (
-    None  # Length of training in steps; where it is not set, in passes over the images:
-  )
-  epochs: float | None = None
-  min_epochs: float = (
-    0.0  # But so many passes at least, so that many images train for longer than `steps`.
-  )
-  optimizer: str = 'adam'  # 'adam' or 'adamw'.
-  weight_decay: float = 0.0  # AdamW's.
-  schedule: str = (
-    'constant'  # 'constant', 'cosine' (to 0), or 'staircase' (times decay_rate every decay_epochs).
-  )
-  warmup: float = 0.0  # Share of the steps over which the learning rate grows linearly from 0.
-  decay_rate: float = 0.9
-  decay_epochs: float = 3.0
-  clip: float = 0.0  # Largest global norm of the gradient; 0: no clipping.
-  log_every: int = 20  # Steps between lines of metrics.jsonl.
-  eval_every: int = (
-    0  # Steps between validations, each followed by a checkpoint; 0: ten times in a run.
-  )
-  patience: int = 0  # Stop after this many validations without a better score; 0: never.
+  batch_size: Annotated[int, at_least(1)] = 12  # Images per step, over all devices.
+  learning_rate: Annotated[float, at_least(0)] = 2e-4
+  # Length of training in steps; where it is not set, in passes over the images:
+  steps: Annotated[int | None, at_least(1)] = None
+  epochs: Annotated[float | None, above(0)] = None
+  # But so many passes at least, so that many images train for longer than `steps`.
+  min_epochs: Annotated[float, at_least(0)] = 0.0
+  optimizer: Literal['adam', 'adamw'] = 'adam'
+  weight_decay: Annotated[float, at_least(0)] = 0.0  # AdamW's.
+  # 'cosine': to 0. 'staircase': times decay_rate every decay_epochs.
+  schedule: Literal['constant', 'cosine', 'staircase'] = 'constant'
+  # Share of the steps over which the learning rate grows linearly from 0.
+  warmup: Annotated[float, between(0, 1)] = 0.0
+  decay_rate: Annotated[float, between(0, 1)] = 0.9
+  decay_epochs: Annotated[float, above(0)] = 3.0
+  # Largest global norm of the gradient; 0: no clipping.
+  clip: Annotated[float, at_least(0)] = 0.0
+  log_every: Annotated[int, at_least(1)] = 20  # Steps between lines of metrics.jsonl.
+  # Steps between validations, each followed by a checkpoint; 0: ten times in a run.
+  eval_every: Annotated[int, at_least(0)] = 0
+  # Stop after this many validations without a better score; 0: never.
+  patience: Annotated[int, at_least(0)] = 0
   augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -179,10 +200,9 @@ class SafetyConfig:
   """What keeps a long run from being lost."""
 
   # Minutes of training after which a checkpoint is due, beside those at validations; 0: none.
-  save_minutes: float = 10.0
-  skipped_steps: int = (
-    10  # Steps in a row that are not finite, and so not taken, after which the run stops.
-  )
+  save_minutes: Annotated[float, at_least(0)] = 10.0
+  # Steps in a row that are not finite, and so not taken, after which the run stops.
+  skipped_steps: Annotated[int, at_least(1)] = 10
 
 
 @dataclass(frozen=True)
@@ -190,63 +210,52 @@ class TransferConfig:
   """How a segmentation takes over a pre-trained U-Net."""
 
   # Learning rate of its encoder, as a share of the other layers'; from scratch all learn alike.
-  encoder_rate: float = 1.0
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-  """Overrides: a field that is set here replaces the recipe's own in whatever stage is launched."""
-
-  batch_size: int | None = None
-  learning_rate: float | None = None
-  steps: int | None = None
-  epochs: float | None = None
+  encoder_rate: Annotated[float, between(0, 1)] = 1.0
 
 
 @dataclass(frozen=True)
 class ClassifyConfig:
   # 'image': as it is. 'crop': box around the predicted lesion. 'masked': all but the lesion blacked
   # out.
-  input: str = 'crop'
-  margin: float = 0.1  # Margin of the crop's box on each side, as a share of the box's side.
+  input: Literal['image', 'crop', 'masked'] = 'crop'
+  # Margin of the crop's box on each side, as a share of the box's side.
+  margin: Annotated[float, between(0, 1)] = 0.1
   # Images to train on, of all with a label, also those without a mask; 0: the images of
   # data.labels.
-  labels: int = 0
-  balanced: bool = (
-    False  # Weigh images in the loss so that every class counts alike, however few its images are.
-  )
+  labels: Annotated[int, at_least(0)] = 0
+  # Weigh images in the loss so that every class counts alike, however few its images are.
+  balanced: bool = False
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-  split: str = 'test'  # 'train', 'validation' or 'test'.
-  batch_size: int = 32
+  split: Annotated[Literal['train', 'validation', 'test'], MAY_CHANGE] = 'test'
+  batch_size: Annotated[int, at_least(1), MAY_CHANGE] = 32
   # Lesion where the predicted probability is at least this; of several classes, the likeliest is
   # taken.
-  threshold: float = 0.5
-  bootstrap_samples: int = 2000
-  report_images: int = 6  # Held-out images shown in report.html.
-  viewer_images: int = (
-    120  # Those one can page through there; fewer where the page would pass 10 MiB.
-  )
+  threshold: Annotated[float, strictly_between(0, 1)] = 0.5
+  bootstrap_samples: Annotated[int, at_least(100), MAY_CHANGE] = 2000
+  # Held-out images shown in report.html.
+  report_images: Annotated[int, at_least(0), MAY_CHANGE] = 6
+  # Those one can page through there; fewer where the page would pass 10 MiB.
+  viewer_images: Annotated[int, at_least(0), MAY_CHANGE] = 120
 
 
 @dataclass(frozen=True)
 class GridConfig:
   """The cells of `reproduce`."""
 
-  methods: tuple[str, ...] = (
-    'scratch',
-    'uniform',
-    'ahm',
-  )  # 'scratch', or what `with_method` takes: 'ahm', 'ahm:rounds=2'.
-  labels: tuple[int, ...] = (20, 50)
-  seeds: tuple[int, ...] = (0, 1, 2)
+  # What is compared: 'scratch', a masking strategy, one with changed fields as in 'ahm:rounds=2',
+  # or a name of `variants`. See `ahm_jax.config.methods`.
+  methods: Annotated[tuple[str, ...], not_empty] = ('scratch', 'uniform', 'ahm')
+  # Methods by name, each a masking strategy and what is changed for it:
+  # {'ahm_r2': dict(strategy='ahm', rounds=2, segment=dict(learning_rate=1e-3))}.
+  variants: Annotated[FrozenDict, named_methods] = field(default_factory=FrozenDict)
+  labels: Annotated[tuple[int, ...], not_empty, each(at_least(0))] = (20, 50)  # As data.labels.
+  seeds: Annotated[tuple[int, ...], not_empty, each(at_least(0))] = (0, 1, 2)
   classify: bool = True
-  results: tuple[
-    str, ...
-    # Files results.json made elsewhere; cells of this grid that stand in them are not run again.
-  ] = ()
+  # Files results.json made elsewhere; cells of this grid that stand in them are not run again.
+  results: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,28 +265,27 @@ class ProfileConfig:
 
 @dataclass(frozen=True)
 class Config:
-  seed: int = 0
+  seed: Annotated[int, at_least(0)] = 0
   # To start from. For segment: a pre-training run, its Orbax export, or a U-Net as .safetensors or
   # .npz. For classify: a segmentation run.
-  init_from: str = ''
+  init_from: Annotated[str, used_by(SEGMENT, CLASSIFY)] = ''
   data: DataConfig = field(default_factory=DataConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
-  masking: MaskingConfig = field(default_factory=MaskingConfig)
-  train: TrainConfig = field(default_factory=TrainConfig)
-  safety: SafetyConfig = field(default_factory=SafetyConfig)
-  pretrain: RecipeConfig = field(
+  masking: Annotated[MaskingConfig, used_by(PRETRAIN)] = field(default_factory=MaskingConfig)
+  safety: Annotated[SafetyConfig, MAY_CHANGE] = field(default_factory=SafetyConfig)
+  pretrain: Annotated[RecipeConfig, used_by(PRETRAIN)] = field(
     default_factory=lambda: RecipeConfig(batch_size=12, learning_rate=2e-4, epochs=100)
   )
-  segment: RecipeConfig = field(
+  segment: Annotated[RecipeConfig, used_by(SEGMENT)] = field(
     default_factory=lambda: RecipeConfig(
       batch_size=4, learning_rate=3e-4, epochs=100, schedule='staircase', clip=1.0, patience=4
     )
   )
-  transfer: TransferConfig = field(default_factory=TransferConfig)
-  classify: ClassifyConfig = field(default_factory=ClassifyConfig)
-  classifier: RecipeConfig = field(
+  transfer: Annotated[TransferConfig, used_by(SEGMENT)] = field(default_factory=TransferConfig)
+  classify: Annotated[ClassifyConfig, used_by(CLASSIFY)] = field(default_factory=ClassifyConfig)
+  classifier: Annotated[RecipeConfig, used_by(CLASSIFY)] = field(
     default_factory=lambda: RecipeConfig(batch_size=16, learning_rate=1e-4, epochs=50, patience=4)
   )
   evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-  grid: GridConfig = field(default_factory=GridConfig)
-  profile: ProfileConfig = field(default_factory=ProfileConfig)
+  grid: Annotated[GridConfig, MAY_CHANGE] = field(default_factory=GridConfig)
+  profile: Annotated[ProfileConfig, MAY_CHANGE] = field(default_factory=ProfileConfig)

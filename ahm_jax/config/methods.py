@@ -1,74 +1,135 @@
-"""The methods that a grid compares: entries of `grid.methods`."""
+"""The methods that a grid compares: entries of `grid.methods`.
+
+A method is a masking strategy, or 'scratch', and after a colon the fields that are changed for it,
+joined by '+'. Those of `masking` go by their name: 'ahm:mask_ratio=0.75+rounds=2'. Those of
+`pretrain`, and the agent's of `model`, by their path: 'ahm:pretrain.clip=2'; those of fine-tuning
+too: 'scratch:segment.learning_rate=1e-3', 'ahm:transfer.encoder_rate=0.3'. A key of `grid.variants`
+is another name of such a text.
+"""
 
 import ast
 import dataclasses
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ahm_jax.config.build import from_config_dict, to_dict
-from ahm_jax.config.fields import SCRATCH, Config, GridConfig
+from ahm_jax.config.fields import Config, GridConfig
+from ahm_jax.config.ranges import SCRATCH
 from ahm_jax.errors import UserError
 
-_CHANGED_BY_METHOD = (
-  '',
-  'masking',
-  'pretrain',
-  'segment',
-  'transfer',
-)  # Parts of the config, see `with_method`.
-_FINE_TUNING = ('segment.', 'transfer.')
+_NONE: Mapping[str, Any] = MappingProxyType({})
+# What a method may change beside fields of `masking`.
+_PRE_TRAINING = ('masking', 'pretrain')
+_FINE_TUNING = ('segment', 'transfer')
+_AGENT = ('model.agent_trunk', 'model.agent_width')
+
+
+class Change(NamedTuple):
+  """FIELD=VALUE of a method; `value` is None where there is no '='."""
+
+  field: str
+  value: str | None
+
+  @property
+  def path(self) -> str:
+    """Of the field, in the config."""
+    return self.field if '.' in self.field else f'masking.{self.field}'
+
+  @property
+  def section(self) -> str:
+    return self.path.rpartition('.')[0]
+
+  def __str__(self) -> str:
+    return self.field if self.value is None else f'{self.field}={self.value}'
+
+
+class Method(NamedTuple):
+  """A method, taken apart."""
+
+  strategy: str  # That places the masks of its pre-training; SCRATCH where it has none.
+  changes: tuple[Change, ...]
+
+  def __str__(self) -> str:
+    return ':'.join(filter(None, [self.strategy, '+'.join(map(str, self.changes))]))
+
+
+def parse(method: str, variants: Mapping[str, Any] = _NONE) -> Method:
+  """Takes an entry of `grid.methods` apart, whether or not there is what it names."""
+  if method in variants:
+    fields = dict(variants[method])
+    strategy = fields.pop('strategy')
+    return Method(strategy, tuple(Change(path, str(value)) for path, value in _flat(fields)))
+  strategy, _, text = method.partition(':')
+  parts = (change.partition('=') for change in (text.split('+') if text else ()))
+  return Method(
+    strategy, tuple(Change(name, value if equals else None) for name, equals, value in parts)
+  )
 
 
 def with_method(config: Config, method: str) -> Config:
   """The config of the runs that an entry of `grid.methods` names; its `grid` is without one.
 
-  Args:
-    method: a masking strategy, or 'scratch'; after a colon, fields that are changed for it, joined
-      by '+'. Those of `masking` go by their name: 'ahm:mask_ratio=0.75+rounds=2'; those of
-      `pretrain`, and the agent's of `model`, by their path: 'ahm:pretrain.clip=2'; those of
-      fine-tuning too: 'scratch:segment.learning_rate=1e-3', 'ahm:transfer.encoder_rate=0.3'.
+  Whether there is such a strategy is left to `ahm_jax.masking.registry`.
 
   Raises:
-    UserError: there is no such strategy or field, the field may not differ within a grid, or its
-      value is out of its range.
+    UserError: there is no such field, it may not differ within a grid, or its value is out of its
+      range.
   """
-  strategy, _, changes = method.partition(':')
+  strategy, changes = parse(method, config.grid.variants)
   tree = to_dict(dataclasses.replace(config, grid=GridConfig(methods=(SCRATCH,))))
   if strategy != SCRATCH:
     tree['masking']['strategy'] = strategy
-  for change in changes.split('+') if changes else ():
-    name, equals, text = change.partition('=')
-    part, _, field_name = name.rpartition('.')
-    if strategy == SCRATCH and part != 'segment':
-      raise UserError(
-        f'config.grid.methods holds {method!r}, where {change!r} is not segment.FIELD=VALUE'
-      )
-    if not equals or not (
-      part in _CHANGED_BY_METHOD or name in ('model.agent_trunk', 'model.agent_width')
-    ):
-      raise UserError(
-        f'config.grid.methods holds {method!r}, where {change!r} is not FIELD=VALUE with a field of masking, pretrain.FIELD, '
-        'segment.FIELD, transfer.FIELD, model.agent_trunk or model.agent_width'
-      )
-    tree[part or 'masking'][field_name] = _literal(text)
+  for change in changes:
+    _check(method, strategy, change)
+    tree[change.section][change.path.rpartition('.')[2]] = _literal(change.value)
   return from_config_dict(tree)
 
 
-def pretraining_of(method: str) -> str:
-  """The entry of `grid.methods` that pre-trains for `method`: without what `method` changes of
-  fine-tuning; '' for 'scratch'.
+def pretraining_of(method: str, variants: Mapping[str, Any] = _NONE) -> str:
+  """The method that pre-trains for `method`: without what it changes of fine-tuning; '' for
+  'scratch'.
+
+  A key of `variants` pre-trains, so that much can be told of its name without them.
   """
-  strategy, _, changes = method.partition(':')
-  kept = [change for change in changes.split('+') if not change.startswith(_FINE_TUNING)]
-  return '' if strategy == SCRATCH else ':'.join([strategy, *filter(None, ['+'.join(kept)])])
+  strategy, changes = parse(method, variants)
+  kept = tuple(change for change in changes if not _is_fine_tuning(change))
+  return '' if strategy == SCRATCH else str(Method(strategy, kept))
 
 
-def is_tuned(method: str) -> bool:
-  """Whether an entry of `grid.methods` changes how it is fine-tuned."""
-  return any(change.startswith(_FINE_TUNING) for change in method.partition(':')[2].split('+'))
+def is_tuned(method: str, variants: Mapping[str, Any] = _NONE) -> bool:
+  """Whether a method changes how it is fine-tuned."""
+  return any(map(_is_fine_tuning, parse(method, variants).changes))
 
 
-def _literal(text: str):
+def _check(method: str, strategy: str, change: Change) -> None:
+  refused = f'config.grid.methods holds {method!r}, where {str(change)!r} is not'
+  if strategy == SCRATCH and change.section != 'segment':
+    raise UserError(f'{refused} segment.FIELD=VALUE')
+  allowed = change.section in (*_PRE_TRAINING, *_FINE_TUNING) or change.path in _AGENT
+  if not change.field or change.value is None or not allowed:
+    raise UserError(
+      f'{refused} FIELD=VALUE with a field of masking, pretrain.FIELD, segment.FIELD, '
+      'transfer.FIELD, model.agent_trunk or model.agent_width'
+    )
+
+
+def _is_fine_tuning(change: Change) -> bool:
+  return change.section in _FINE_TUNING
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Fields of nested sections by their path, in alphabetical order."""
+  for name, value in sorted(fields.items()):
+    if isinstance(value, Mapping):
+      yield from _flat(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def _literal(text: str | None) -> Any:
   """A number, truth value or tuple as Python writes it; else the text itself."""
   try:
-    return ast.literal_eval(text)
+    return ast.literal_eval(str(text))
   except (SyntaxError, ValueError):
     return text

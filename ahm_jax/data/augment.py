@@ -29,7 +29,7 @@ def augment_batch(
     Images float32 [b, S, S, C] in [0, 1], and masks float32 [b, S, S], values 0 and 1.
   """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-  return jax.vmap(lambda *example: augment(*example, config))(
+  return jax.vmap(lambda key, image, mask: augment(key, image, mask, config))(
     keys, images / jnp.float32(255), masks.astype(jnp.float32)
   )
 
@@ -129,10 +129,11 @@ def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
   value = image.max(-1)
   chroma = value - image.min(-1)
   divisor = jnp.where(chroma > 0, chroma, 1)
+  # Never whether a channel equals `value`: where XLA computes it twice, it may round in two ways.
   sextant = jnp.where(
-    value == red,
+    red >= jnp.maximum(green, blue),
     (green - blue) / divisor,
-    jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
   )
   # Each channel is the value less the chroma times a trapezoid of the hue, the same for all three
   # but for its phase.

@@ -6,13 +6,15 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grain
 import jax
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.dataset import Split, batch_indices
+from ahm_jax.data.dataset import Split
+from ahm_jax.data.sampling import batch_indices
 from ahm_jax.runtime import parallel, processes
 from ahm_jax.runtime.parallel import Picks, Resident
 from ahm_jax.task import Batch
@@ -110,4 +112,5 @@ def _resident(split: Split, devices: tuple[jax.Device, ...]) -> Resident:
 
   The latest one is kept, so that runs one after another on the same split send it once.
   """
-  return parallel.replicate(Resident(split.images, split.masks, split.labels), devices)
+  arrays: tuple[Any, ...] = (split.images, split.masks, split.labels)  # Not on devices yet.
+  return parallel.replicate(Resident(*arrays), devices)

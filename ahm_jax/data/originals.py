@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.dataset import BUILDERS, Split
-from ahm_jax.data.readers import files
-from ahm_jax.data.readers.files import Unreadable, UnsupportedImage
+from ahm_jax.data import sets
+from ahm_jax.data.dataset import Split
+from ahm_jax.data.readers.base import Unreadable, UnsupportedImage
+from ahm_jax.data.sets import items
 from ahm_jax.errors import UserError
 
 
@@ -26,9 +27,6 @@ def pictures(config: DataConfig, name: str, split: Split) -> Iterator[np.ndarray
   Raises:
     UserError: the files are no longer those that were prepared.
   """
-  if config.name == 'phantom':  # They are drawn at the size that they are prepared in.
-    yield from split.images
-    return
   found = _read(config, name, set(split.ids))
   for expected in split.ids:
     if (read := next(found, None)) is None or read[0] != expected:
@@ -40,23 +38,20 @@ def pictures(config: DataConfig, name: str, split: Split) -> Iterator[np.ndarray
 
 def _read(config: DataConfig, name: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
   """Names and pixels, in the order in which they were prepared."""
-  for item in BUILDERS[config.name].list_items(config):
-    if item.split != name or not (item.name in wanted or files.is_volume(item.image)):
+  for item in sets.find(config).list_usable(config).items:
+    if item.split != name or not (item.name in wanted or item.has_slices):
       continue
     try:
-      slices = files.read_slices(
-        item.image, config.channels, window=config.window, axis=config.slice_axis
-      )
+      slices = items.read_images(item, config)
     except Unreadable as problem:
-      if (
-        item.name not in wanted and config.skip_unreadable
-      ):  # It was passed over in preparation too.
+      # It was skipped in preparation too.
+      if item.name not in wanted and config.skip_unreadable:
         continue
       raise UserError(
         f'{Path(config.root)}: {problem} can no longer be read; replace it'
       ) from problem
     except UnsupportedImage as problem:
       raise UserError(f'{Path(config.root)}: {problem}') from problem
-    for suffix, picture in slices[:: config.every_slice]:
-      if item.name + suffix in wanted:
-        yield item.name + suffix, picture.pixels
+    for part in slices[:: config.every_slice]:
+      if part.name in wanted:
+        yield part.name, part.picture.pixels

@@ -1,5 +1,5 @@
-"""How we know that an agent learned where repair is hard: measured on held-out images with the
-same U-Net.
+"""How we know that an agent learned where reconstruction is hard: measured on held-out images with
+the same U-Net.
 """
 
 import functools
@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax.config import MaskingConfig
 from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import spearman_within_images
-from ahm_jax.masking.patches import patch_losses, patch_mean
-from ahm_jax.masking.rollout import hide
-from ahm_jax.masking.strategy import Strategy, fully_eased
+from ahm_jax.masking.networks import Networks
+from ahm_jax.masking.patches import mask_patches, patch_losses, patch_mean
+from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.runtime.batching import in_batches
+from ahm_jax.task import TrainState
 
 # Masks drawn per image; a patch is in none of them with chance (1 - mask_ratio)^8, and is then left
 # out.
@@ -23,28 +23,27 @@ _DRAWS = 8
 
 
 def learning_metrics(
-  nets, state, split: Split, masking: MaskingConfig, batch_size: int = 16
+  nets: Networks, state: TrainState, split: Split, batch_size: int = 16
 ) -> dict[str, float]:
   """The agent's learning metrics on held-out images, the U-Net in inference mode.
 
   Args:
-    nets: has the U-Net's module `unet` and the masking `strategy`.
-    state: a TrainState of pre-training.
+    state: of the pre-training.
     split: N held-out images; those without a mask are left out of `border_lift`.
 
   Returns:
     difficulty_rank_correlation: Spearman correlation between the policy and each patch's mean loss
       under uniform masks, within images, averaged over them; in [-1, 1]. A policy that is the same
       everywhere ranks nothing and gets 0.
-    hardness_ratio: mean loss of patches that the policy hides / of patches that uniform masks of
-      `masking.mask_ratio` hide, which is the policy's own share too, unless it has no budget.
+    hardness_ratio: mean loss of patches that the policy masks / of those under uniform masks of
+      `masking.mask_ratio`, which is the policy's own share too, unless it has no budget.
     border_lift: mean probability of patches that the lesion's border crosses / of patches without
       lesion.
-    mask_ratio: mean share of patches hidden.
-    loss, uniform_loss: mean squared error of hidden patches under the policy's masks and under
+    mask_ratio: mean share of patches masked.
+    loss, uniform_loss: mean squared error of masked patches under the policy's masks and under
       uniform ones, in squared normalised units.
   """
-  measure = _measure(nets.strategy, nets.unet, masking)
+  measure = _measure(nets)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   probability, hard, hidden, uniform_loss, uniform_hidden = in_batches(
     functools.partial(measure, state.extra, variables),
@@ -53,7 +52,7 @@ def learning_metrics(
   )
   seen = uniform_hidden.sum(1)
   with np.errstate(invalid='ignore'):
-    difficulty = (uniform_loss * uniform_hidden).sum(1) / seen  # nan where a patch was never hidden
+    difficulty = (uniform_loss * uniform_hidden).sum(1) / seen  # nan where a patch was never masked
   correlation, _ = spearman_within_images(probability, difficulty)
   loss = (hard * hidden).sum() / hidden.sum()
   baseline = (uniform_loss * uniform_hidden).sum() / uniform_hidden.sum()
@@ -61,7 +60,7 @@ def learning_metrics(
     'difficulty_rank_correlation': 0.0 if np.isnan(correlation) else correlation,
     'hardness_ratio': float(loss / baseline),
     'border_lift': border_lift(
-      probability[split.has_mask], split.masks[split.has_mask], masking.patch_size
+      probability[split.has_mask], split.masks[split.has_mask], nets.masking.patch_size
     ),
     'mask_ratio': float(hidden.mean()),
     'loss': float(loss),
@@ -73,7 +72,7 @@ def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> 
   """Mean probability on border patches / on patches without lesion.
 
   Args:
-    probability: [N, g, g], of being hidden.
+    probability: [N, g, g], of being masked.
     masks: integers [N, H, W], 0 where there is no lesion; of several classes, any is lesion.
 
   Returns:
@@ -87,21 +86,21 @@ def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> 
 
 
 @functools.cache
-def _measure(strategy: Strategy, unet, masking: MaskingConfig):
+def _measure(nets: Networks):
+  masking = nets.masking
+
   def losses(variables, images, hidden):
-    repaired = unet.apply(
-      variables, hide(images, hidden, masking.patch_size, masking.fill_value), train=False
-    )
-    return patch_losses(repaired, images, masking.patch_size)
+    masked = mask_patches(images, hidden, masking.patch_size)
+    return patch_losses(nets.reconstruct(variables, masked), images, masking.patch_size)
 
   @jax.jit
   def draw(strategy_state, variables, images, key):
-    """Of one draw: the policy, then losses and hidden patches under it, and under a uniform
+    """Of one draw: the policy, then losses and masked patches under it, and under a uniform
     mask; all [b, g, g].
     """
     images = normalise(images / 255.0)
     policy_key, uniform_key = jax.random.split(key)
-    chosen = strategy.propose(strategy_state, images, policy_key, fully_eased(masking), False)
+    chosen = nets.strategy.propose(strategy_state, images, policy_key, TRAINED, False)
     uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, chosen.hidden.shape).astype(
       jnp.float32
     )

@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ahm_jax.config import Config, to_dict
+from ahm_jax.config import Config, check_same, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare
 from ahm_jax.evaluation.intervals import group_indices
-from ahm_jax.runs import directory
 
 FILE = 'results.json'
 PER_IMAGE = 'per_image'
@@ -161,7 +160,7 @@ def _check(path: Path, held: dict, config: Config, dataset: str) -> None:
       raise UserError(
         f'{path}, in config.grid.results, is of {name} {held[name]!r}, not {own!r}; leave it out'
       )
-  directory.compare(
+  check_same(
     f'{path}, in config.grid.results,',
     'reproduce',
     held['config'],

@@ -13,10 +13,11 @@ from ahm_jax.config import to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
-from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN
+from ahm_jax.models.vgg16 import VGG16
+from ahm_jax.pipeline.stages import PRETRAIN
 from ahm_jax.runs import directory
-from ahm_jax.runs.stage import Stage
 from ahm_jax.runs.trained import EXPORT, Trained, config_digest
+from ahm_jax.runtime import json_files
 
 CARD = 'MODEL_CARD.md'
 NOT_STATED = 'not stated'
@@ -37,9 +38,10 @@ _SCORES = ('dice', 'iou', 'precision', 'recall', 'hd95')
 def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
   """Writes MODEL_CARD.md and export.json.
 
-  `facts` are 'format', 'licence', 'versions' and what the format tells of itself.
+  Args:
+    facts: 'format', 'licence', 'versions' and 'notes', what the format says of its files.
   """
-  story = told(trained)
+  known = data_and_scores(trained)
   description = {
     'format': facts['format'],
     'stage': trained.stage.name,
@@ -49,10 +51,10 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
     'config_digest': config_digest(trained.config),
     'config': to_dict(trained.config),
     **facts,
-    **story,
+    **known,
   }
-  directory.write_json(home / EXPORT, description)
-  (home / CARD).write_text(text(trained, facts, story))
+  json_files.write_json(home / EXPORT, description)
+  (home / CARD).write_text(text(trained, facts, known))
 
 
 def versions() -> dict[str, str]:
@@ -66,9 +68,9 @@ def versions() -> dict[str, str]:
   return found
 
 
-def told(trained: Trained) -> dict[str, Any]:
-  """What the folder that the network came from tells of its data and its scores: {'data',
-  'scores'}, each None if nothing.
+def data_and_scores(trained: Trained) -> dict[str, Any]:
+  """What the folder that the network came from holds of these: {'data', 'scores'}, each None if
+  nothing.
   """
   if (trained.path / EXPORT).exists():
     held = _json(trained.path / EXPORT)
@@ -93,26 +95,27 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   if result is None:
     return None
   path = trained.path / directory.PER_IMAGE
-  rows = per_image.read(path) if trained.stage is not PRETRAIN and path.exists() else []
+  rows = per_image.read(path) if path.exists() else []
   samples = trained.config.evaluate.bootstrap_samples
   groups = group_indices(
     [row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row}
   )
   intervals = {}
-  for name, values in _per_image(trained.stage, rows).items():
+  for name, values in _per_image(rows).items():
     if result.get(name) is not None and len(values):
       intervals[name] = mean_over_images(values, samples, groups)[1]
   return {'split': result['split'], 'values': _flat(result), 'intervals': intervals}
 
 
-def _per_image(stage: Stage, rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
-  if stage is CLASSIFY:
+def _per_image(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  """Scores whose mean over images launch.evaluate has: of a classification, or of masks."""
+  if rows and 'predicted' in rows[0]:
     return {'accuracy': np.array([float(row['label'] == row['predicted']) for row in rows])}
   return {name: np.array([row[name] for row in rows], float) for name in _SCORES}
 
 
 def _flat(result: Mapping[str, Any]) -> dict[str, float]:
-  flat = {}
+  flat: dict[str, float] = {}
   for name, value in result.items():
     if name in directory.CONDITIONS:
       continue
@@ -123,20 +126,24 @@ def _flat(result: Mapping[str, Any]) -> dict[str, float]:
   return flat
 
 
-def text(trained: Trained, facts: Mapping[str, Any], story: Mapping[str, Any]) -> str:
-  """The card."""
+def text(trained: Trained, facts: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+  """The card, of what `write` has."""
   lines = [
     f'# Model card: {trained.stage}',
     '',
-    f'This is {trained.stage.card.network}. It was trained with ahm_jax and exported in the format {facts["format"]}.',
+    f'This is {trained.stage.card.network}. It was trained with ahm_jax and exported in the '
+    f'format {facts["format"]}.',
     '',
-    '**It is not a medical device.** It has not been approved for, and must not be used in, diagnosis or the care of patients.',
+    '**It is not a medical device.** It has not been approved for, and must not be used in, '
+    'diagnosis or the care of patients.',
     '',
     '## Use',
     '',
     f'- Intended: {trained.stage.card.use}.',
-    '- Not intended: any decision about a patient; images of other organs, devices or populations, untested.',
-    f'- Licence: {facts["licence"] or NOT_STATED}. The licence of the data may restrict what may be done with the weights.',
+    '- Not intended: any decision about a patient; images of other organs, devices or populations, '
+    'untested.',
+    f'- Licence: {facts["licence"] or NOT_STATED}. The licence of the data may restrict what may '
+    'be done with the weights.',
     '',
     '## Network',
     '',
@@ -145,11 +152,11 @@ def text(trained: Trained, facts: Mapping[str, Any], story: Mapping[str, Any]) -
     '',
     '## Data',
     '',
-    *_data(trained, story['data']),
+    *_data(trained, known['data']),
     '',
     '## Scores',
     '',
-    *_score_lines(story['scores']),
+    *_score_lines(known['scores']),
     '',
     '## Versions',
     '',
@@ -168,27 +175,21 @@ def text(trained: Trained, facts: Mapping[str, Any], story: Mapping[str, Any]) -
 
 
 def _network(trained: Trained) -> dict[str, Any]:
-  side, _, channels = trained.shape
-  outputs = trained.stage.card.outputs(trained.config, trained.class_names)
-  sees = 'RGB' if channels == 3 else 'grey'
-  model = trained.config.model
-  width = (
-    f'{model.vgg_width} (hidden {model.vgg_hidden})'
-    if trained.stage is CLASSIFY
-    else model.unet_width
-  )
-  found = {
-    'sees': f'{sees} images, resized to {side} x {side} pixels',
-    'says': outputs,
-    'width': width,
+  network, side = trained.network, trained.image_size
+  sees = f'{"RGB" if trained.channels == 3 else "grey"} images, resized to {side} x {side} pixels'
+  says = trained.stage.card.outputs(trained.config, trained.class_names)
+  weights = f'SHA-256 `{trained.digest}`, of step {trained.step}'
+  if not isinstance(network, VGG16):
+    return {'sees': sees, 'says': says, 'width': network.width, 'weights': weights}
+  if (source := trained.config.classify.input) != 'image':
+    sees += f"; of each, what a segmentation found (config.classify.input = '{source}')"
+  return {
+    'sees': sees,
+    'says': says,
+    'width': f'{network.width} (hidden {network.hidden})',
+    'normalisation': network.norm or 'none',
+    'weights': weights,
   }
-  if trained.stage is CLASSIFY:
-    found['normalisation'] = model.vgg_norm or 'none'
-  if trained.stage is CLASSIFY and trained.config.classify.input != 'image':
-    found['sees'] += (
-      f"; of each, what a segmentation found (config.classify.input = '{trained.config.classify.input}')"
-    )
-  return found | {'weights': f'SHA-256 `{trained.digest}`, of step {trained.step}'}
 
 
 def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
@@ -201,7 +202,8 @@ def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
   lines = [f'- Name: {data["name"]}']
   for split, counts in data['splits'].items():
     lines.append(
-      f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, {counts["labels"]} with a label'
+      f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, '
+      f'{counts["labels"]} with a label'
     )
   training = getattr(config, trained.stage.recipe)
   lines.append(
@@ -228,5 +230,6 @@ def _score_lines(scores: Mapping[str, Any] | None) -> list[str]:
   return [
     *lines,
     '',
-    'Intervals are over images, or groups of them, of this one training; another seed would move the scores more.',
+    'Intervals are over images, or groups of them, of this one training; another seed would move '
+    'the scores more.',
   ]

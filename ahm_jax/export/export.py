@@ -1,24 +1,37 @@
-"""What was trained, written for others: one function a format, all into a new folder that
-appears whole.
+"""What was trained, written for others: a record a format, all into a new folder that appears
+whole.
 """
 
 import contextlib
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ahm_jax.errors import UserError
 from ahm_jax.export import card, onnx_model, stablehlo
-from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT, STAGES
+from ahm_jax.models.vgg16 import VGG16
+from ahm_jax.pipeline.stages import STAGES
 from ahm_jax.runs import checkpoints
 from ahm_jax.runs.trained import VARIABLES, Trained, load
-from ahm_jax.weights import files, loading, names
+from ahm_jax.weights import files, names, norms, saving
 
 WEIGHTS = 'weights'
-_RUNS = (SEGMENT, CLASSIFY)  # What can be used on images: it has an output that means something.
+
+
+class Format(NamedTuple):
+  """A format that what was trained can be written in.
+
+  Attributes:
+    write: (trained, folder, platforms) -> what the model card says of the files, by heading.
+    check: (platforms), before anything is loaded; raises a UserError where that cannot be written.
+    runs: whether it holds a program, of a network that finds something in images.
+  """
+
+  write: Callable[[Trained, Path, Sequence[str]], dict[str, str]]
+  check: Callable[[Sequence[str]], object] = lambda _: None
+  runs: bool = False
 
 
 def export(
@@ -43,20 +56,17 @@ def export(
   """
   if kind not in FORMATS:
     raise UserError(f'--format is {kind!r}; it may be {", ".join(FORMATS)}')
-  out = Path(out).expanduser()
+  out, form = Path(out).expanduser(), FORMATS[kind]
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
     raise UserError(
-      f'--out={out} is there already, and nothing is written over; choose a folder that is empty or not there'
+      f'--out={out} is there already, and nothing is written over; choose a folder that is empty '
+      'or not there'
     )
-  if kind == 'stablehlo':
-    stablehlo.check(platforms)
-  elif kind == 'onnx':
-    onnx_model.check()
-  elif kind == 'safetensors':
-    files.safetensors_numpy()
-  trained = load(source, _RUNS if kind in ('stablehlo', 'onnx') else STAGES)
+  form.check(platforms)
+  stages = [stage for stage in STAGES if stage.probabilities or not form.runs]
+  trained = load(source, stages)
   with _appearing(out) as home:
-    notes = FORMATS[kind](trained, home, platforms)
+    notes = form.write(trained, home, platforms)
     facts = {'format': kind, 'licence': licence, 'versions': card.versions(), 'notes': notes}
     card.write(trained, home, facts)
   return trained
@@ -72,7 +82,7 @@ def _appearing(out: Path) -> Iterator[Path]:
   scratch.mkdir()
   try:
     yield scratch
-    os.rename(scratch, out)  # Onto an empty folder too, and onto no other.
+    scratch.rename(out)  # Onto an empty folder too, and onto no other.
   except OSError as error:
     if out.exists() and scratch.exists() and any(out.iterdir()):
       raise UserError(
@@ -83,68 +93,66 @@ def _appearing(out: Path) -> Iterator[Path]:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _orbax(trained: Trained, home: Path, platforms: Sequence[str]) -> dict[str, Any]:
-  del platforms
+def _orbax(trained: Trained, home: Path, _: Sequence[str]) -> dict[str, str]:
   checkpoints.write_variables(home / VARIABLES, trained.variables)
   return {'files': f"`{VARIABLES}/`, for Orbax's StandardCheckpointer, float32"}
 
 
-def _stablehlo(trained: Trained, home: Path, platforms: Sequence[str]) -> dict[str, Any]:
+def _stablehlo(trained: Trained, home: Path, platforms: Sequence[str]) -> dict[str, str]:
   stablehlo.write(trained, home, platforms)
   return {
-    'files': f'`{stablehlo.PROGRAM}`, of `jax.export`; `{stablehlo.WEIGHTS}`; `{stablehlo.LOADER}`, which runs them',
-    'takes': f'uint8 [b, h, w, {trained.config.data.channels}], any number of images of any one size; resizes them itself',
+    'files': f'`{stablehlo.PROGRAM}`, of `jax.export`; `{stablehlo.WEIGHTS}`; '
+    f'`{stablehlo.LOADER}`, which runs them',
+    'takes': f'uint8 [b, h, w, {trained.channels}], any number of images of any one size; resizes '
+    'them itself',
     'platforms': ', '.join(platforms),
   }
 
 
-def _onnx(trained: Trained, home: Path, platforms: Sequence[str]) -> dict[str, Any]:
-  del platforms
+def _onnx(trained: Trained, home: Path, _: Sequence[str]) -> dict[str, str]:
   difference = onnx_model.write(trained, home)
-  side, _, channels = trained.shape
+  side, channels = trained.image_size, trained.channels
   return {
     'files': f'`{onnx_model.MODEL}`',
-    'takes': f'`images`, uint8 [batch, {side}, {side}, {channels}], resized before as in training (Pillow, bicubic)',
+    'takes': f'`images`, uint8 [batch, {side}, {side}, {channels}], resized before as in training '
+    '(Pillow, bicubic)',
     'gives': '`probabilities`, float32',
-    'difference': f'at most {difference:.1e} between onnxruntime and JAX, on images of noise, at the export',
+    'difference': f'at most {difference:.1e} between onnxruntime and JAX, on images of noise, at '
+    'the export',
   }
 
 
-def _weights(suffix: str) -> Callable[[Trained, Path, Sequence[str]], dict[str, Any]]:
-  def write(trained: Trained, home: Path, platforms: Sequence[str]) -> dict[str, Any]:
-    del platforms
-    arrays = foreign_arrays(trained)
-    files.write(
-      home / f'{WEIGHTS}{suffix}',
-      arrays,
-      {'format': 'pt', 'stage': trained.stage.name, 'digest': trained.digest},
-    )
-    vgg = f'torchvision.models.vgg16{"_bn" if trained.config.model.vgg_norm else ""}, with AdaptiveAvgPool2d(1)'
-    names_of = vgg if trained.stage is CLASSIFY else 'milesial/Pytorch-UNet'
-    return {
-      'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {names_of}',
-      'takes': 'images scaled as (value / 255 - 0.5) / 0.25',
-    }
-
-  return write
+def _weights(trained: Trained, home: Path, suffix: str) -> dict[str, str]:
+  header = {'format': 'pt', 'stage': trained.stage.name, 'digest': trained.digest}
+  files.write(home / f'{WEIGHTS}{suffix}', state_dict(trained), header)
+  origin = 'milesial/Pytorch-UNet'
+  if isinstance(trained.network, VGG16):
+    kind = 'vgg16_bn' if trained.network.norm else 'vgg16'
+    origin = f'torchvision.models.{kind}, with AdaptiveAvgPool2d(1)'
+  return {
+    'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {origin}',
+    'takes': 'images scaled as (value / 255 - 0.5) / 0.25',
+  }
 
 
-def foreign_arrays(trained: Trained) -> dict[str, Any]:
+def state_dict(trained: Trained) -> dict[str, Any]:
   """The weights as a PyTorch state dict has them, with its counters."""
-  model = trained.config.model
-  is_vgg = trained.stage is CLASSIFY
-  arrays = loading.outward(
-    trained.variables, names.vgg16(model.vgg_width, model.vgg_norm) if is_vgg else names.unet()
-  )
-  return loading.with_counters(
-    loading.with_zero_biases(arrays) if is_vgg and model.vgg_norm else arrays, trained.step
-  )
+  network = trained.network
+  if not isinstance(network, VGG16):
+    arrays = saving.outward(trained.variables, names.unet())
+  else:
+    arrays = saving.outward(trained.variables, names.vgg16(network.width, network.norm))
+    arrays = norms.with_zero_biases(arrays) if network.norm else arrays
+  return saving.with_counters(arrays, trained.step)
 
 
-FORMATS: dict[str, Callable[[Trained, Path, Sequence[str]], dict[str, Any]]] = {
-  'orbax': _orbax,
-  'stablehlo': _stablehlo,
-  'onnx': _onnx,
-  'safetensors': _weights('.safetensors'),
-  'npz': _weights('.npz'),
+FORMATS = {
+  'orbax': Format(_orbax),
+  'stablehlo': Format(_stablehlo, stablehlo.check, runs=True),
+  'onnx': Format(_onnx, lambda _: onnx_model.check(), runs=True),
+  'safetensors': Format(
+    lambda trained, home, _: _weights(trained, home, '.safetensors'),
+    lambda _: files.safetensors_numpy(),
+  ),
+  'npz': Format(lambda trained, home, _: _weights(trained, home, '.npz')),
 }

@@ -49,9 +49,8 @@ def write(trained: Trained, home: Path) -> float:
       input_names=['images'],
       output_names=['probabilities'],
     )
-  del model.graph.value_info[
-    :
-  ]  # The converter notes some shapes as they were before it moved axes; they can be inferred.
+  # The converter notes some shapes as they were before it moved axes; they can be inferred.
+  del model.graph.value_info[:]
   onnx.checker.check_model(model)
   onnx.save(model, home / MODEL)
   images = np.random.default_rng(0).integers(0, 256, (3, *trained.shape), np.uint8)
@@ -59,7 +58,8 @@ def write(trained: Trained, home: Path) -> float:
   difference = float(np.abs(found - np.asarray(jax.jit(probabilities)(variables, images))).max())
   if not difference <= TOLERANCE:
     raise UserError(
-      f'the ONNX model is off by {difference:.1e}, more than {TOLERANCE:.0e}; choose another --format'
+      f'the ONNX model is off by {difference:.1e}, more than {TOLERANCE:.0e}; choose another '
+      '--format'
     )
   return difference
 
@@ -79,5 +79,5 @@ def _packages() -> tuple[Any, Any, Any]:
       import onnx
       import onnxruntime
   except ImportError as error:
-    raise files.missing('--format=onnx', error.name) from error
+    raise files.missing('--format=onnx', error.name or 'onnx') from error
   return jax2onnx, onnx, onnxruntime

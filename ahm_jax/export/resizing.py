@@ -8,7 +8,7 @@ from jax import lax
 
 
 def squashed(images: jax.Array, side: int) -> jax.Array:
-  """`ahm_jax.data.readers.files.squashed` of a batch: uint8 [b, h, w, C] -> float32 [b, side, side,
+  """`ahm_jax.data.resize.squashed` of a batch: uint8 [b, h, w, C] -> float32 [b, side, side,
   C] of whole numbers 0 to 255.
 
   Bicubic with antialiasing, along one axis and then along the other, rounded after each as Pillow

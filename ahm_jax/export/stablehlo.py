@@ -1,19 +1,16 @@
-"""The format stablehlo: a program that takes images of any size and needs nothing of ours to
-run.
-"""
+"""The format stablehlo: a program that takes images of any size, and runs without this package."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
 from ahm_jax.errors import UserError
-from ahm_jax.export import loader, resizing
-from ahm_jax.export.portable import probabilities as portable
-from ahm_jax.pipeline.stages import SEGMENT
+from ahm_jax.export import portable, resizing
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime import trees
 from ahm_jax.weights import files
@@ -21,6 +18,7 @@ from ahm_jax.weights import files
 PROGRAM = 'program.stablehlo'
 WEIGHTS = 'weights.npz'
 LOADER = 'load.py'
+TEMPLATE = Path(__file__).with_name('load_template.py')
 PLATFORMS = ('cpu', 'cuda')  # That we lower for; JAX knows more, which nobody has tried here.
 
 
@@ -31,7 +29,8 @@ def check(platforms: Sequence[str]) -> None:
   for name in platforms:
     if name not in PLATFORMS:
       raise UserError(
-        f'--platforms has {name!r}, which there is no export for; choose among {", ".join(PLATFORMS)}'
+        f'--platforms has {name!r}, which there is no export for; choose among '
+        f'{", ".join(PLATFORMS)}'
       )
   if not platforms:
     raise UserError(f'--platforms is empty; choose among {", ".join(PLATFORMS)}')
@@ -48,35 +47,50 @@ def write(trained: Trained, home: Path, platforms: Sequence[str]) -> None:
   abstract = {
     name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()
   }
-  images = jax.export.symbolic_shape(f'b, h, w, {trained.config.data.channels}')
-  exported = jax.export.export(jax.jit(function(trained)), platforms=tuple(platforms))(
-    abstract, jax.ShapeDtypeStruct(images, np.uint8)
-  )
+  sizes = jax.export.symbolic_shape(f'b, h, w, {trained.channels}')
+  images = jax.ShapeDtypeStruct(sizes, np.uint8)
+  compiled = jax.jit(function(trained))
+  exported = jax.export.export(compiled, platforms=tuple(platforms))(abstract, images)
   (home / PROGRAM).write_bytes(exported.serialize())
-  (home / LOADER).write_text(loader.text(trained.stage.name, trained.config.data.channels))
+  results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+  (home / LOADER).write_text(loader(images, results))
+
+
+def loader(images: Any, results: Mapping[str, Any]) -> str:
+  """The text of load.py: the template, which says what the program takes and gives.
+
+  Args:
+    images, results: shapes and dtypes.
+  """
+  gives = ', and '.join(f'{name}, {_text(result)}' for name, result in results.items())
+  return TEMPLATE.read_text().replace('IMAGES', _text(images)).replace('RESULTS', gives)
+
+
+def _text(array: Any) -> str:
+  """'float32 [b, h, w, 3]'."""
+  return f'{array.dtype} [{", ".join(map(str, array.shape))}]'
 
 
 def function(trained: Trained) -> Callable[[dict[str, Any], jax.Array], dict[str, jax.Array]]:
-  """The whole way from images to masks.
+  """The whole way from images to masks, or to diagnoses.
 
   Returns:
-    A pure function (weights by path, images uint8 [b, h, w, C]) -> of a segmentation {'mask': uint8
-    [b, h, w], 'probabilities': float32 [b, h, w]}, the mask 0 and 1 or class indices and the
-    probabilities with K classes [b, h, w, K + 1]; of a classification {'class': int32 [b],
-    'probabilities': [b, classes]}.
+    A pure function (weights by path, images uint8 [b, h, w, C]) -> of a network that sees pixels
+    {'mask': uint8 [b, h, w], 'probabilities': float32 [b, h, w]}, the mask 0 and 1 or class indices
+    and the probabilities with K classes [b, h, w, K + 1]; of one that sees images as a whole
+    {'class': int32 [b], 'probabilities': [b, classes]}.
   """
-  side, threshold = trained.config.data.image_size, trained.config.evaluate.threshold
-  network = portable(trained)
+  threshold = trained.config.evaluate.threshold
+  network = portable.probabilities(trained)
 
-  def segmented(weights, images):
+  def run(weights: dict[str, Any], images: jax.Array) -> dict[str, jax.Array]:
     _, height, width, _ = images.shape
-    probabilities = network(trees.unflatten(weights), resizing.squashed(images, side))
+    seen = resizing.squashed(images, trained.image_size)
+    probabilities = network(trees.unflatten(weights), seen)
+    if probabilities.ndim == 2:
+      return {'class': probabilities.argmax(-1).astype(jnp.int32), 'probabilities': probabilities}
     probabilities = resizing.at_size(probabilities, height, width)
     mask = probabilities >= threshold if probabilities.ndim == 3 else probabilities.argmax(-1)
     return {'mask': mask.astype(jnp.uint8), 'probabilities': probabilities}
 
-  def classified(weights, images):
-    probabilities = network(trees.unflatten(weights), resizing.squashed(images, side))
-    return {'class': probabilities.argmax(-1).astype(jnp.int32), 'probabilities': probabilities}
-
-  return segmented if trained.stage is SEGMENT else classified
+  return run

@@ -24,63 +24,63 @@ class Losses(NamedTuple):
 
 
 def reconstruction_loss(losses: jax.Array, hidden: jax.Array) -> jax.Array:
-  """Mean loss over hidden patches: sum(hidden * losses) / sum(hidden), a scalar.
+  """Mean loss over masked patches: sum(hidden * losses) / sum(hidden), a scalar.
 
-  0 where nothing is hidden.
+  0 where nothing is masked.
   """
   return (hidden * losses).sum() / jnp.maximum(hidden.sum(), 1)
 
 
-def rewards(
-  losses: jax.Array, hidden: jax.Array, form: str = 'log', reference: jax.Array | None = None
-) -> jax.Array:
-  """What each patch is paid: how hard it was to repair, among the hidden patches given: of a
-  worker, or of an image.
+def log_rewards(losses: jax.Array, hidden: jax.Array) -> jax.Array:
+  """(log(l) - mean) / std over the masked patches given: those of a worker, or of an image.
 
-  A visible patch gets 0, the reward of an average hidden one. Forms:
-    'log': (log(l) - mean) / std over hidden patches; its scale does not drift as the U-Net learns.
-    'relative': l / mean - 1 over hidden patches.
-    'rank': rank of l among hidden patches, from -1 (easiest) to 1 (hardest).
-    'progress': as 'log', of log(reference) - log(l): what was learnt since the reference, and not
-    what is hard for good.
+  A reward says how hard a patch was to reconstruct; a visible one gets 0, the reward of an average
+  masked one. Its scale does not drift as the U-Net learns.
 
   Args:
     losses: [..., g, g], at least 0.
     hidden: [..., g, g] in {0, 1}.
-    reference: [..., g, g], the losses of an older U-Net on the same masks; only 'progress' looks at
-      them.
 
   Returns:
     [..., g, g]; constant to the gradient.
   """
+  return _whitened(jnp.log(lax.stop_gradient(losses) + _EPSILON), hidden)
+
+
+def progress_rewards(losses: jax.Array, hidden: jax.Array, reference: jax.Array) -> jax.Array:
+  """As `log_rewards`, of log(reference) - log(l): what was learnt since the reference, and not what
+  is hard for good.
+
+  Args:
+    reference: [..., g, g], the losses of an older U-Net on the same masks.
+  """
+  losses, reference = lax.stop_gradient((losses, reference))
+  return _whitened(jnp.log(reference + _EPSILON) - jnp.log(losses + _EPSILON), hidden)
+
+
+def rank_rewards(losses: jax.Array, hidden: jax.Array) -> jax.Array:
+  """As `log_rewards`, but the rank of l among masked patches, from -1 (easiest) to 1 (hardest)."""
   losses = lax.stop_gradient(losses)
   count = jnp.maximum(hidden.sum(), 1)
-  if form in ('log', 'progress'):
-    scores = jnp.log(losses + _EPSILON)
-    if form == 'progress':
-      scores = jnp.log(lax.stop_gradient(reference) + _EPSILON) - scores
-    centred = scores - (hidden * scores).sum() / count
-    scale = jnp.sqrt((hidden * centred**2).sum() / count)
-    reward = centred / (scale + _EPSILON)
-  elif form == 'relative':
-    reward = losses / ((hidden * losses).sum() / count + _EPSILON) - 1
-  elif form == 'rank':
-    ordered = jnp.sort(jnp.where(hidden > 0, losses, jnp.inf).ravel())
-    below, up_to = (jnp.searchsorted(ordered, losses, side=side) for side in ('left', 'right'))
-    reward = (below + up_to - count) / jnp.maximum(
-      count - 1, 1
-    )  # Twice the mean rank of ties, from 0, is below + up_to - 1.
-  else:
-    raise ValueError(f'unknown form of reward: {form!r}')
-  return hidden * reward
+  ordered = jnp.sort(jnp.where(hidden > 0, losses, jnp.inf).ravel())
+  below, up_to = (jnp.searchsorted(ordered, losses, side=side) for side in ('left', 'right'))
+  # Twice the mean rank of ties, from 0, is below + up_to - 1.
+  return hidden * ((below + up_to - count) / jnp.maximum(count - 1, 1))
 
 
-def discounted_returns(rewards: jax.Array, last_value: jax.Array, gamma: float) -> jax.Array:
-  """R_t = r_t + gamma * R_{t+1}, with R_T = last_value (arXiv 1602.01783, algorithm S3).
+def _whitened(scores: jax.Array, hidden: jax.Array) -> jax.Array:
+  """Scores with mean 0 and standard deviation 1 over masked patches, 0 where nothing is masked."""
+  count = jnp.maximum(hidden.sum(), 1)
+  deviations = scores - (hidden * scores).sum() / count
+  scale = jnp.sqrt((hidden * deviations**2).sum() / count)
+  return hidden * (deviations / (scale + _EPSILON))
+
+
+def discounted_returns(rewards: jax.Array, gamma: float) -> jax.Array:
+  """R_t = r_t + gamma * R_{t+1}, with R_T = 0: the episode is over after T rounds.
 
   Args:
     rewards: [T, ...], r_0 .. r_{T-1}.
-    last_value: [...], V(s_T) where the episode was cut after T rounds, 0 where it was over.
 
   Returns:
     [T, ...], R_0 .. R_{T-1}; constant to the gradient.
@@ -90,7 +90,7 @@ def discounted_returns(rewards: jax.Array, last_value: jax.Array, gamma: float) 
     current = reward + gamma * following
     return current, current
 
-  _, returns = lax.scan(back, last_value, rewards, reverse=True)
+  _, returns = lax.scan(back, jnp.zeros_like(rewards[0]), rewards, reverse=True)
   return lax.stop_gradient(returns)
 
 
@@ -105,13 +105,13 @@ def entropy(logits: jax.Array) -> jax.Array:
 
 
 def losses(logits: jax.Array, values: jax.Array, actions: jax.Array, returns: jax.Array) -> Losses:
-  """Policy, value and entropy terms over all patches, hidden and visible alike, and all rounds.
+  """Policy, value and entropy terms over all patches, masked and visible alike, and all rounds.
 
   policy = -mean(log pi(a) * (R - V)), with the advantage R - V constant to the gradient;
   value = mean((R - V)^2) / 2; entropy = mean(H(p)).
 
-  Both actions enter: with hidden patches alone the critic absorbs the difficulty of every patch and
-    the policy learns nothing.
+  Both actions enter: with masked patches alone the critic absorbs the difficulty of every patch and
+  the policy learns nothing.
 
   Args:
     logits, values, actions, returns: [..., g, g], the logits shifted by the budget.

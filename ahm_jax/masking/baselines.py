@@ -1,52 +1,60 @@
 """Learnt masks of others, on the same U-Net: AnatoMask, hard patches mining, AdaMAE, ADIOS.
 
 Each is the paper's way of placing a mask. The papers' networks are transformers or sparse
-convolutions with heads of their own; here the U-Net repairs for all of them, and where a network
-looks at the image, it is our agent's trunk and policy head.
+convolutions with heads of their own; here the U-Net reconstructs for all of them, and where a
+network looks at the image, it is our agent's trunk and policy head.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ahm_jax.masking.agents import (
-  AgentState,
+from ahm_jax.masking.learner import (
+  State,
   TaughtState,
   by_policy,
-  each_round,
   fresh_agent,
   improved,
-  policy_logits,
+  mean_over_workers,
   raw_logits,
+  trunk_loader,
   variables_of,
+  with_trunk,
 )
-from ahm_jax.masking.patches import budget_shift, draw_exact, patch_losses, to_pixels
-from ahm_jax.masking.rollout import Rollout, hide
+from ahm_jax.masking.patches import (
+  budget_shift,
+  draw_exact,
+  mask_patches,
+  patch_losses,
+  to_pixels,
+)
+from ahm_jax.masking.policy import policy_logits
+from ahm_jax.masking.rollout import Proposal, Rollout
 from ahm_jax.masking.strategy import (
-  WORKERS,
   Context,
   Strategy,
   average_of,
   grid_shape,
   growing_share,
   hardest_first,
-  hidden_count,
   moving_average,
-  proposal,
 )
-from ahm_jax.masking.workers import as_one_batch
+from ahm_jax.models.layers import infer
+from ahm_jax.runtime.trees import replaced
 
-HARD_SHARE = 0.5  # Of the hidden patches, at the end of training, for AnatoMask and HPM.
+HARD_SHARE = 0.5  # Of the masked patches, at the end of training, for AnatoMask and HPM.
 
 
 def anatomask(context: Context) -> Strategy:
-  """AnatoMask (Li et al., arXiv 2407.06468): what a teacher repairs worst is hidden from the
+  """AnatoMask (Li et al., arXiv 2407.06468): what a teacher reconstructs worst is masked for the
   student.
 
-  The teacher, a moving average of the U-Net, repairs a uniform mask of the same ratio. Of the
-  patches hidden from it, those of highest loss are hidden from the student, as a share of the mask
-  that grows from 0 to 0.5. The rest is uniform.
+  The teacher, a moving average of the U-Net, reconstructs images under a uniform mask of the same
+  ratio. Of the patches masked for it, those of highest loss are masked for the student, as a share
+  of the mask that grows from 0 to 0.5. The rest is uniform.
   """
   masking = context.masking
 
@@ -60,26 +68,24 @@ def anatomask(context: Context) -> Strategy:
     tried = jax.random.bernoulli(first_key, masking.mask_ratio, grid_shape(images, masking)).astype(
       jnp.float32
     )
-    repaired = context.reconstruct(
-      state.value, hide(images, tried, masking.patch_size, masking.fill_value)
-    )
-    losses = patch_losses(repaired, images, masking.patch_size)
+    masked = mask_patches(images, tried, masking.patch_size)
+    losses = patch_losses(context.reconstruct(state.value, masked), images, masking.patch_size)
     share = growing_share(progress, masking, HARD_SHARE)
     return hardest_first(second_key, losses * tried, share, masking)
 
   def learn(state, rollouts, variables, progress):
     del rollouts
-    return moving_average(state, variables, progress, masking), {}
+    return moving_average(state, variables, progress), {}
 
   return Strategy(init, propose, learn)
 
 
 def hpm(context: Context) -> Strategy:
   """Hard patches mining (Wang et al., arXiv 2304.05919): what a teacher predicts to be hard is
-  hidden.
+  masked.
 
-  A predictor learns to rank the patches of an image by their loss, from pairs of hidden ones. Its
-  moving average looks at the whole image, and those it ranks highest are hidden, as a share of the
+  A predictor learns to rank the patches of an image by their loss, from pairs of masked ones. Its
+  moving average looks at the whole image, and those it ranks highest are masked, as a share of the
   mask that grows from 0 to 0.5. The rest is uniform. In the paper the predictor is a second decoder
   on the encoder's features; here it is a network of its own.
   """
@@ -93,20 +99,24 @@ def hpm(context: Context) -> Strategy:
 
   def propose(state, images, key, progress, train):
     del train
-    predicted, _ = context.agent.apply(state.teacher.value, images, train=False)
+    predicted, _ = infer(context.agent, state.teacher.value, images)
     return hardest_first(key, predicted, growing_share(progress, masking, HARD_SHARE), masking)
 
   def learn(state, rollouts, variables, progress):
     del variables
     state, loss = _improved(context, optimizer, state, rollouts, _of_each_round(ranking_loss))
-    teacher = moving_average(state.teacher, variables_of(state), progress, masking)
+    teacher = moving_average(state.teacher, variables_of(state), progress)
     return state._replace(teacher=teacher), {'ranking_loss': loss}
 
-  return Strategy(init, propose, learn)
+  def load_trunk(state, params):
+    teacher = state.teacher._replace(value=replaced(state.teacher.value, {'params': params}))
+    return with_trunk(state, params)._replace(teacher=teacher)
+
+  return Strategy(init, propose, learn, trunk_loader(context, load_trunk))
 
 
 def ranking_loss(predicted: jax.Array, losses: jax.Array, hidden: jax.Array) -> jax.Array:
-  """Mean of -log sigmoid(predicted_i - predicted_j) over all pairs of hidden patches of an image
+  """Mean of -log sigmoid(predicted_i - predicted_j) over all pairs of masked patches of an image
   with losses_i > losses_j.
 
   Args:
@@ -122,13 +132,13 @@ def ranking_loss(predicted: jax.Array, losses: jax.Array, hidden: jax.Array) -> 
 
 
 def adamae(context: Context) -> Strategy:
-  """AdaMAE (Bandara et al., arXiv 2211.09120): what is hard to repair is kept visible, by REINFORCE
-  over a softmax.
+  """AdaMAE (Bandara et al., arXiv 2211.09120): what is hard to reconstruct is kept visible, by
+  REINFORCE over a softmax.
 
   The visible patches, an exact number of them, are drawn from a categorical distribution without
-  replacement. It learns by -mean over hidden patches of log P * loss, so that patches with a high
-  loss are shown more often. There is no critic, no easing in, and `probability` is near the true
-  chance of being hidden, not equal to it.
+  replacement. It learns by -mean over masked patches of log P * loss, so that patches with a high
+  loss are shown more often. There is no critic, no mask warm-up, and `probability` is near the true
+  chance of being masked, not equal to it.
   """
   masking = context.masking
   optimizer = optax.adam(masking.learning_rate)
@@ -141,20 +151,20 @@ def adamae(context: Context) -> Strategy:
     del progress
     logits = raw_logits(context, state, images, train)
     patches = logits.shape[-2] * logits.shape[-1]
-    visible = draw_exact(key, logits, patches - hidden_count(masking, patches))
+    visible = draw_exact(key, logits, patches - round(masking.mask_ratio * patches))
     probability = jax.nn.sigmoid(-logits + budget_shift(-logits, masking.mask_ratio))
-    return proposal(1 - visible, probability, masking)
+    return Proposal(1 - visible, probability)
 
   def learn(state, rollouts, variables, progress):
     del variables, progress
     state, loss = _improved(context, optimizer, state, rollouts, _of_each_round(sampling_loss))
     return state, {'sampling_loss': loss}
 
-  return Strategy(init, propose, learn)
+  return Strategy(init, propose, learn, trunk_loader(context))
 
 
 def sampling_loss(logits: jax.Array, losses: jax.Array, hidden: jax.Array) -> jax.Array:
-  """-mean over hidden patches of log softmax(logits) * losses, over the patches of each image.
+  """-mean over masked patches of log softmax(logits) * losses, over the patches of each image.
 
   All [b, g, g], a scalar.
   """
@@ -166,10 +176,10 @@ def adios(context: Context) -> Strategy:
   """After ADIOS (Shi et al., arXiv 2201.13100): the mask is placed by the U-Net's adversary, which
   has its gradient.
 
-  What the U-Net minimises, the loss over the hidden patches, is maximised by the policy, through
-  the U-Net: so it is told what hiding a patch does to the repair of the others, which no reward of
-  a patch says. It costs the U-Net a pass forward and one back. ADIOS hides pixels by soft masks
-  from a contrastive learner and penalises sparse ones; here patches are drawn within the budget,
+  What the U-Net minimises, the loss over the masked patches, is maximised by the policy, through
+  the U-Net: so it is told what masking a patch does to the reconstruction of the others, which no
+  reward of a patch says. It costs the U-Net a pass forward and one back. ADIOS masks pixels softly,
+  from a contrastive learner, and penalises sparse masks; here patches are drawn within the budget,
   and the gradient goes straight through the draw to its probability (Bengio et al., arXiv
   1308.3432).
   """
@@ -184,9 +194,7 @@ def adios(context: Context) -> Strategy:
   def learn(state, rollouts, variables, progress):
     def loss_of(raw, rollout):
       probability = jax.nn.sigmoid(policy_logits(raw, progress, masking))
-      if masking.action_means == 'keep':
-        probability = 1 - probability
-      # In this order, so that the sum is exactly what was hidden: rounding would decide between the
+      # In this order, so that the sum is exactly what was masked: rounding would decide between the
       # equal values of a pool.
       hidden = rollout.hidden + (probability - lax.stop_gradient(probability))
       return -sign * adversarial_loss(context, variables, rollout, hidden)
@@ -194,34 +202,31 @@ def adios(context: Context) -> Strategy:
     state, loss = _improved(context, optimizer, state, rollouts, loss_of)
     return state, {'adversarial_loss': -sign * loss}
 
-  return Strategy(init, by_policy(context), learn)
+  return Strategy(init, by_policy(context), learn, trunk_loader(context))
 
 
 def adversarial_loss(context: Context, variables, rollout: Rollout, hidden: jax.Array) -> jax.Array:
-  """The loss of the U-Net in inference over the hidden patches of one worker, differentiable by
-  what is hidden.
+  """The loss of the U-Net in inference over the masked patches of one worker, differentiable by
+  what is masked.
 
   Args:
-    hidden: [T, b, g, g], the rollout's own, from which its gradient may go on. A patch hidden by a
-      little is a blend of what the U-Net would have seen there and `masking.fill_value`, and its
-      loss counts by as much.
+    hidden: [T, b, g, g], the rollout's own, from which its gradient may go on. A patch masked by a
+      little is a blend of what the U-Net would have seen there and mid-grey, and its loss counts by
+      as much.
 
   Returns:
-    sum over patches of hidden * loss / number of hidden patches, a scalar.
+    sum over patches of hidden * loss / number of masked patches, a scalar.
   """
-  masking = context.masking
-  more = to_pixels(hidden - rollout.hidden, masking.patch_size)[
-    ..., None
-  ]  # 0, but for the gradient.
-  masked = rollout.masked + more * (masking.fill_value - rollout.unmasked)
-  repaired = context.reconstruct(variables, masked.reshape(-1, *masked.shape[2:])).reshape(
-    masked.shape
-  )
-  losses = patch_losses(repaired, rollout.observations[:1], masking.patch_size)
+  patch_size = context.masking.patch_size
+  more = to_pixels(hidden - rollout.hidden, patch_size)[..., None]  # 0, but for the gradient.
+  masked = rollout.masked - more * rollout.unmasked
+  flat = masked.reshape(-1, *masked.shape[2:])
+  reconstruction = context.reconstruct(variables, flat).reshape(masked.shape)
+  losses = patch_losses(reconstruction, rollout.observations[:1], patch_size)
   return (hidden * losses).sum() / jnp.maximum(rollout.hidden.sum(), 1)
 
 
-def _of_each_round(loss_of):
+def _of_each_round(loss_of: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
   """`loss_of`(logits, losses, hidden), each [b, g, g], as a function of the rounds' logits [T,
   b, g, g] and a rollout.
   """
@@ -229,22 +234,24 @@ def _of_each_round(loss_of):
 
 
 def _improved(
-  context: Context, optimizer, state, rollouts, loss_of
-) -> tuple[AgentState | TaughtState, jax.Array]:
+  context: Context,
+  optimizer: optax.GradientTransformation,
+  state: State,
+  rollouts: Rollout,
+  loss_of: Callable[[jax.Array, Rollout], jax.Array],
+) -> tuple[State, jax.Array]:
   """One step on the mean over workers of `loss_of`(logits of the rounds [T, b, g, g], the
   worker's rollout), and that mean.
   """
-  forward = as_one_batch(context.agent)
 
-  def worker_loss(params, rollout):
-    (logits, _), batch_stats = each_round(forward, params, state.batch_stats, rollout.observations)
-    return loss_of(logits, rollout), batch_stats
+  def loss_of_worker(logits, values, rollout):
+    del values
+    return loss_of(logits, rollout)
 
   def objective(params):
-    losses, batch_stats = jax.vmap(
-      worker_loss, in_axes=(None, 0), out_axes=(0, None), axis_name=WORKERS
-    )(params, rollouts)
-    loss = losses.mean()
+    loss, batch_stats = mean_over_workers(
+      context, params, state.batch_stats, loss_of_worker, rollouts
+    )
     return loss, (loss, batch_stats)
 
   return improved(context, optimizer, state, objective)

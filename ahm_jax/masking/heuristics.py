@@ -5,36 +5,26 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ahm_jax.config import MaskingConfig
-from ahm_jax.masking.agents import policy_logits
-from ahm_jax.masking.patches import budget_shift, patch_mean
-from ahm_jax.masking.strategy import (
-  Context,
-  Strategy,
-  action_ratio,
-  draw,
-  grid_shape,
-  hidden_count,
-  proposal,
-  stay,
-)
+from ahm_jax.masking.patches import budget_shift, centred, patch_mean
+from ahm_jax.masking.policy import policy_logits
+from ahm_jax.masking.rollout import Proposal
+from ahm_jax.masking.strategy import Context, Strategy, draw, grid_shape, stay
 
 # Rectangles drawn for an image; those that come after the budget is used up are not looked at.
 _BLOCKS = 32
 _BLOCK_AREAS = 16 / 196, 0.3  # Of the grid. The smallest is that of BEiT.
 _ASPECTS = 0.3, 1 / 0.3  # Height to width, as in BEiT.
-_BINS = 16  # Of the histogram of grey levels.
 _EPSILON = 1e-4
 
 
 def uniform(context: Context) -> Strategy:
-  """Every patch is hidden with the same probability, independently of the others."""
+  """Every patch is masked with the same probability, independently of the others."""
   masking = context.masking
 
   def propose(state, images, key, progress, train):
     del state, progress, train
     logits = jnp.zeros(grid_shape(images, masking))
-    return draw(key, logits + budget_shift(logits, action_ratio(masking)), masking)
+    return draw(key, logits + budget_shift(logits, masking.mask_ratio))
 
   return Strategy(init=_no_state, propose=propose, learn=stay)
 
@@ -45,8 +35,8 @@ def blockwise(context: Context) -> Strategy:
 
   Their area is uniform between 8 % and 30 % of the grid, their aspect ratio log-uniform between 0.3
   and 1 / 0.3; of the last rectangle, so many rows are taken as the budget still allows. What leaves
-  the image on one side comes in on the other, so that every patch is hidden as often as any other,
-  where BEiT hides the middle most. The number of hidden patches is mask_ratio * N, rounded at
+  the image on one side comes in on the other, so that every patch is masked as often as any other,
+  where BEiT masks the middle most. The number of masked patches is mask_ratio * N, rounded at
   random so that this is its mean.
   """
   masking = context.masking
@@ -58,11 +48,9 @@ def blockwise(context: Context) -> Strategy:
     count = jnp.floor(
       masking.mask_ratio * rows * columns + jax.random.uniform(count_key, (b, 1, 1))
     )
-    if masking.exact_count:
-      count = jnp.full((b, 1, 1), hidden_count(masking, rows * columns))
     order = jax.vmap(lambda key: block_order(key, rows, columns))(jax.random.split(block_key, b))
     hidden = (order < count).astype(jnp.float32)
-    return proposal(hidden, jnp.full_like(hidden, masking.mask_ratio), masking)
+    return Proposal(hidden, jnp.full_like(hidden, masking.mask_ratio))
 
   return Strategy(init=_no_state, propose=propose, learn=stay)
 
@@ -71,46 +59,52 @@ def block_order(key: jax.Array, rows: int, columns: int) -> jax.Array:
   """In which order random rectangles cover the patches of a grid: a permutation of 0 .. rows *
   columns - 1, [rows, columns].
 
-  Patches of one rectangle follow each other row by row from its first corner; those that no
-  rectangle covers come last.
+  The rectangles are laid down one after the other. Each numbers the patches that no earlier one
+  covered, row by row from its own top left corner, and goes on at the opposite side where it leaves
+  the grid; what none covers comes last. On 3 x 4 patches, a rectangle of 2 x 2 from the second row
+  and the last column, and then the whole first row:
+
+    4 5 6 7
+    1 . . 0
+    3 . . 2
   """
-  area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
-  area = (
-    jax.random.uniform(area_key, (_BLOCKS,), minval=_BLOCK_AREAS[0], maxval=_BLOCK_AREAS[1])
-    * rows
-    * columns
-  )
-  low, high = (math.log(aspect) for aspect in _ASPECTS)
-  aspect = jnp.exp(jax.random.uniform(aspect_key, (_BLOCKS,), minval=low, maxval=high))
-  height, width = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
-  top, left = (
-    jax.random.randint(top_key, (_BLOCKS,), 0, rows),
-    jax.random.randint(left_key, (_BLOCKS,), 0, columns),
-  )
-  down = (
-    jnp.arange(rows)[:, None, None] - top
-  ) % rows  # From the rectangle's corner, [rows, 1, blocks].
+  height, width, top, left = _rectangles(key, rows, columns)
+  # Of every patch from the top left corner of every rectangle, [rows, columns, blocks] together.
+  down = (jnp.arange(rows)[:, None, None] - top) % rows
   right = (jnp.arange(columns)[:, None] - left) % columns
-  covers = (down < jnp.maximum(height, 1)) & (
-    right < jnp.maximum(width, 1)
-  )  # [rows, columns, blocks]
-  first = jnp.where(covers.any(-1), covers.argmax(-1), _BLOCKS - 1)
-  within = jnp.take_along_axis(down * columns + right, first[..., None], -1)[..., 0]
-  place = jnp.where(covers.any(-1), first, _BLOCKS) * rows * columns + within
+  covers = (down < height) & (right < width)
+  covered = covers.any(-1)
+  block = jnp.where(covered, covers.argmax(-1), _BLOCKS - 1)  # The first that covers the patch.
+  within = jnp.take_along_axis(down * columns + right, block[..., None], -1)[..., 0]
+  place = jnp.where(covered, block, _BLOCKS) * rows * columns + within
   return jnp.argsort(jnp.argsort(place.ravel())).reshape(rows, columns)
 
 
+def _rectangles(
+  key: jax.Array, rows: int, columns: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Height, width, top row and left column of random rectangles, each [blocks], in patches."""
+  area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
+  smallest, largest = _BLOCK_AREAS
+  shares = jax.random.uniform(area_key, (_BLOCKS,), minval=smallest, maxval=largest)
+  area = shares * rows * columns
+  low, high = (math.log(aspect) for aspect in _ASPECTS)
+  aspect = jnp.exp(jax.random.uniform(aspect_key, (_BLOCKS,), minval=low, maxval=high))
+  height, width = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+  top = jax.random.randint(top_key, (_BLOCKS,), 0, rows)
+  left = jax.random.randint(left_key, (_BLOCKS,), 0, columns)
+  return jnp.maximum(height, 1), jnp.maximum(width, 1), top, left
+
+
 def saliency(context: Context) -> Strategy:
-  """Hides what looks busy, by a measure of the image alone (`masking.saliency`), easing in as an
-  agent's policy does.
-  """
+  """Masks what looks busy, by the edges in each patch, warmed up as an agent's policy is."""
   masking = context.masking
-  measure = {'gradient': gradient_energy, 'entropy': grey_entropy}[masking.saliency]
+  sign = 1 if masking.polarity == 'hard' else -1
 
   def propose(state, images, key, progress, train):
     del state, train
-    scores = _standardised(measure(images, masking.patch_size))
-    return draw(key, policy_logits(_directed(scores, masking), progress, masking), masking)
+    scores = _standardised(gradient_energy(images, masking.patch_size))
+    return draw(key, policy_logits(sign * scores, progress, masking))
 
   return Strategy(init=_no_state, propose=propose, learn=stay)
 
@@ -119,32 +113,15 @@ def gradient_energy(images: jax.Array, patch_size: int) -> jax.Array:
   """Logarithm of the mean squared difference of neighbouring pixels of every patch: [b, H, W, C]
   -> [b, g, g].
   """
-  squares = []
-  for axis in (1, 2):
-    step = jnp.diff(images, axis=axis) ** 2
-    squares.append(jnp.pad(step, [(0, int(i == axis)) for i in range(4)], mode='edge'))
-  return jnp.log(patch_mean(sum(squares).mean(-1), patch_size) + _EPSILON)
-
-
-def grey_entropy(images: jax.Array, patch_size: int) -> jax.Array:
-  """Entropy in nats of the histogram of grey levels of every patch, 16 bins of [-2, 2]: [b, H,
-  W, C] -> [b, g, g].
-  """
-  grey = images.mean(-1)
-  bins = jnp.clip(jnp.floor((grey + 2) / 4 * _BINS), 0, _BINS - 1).astype(jnp.int32)
-  shares = patch_mean(jnp.moveaxis(jax.nn.one_hot(bins, _BINS), -1, 0), patch_size)
-  return jax.scipy.special.entr(shares).sum(0)
+  down, right = jnp.diff(images, axis=1) ** 2, jnp.diff(images, axis=2) ** 2
+  # The last row and column have no neighbour, and take the difference before.
+  down = jnp.pad(down, [(0, 0), (0, 1), (0, 0), (0, 0)], mode='edge')
+  right = jnp.pad(right, [(0, 0), (0, 0), (0, 1), (0, 0)], mode='edge')
+  return jnp.log(patch_mean((down + right).mean(-1), patch_size) + _EPSILON)
 
 
 def _standardised(scores: jax.Array) -> jax.Array:
-  centred = scores - scores.mean((-2, -1), keepdims=True)
-  return centred / (scores.std((-2, -1), keepdims=True) + _EPSILON)
-
-
-def _directed(scores: jax.Array, masking: MaskingConfig) -> jax.Array:
-  """Scores as logits of action 1: high where the patch is to be hidden."""
-  hides = (masking.polarity == 'hard') == (masking.action_means == 'mask')
-  return scores if hides else -scores
+  return centred(scores) / (scores.std((-2, -1), keepdims=True) + _EPSILON)
 
 
 def _no_state(key, images, variables):

@@ -1,6 +1,4 @@
-"""Patches: from pixels to the patch grid and back, and the budget that fixes how many are
-hidden.
-"""
+"""Patches: from pixels to the patch grid and back, and the budget: how many are masked."""
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +14,9 @@ def patch_mean(x: jax.Array, patch_size: int) -> jax.Array:
   return tiles.mean((-3, -1))
 
 
-def patch_losses(repaired: jax.Array, images: jax.Array, patch_size: int) -> jax.Array:
-  """Mean squared error of every patch: two of [..., H, W, C] -> [..., H / patch_size, W /
-  patch_size].
-  """
-  return patch_mean(((repaired - images) ** 2).mean(-1), patch_size)
+def patch_losses(reconstruction: jax.Array, images: jax.Array, patch_size: int) -> jax.Array:
+  """Mean squared error of every patch: two of [..., H, W, C] -> [..., g, g], g = H / patch_size."""
+  return patch_mean(((reconstruction - images) ** 2).mean(-1), patch_size)
 
 
 def to_pixels(grid: jax.Array, patch_size: int) -> jax.Array:
@@ -28,17 +24,23 @@ def to_pixels(grid: jax.Array, patch_size: int) -> jax.Array:
   return jnp.repeat(jnp.repeat(grid, patch_size, -2), patch_size, -1)
 
 
+def mask_patches(images: jax.Array, hidden: jax.Array, patch_size: int) -> jax.Array:
+  """Images [b, H, W, C] with the patches where `hidden` [b, g, g] is 1 set to 0, mid-grey."""
+  return images * (1 - to_pixels(hidden, patch_size)[..., None])
+
+
+def centred(logits: jax.Array) -> jax.Array:
+  """Logits [..., g, g] less their mean over each image."""
+  return logits - logits.mean((-2, -1), keepdims=True)
+
+
 def bound_logits(logits: jax.Array, bound: float) -> jax.Array:
-  """Centres the logits [..., g, g] of every image and bounds them smoothly: c * tanh(z / c), so
-  that no patch saturates.
-  """
-  centred = logits - logits.mean((-2, -1), keepdims=True)
-  return bound * jnp.tanh(centred / bound)
+  """Bounds logits of any shape smoothly, c * tanh(z / c), so that no patch saturates."""
+  return bound * jnp.tanh(logits / bound)
 
 
-def budget_shift(logits: jax.Array, ratio: float, tile: int | None = None) -> jax.Array:
-  """The shift b for which mean(sigmoid(logits + b)) equals `ratio` in every image, or in every tile
-  of it.
+def budget_shift(logits: jax.Array, ratio: float) -> jax.Array:
+  """The shift b for which mean(sigmoid(logits + b)) equals `ratio` in every image.
 
   Found by bisection: the mean grows with b; it lies below the ratio where the largest logit is
   shifted to logit(ratio), and above it where the smallest is. The result is a constant to the
@@ -47,16 +49,10 @@ def budget_shift(logits: jax.Array, ratio: float, tile: int | None = None) -> ja
   Args:
     logits: [..., g, g], finite; exact to about 1e-5 of the mean for logits in [-50, 50].
     ratio: in (0, 1).
-    tile: side in patches of the squares that each keep to the ratio, a divisor of g; None: the
-      image as a whole.
 
   Returns:
-    [..., 1, 1], or with tiles [..., g, g].
+    [..., 1, 1].
   """
-  if tile is not None:
-    *batch, rows, columns = logits.shape
-    tiles = logits.reshape(*batch, rows // tile, tile, columns // tile, tile).swapaxes(-3, -2)
-    return to_pixels(budget_shift(tiles, ratio)[..., 0, 0], tile)
   logits = lax.stop_gradient(logits)
   target = jnp.log(ratio) - jnp.log1p(-ratio)
   low = target - logits.max((-2, -1), keepdims=True)
@@ -70,6 +66,17 @@ def budget_shift(logits: jax.Array, ratio: float, tile: int | None = None) -> ja
 
   low, high = lax.fori_loop(0, _BISECTIONS, halve, (low, high))
   return (low + high) / 2
+
+
+def tile_budget_shift(logits: jax.Array, ratio: float, tile: int) -> jax.Array:
+  """As `budget_shift`, in every square of `tile` x `tile` patches: [..., g, g] -> [..., g, g].
+
+  Args:
+    tile: a divisor of g.
+  """
+  *batch, rows, columns = logits.shape
+  tiles = logits.reshape(*batch, rows // tile, tile, columns // tile, tile).swapaxes(-3, -2)
+  return to_pixels(budget_shift(tiles, ratio)[..., 0, 0], tile)
 
 
 def draw_bernoulli(key: jax.Array, logits: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
-"""Masking strategies by name: which patches to hide, and how to get better at it.
+"""Masking strategies by name: which patches to mask, and how to get better at it.
 
-A strategy is three pure functions (`ahm_jax.masking.strategy.Strategy`). The pre-training step
+A strategy is a few pure functions (`ahm_jax.masking.strategy.Strategy`). The pre-training step
 calls them and never asks which strategy it runs; a new one is a function that builds a `Strategy`
 and a line in `_BUILDERS`.
 """

@@ -1,9 +1,9 @@
-"""The agent: it looks at an image and gives every patch a logit (hide it?) and a value (what
+"""The agent: it looks at an image and gives every patch a logit (mask it?) and a value (what
 reward to expect there).
 """
 
+import functools
 import math
-from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -30,7 +30,7 @@ class Agent(nn.Module):
     patch_size: side of a patch in pixels; 4, 8, 16 or 32.
     dtype: what convolutions compute in. Parameters, batch statistics and outputs are float32.
     output_variance: of the first weights of the heads' last layers, times their number.
-    axis_name: mapped axis, or axes, over which batch statistics are taken together.
+    axis_name: mapped axis over which batch statistics are taken together.
   """
 
   trunk: str = 'vgg16'
@@ -38,7 +38,7 @@ class Agent(nn.Module):
   patch_size: int = 16
   output_variance: float = NEAR_ZERO
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -61,7 +61,6 @@ class Agent(nn.Module):
         f'patches of {self.patch_size} pixels do not tile images of {x.shape[1]}x{x.shape[2]}; '
         'make both sides multiples of the patch size'
       )
-    common = {'dtype': self.dtype, 'axis_name': self.axis_name}
     halvings = int(math.log2(self.patch_size))
     if self.trunk == 'vgg16':
       x = VGG16Trunk(stages=3, width=self.width, dtype=self.dtype, name='trunk')(x)
@@ -69,14 +68,17 @@ class Agent(nn.Module):
         x = max_pool(x)
       head_width = 4 * self.width
     else:
-      x = LightTrunk(halvings, self.width, **common, name='trunk')(x, train)
+      x = LightTrunk(halvings, self.width, self.dtype, self.axis_name, name='trunk')(x, train)
       head_width = min(4, self.patch_size // 4) * self.width
-    common['output_variance'] = self.output_variance
-    logits = Head(head_width, bias=False, **common, name='policy')(
-      x, train
-    )  # The budget would take a bias out again.
-    values = Head(head_width, **common, name='value')(x, train)
-    return logits, values
+    head = functools.partial(
+      Head,
+      head_width,
+      output_variance=self.output_variance,
+      dtype=self.dtype,
+      axis_name=self.axis_name,
+    )
+    # The budget would take a bias of the logits out again.
+    return head(bias=False, name='policy')(x, train), head(name='value')(x, train)
 
 
 class LightTrunk(nn.Module):
@@ -87,7 +89,7 @@ class LightTrunk(nn.Module):
   halvings: int
   width: int = 64
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -108,7 +110,7 @@ class Head(nn.Module):
   bias: bool = True
   output_variance: float = NEAR_ZERO
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -1,29 +1,39 @@
-"""The networks of a config."""
+"""The networks of a config.
+
+Flax modules are frozen and compare by their fields: equal configs give equal networks, which are
+one key of the caches of compiled programs.
+"""
 
 import jax.numpy as jnp
 
-from ahm_jax.config import ModelConfig
+from ahm_jax.config import MaskingConfig, ModelConfig
+from ahm_jax.models.agent import Agent
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16
-
-DEVICES = 'devices'
+from ahm_jax.runtime.parallel import DEVICES
 
 
 def reconstruction_unet(model: ModelConfig, channels: int) -> UNet:
+  """The U-Net of pre-training: images [B, H, W, channels] -> images."""
   return UNet(
     out_channels=channels,
     width=model.unet_width,
     dtype=jnp.dtype(model.dtype),
-    axis_name=DEVICES if model.sync_batch_norm else None,
+    axis_name=_axis_name(model),
     recompute=model.recompute,
   )
 
 
 def segmentation_unet(model: ModelConfig, classes: int = 0) -> UNet:
+  """The U-Net for so many classes of mask: images -> logits, [B, H, W, classes + 1].
+
+  0 classes: lesion and background, told apart by one logit.
+  """
   return reconstruction_unet(model, classes + 1)
 
 
 def classifier(model: ModelConfig, classes: int) -> VGG16:
+  """The VGG16 that tells so many diagnoses apart: images -> logits, [B, classes]."""
   return VGG16(
     num_classes=classes,
     width=model.vgg_width,
@@ -31,5 +41,24 @@ def classifier(model: ModelConfig, classes: int) -> VGG16:
     head='pooled',
     norm=model.vgg_norm,
     dtype=jnp.dtype(model.dtype),
-    axis_name=DEVICES if model.sync_batch_norm else None,
+    axis_name=_axis_name(model),
   )
+
+
+def agent(model: ModelConfig, masking: MaskingConfig) -> Agent:
+  """The agent that masks patches: images -> logits and values, each [B, g, g]."""
+  return Agent(
+    trunk=model.agent_trunk,
+    width=model.agent_width,
+    patch_size=masking.patch_size,
+    dtype=jnp.dtype(model.dtype),
+    axis_name=_axis_name(model),
+  )
+
+
+def _axis_name(model: ModelConfig) -> str | None:
+  """Over which batch statistics are taken together.
+
+  Workers have no axis here: all their images are one batch, see `as_one_batch`.
+  """
+  return DEVICES if model.sync_batch_norm else None

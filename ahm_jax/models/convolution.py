@@ -21,12 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-WIDE = 128  # Channels in and out, and
-HEAVY = (
-  10**9
-  # multiplications and additions, from which the transformations repay themselves, their compilation
-  # too.
-)
+# Channels in and out, and multiplications and additions, from which the transformations repay
+# themselves, their compilation too.
+WIDE = 128
+HEAVY = 10**9
 LARGE = 2**20  # Elements of one image from which XLA's kernel gradient is faster image by image.
 _A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])

@@ -1,7 +1,6 @@
 """Layers that several networks share."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,8 +13,13 @@ from ahm_jax.models.convolution import convolve, convolve3x3
 def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict:
   """Fresh variables of a network for inputs of `shape` [B, H, W, C]."""
   if isinstance(key, jax.core.Tracer):  # Under eval_shape, where compiler options are refused.
-    return module.init(key, jnp.zeros(shape), train=False)
+    return dict(module.init(key, jnp.zeros(shape), train=False))
   return dict(_compiled_init(module, shape)(key))
+
+
+def infer(network: nn.Module, variables: Any, images: jax.Array) -> Any:
+  """The network's output for normalised images [B, H, W, C], without training."""
+  return network.apply(variables, images, train=False)
 
 
 def variable_shapes(network: nn.Module, shape: tuple[int, ...]) -> Any:
@@ -78,7 +82,7 @@ class ConvNorm(nn.Module):
   features: int
   strides: int = 1
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:

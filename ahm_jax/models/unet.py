@@ -2,8 +2,6 @@
 padded convolutions.
 """
 
-from collections.abc import Sequence
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,7 +25,7 @@ class UNet(nn.Module):
     out_channels: numbers at each pixel of the output.
     width: channels of the first level; each level down doubles them.
     dtype: what convolutions compute in. Parameters, batch statistics and the output are float32.
-    axis_name: mapped axis, or axes, over which batch statistics are taken together.
+    axis_name: mapped axis over which batch statistics are taken together.
     recompute: keep only the inputs of the blocks for the gradient, and compute what is inside them
       once more.
   """
@@ -35,7 +33,7 @@ class UNet(nn.Module):
   out_channels: int = 1
   width: int = 64
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
   recompute: bool = False
 
   @nn.compact
@@ -56,7 +54,8 @@ class UNet(nn.Module):
     factor = 2 ** (LEVELS - 1)
     if x.shape[1] % factor or x.shape[2] % factor:
       raise UserError(
-        f'the U-Net cannot take images of {x.shape[1]}x{x.shape[2]} pixels; make both multiples of {factor}'
+        f'the U-Net cannot take images of {x.shape[1]}x{x.shape[2]} pixels; '
+        f'make both multiples of {factor}'
       )
 
     block = nn.remat(TwoConvs, static_argnums=(1,)) if self.recompute else TwoConvs
@@ -90,7 +89,7 @@ class TwoConvs(nn.Module):
 
   features: int
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, train: bool, *inputs: jax.Array) -> jax.Array:

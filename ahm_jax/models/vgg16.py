@@ -5,8 +5,6 @@ The paper's has no normalisation. With `norm='batch'` it is torchvision's vgg16_
 biases of its convolutions, which batch normalisation would take out again.
 """
 
-from collections.abc import Sequence
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,7 +34,7 @@ class VGG16(nn.Module):
       suits any size.
     norm: after each convolution, '' (nothing) or 'batch'.
     dtype: what the layers compute in. Parameters, batch statistics and scores are float32.
-    axis_name: mapped axis, or axes, over which batch statistics are taken together.
+    axis_name: mapped axis over which batch statistics are taken together.
   """
 
   num_classes: int
@@ -45,7 +43,7 @@ class VGG16(nn.Module):
   head: str = 'classic'
   norm: str = ''
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> jax.Array:
@@ -61,14 +59,21 @@ class VGG16(nn.Module):
     Returns:
       Logits, float32 [B, num_classes].
     """
-    common = {'norm': self.norm, 'dtype': self.dtype, 'axis_name': self.axis_name}
-    x = VGG16Trunk(stages=len(STAGES), width=self.width, **common, name='trunk')(x, train)
+    x = VGG16Trunk(
+      stages=len(STAGES),
+      width=self.width,
+      norm=self.norm,
+      dtype=self.dtype,
+      axis_name=self.axis_name,
+      name='trunk',
+    )(x, train)
     if min(x.shape[1:3]) > 1:  # Of an image smaller than 32 pixels there is nothing left to pool.
       x = max_pool(x)
     x = x.mean((1, 2)) if self.head == 'pooled' else x.reshape(len(x), -1)
     for layer, name in enumerate(('hidden1', 'hidden2')):
       x = nn.relu(nn.Dense(self.hidden, kernel_init=he_normal, dtype=self.dtype, name=name)(x))
       if train:
+        assert keys is not None
         x = _drop(x, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, layer))
     return nn.Dense(self.num_classes, dtype=jnp.float32, name='logits')(x)
 
@@ -92,7 +97,7 @@ class VGG16Trunk(nn.Module):
   width: int = 64
   norm: str = ''
   dtype: jnp.dtype = jnp.float32
-  axis_name: str | Sequence[str] | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:

@@ -14,6 +14,7 @@ from ahm_jax.pipeline.setup import open_run
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT, train_run
 from ahm_jax.runs import directory
 from ahm_jax.runs.stage import Stage
+from ahm_jax.runtime import json_files
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,13 @@ class Cell:
 
   root: Path  # Of the grid.
   method: str
+  pretraining: str  # The method whose pre-training it starts from; '' from scratch.
   labels: int
   seed: int
 
   @property
   def key(self) -> compare.Key:
     return self.method, self.labels, self.seed
-
-  @property
-  def pretraining(self) -> str:
-    """The method whose pre-training it starts from; '' from scratch."""
-    return pretraining_of(self.method)
 
   def directory(self, stage: Stage) -> Path:
     """Of its run of a stage; cells of other numbers of labels share the pre-training."""
@@ -55,7 +52,7 @@ def fine_tunings(classify: bool) -> tuple[Stage, ...]:
 def all_cells(config: Config, root: Path) -> list[Cell]:
   """The cells of `config.grid`, in the order that they are run."""
   return [
-    Cell(root, method, labels, seed)
+    Cell(root, method, pretraining_of(method, config.grid.variants), labels, seed)
     for seed in config.grid.seeds
     for labels in config.grid.labels
     for method in config.grid.methods
@@ -108,7 +105,7 @@ def _finish(run: CellRun, data: Dataset) -> bool:
 
 def is_finished(workdir: Path, config: Config) -> bool:
   """Whether a run was evaluated as `config.evaluate` says."""
-  held, own = directory.read_json(workdir / directory.EVALUATION), config.evaluate
+  held, own = json_files.read_json(workdir / directory.EVALUATION), config.evaluate
   return held is not None and (held['split'], held['threshold']) == (own.split, own.threshold)
 
 
@@ -134,7 +131,7 @@ def collect(cells: Sequence[Cell], elsewhere: results.Cells, config: Config) -> 
     if agent in elsewhere.agents:
       known.agents[agent] = elsewhere.agents[agent]
     elif is_own and cell.pretraining:
-      found = directory.read_json(cell.directory(PRETRAIN) / directory.EVALUATION)
+      found = json_files.read_json(cell.directory(PRETRAIN) / directory.EVALUATION)
       known.agents[agent] = {name: found[name] for name in results.AGENT_METRICS}
   return known
 
@@ -142,6 +139,6 @@ def collect(cells: Sequence[Cell], elsewhere: results.Cells, config: Config) -> 
 def _scores(cell: Cell, classify: bool) -> dict:
   scores = {'method': cell.method, 'labels': cell.labels, 'seed': cell.seed}
   for stage in fine_tunings(classify):
-    found = directory.read_json(cell.directory(stage) / directory.EVALUATION) or {}
+    found = json_files.read_json(cell.directory(stage) / directory.EVALUATION) or {}
     scores |= {name: value for name, value in found.items() if name not in directory.CONDITIONS}
   return scores

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ahm_jax.config import Config
+from ahm_jax.data import sets
 from ahm_jax.data.audit import findings, inspection
 from ahm_jax.errors import UserError
 from ahm_jax.report import data_page
@@ -20,13 +21,14 @@ def check_data(config: Config, workdir: Path) -> bool:
   Raises:
     UserError: there is no data set to look at, or `workdir` lies in it.
   """
-  root = Path(config.data.root).expanduser().resolve()
-  if config.data.name != 'phantom' and Path(workdir).resolve().is_relative_to(root):
+  source = sets.find(config.data)
+  root = source.folder(config.data)
+  if root and Path(workdir).resolve().is_relative_to(root):
     raise UserError(
       f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose '
       'another'
     )
-  name = root.name if config.data.name == 'folder' else config.data.name
+  name = source.display_name(config.data)
   images = inspection.inspect(config.data, data_page.thumbnail)
   found = findings.find(images, config.data)
   numbers = inspection.numbers(images, config.data.mask_classes)

@@ -11,6 +11,7 @@ from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run, open_trained, scored
 from ahm_jax.pipeline.stages import SEGMENT, STAGES
 from ahm_jax.runs import directory, provenance, trained
+from ahm_jax.runtime import json_files
 from ahm_jax.sam import compare as comparison
 from ahm_jax.sam import model as segment_anything
 
@@ -42,7 +43,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
   path.unlink(missing_ok=True)  # Until both files are of one evaluation.
   if rows:
     per_image.write(run.workdir / directory.PER_IMAGE, rows)
-  directory.write_json(path, result)
+  json_files.write_json(path, result)
   return result
 
 
@@ -78,5 +79,5 @@ def compare(
   scores = comparison.result(options, found, evaluation.bootstrap_samples, groups)
   result = {'stage': stage.name, 'split': name, **scores}
   per_image.write(run.workdir / f'per_image_{options.name}.csv', found.theirs)
-  directory.write_json(run.workdir / f'evaluation_{options.name}.json', result)
+  json_files.write_json(run.workdir / f'evaluation_{options.name}.json', result)
   return result

@@ -16,6 +16,7 @@ from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.tables import label_count
+from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.pipeline import lesions, scores
 from ahm_jax.pipeline.cells import Cell
 from ahm_jax.pipeline.setup import Run, open_trained
@@ -86,7 +87,7 @@ class Networks:
   @functools.cached_property
   def modules(self) -> pretrain.Networks:
     """The U-Net and the strategy of the pre-training."""
-    return scores.networks(self.pretraining.config)
+    return pretrain.networks(self.pretraining.config)
 
   @functools.cached_property
   def state(self) -> TrainState:
@@ -171,7 +172,6 @@ def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], v
     masked = mask_and_reconstruct(
       networks.modules,
       networks.state,
-      networks.pretraining.config.masking,
       split.images,
       config.evaluate.batch_size,
     )
@@ -198,7 +198,6 @@ def _examples(networks: Networks, config: Config, split: Split) -> list[pictures
   return make_examples(
     networks.modules,
     networks.state,
-    networks.pretraining.config.masking,
     lesions.probabilities(networks.segmenter, split.images),
     split,
     config.evaluate.threshold,
@@ -210,8 +209,8 @@ def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
   """Where the strategy of each method masks the same images."""
   policies: dict[str, Any] = {}
   for method, networks in first.items():
-    strategy, extra = networks.modules.strategy, networks.state.extra
-    policies[method] = np.asarray(pretrain.policy_maps(strategy, extra, images, 1.0))
+    extra = networks.state.extra
+    policies[method] = np.asarray(pretrain.policy_maps(networks.modules, extra, images, TRAINED))
   return pictures.policies_sheet(images, policies)
 
 

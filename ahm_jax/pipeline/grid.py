@@ -11,11 +11,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ahm_jax.config import Config, pretraining_of, with_method
-from ahm_jax.data.dataset import Dataset, labelled_indices
+from ahm_jax.config import REPRODUCE, Config, pretraining_of, with_method
+from ahm_jax.data.dataset import Dataset
+from ahm_jax.data.sampling import labelled_indices
+from ahm_jax.errors import UserError
 from ahm_jax.evaluation import results
 from ahm_jax.evaluation.per_image import group_numbers
 from ahm_jax.evaluation.tables import label_count
+from ahm_jax.masking import registry
 from ahm_jax.pipeline import cells as grid_cells
 from ahm_jax.pipeline import gallery
 from ahm_jax.pipeline.cells import Cell
@@ -29,8 +32,8 @@ from ahm_jax.pipeline.stages import (
   diagnosed,
 )
 from ahm_jax.runs import directory, provenance
+from ahm_jax.runtime import json_files
 
-REPRODUCE = 'reproduce'
 PAUSE = 2.0  # Seconds between looks at cells that other processes hold.
 
 
@@ -46,6 +49,7 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
   Raises:
     UserError: something would stop it later, see `check_grid`, or `workdir` holds another grid.
   """
+  check_methods(config)
   directory.check(workdir, REPRODUCE, config)
   data = load_data(config, workdir)
   images = scored(config, data, SEGMENT.scored_by)
@@ -65,9 +69,25 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
   found = grid_cells.collect(cells, elsewhere, config)
   groups = group_numbers(data.splits[config.evaluate.split])
   tree = results.tree(found, config, data.name, groups)
-  directory.write_json(workdir / directory.RESULTS, tree)
+  json_files.write_json(workdir / directory.RESULTS, tree)
   gallery.report(own, tree, config, workdir, data)
   return tree
+
+
+def check_methods(config: Config) -> None:
+  """Raises a UserError where an entry of `grid.methods` is no method."""
+  for method in config.grid.methods:
+    strategy = with_method(config, method).masking.strategy
+    if pretraining_of(method, config.grid.variants):
+      try:
+        registry.check(strategy)
+      except UserError as error:
+        raise UserError(f'config.grid.methods holds {method!r}: {error}') from error
+  if shadows := config.grid.variants.keys() & set(registry.names()):
+    raise UserError(
+      f'config.grid.variants holds {min(shadows)!r}, which is a masking strategy; '
+      'choose another name'
+    )
 
 
 def classifies(config: Config, data: Dataset) -> bool:
@@ -79,16 +99,16 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
   """Says before a grid's hours of training what would stop these methods later.
 
   Raises:
-    UserError: there is no such method; devices cannot share a batch; more labels are asked for than
+    UserError: devices cannot share a batch; more labels are asked for than
       there are; the validation split, or the one to be scored, holds no image with a mask, or none
       with a label where the grid classifies; there is none for a classifier to learn from; or other
       people's weights do not fit the classifier or an agent.
   """
   for method in methods:
-    own = with_method(config, method)
-    for stage in (PRETRAIN, SEGMENT) if pretraining_of(method) else (SEGMENT,):
+    own, pretraining = with_method(config, method), pretraining_of(method, config.grid.variants)
+    for stage in (PRETRAIN, SEGMENT) if pretraining else (SEGMENT,):
       check_config(own, stage)
-    if pretraining_of(method):
+    if pretraining:
       agent_weights(own)
   if not methods:
     return

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 
-from ahm_jax.config import Config
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import metrics, per_image
@@ -22,12 +21,7 @@ Scores = tuple[dict[str, Any], list[dict]]
 def pretraining(run: Run) -> Scores:
   """The agent's learning metrics; there are no rows."""
   state = pretrained_state(run)
-  return learning_metrics(networks(run.config), state, _split(run), run.config.masking), []
-
-
-def networks(config: Config) -> pretrain.Networks:
-  """The U-Net and the masking strategy of a pre-training."""
-  return pretrain.networks(config.model, config.masking, config.data.channels)
+  return learning_metrics(pretrain.networks(run.config), state, _split(run)), []
 
 
 def pretrained_state(run: Run) -> TrainState:

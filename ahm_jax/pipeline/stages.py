@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ahm_jax.config import Config
-from ahm_jax.data.dataset import Dataset, Split, labelled_indices
+from ahm_jax.config import Config, fields
+from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
 from ahm_jax.masking import registry
 from ahm_jax.models import build
@@ -29,7 +30,7 @@ from ahm_jax.pipeline.setup import (
 )
 from ahm_jax.runs import directory, provenance, trained
 from ahm_jax.runs.stage import Card, Stage
-from ahm_jax.runtime import parallel, processes
+from ahm_jax.runtime import json_files, parallel, processes
 from ahm_jax.task import TrainState
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
@@ -87,12 +88,12 @@ def _begin(run: Run, plan: Plan) -> None:
   """Claims the directory, and writes down what the run learns from and what it took over."""
   directory.claim(run.workdir, run.stage.name, run.config)
   summary = data_summary(run.data, len(plan.indices))
-  directory.write_json(run.workdir / directory.DATA, summary)
+  json_files.write_json(run.workdir / directory.DATA, summary)
   provenance.begin(run.workdir, plan.images(run), run.start.run)
   if plan.class_names:
-    directory.write_json(run.workdir / directory.CLASSES, plan.class_names)
+    json_files.write_json(run.workdir / directory.CLASSES, plan.class_names)
   if plan.imported:
-    directory.write_json(run.workdir / directory.IMPORTED, plan.imported)
+    json_files.write_json(run.workdir / directory.IMPORTED, plan.imported)
     print('\n'.join(loading.lines(plan.imported)))
 
 
@@ -108,19 +109,16 @@ def _check_pretraining(config: Config) -> None:
 def _plan_pretraining(run: Run) -> Plan:
   config, train, validation = run.config, run.data.splits['train'], run.data.splits['validation']
   steps, epoch = _length(run, len(train))
-  task, imported = pretraining.build(config, validation, steps, epoch), None
-  if taken := agent_weights(config):
-    task = pretraining.build(config, validation, steps, epoch, foreign=taken.variables)
-    imported = taken.report
-  elif config.model.vgg_weights:
+  taken = agent_weights(config)
+  if config.model.vgg_weights and not taken:
     print(f'config.model.vgg_weights is not used: {config.masking.strategy} masks without a VGG16')
   return Plan(
-    task=task,
+    task=pretraining.build(config, validation, steps, epoch, taken and taken.variables),
     split=train,
     indices=np.arange(len(train)),
     steps=steps,
     validation=validation.ids if run.recipe.patience else (),
-    imported=imported,
+    imported=taken and taken.report,
   )
 
 
@@ -132,14 +130,14 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   Raises:
     UserError: they do not fit.
   """
-  if not (config.model.vgg_weights and pretraining.has_vgg_trunk(config)):
+  if not (config.model.vgg_weights and pretraining.networks(config).strategy.load_trunk):
     return None
   trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-  return loading.vgg16(Path(config.model.vgg_weights), trunk, _image_shape(config))
+  return loading.vgg16_trunk(Path(config.model.vgg_weights), trunk, _image_shape(config))
 
 
 PRETRAIN = Stage(
-  name='pretrain',
+  name=fields.PRETRAIN,
   title='Pre-training',
   recipe='pretrain',
   scored_by='image',
@@ -206,14 +204,14 @@ def _say_unfinished(start: trained.Trained, images: int) -> None:
     images: how many it was trained on, unless its directory says so.
   """
   recipe = start.config.pretrain
-  known = directory.read_json(start.path / directory.DATA)
+  known = json_files.read_json(start.path / directory.DATA)
   whole = total_steps(recipe, known['trained_on'] if known else images)
   if start.step < whole and not recipe.patience:
     print(f'{start.path} is not finished: step {start.step} of {whole} is taken')
 
 
 SEGMENT = Stage(
-  name='segment',
+  name=fields.SEGMENT,
   title='Segmentation',
   recipe='segment',
   scored_by='mask',
@@ -322,7 +320,7 @@ def classifier_weights(config: Config, classes: int) -> loading.LoadedWeights | 
 
 
 CLASSIFY = Stage(
-  name='classify',
+  name=fields.CLASSIFY,
   title='Classification',
   recipe='classifier',
   scored_by='label',

@@ -16,12 +16,14 @@ def with_flips(
   flipped back before.
 
   Args:
-    probabilities: a pure function (variables, images [B, S, S, C]) -> [B, S, S] or [B, S, S, K +
-      1].
+    probabilities: a pure function (variables, images [B, S, S, C]) -> [B, S, S], or with K classes
+      [B, S, S, K + 1].
   """
 
   def mean(variables: Any, images: jax.Array) -> jax.Array:
-    found = [jnp.flip(probabilities(variables, jnp.flip(images, axes)), axes) for axes in POSES]
-    return sum(found) / len(POSES)
+    first, *others = (
+      jnp.flip(probabilities(variables, jnp.flip(images, axes)), axes) for axes in POSES
+    )
+    return sum(others, first) / len(POSES)
 
   return mean

@@ -4,9 +4,8 @@ import os
 import re
 from pathlib import Path
 
-from ahm_jax.data.readers import medical
-from ahm_jax.data.readers.files import RASTER, SUFFIXES, is_volume, printable, suffix
-from ahm_jax.data.sets.folder import is_odd
+from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers.base import RASTER, SUFFIXES, is_odd, is_volume, printable, suffix
 from ahm_jax.errors import UserError
 
 _SLICE = re.compile(r'_s\d{4,}$')
@@ -44,7 +43,7 @@ def list_images(root: Path) -> list[str]:
   names.sort(key=as_cell)
   _check_stems(root, names)
   for ending in {suffix(name) for name in names} - set(RASTER):
-    medical.require(root / next(name for name in names if suffix(name) == ending))
+    dispatch.require(root / next(name for name in names if suffix(name) == ending))
   return names
 
 
@@ -73,5 +72,6 @@ def _check_stems(root: Path, names: list[str]) -> None:
     volume = seen.get(_SLICE.sub('', key), name)
     if volume != name and is_volume(Path(volume)):
       raise UserError(
-        f'{root}: {as_cell(name)} and a slice of {as_cell(volume)} would have the same mask; rename one of them'
+        f'{root}: {as_cell(name)} and a slice of {as_cell(volume)} would have the same mask; '
+        'rename one of them'
       )

@@ -7,6 +7,7 @@ the mask, or little within. Where nothing was found it is 1 - max(p).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def measure(
   """Measures a mask at the image's own resolution.
 
   Args:
-    probabilities: float32 [S, S], or with K classes [S, S, K + 1], as `evaluate.predicted_mask`
+    probabilities: float32 [S, S], or with K classes [S, S, K + 1], as `masks.predicted_mask`
       takes them.
     mask: what that gave: bool [h, w], or with classes uint8 [h, w].
     spacing: mm from a pixel to the next, down and across; None: unknown.
@@ -49,42 +50,64 @@ def measure(
     known is ''.
   """
   binary = probabilities.ndim == 2
-  sizes, means, soft, highest = [], [], [], 0.0
-  for k in range(1, len(class_names) + 1):
-    own = at_own_size(
-      probabilities if binary else np.ascontiguousarray(probabilities[..., k]), mask.shape
-    )
-    inside = mask == k
-    size, within, total = (
-      int(inside.sum()),
-      float(own[inside].sum(dtype=float)),
-      float(own.sum(dtype=float)),
-    )
-    sizes.append(size)
-    means.append(within / size if size else None)
-    soft.append(2 * within / (total + size) if size else None)
-    highest = max(highest, float(own.max()))
-  if not binary and not any(sizes):
-    highest = 1 - float(at_own_size(np.ascontiguousarray(probabilities[..., 0]), mask.shape).min())
-  area = sum(sizes)
-  found = [value for value in soft if value is not None]
+  classes = [
+    _measured(_plane(probabilities, k, mask.shape), mask == k)
+    for k in range(1, len(class_names) + 1)
+  ]
+  area = sum(single.size for single in classes)
+  largest = max(range(len(classes)), key=lambda k: classes[k].size)  # The first of equals.
+  soft = [single.soft_dice for single in classes if single.soft_dice is not None]
   row = {
     **_areas(area, mask.size, spacing),
-    'class': class_names[int(np.argmax(sizes))] if area else BACKGROUND,
-    'probability': _rounded(
-      sum(size * (mean or 0) for size, mean in zip(sizes, means, strict=True)) / area
-    )
+    'class': class_names[largest] if area else BACKGROUND,
+    'probability': _rounded(sum(single.mean * single.size for single in classes) / area)
     if area
     else '',
-    'confidence': _rounded(float(np.mean(found)) if found else 1 - highest),
+    'confidence': _rounded(
+      float(np.mean(soft)) if soft else 1 - _highest(probabilities, classes, mask.shape)
+    ),
   }
-  for name, size, mean in zip(() if binary else class_names, sizes, means, strict=not binary):
-    single = {
-      **_areas(size, mask.size, spacing),
-      'probability': '' if mean is None else _rounded(mean),
+  for name, single in zip(() if binary else class_names, classes, strict=not binary):
+    own = {
+      **_areas(single.size, mask.size, spacing),
+      'probability': _rounded(single.mean) if single.size else '',
     }
-    row |= {f'{key}_{name}': value for key, value in single.items()}
+    row |= {f'{key}_{name}': value for key, value in own.items()}
   return row
+
+
+class _Measured(NamedTuple):
+  """Of one class."""
+
+  size: int  # Its pixels.
+  mean: float  # Probability, over these; 0 where there are none.
+  soft_dice: float | None  # See above; None where there are none.
+  highest: float  # Probability, anywhere.
+
+
+def _measured(probability: np.ndarray, inside: np.ndarray) -> _Measured:
+  size, highest = int(inside.sum()), float(probability.max())
+  if not size:
+    return _Measured(0, 0.0, None, highest)
+  within, total = (float(x.sum(dtype=float)) for x in (probability[inside], probability))
+  return _Measured(size, within / size, 2 * within / (total + size), highest)
+
+
+def _plane(probabilities: np.ndarray, k: int, shape: tuple[int, int]) -> np.ndarray:
+  """Probability of class k, from 1, at the image's own size; of 0 with classes, of background."""
+  binary = probabilities.ndim == 2
+  return at_own_size(
+    probabilities if binary else np.ascontiguousarray(probabilities[..., k]), shape
+  )
+
+
+def _highest(
+  probabilities: np.ndarray, classes: Sequence[_Measured], shape: tuple[int, int]
+) -> float:
+  """Where nothing was found, the highest probability of something."""
+  if probabilities.ndim == 2:
+    return classes[0].highest
+  return 1 - float(_plane(probabilities, 0, shape).min())
 
 
 def _areas(

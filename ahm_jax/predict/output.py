@@ -1,9 +1,10 @@
 """The folder that predictions are written into: what it is known by, what is in it already, and how
 it grows.
 
-  predict.json      what made it: checkpoint, images, options, versions predictions.csv   a row an
-  image, or a slice of a volume, in the order of the images' names masks/            and
-  probabilities/ and overlays/ where they are asked for; folders and names are those of the images
+  predict.json      what made it: checkpoint, images, options, versions
+  predictions.csv   a row an image, or a slice of a volume, in the order of the images' names
+  masks/            and probabilities/ and overlays/ where they are asked for; folders and names are
+                    those of the images
 
 A file appears by renaming, whole. An image's rows are written in one go, after all its files are
 there, so that the table says what is done.
@@ -18,13 +19,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.per_image import spreadsheet_safe
 from ahm_jax.runs import directory
+from ahm_jax.runtime import json_files
 
 IDENTITY = 'predict.json'
 TABLE = 'predictions.csv'
@@ -49,7 +51,8 @@ def check(out: Path, identity: dict[str, Any]) -> None:
   if not path.exists():
     if out.is_dir() and any(item.name not in (directory.LOCK, _SCRATCH) for item in out.iterdir()):
       raise UserError(
-        f'--out={out} holds other files, and nothing is written over; choose an empty folder, or one to be made'
+        f'--out={out} holds other files, and nothing is written over; choose an empty folder, or '
+        'one to be made'
       )
     return
   try:
@@ -63,8 +66,8 @@ def check(out: Path, identity: dict[str, Any]) -> None:
   for name in dict.fromkeys([*wanted, *held]):
     if held.get(name) != wanted.get(name):
       raise UserError(
-        f'--out={out} holds predictions with {name}={_short(held.get(name))}, and this command has {_short(wanted.get(name))}; '
-        'choose another --out, or give the same'
+        f'--out={out} holds predictions with {name}={_short(held.get(name))}, and this command has '
+        f'{_short(wanted.get(name))}; choose another --out, or give the same'
       )
 
 
@@ -99,7 +102,7 @@ class Output:
       (self.out / _SCRATCH).mkdir()
       stack.callback(shutil.rmtree, self.out / _SCRATCH, ignore_errors=True)
       if not (self.out / IDENTITY).exists():
-        directory.write_json(
+        json_files.write_json(
           self.out / IDENTITY, {'made_by': self._identity, 'versions': _versions()}
         )
       self._resume()
@@ -121,7 +124,7 @@ class Output:
     """How many images had a mask when the folder was opened."""
     return len(self._done)
 
-  def put(self, place: str, write: Callable[[Path], None]) -> None:
+  def put(self, place: str, write: Callable[[Path], object]) -> None:
     """Lets `write` write a file elsewhere and moves it to `place` below the folder, with the
     folders on its way.
     """
@@ -131,7 +134,7 @@ class Output:
       raise UserError(f'{target.parent} is a link that leads out of --out; remove it')
     try:
       write(scratch)
-      os.replace(scratch, target)
+      scratch.replace(target)
     finally:
       scratch.unlink(missing_ok=True)
 
@@ -183,7 +186,7 @@ class Output:
     if dropped or sum(map(len, kept)) + len(header) != path.stat().st_size:
       self._rewrite(kept)
 
-  def _rewrite(self, groups) -> None:
+  def _rewrite(self, groups: Iterable[bytes]) -> None:
     header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
     self._write_whole(self.out / TABLE, [header, *groups])
 

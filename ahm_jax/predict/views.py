@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.resize import squashed
 from ahm_jax.evaluation.masks import at_own_size
 
 
@@ -25,13 +25,14 @@ class Whole:
   def windows(self) -> Iterator[np.ndarray]:
     yield self._seen
 
-  def add(self, index: int, probabilities: np.ndarray) -> bool:
+  def add(self, index: int, probabilities: np.ndarray) -> bool:  # noqa: ARG002
     """Takes what was found in window `index`; says whether it was the last one that was missing."""
     self._found = probabilities
     return True
 
   def result(self) -> np.ndarray:
     """Probabilities [S, S, ...], of the whole image."""
+    assert self._found is not None
     return self._found
 
 
@@ -53,31 +54,26 @@ class Tiled:
 
   def __init__(self, pixels: np.ndarray, size: int, side: int, overlap: float):
     self._pixels, self._size = pixels, size
-    shape = pixels.shape[:2]
-    self._sides = tuple(min(side, length) for length in shape)
-    self._starts = tuple(
-      starts(length, side, overlap) for length, side in zip(shape, self._sides, strict=True)
-    )
-    self._weights = tuple(
-      weights(*axis) for axis in zip(shape, self._sides, self._starts, strict=True)
-    )
-    self._corners = list(product(*(range(len(places)) for places in self._starts)))
-    self._missing = len(self._corners)
+    height, width = pixels.shape[:2]
+    self._sides = min(side, height), min(side, width)
+    down = _spans(height, self._sides[0], overlap)
+    across = _spans(width, self._sides[1], overlap)
+    self._windows = list(product(down, across))
+    self._missing = len(self._windows)
     self._sum: np.ndarray | None = None
 
   def windows(self) -> Iterator[np.ndarray]:
     """Each uint8 [S, S, C], in the order of their indices."""
-    for corner in self._corners:
-      yield squashed(np.ascontiguousarray(self._pixels[self._place(corner)]), self._size)
+    for (rows, _), (columns, _) in self._windows:
+      yield squashed(np.ascontiguousarray(self._pixels[rows, columns]), self._size)
 
   def add(self, index: int, probabilities: np.ndarray) -> bool:
     """As `Whole.add`."""
-    corner = self._corners[index]
+    (rows, down), (columns, across) = self._windows[index]
     if self._sum is None:
       self._sum = np.zeros((*self._pixels.shape[:2], *probabilities.shape[2:]), np.float32)
-    down, across = (axis[number] for axis, number in zip(self._weights, corner, strict=True))
     weight = down[:, None] * across
-    target = self._sum[self._place(corner)]
+    target = self._sum[rows, columns]
     if probabilities.ndim == 2:
       target += weight * at_own_size(probabilities, self._sides)
     else:
@@ -90,11 +86,8 @@ class Tiled:
 
   def result(self) -> np.ndarray:
     """Probabilities [H, W, ...], of the whole image."""
+    assert self._sum is not None
     return self._sum
-
-  def _place(self, corner: tuple[int, int]) -> tuple[slice, slice]:
-    down, across = (axis[number] for axis, number in zip(self._starts, corner, strict=True))
-    return slice(down, down + self._sides[0]), slice(across, across + self._sides[1])
 
 
 def view(pixels: np.ndarray, size: int, side: int, overlap: float) -> Whole | Tiled:
@@ -105,6 +98,15 @@ def view(pixels: np.ndarray, size: int, side: int, overlap: float) -> Whole | Ti
   if not side or max(pixels.shape[:2]) <= side:
     return Whole(squashed(pixels, size))
   return Tiled(pixels, size, side, overlap)
+
+
+def _spans(length: int, side: int, overlap: float) -> list[tuple[slice, np.ndarray]]:
+  """Where each window along an axis lies, and its weights."""
+  places = starts(length, side, overlap)
+  return [
+    (slice(place, place + side), weight)
+    for place, weight in zip(places, weights(length, side, places), strict=True)
+  ]
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:

@@ -1,15 +1,90 @@
-"""The files that are written for one image."""
+"""What is written for one image: its files, and its row of the table."""
 
+import errno
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ahm_jax.evaluation.masks import at_own_size
+from ahm_jax.evaluation.masks import at_own_size, predicted_mask
+from ahm_jax.predict import measures
+from ahm_jax.predict.listing import as_cell
+from ahm_jax.predict.options import Predictor
+from ahm_jax.predict.output import OK, Output
+from ahm_jax.predict.reading import Problem, Slice
 
-OVERLAY_SIDE = 1024  # Longer side of an overlay in pixels, at most.
 COMPRESSION = 3  # Of PNG: half the time of the usual 6, for files that are a third larger.
+
+Row = dict[str, Any]  # Of the table, by column.
+
+
+def columns(predictor: Predictor) -> list[str]:
+  """Of the table, in order."""
+  about = ['image', 'slice', 'mask', 'status', 'width', 'height']
+  measured = measures.columns(predictor.segmenter.mask_classes)
+  if predictor.classifier is None:
+    return [*about, *measured]
+  names = predictor.classifier.class_names
+  return [*about, *measured, 'class_probability', *(f'class_probability_{name}' for name in names)]
+
+
+def write(found: Slice | Problem, predictor: Predictor, output: Output) -> Row:
+  """Writes the files of a slice in which all was found, and returns its row; of a problem, or of a
+  name that is too long for its files, the row that says so.
+  """
+  if isinstance(found, Problem):
+    return {'image': as_cell(found.image), 'status': found.text}
+  try:
+    return _write_slice(found, predictor, output)
+  except OSError as error:
+    if error.errno != errno.ENAMETOOLONG:
+      raise
+    image = as_cell(found.image)
+    return {'image': image, 'status': f'{image} has too long a name for its mask; rename it'}
+
+
+def _write_slice(item: Slice, predictor: Predictor, output: Output) -> Row:
+  segmenter, options = predictor.segmenter, predictor.options
+  probabilities = item.view.result()
+  if probabilities.ndim == 2:  # Resized once; of several classes, all would take much memory.
+    probabilities = at_own_size(probabilities, item.size)
+  mask = predicted_mask(probabilities, item.size, options.threshold)
+  place = f'masks/{item.name}.png'
+  row = {
+    'image': as_cell(item.image),
+    'slice': item.number,
+    'mask': place,
+    'status': OK,
+    'width': item.size[1],
+    'height': item.size[0],
+    **measures.measure(probabilities, mask, item.spacing, segmenter.lesion_names),
+  }
+  if predictor.classifier and item.diagnosis is not None:
+    row |= _diagnosed(item.diagnosis, predictor.classifier.class_names)
+  output.put(place, functools.partial(write_mask, mask=mask))
+  if options.probabilities:
+    for folder, plane in planes(probabilities, segmenter.mask_classes):
+      write_plane = functools.partial(write_probabilities, plane=plane, size=item.size)
+      output.put(f'probabilities/{folder}{item.name}.png', write_plane)
+  if item.shown is not None:
+    write_picture = functools.partial(write_overlay, image=item.shown, mask=mask)
+    output.put(f'overlays/{item.name}.jpg', write_picture)
+  return row
+
+
+def _diagnosed(probabilities: np.ndarray, names: Sequence[str]) -> Row:
+  """The columns that a classifier adds or changes, of the probability of each of its classes."""
+  return {
+    'class': names[int(probabilities.argmax())],
+    'class_probability': round(float(probabilities.max()), 6),
+    **{
+      f'class_probability_{name}': round(float(probability), 6)
+      for name, probability in zip(names, probabilities, strict=True)
+    },
+  }
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
@@ -21,8 +96,8 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 def planes(
   probabilities: np.ndarray, mask_classes: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """Of probabilities [S, S], or with K classes [S, S, K + 1], each class's, with the folder it
-  goes to ('' or 'NAME/').
+  """Of probabilities [S, S], or with K classes [S, S, K + 1], each class's, with the folder it goes
+  to ('' or 'NAME/').
   """
   if probabilities.ndim == 2:
     yield '', probabilities
@@ -33,16 +108,8 @@ def planes(
 def write_probabilities(path: Path, plane: np.ndarray, size: tuple[int, int]) -> None:
   """Writes a PNG of 16 bits and `size` (h, w), in which 65535 stands for a probability of 1."""
   own = at_own_size(plane, size)
-  Image.fromarray((np.clip(own, 0, 1) * 65535 + 0.5).astype(np.uint16)).save(
-    path, 'PNG', compress_level=COMPRESSION
-  )
-
-
-def shrunk(pixels: np.ndarray) -> np.ndarray:
-  """An image uint8 [H, W, C] in RGB, its longer side at most OVERLAY_SIDE: uint8 [h, w, 3]."""
-  picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).convert('RGB')
-  picture.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE), Image.Resampling.BICUBIC)
-  return np.asarray(picture)
+  picture = Image.fromarray((np.clip(own, 0, 1) * 65535 + 0.5).astype(np.uint16))
+  picture.save(path, 'PNG', compress_level=COMPRESSION)
 
 
 def write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:

@@ -13,12 +13,12 @@ from scipy import ndimage
 
 from ahm_jax.data.audit.findings import LEVELS, Finding
 from ahm_jax.data.audit.inspection import ImageRecord, Inspection
-from ahm_jax.data.readers.files import printable
-from ahm_jax.data.sets.folder import SPLITS
+from ahm_jax.data.readers.base import printable
+from ahm_jax.data.sets.items import SPLITS
 from ahm_jax.evaluation.tables import aligned
 from ahm_jax.report.pictures import TRUTH_COLOUR
 from ahm_jax.report.render import render
-from ahm_jax.runs import directory
+from ahm_jax.runtime import json_files
 
 JSON, HTML = 'check.json', 'check.html'
 SIDE = 112  # Of a thumbnail's longer side, pixels.
@@ -107,7 +107,7 @@ def write(
 ) -> None:
   """Writes check.json and check.html into a folder, which is made if it is not there."""
   workdir.mkdir(parents=True, exist_ok=True)
-  directory.write_json(workdir / JSON, as_json(name, numbers, findings, inspection))
+  json_files.write_json(workdir / JSON, as_json(name, numbers, findings, inspection))
   page = render(
     'data.html',
     title=f'{name}: what is in this data set',

@@ -9,22 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax.config import MaskingConfig
 from ahm_jax.data.augment import denormalise, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.metrics import mask_scores
-from ahm_jax.masking.patches import to_pixels
-from ahm_jax.masking.rollout import hide
-from ahm_jax.masking.strategy import fully_eased
+from ahm_jax.masking.networks import Networks
+from ahm_jax.masking.patches import mask_patches, to_pixels
+from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.report.pictures import Example
 from ahm_jax.runtime.batching import in_batches
+from ahm_jax.task import TrainState
 
 
 def make_examples(
-  nets,
-  state,
-  masking: MaskingConfig,
+  nets: Networks,
+  state: TrainState,
   probabilities: np.ndarray,
   split: Split,
   threshold: float,
@@ -37,9 +36,7 @@ def make_examples(
     probabilities: float32 [N, S, S], the segmentation's; with K classes [N, S, S, K + 1].
     threshold, mask_classes: as for `per_image.segmentation_rows`.
   """
-  policy, hidden, reconstruction = mask_and_reconstruct(
-    nets, state, masking, split.images, len(split)
-  )
+  policy, hidden, reconstruction = mask_and_reconstruct(nets, state, split.images, len(split))
   examples = []
   for i, name in enumerate(split.ids):
     truth = split.full_mask(i)
@@ -52,7 +49,7 @@ def make_examples(
 
 
 def mask_and_reconstruct(
-  nets, state, masking: MaskingConfig, images: np.ndarray, batch_size: int
+  nets: Networks, state: TrainState, images: np.ndarray, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """What a pre-training makes of images uint8 [N, S, S, C].
 
@@ -60,26 +57,26 @@ def mask_and_reconstruct(
     The policy, float32 [N, g, g]; one mask sampled from it, [N, g, g], 1 where hidden; the images
     with that reconstructed, uint8.
   """
-  show = _show(nets.strategy, nets.unet, masking)
+  show = _show(nets)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   return in_batches(lambda batch: show(state.extra, variables, batch), images, batch_size)
 
 
 @functools.cache
-def _show(strategy, unet, masking: MaskingConfig):
+def _show(nets: Networks):
+  patch_size = nets.masking.patch_size
+
   @jax.jit
   def show(strategy_state, variables, images):
     """The policy and one mask sampled from it, [N, g, g], and the images [N, S, S, C] with the
     masked patches reconstructed, uint8.
     """
-    proposal = strategy.propose(
-      strategy_state, normalise(images / 255.0), jax.random.key(0), fully_eased(masking), False
+    proposal = nets.strategy.propose(
+      strategy_state, normalise(images / 255.0), jax.random.key(0), TRAINED, False
     )
-    masked = hide(
-      normalise(images / 255.0), proposal.hidden, masking.patch_size, masking.fill_value
-    )
-    reconstruction = unet.apply(variables, masked, train=False)
-    pixels = to_pixels(proposal.hidden, masking.patch_size)[..., None]
+    masked = mask_patches(normalise(images / 255.0), proposal.hidden, patch_size)
+    reconstruction = nets.reconstruct(variables, masked)
+    pixels = to_pixels(proposal.hidden, patch_size)[..., None]
     as_bytes = jnp.clip(denormalise(reconstruction) * 255 + 0.5, 0, 255).astype(jnp.uint8)
     return proposal.probability, proposal.hidden, jnp.where(pixels > 0, as_bytes, images)
 

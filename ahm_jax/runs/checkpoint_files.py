@@ -8,7 +8,6 @@ later; so arrays are read here one by one.
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +47,7 @@ def numbers(home: Path) -> dict[str, Any]:
   """What the checkpoint in the folder `home` holds beside its arrays; raises Damaged."""
   with _damaged_where_unreadable():
     found = json.loads((home / METRICS / METRICS).read_text())
-    float(found['score'])
-    return found
+    return {**found, 'score': float(found['score']), DIGESTS: dict(found[DIGESTS])}
 
 
 def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, Any]:
@@ -59,8 +57,8 @@ def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, A
     Damaged: they cannot be read, or are not what was saved.
   """
   tree = stored(home / STATE, parts)
-  saved = numbers(home).get(DIGESTS, {})  # Once, there were none.
-  if any(digest(tree.get(part, {})) != saved[part] for part in parts if part in saved):
+  saved = numbers(home)[DIGESTS]
+  if any(digest(tree.get(part, {})) != saved.get(part) for part in parts):
     raise Damaged('is damaged: its numbers are not those that were saved')
   return tree
 
@@ -110,13 +108,8 @@ def _put(tree: dict, path: Sequence[str], leaf: Any) -> None:
 def _damaged_where_unreadable() -> Iterator[None]:
   try:
     yield
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-  ) as error:  # TensorStore's are ValueErrors.
+  # TensorStore's are ValueErrors.
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise Damaged(f'cannot be read ({line[:100]})') from error
 
@@ -129,7 +122,7 @@ def digest(tree: Any) -> str:
 def _leaf_digest(leaf: Any) -> bytes:
   array = np.asarray(leaf.addressable_shards[0].data if isinstance(leaf, jax.Array) else leaf)
   found = hashlib.sha256(f'{array.dtype} {array.shape} '.encode())
-  found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+  found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
   return found.digest()
 
 
@@ -139,9 +132,9 @@ def set_aside(workdir: Path, step: int, problem: str) -> None:
   home.mkdir(exist_ok=True)
   earlier = len(list(home.glob(f'{step}*')))
   target = home / (f'{step}-{earlier}' if earlier else str(step))
-  os.rename(directory(workdir) / str(step), target)
+  (directory(workdir) / str(step)).rename(target)
   print(
-    f'the checkpoint of step {step} {problem}; it is not used, and lies in {target} now',
+    f'the checkpoint of step {step} {problem}; it is not used, and was moved to {target}',
     file=sys.stderr,
   )
 

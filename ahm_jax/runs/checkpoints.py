@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,16 +21,13 @@ class Progress(NamedTuple):
   """How far a run is; what a checkpoint holds beside the tensors."""
 
   step: int = 0
-  score: float = (
-    -math.inf
-  )  # Of the validation at this step; larger is better. Without a validation, the lowest.
+  # Of the validation at this step; larger is better. Without a validation, the lowest.
+  score: float = -math.inf
   best_score: float = -math.inf
   validations_since_best: int = 0
   validated: int = 0  # Step of the last validation.
-  skipped_in_row: int = 0  # The last so many steps were not taken.
-  since_line: Sequence[
-    dict[str, float]
-  ] = ()  # Metrics of the steps that no line of metrics.jsonl holds yet.
+  skipped_in_row: int = 0  # The last so many steps were skipped.
+  since_line: Sequence[dict[str, float]] = ()  # Metrics of steps that metrics.jsonl lacks yet.
 
   def at(self, step: int) -> 'Progress':
     """The progress at a later step, without a validation."""
@@ -73,14 +71,14 @@ class Checkpoints:
       cleanup_tmp_directories=True,
     )
     self._manager = ocp.CheckpointManager(files.directory(self.workdir), options=options)
+    self._saved = time.monotonic()
 
   def __enter__(self):
     return self
 
   def __exit__(self, kind, error, trace):
-    together = error is None or isinstance(
-      error, Stopped
-    )  # Else the others, for whom closing waits, know nothing of it.
+    # Closing waits for the other processes, which know nothing of an error in this one.
+    together = error is None or isinstance(error, Stopped)
     if together or not processes.has_others():
       self._manager.close()
 
@@ -94,12 +92,15 @@ class Checkpoints:
     if progress.step in self._manager.all_steps():
       self._manager.wait_until_finished()
       self._manager.delete(progress.step)
-    parts = state._asdict().items() if processes.is_first() else ()  # Process 0 writes the numbers.
-    numbers = {
-      **progress._asdict(),
-      files.DIGESTS: {name: files.digest(part) for name, part in parts},
-    }
+    parts = state._asdict() if processes.is_first() else {}  # Process 0 writes the numbers.
+    digests = {name: files.digest(part) for name, part in parts.items()}
+    numbers = {**progress._asdict(), files.DIGESTS: digests}
     self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=numbers)
+    self._saved = time.monotonic()
+
+  def minutes_since_save(self) -> float:
+    """Since the last save, or since this was made."""
+    return (time.monotonic() - self._saved) / 60
 
   def check(self) -> None:
     """Raises what a save in the background has failed with."""
@@ -108,13 +109,8 @@ class Checkpoints:
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
     step = self._manager.latest_step()
-    found = Progress()
-    if step is not None:
-      saved = self._manager.metrics(step)
-      known = {name: value for name, value in saved.items() if name in Progress._fields}
-      found = Progress(
-        **{'validated': step, **known}
-      )  # Once, there was a checkpoint at validations only.
+    saved = {} if step is None else self._manager.metrics(step)
+    found = Progress(**{name: saved[name] for name in Progress._fields if name in saved})
     since_line = tuple(found.since_line)  # Process 0 alone looks at them.
     return processes.from_first(found._replace(since_line=()))._replace(since_line=since_line)
 
@@ -124,7 +120,7 @@ class Checkpoints:
 
     Args:
       best_too: where the best one is damaged, sets aside that one and what came after it: a run
-        that goes on from before it comes upon it again.
+        that resumes before it comes upon it again.
     """
     dropped = True
     while dropped:
@@ -172,9 +168,8 @@ class Checkpoints:
 
   def _restore(self, step: int | None, target: TrainState) -> TrainState:
     self._manager.wait_until_finished()
-    step = processes.from_first(
-      0 if step is None else step
-    )  # A shared file system may show others an older list.
+    # From process 0: a shared file system may show others an older list.
+    step = processes.from_first(0 if step is None else step)
     _check_fits(files.directory(self.workdir) / str(step), target)
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
 
@@ -193,7 +188,8 @@ def _named(home: Path) -> Iterator[None]:
     yield
   except files.Damaged as problem:
     raise UserError(
-      f"{home}: the checkpoint {problem}; give that run's own command again, which goes on from the one before it"
+      f"{home}: the checkpoint {problem}; run that run's own command again; "
+      'it resumes from the checkpoint before'
     ) from problem
 
 
@@ -246,9 +242,8 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
 def _saved(workdir: Path) -> list[Path]:
   """The folders of a run's checkpoints, the latest last; raises a UserError where there is none."""
   homes = [files.directory(workdir) / str(step) for step in files.steps(workdir)]
-  homes = [
-    home for home in homes if (home / files.METRICS).is_dir()
-  ]  # One without was being deleted.
+  # One without metrics is being deleted.
+  homes = [home for home in homes if (home / files.METRICS).is_dir()]
   if not homes:
     raise UserError(
       f'{workdir} holds no checkpoint; give the directory of a run that has saved one'

@@ -6,17 +6,15 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import math
 import os
 import socket
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ahm_jax.config import Config, from_config_dict, to_dict
+from ahm_jax.config import Config, check_same, from_config_dict, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.runs.stage import Stage, names
+from ahm_jax.runtime.json_files import read_json, write_json
 
 FILE = 'run.json'
 IMAGES = 'images.json'  # What a run learns from, or a grid compares on; see `provenance`.
@@ -30,34 +28,6 @@ RESULTS = 'results.json'  # Of a grid.
 REPORT = 'report.html'
 PROFILE = 'profile'
 LOCK = '.lock'
-# Fields that no training result depends on, and those that a stage's does not.
-FREE = (
-  'evaluate.split',
-  'evaluate.batch_size',
-  'evaluate.bootstrap_samples',
-  'evaluate.report_images',
-  'evaluate.viewer_images',
-  'grid',
-  'profile',
-  'safety',
-  'model.recompute',
-  'data.prepared_dir',
-  'data.resident_share',
-)
-_CLASSIFIER = ('classify', 'classifier', 'model.vgg_width', 'model.vgg_hidden', 'model.vgg_norm')
-FREE_BY_STAGE = {
-  'pretrain': (
-    'segment',
-    'transfer',
-    *_CLASSIFIER,
-    'data.labels',
-    'data.mask_classes',
-    'init_from',
-  ),
-  'segment': ('pretrain', 'masking', *_CLASSIFIER, 'model.vgg_weights'),
-  'classify': ('pretrain', 'masking', 'segment', 'transfer'),
-  'reproduce': (),
-}
 
 
 def check(workdir: Path, stage: str, config: Config) -> None:
@@ -77,13 +47,13 @@ def check(workdir: Path, stage: str, config: Config) -> None:
       raise UserError(
         f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir'
       )
-    free = ('init_from',) if _same_start(held, workdir, config) else ()
+    free: tuple[str, ...] = ('init_from',) if _same_start(held, workdir, config) else ()
     is_known = (Path(workdir) / IMAGES).exists()
     free += (
       ('data.root',) if is_known and is_gone(from_config_dict(held['config']).data.root) else ()
     )
     remedy = 'choose another --workdir, or set the field back'
-    compare(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
+    check_same(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
 
 
 def claim(workdir: Path, stage: str, config: Config) -> None:
@@ -102,7 +72,7 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
 
 def is_gone(path: str) -> bool:
   """Whether a path that a config names, as it may, is not there."""
-  return path != '' and not os.path.exists(os.path.expanduser(path))
+  return path != '' and not Path(path).expanduser().exists()
 
 
 def check_writable(path: Path, flag: str) -> None:
@@ -207,66 +177,6 @@ def class_names(workdir: Path) -> tuple[str, ...]:
   return tuple(read_json(workdir / CLASSES) or ())
 
 
-def read_json(path: Path) -> Any:
-  """What a JSON file holds; None where there is no such file.
-
-  Raises:
-    UserError: it is no JSON.
-  """
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError:
-    return None
-  except ValueError as error:
-    raise UserError(f'{path} cannot be read as JSON ({error}); restore it, or remove it') from error
-
-
-def write_json(path: Path, tree: Any) -> None:
-  """Writes strict JSON in one move; numbers that are not finite become null."""
-  scratch = path.with_name(
-    f'{path.name}.{uuid.uuid4().hex}.tmp'
-  )  # Others may be writing the same file.
-  scratch.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + '\n')
-  os.replace(scratch, path)
-
-
-def _finite(tree: Any) -> Any:
-  if isinstance(tree, dict):
-    return {key: _finite(value) for key, value in tree.items()}
-  if isinstance(tree, list | tuple):
-    return [_finite(value) for value in tree]
-  return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def compare(
-  what: str, stage: str, held: dict, config: Config, free: tuple[str, ...] = (), remedy: str = ''
-) -> None:
-  """Makes sure that a config that was written down differs from this one in nothing that a result
-  of the stage depends on.
-
-  Args:
-    what: begins the sentence that says what differs.
-    held: the written config; fields added since take their defaults.
-    free: fields that may differ besides.
-
-  Raises:
-    UserError: it does.
-  """
-  old, new = (
-    _flatten(json.loads(json.dumps(to_dict(item)))) for item in (from_config_dict(held), config)
-  )
-  if stage == 'reproduce' and not old['grid.classify']:
-    free += _CLASSIFIER  # Nothing was classified yet.
-  for name in dict.fromkeys([*new, *old]):
-    is_free = any(
-      name == item or name.startswith(item + '.') for item in (*FREE, *FREE_BY_STAGE[stage], *free)
-    )
-    if not is_free and old.get(name) != new.get(name):
-      raise UserError(
-        f'{what} with config.{name} = {old.get(name)!r}, and this one has {new.get(name)!r}; {remedy}'
-      )
-
-
 def _held(path: Path) -> dict:
   """What a run.json says: its 'stage', its 'config', and as what it was begun, 'workdir'."""
   try:
@@ -278,13 +188,3 @@ def _held(path: Path) -> dict:
     raise UserError(
       f'{path} cannot be read as the description of a run; choose another --workdir'
     ) from error
-
-
-def _flatten(tree: dict, prefix: str = '') -> dict:
-  """Nested dicts as one, with dotted names."""
-  flat = {}
-  for name, value in tree.items():
-    flat |= (
-      _flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-    )
-  return flat

@@ -1,27 +1,24 @@
-"""What a run tells while it trains: metrics.jsonl, and one progress bar."""
+"""What a training shows while it runs: lines of metrics.jsonl, and a progress bar."""
 
 import io
 import json
 import math
 import os
 import statistics
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import tqdm
+from ahm_jax.runtime.progress import Bar
 
 FILE = 'metrics.jsonl'  # In a run's directory.
-SKIPPED = 'skipped'  # Metric of a step: 1 where it was not taken, else 0.
-QUIET_SECONDS = 30  # Between lines where standard error is not a terminal.
+SKIPPED = 'skipped'  # Metric of a step: 1 where it was skipped, else 0.
 
 
-class Writer:
+class MetricsLog:
   """Writes lines of metrics.jsonl, and shows how far the run is.
 
   A line holds 'step' (steps done) and, of every metric, the mean over the steps since the line
-  before that were taken; if some were not, how many, as SKIPPED; after a validation also its
+  before that were not skipped; if some were, how many, as SKIPPED; after a validation also its
   scores, as 'validation/NAME'. What is not finite becomes null. A context manager.
 
   Args:
@@ -69,14 +66,7 @@ class Writer:
 
     `scores` are those of the validation after it, where there was one.
     """
-    taken = [metrics for metrics in self.since_line if not metrics[SKIPPED]]
-    line = {
-      name: statistics.fmean(item[name] for item in taken) if taken else None
-      for name in self.since_line[0]
-    }
-    del line[SKIPPED]
-    if len(taken) < len(self.since_line):
-      line[SKIPPED] = len(self.since_line) - len(taken)
+    line = _means(self.since_line)
     if scores:
       self._bar.show(scores)
       line |= {f'validation/{name}': value for name, value in scores.items()}
@@ -97,13 +87,11 @@ class Writer:
     self._bar.say(line)
 
 
-class Silent:
-  """Stands for a Writer in the processes that tell nothing."""
-
-  since_line = ()
+class SilentLog:
+  """In place of a MetricsLog, in the processes that write nothing."""
 
   def __init__(self, *_):
-    pass
+    self.since_line: list[dict[str, float]] = []
 
   def __enter__(self):
     return self
@@ -111,13 +99,23 @@ class Silent:
   def __exit__(self, *_):
     pass
 
-  def add(self, *_):
+  def add(self, *_) -> None:
     pass
 
-  line = say = add
+  line = say = sync = add
 
-  def sync(self):
-    pass
+
+def _means(steps: Sequence[dict[str, float]]) -> dict[str, float | None]:
+  """Of each metric over the steps that were not skipped, and how many were skipped, if any."""
+  taken = [metrics for metrics in steps if not metrics[SKIPPED]]
+  line: dict[str, float | None] = {
+    name: statistics.fmean(metrics[name] for metrics in taken) if taken else None
+    for name in steps[0]
+    if name != SKIPPED
+  }
+  if len(taken) < len(steps):
+    line[SKIPPED] = len(steps) - len(taken)
+  return line
 
 
 def open_at(path: Path, step: int) -> io.TextIOWrapper:
@@ -133,60 +131,3 @@ def open_at(path: Path, step: int) -> io.TextIOWrapper:
       keep += len(line)
     file.truncate(keep)
   return path.open('a')
-
-
-class Bar:
-  """Images done, images/s, loss, last validation and time left; on a terminal a bar, else a line
-  now and then.
-
-  The rate is the mean since the first step was done, so that it does not count the compilation.
-  """
-
-  def __init__(
-    self, name: str, start: int, stop: int, batch_size: int = 1, validation: str = 'score'
-  ):
-    self._batch_size = batch_size
-    self._validation = validation
-    self._first = True
-    self._terminal = sys.stderr.isatty()
-    self._spoken = time.monotonic()
-    self._shown: dict[str, float] = {}
-    self._bar = tqdm.tqdm(
-      desc=name,
-      initial=start * batch_size,
-      total=stop * batch_size,
-      unit='images',
-      smoothing=0,
-      mininterval=0.1 if self._terminal else QUIET_SECONDS,
-      dynamic_ncols=self._terminal,
-      file=sys.stderr if self._terminal else io.StringIO(),
-    )
-
-  def show(self, scores: dict[str, float]) -> None:
-    if self._validation in scores:
-      self._shown[self._validation] = scores[self._validation]
-      self._bar.set_postfix(self._shown, refresh=False)
-
-  def advance(self, loss: float | None = None) -> None:
-    if loss is not None:
-      self._shown['loss'] = loss
-    self._bar.set_postfix(self._shown, refresh=False)
-    self._bar.update(self._batch_size)
-    if self._first:
-      self._first = False
-      self._bar.initial = self._bar.n
-      self._bar.start_t = self._bar.last_print_t = time.time()
-    if not self._terminal and time.monotonic() - self._spoken > QUIET_SECONDS:
-      self._show_line()
-
-  def say(self, line: str) -> None:
-    tqdm.tqdm.write(line, file=sys.stderr)
-
-  def close(self) -> None:
-    if not self._terminal:
-      self._show_line()
-    self._bar.close()
-
-  def _show_line(self) -> None:
-    self._spoken = time.monotonic()
-    print(self._bar, file=sys.stderr, flush=True)

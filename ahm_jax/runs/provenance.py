@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
 from ahm_jax.runs import checkpoints, directory
+from ahm_jax.runtime import json_files
 
 
 class Images(NamedTuple):
@@ -44,7 +45,7 @@ def begin(workdir: Path, images: Images, start: Path | None) -> None:
   before = _read(start) if start else None
   origins = () if before is None else (before.own, *before.origins)
   tree = {'own': images._asdict(), 'origins': [origin._asdict() for origin in origins]}
-  directory.write_json(workdir / directory.IMAGES, tree)
+  json_files.write_json(workdir / directory.IMAGES, tree)
 
 
 def check_same(workdir: Path, images: Images) -> None:
@@ -129,7 +130,7 @@ def check_grid(workdir: Path, data: Dataset) -> None:
       )
   elif not (workdir / directory.FILE).exists():
     workdir.mkdir(parents=True, exist_ok=True)
-    directory.write_json(path, {'digest': _digest(data)})
+    json_files.write_json(path, {'digest': _digest(data)})
 
 
 def _digest(data: Dataset) -> str:

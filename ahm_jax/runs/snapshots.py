@@ -2,9 +2,9 @@
 its directory.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,9 @@ def write(workdir: Path, step: int, arrays: Mapping[str, np.ndarray]) -> None:
   folder.mkdir(exist_ok=True)
   scratch = folder / f'{step}.tmp'
   with scratch.open('wb') as file:
-    np.savez_compressed(file, **{name: np.asarray(array) for name, array in arrays.items()})
-  os.replace(scratch, folder / f'{step}.npz')
+    named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez_compressed(file, **named)
+  scratch.replace(folder / f'{step}.npz')
 
 
 def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:

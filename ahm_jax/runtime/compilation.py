@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -22,6 +23,9 @@ GPU_FLAGS = (
 # know ends the process.
 GPU_FLAGS_SUIT = (0, 10), (0, 13)
 
+_OPTIONS: Any = jax.config  # Whose type does not name the options.
+_DRIVER = Path('/proc/driver/nvidia/version')  # There where the NVIDIA driver is loaded.
+
 
 def keep_programs() -> None:
   """Lets JAX keep what it compiles below ~/.cache/ahm_jax (or $XDG_CACHE_HOME), in a folder for
@@ -31,7 +35,7 @@ def keep_programs() -> None:
   another place, and JAX_ENABLE_COMPILATION_CACHE=false that nothing is kept; so does a home that
   cannot be written to.
   """
-  if jax.config.jax_compilation_cache_dir is not None:
+  if _OPTIONS.jax_compilation_cache_dir is not None:
     return
   home = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
   folder = home / 'ahm_jax' / f'jaxlib-{jaxlib.__version__}-{_processor()}'
@@ -50,7 +54,7 @@ def set_gpu_flags() -> None:
   To be called before it computes anything.
   """
   version = tuple(int(part) for part in jaxlib.__version__.split('.')[:2])
-  if GPU_FLAGS_SUIT[0] <= version < GPU_FLAGS_SUIT[1] and _uses_gpu(jax.config.jax_platforms):
+  if GPU_FLAGS_SUIT[0] <= version < GPU_FLAGS_SUIT[1] and _uses_gpu(_OPTIONS.jax_platforms):
     os.environ['XLA_FLAGS'] = with_gpu_flags(os.environ.get('XLA_FLAGS', ''))
 
 
@@ -71,7 +75,7 @@ def _uses_gpu(platforms: str | None) -> bool:
   """
   if platforms and not {'cuda', 'gpu'} & set(platforms.split(',')):
     return False
-  driver = os.path.exists('/proc/driver/nvidia/version') or shutil.which('nvidia-smi') is not None
+  driver = _DRIVER.exists() or shutil.which('nvidia-smi') is not None
   return driver and any(
     'cuda' in plugin.name for plugin in importlib.metadata.entry_points(group='jax_plugins')
   )

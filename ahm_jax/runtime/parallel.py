@@ -1,22 +1,17 @@
-"""The only pmap: a task's pure step over all devices, state replicated without a leading axis,
-batch split.
+"""What several devices share: state, replicated without a leading axis, and batches, split.
 
 Where several processes train together, `devices` are the D devices of all of them, and each process
 holds what its own d need.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ahm_jax.errors import UserError
-from ahm_jax.task import Batch, TrainState
 
 DEVICES = 'devices'  # Name of the axis that a step reduces over.
 
@@ -53,7 +48,8 @@ def check_shared(batch_size: int, devices: Sequence[jax.Device]) -> None:
   """
   if batch_size % len(devices):
     raise UserError(
-      f'batch_size is {batch_size}, which {len(devices)} devices cannot share evenly; make it a multiple of {len(devices)}'
+      f'batch_size is {batch_size}, which {len(devices)} devices cannot share evenly; '
+      f'make it a multiple of {len(devices)}'
     )
 
 
@@ -111,66 +107,8 @@ def one_copy(tree: Any) -> Any:
   return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
 
 
-def requests(number: int, devices: Sequence[jax.Device]) -> np.ndarray:
-  """What this process gives a step as its request, int32 [d]."""
-  return np.full(len(own(devices)), number, np.int32)
-
-
 def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
   """A step's metrics as floats, read off the first device (indexing the split array would be ten
   times slower).
   """
   return {name: value.item() for name, value in jax.device_get(one_copy(metrics)).items()}
-
-
-Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
-Advance = Callable[
-  [TrainState, Resident | None, Picks | Batch, jax.Array, np.ndarray],
-  tuple[TrainState, dict[str, jax.Array]],
-]
-REQUEST = 'request'  # Metric of a step: the largest of the numbers that processes gave it.
-
-
-@functools.cache
-def over_all(step: Step, devices: tuple[jax.Device, ...]) -> Advance:
-  """A task's step, compiled for the devices; the same `step` gives the same program back.
-
-  Args:
-    step: see `Task`.
-
-  Returns:
-    advance(state, resident, inputs, key, request) -> state, metrics. `inputs` are Picks, which each
-    device gathers from its resident images, or a Batch of arrays [d, b, ...] with `resident` None.
-    `state`, `resident` and `key` are replicated, and `state` is given up. The step's key is
-    fold_in(key, state.step). Metrics are [d]; `fetch` reads them. `request`, see `requests`, comes
-    back as the metric REQUEST, the largest of all processes, so that they can agree. advance.lower
-    gives the program.
-  """
-
-  def run(state, resident, inputs, key, request):
-    batch = inputs if resident is None else _gather(resident, inputs)
-    state, metrics = step(state, batch, jax.random.fold_in(key, state.step))
-    return state, {**metrics, REQUEST: lax.pmax(request, DEVICES)}
-
-  compiled = jax.pmap(
-    run,
-    axis_name=DEVICES,
-    in_axes=(None, None, 0, None, 0),
-    out_axes=(None, 0),
-    donate_argnums=0,
-    devices=devices,
-  )
-  if len(devices) == 1 or devices[0].platform != 'cpu':
-    return compiled
-
-  def one_at_a_time(state, *rest):
-    # Host devices share one pool of threads, and several steps in flight can each wait for a thread
-    # that another one holds.
-    return compiled(jax.block_until_ready(state), *rest)
-
-  one_at_a_time.lower = compiled.lower
-  return one_at_a_time
-
-
-def _gather(resident: Resident, picks: Picks) -> Batch:
-  return Batch(*(jnp.take(array, picks.indices, axis=0) for array in resident), picks.positions)

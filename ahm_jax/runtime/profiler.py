@@ -74,6 +74,7 @@ def parse(steps: str) -> tuple[int, int]:
   first, colon, end = steps.partition(':')
   if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
     raise UserError(
-      f"config.profile.steps is {steps!r}; give 'a:b' with a < b, such as '10:15', to trace steps a to b - 1"
+      f"config.profile.steps is {steps!r}; give 'a:b' with a < b, such as '10:15', "
+      'to trace steps a to b - 1'
     )
   return int(first), int(end)

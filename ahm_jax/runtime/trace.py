@@ -8,42 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 from jax.profiler import ProfileData
-
-from ahm_jax.runtime.profiler import Capture
 
 KINDS = ('convolution', 'matrix', 'elementwise', 'copy', 'communication', 'input', 'host')
 COSTLIEST = 5
 
-# Dense bfloat16 rate in TFLOP/s, by what the device's name contains (the makers' data sheets).
-PEAK_TFLOPS = {
-  **{
-    'B200': 2250.0,
-    'H200': 989.0,
-    'H100 PCIe': 756.0,
-    'H100 NVL': 835.0,
-    'H100': 989.0,
-    'A100': 312.0,
-  },
-  **{'L40S': 362.0, 'L40': 181.0, 'L4': 121.0},
-}
-
-_CONTAINERS = {'while', 'call', 'conditional'}  # Their time is that of the operations inside.
-_MOVES = {
-  'copy',
-  'transpose',
-  'bitcast',
-  'reshape',
-  'slice',
-  'concatenate',
-  'pad',
-  'broadcast',
-  'reverse',
-  'dynamic-slice',
-}
-_NOTHING = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'iota'}
-_COMMUNICATION = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
 _KERNELS = {  # The first pattern that is found in a kernel's name says its kind.
   '^mem': 'copy',
   'nccl': 'communication',
@@ -52,8 +21,6 @@ _KERNELS = {  # The first pattern that is found in a kernel's name says its kind
   'transpose|concatenate|slice': 'copy',
 }
 _LONGEST = 48  # Characters of a kernel's name that are shown.
-_COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) \(.*\{$')
-_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?[\])}] ([a-z][\w\-]*)\(')
 
 
 class Event(NamedTuple):
@@ -73,99 +40,6 @@ class Operation(NamedTuple):
   kind: str
   source: str  # Which layer or function it comes from.
   milliseconds: float  # A step.
-
-
-class Summary(NamedTuple):
-  step_milliseconds: float
-  images_per_second: float
-  by_kind: dict[str, float]  # Milliseconds a step, of KINDS; their sum is the step.
-  costliest: list[Operation]
-  operations: int  # Floating point operations of a step, on all devices.
-  tflops: float  # A second, on all devices.
-  mfu: float | None  # Share of the devices' peak matrix rate, where that is known.
-  peak_mebibytes: float | None  # Of one device.
-
-
-def summarise(
-  capture: Capture, lowered: jax.stages.Lowered, operations: int, batch_size: int
-) -> Summary:
-  """What a capture says.
-
-  Args:
-    capture: of steps of one program.
-    lowered: that program.
-    operations: of a step on one device, see `operations.count`.
-    batch_size: images per step, over all devices.
-  """
-  compiled = lowered.compile()
-  devices = jax.local_devices()
-  program = describe(compiled.as_text())
-  seconds = capture.seconds / capture.steps
-  events = read(capture.directory)
-  count = len({event.device for event in events}) or 1
-  total = operations * count
-  peak = next((rate for name, rate in PEAK_TFLOPS.items() if name in devices[0].device_kind), None)
-  tflops = total / seconds / 1e12
-  by_kind, costliest = divide(events, program, capture.steps, 1e3 * seconds)
-  return Summary(
-    step_milliseconds=1e3 * seconds,
-    images_per_second=batch_size / seconds,
-    by_kind=by_kind,
-    costliest=costliest,
-    operations=total,
-    tflops=tflops,
-    mfu=tflops / (peak * count) if peak else None,
-    peak_mebibytes=_peak_memory(devices[0], compiled),
-  )
-
-
-def describe(program: str) -> dict[str, tuple[str, str]]:
-  """Kind and source of every operation of a compiled program, given as HLO text.
-
-  Containers are left out.
-  """
-  inside = collections.defaultdict(set)
-  lines = []
-  computation = ''
-  for line in program.splitlines():
-    if header := _COMPUTATION.match(line):
-      computation = header[1]
-    elif found := _INSTRUCTION.match(line):
-      inside[computation].add(_opcode(line, found[2]))
-      lines.append((found[1], found[2], line))
-  described = {}
-  for name, opcode, line in lines:
-    called = re.search(r'calls=%?([\w.\-]+)', line)
-    opcodes = inside[called[1]] if called and opcode == 'fusion' else {_opcode(line, opcode)}
-    source = re.search(r'op_name="([^"]*)"', line)
-    if opcode not in _CONTAINERS:
-      described[name] = _kind(opcodes), _short(source[1]) if source else ''
-  return described
-
-
-def _opcode(line: str, opcode: str) -> str:
-  """A custom call goes by what it calls."""
-  target = re.search(r'custom_call_target="([^"]*)"', line)
-  return target[1].lower() if target and opcode == 'custom-call' else opcode
-
-
-def _kind(opcodes: Iterable[str]) -> str:
-  opcodes = set(opcodes) - _NOTHING
-  if any('conv' in opcode and 'convert' not in opcode for opcode in opcodes):
-    return 'convolution'
-  if any(opcode == 'dot' or 'gemm' in opcode or 'matmul' in opcode for opcode in opcodes):
-    return 'matrix'
-  if any(opcode.startswith(_COMMUNICATION) for opcode in opcodes):
-    return 'communication'
-  return 'copy' if opcodes <= _MOVES else 'elementwise'
-
-
-def _short(source: str) -> str:
-  """The last parts of a path such as
-  jit(step)/transpose(jvp(UNet))/encoder1/first/convolution/conv_general_dilated.
-  """
-  backward = 'backward ' if 'transpose(' in source else ''
-  return backward + '/'.join(re.sub(r'\w+\(.*\)/', '', source).split('/')[-4:])
 
 
 def read(directory: Path) -> list[Event]:
@@ -205,8 +79,8 @@ def divide(
   no operation covers is the host's. Devices are averaged.
 
   Args:
-    program: kind and source of every operation, see `describe`; events of others (containers, other
-      programs) are left out, but for kernels of a GPU.
+    program: kind and source of every operation, see `hlo.describe`; events of others (containers,
+      other programs) are left out, but for kernels of a GPU.
   """
   program = {**program, 'input': ('input', 'from the host')}
   by_kernel = {re.sub(r'[.\-]', '_', name): name for name in program}
@@ -217,7 +91,7 @@ def divide(
       program.setdefault(event.name, (_kernel_kind(event.kernel), 'in a CUDA graph'))
     if event.name in program:
       by_device[event.device].append(event)
-  milliseconds = collections.Counter()
+  milliseconds: dict[str, float] = collections.defaultdict(float)
   for own in by_device.values():
     total = sum(event.duration for event in own)
     share = _covered(own) / total / len(by_device) / steps / 1e6 if total else 0.0
@@ -227,10 +101,8 @@ def divide(
   for name, spent in milliseconds.items():
     by_kind[program[name][0]] += spent
   by_kind['host'] = max(0.0, step_milliseconds - sum(by_kind.values()))
-  costliest = [
-    Operation(name, *program[name], spent) for name, spent in milliseconds.most_common(COSTLIEST)
-  ]
-  return by_kind, costliest
+  costliest = sorted(milliseconds.items(), key=lambda item: -item[1])[:COSTLIEST]
+  return by_kind, [Operation(name, *program[name], spent) for name, spent in costliest]
 
 
 def _kernel_kind(kernel: str) -> str:
@@ -258,34 +130,3 @@ def _covered(events: Iterable[Event]) -> float:
     covered += max(0.0, stop - max(end, event.start))
     end = max(end, stop)
   return covered
-
-
-def _peak_memory(device: jax.Device, compiled: jax.stages.Compiled) -> float | None:
-  """What the device says, or where it says nothing what the program asks for."""
-  peak = (device.memory_stats() or {}).get('peak_bytes_in_use')
-  if peak is None and (asked := compiled.memory_analysis()) is not None:
-    peak = asked.argument_size_in_bytes + asked.temp_size_in_bytes
-  return None if peak is None else peak / 2**20
-
-
-def table(summary: Summary) -> str:
-  """The summary for a terminal."""
-  step = summary.step_milliseconds
-  lines = [f'{step:.1f} ms a step, {summary.images_per_second:.1f} images/s']
-  rate = f'{summary.operations / 1e9:.1f} GFLOP a step, {summary.tflops:.3f} TFLOP/s'
-  lines.append(
-    rate if summary.mfu is None else f'{rate}, {100 * summary.mfu:.1f} % of the matrix peak (MFU)'
-  )
-  if summary.peak_mebibytes is not None:
-    lines.append(f'{summary.peak_mebibytes:.0f} MiB of memory at most')
-  lines += ['', 'where a step goes']
-  lines += [
-    f'  {kind:14} {spent:9.2f} ms  {100 * spent / step:5.1f} %'
-    for kind, spent in summary.by_kind.items()
-  ]
-  lines += ['', 'costliest operations']
-  lines += [
-    f'  {item.milliseconds:9.2f} ms  {item.kind:13} {item.name:28} {item.source}'
-    for item in summary.costliest
-  ]
-  return '\n'.join(lines)

@@ -21,7 +21,7 @@ from ahm_jax.evaluation import intervals, metrics
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.per_image import mask_row
 from ahm_jax.evaluation.tables import aligned, interval_text
-from ahm_jax.runs.metrics_log import Bar
+from ahm_jax.runtime.progress import Bar
 from ahm_jax.sam.model import TITLES, Sam
 from ahm_jax.sam.prompts import prompts
 

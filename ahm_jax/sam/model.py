@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.resize import squashed
 from ahm_jax.errors import UserError
 
 TITLES = {'sam': 'Segment Anything', 'medsam': 'MedSAM'}  # By the name of the comparator.

@@ -1,6 +1,7 @@
 """Classification: a VGG16 learns the diagnosis from what the segmentation found."""
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,29 +11,18 @@ import optax
 from jax import lax
 from PIL import Image
 
-from ahm_jax.config import AugmentConfig, ClassifyConfig, Config, ModelConfig, recipe
+from ahm_jax.config import AugmentConfig, ClassifyConfig, Config
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import classification_scores
-from ahm_jax.models.layers import init_variables
+from ahm_jax.models.build import classifier
+from ahm_jax.models.layers import infer, init_variables
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
-from ahm_jax.training.optimizers import optimizer
-
-
-def network(model: ModelConfig, classes: int) -> VGG16:
-  return VGG16(
-    num_classes=classes,
-    width=model.vgg_width,
-    hidden=model.vgg_hidden,
-    head='pooled',
-    norm=model.vgg_norm,
-    dtype=jnp.dtype(model.dtype),
-    axis_name=DEVICES if model.sync_batch_norm else None,
-  )
+from ahm_jax.training.optimizers import Optimizer, optimizer
 
 
 def build(
@@ -56,9 +46,11 @@ def build(
     foreign: variables of a VGG16 that was trained elsewhere, or some of them, to start from; or
       None.
   """
-  training = recipe(config, 'classifier')
-  vgg = network(config.model, classes)
-  tx = optimizer(training, steps, steps_per_epoch)
+  training = config.classifier
+  vgg = classifier(config.model, classes)
+  step = ClassifyStep(
+    vgg, optimizer(training, steps, steps_per_epoch), training.augment, class_weights
+  )
   held_out = validation.take(np.flatnonzero(validation.labels >= 0))
 
   def init(key):
@@ -70,7 +62,7 @@ def build(
       step=jnp.zeros((), jnp.int32),
       params=variables['params'],
       batch_stats=variables.get('batch_stats', {}),
-      opt_state=tx.init(variables['params']),
+      opt_state=step.optimizer.transformation().init(variables['params']),
       extra=(),
     )
 
@@ -83,54 +75,52 @@ def build(
   return Task(
     name='classify',
     init=init,
-    step=make_step(vgg, tx, training.augment, class_weights),
+    step=step,
     evaluate=evaluate,
     keep_best=True,
     shown='balanced_accuracy',
   )
 
 
-@functools.cache
-def make_step(
-  vgg: VGG16,
-  tx: optax.GradientTransformation,
-  augmentation: AugmentConfig,
-  class_weights: tuple[float, ...] | None = None,
-):
+@dataclass(frozen=True)
+class ClassifyStep:
   """The pure classification step over one device's share of the batch.
 
   It runs under an axis of devices named DEVICES.
   """
 
-  def step(
-    state: TrainState, batch: Batch, key: jax.Array
+  vgg: VGG16
+  optimizer: Optimizer
+  augment: AugmentConfig
+  class_weights: tuple[float, ...] | None = None
+
+  def __call__(
+    self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     augment_key, dropout_key = jax.random.split(key)
-    images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augmentation)
+    images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, self.augment)
     dropout_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, batch.positions)
 
     def objective(params):
       variables = {'params': params, 'batch_stats': state.batch_stats}
-      logits, updates = vgg.apply(
+      logits, updates = self.vgg.apply(
         variables, normalise(images), train=True, keys=dropout_keys, mutable=['batch_stats']
       )
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-      if class_weights is not None:
-        losses = losses * jnp.array(class_weights)[batch.labels]
+      if self.class_weights is not None:
+        losses = losses * jnp.array(self.class_weights)[batch.labels]
       return losses.mean(), (updates.get('batch_stats', {}), logits)
 
-    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(
-      state.params
-    )
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (loss, (batch_stats, logits)), gradients = gradient(state.params)
     gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = lax.pmean(
-      {'loss': loss, 'train_accuracy': (logits.argmax(-1) == batch.labels).mean()}, DEVICES
+    updates, opt_state = self.optimizer.transformation().update(
+      gradients, state.opt_state, state.params
     )
+    params = optax.apply_updates(state.params, updates)
+    accuracy = (logits.argmax(-1) == batch.labels).mean()
+    metrics = lax.pmean({'loss': loss, 'train_accuracy': accuracy}, DEVICES)
     return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
-
-  return step
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
@@ -156,7 +146,7 @@ def predict(vgg: VGG16, variables: Any, images: np.ndarray, batch_size: int) -> 
 
 def probabilities(vgg: VGG16, variables: Any, images: jax.Array) -> jax.Array:
   """Of one batch, as `predict` has them; pure."""
-  return jax.nn.softmax(vgg.apply(variables, normalise(images / 255.0), train=False))
+  return jax.nn.softmax(infer(vgg, variables, normalise(images / 255.0)))
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0)(probabilities)

@@ -1,29 +1,29 @@
-"""The one training loop: dispatch, log, validate, checkpoint, stop early, resume."""
+"""The one training loop: resume, dispatch, log, validate, checkpoint, stop early."""
 
+import contextlib
 import math
 import tempfile
-import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from ahm_jax.config import RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source
-from ahm_jax.errors import UserError
-from ahm_jax.runs import snapshots
+from ahm_jax.runs import directory, snapshots
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
-from ahm_jax.runs.metrics_log import SKIPPED, Silent, Writer
-from ahm_jax.runtime import flops, parallel, processes, signals, trace
-from ahm_jax.runtime.parallel import REQUEST
-from ahm_jax.runtime.profiler import Profiler
+from ahm_jax.runs.metrics_log import SKIPPED, MetricsLog, SilentLog
+from ahm_jax.runtime import flops, parallel, processes, profile_report, signals
+from ahm_jax.runtime.profiler import Capture, Profiler
 from ahm_jax.runtime.signals import Stopped
 from ahm_jax.task import Task, TrainState
-from ahm_jax.training.guard import guarded
+from ahm_jax.training.guard import SkippedSteps
+from ahm_jax.training.parallel_step import REQUEST, ParallelStep, Request, parallel_step, requests
 
 VALIDATIONS = 10  # In a run whose recipe does not say how often.
-IMAGES_NAMED = 12  # At most so many, where a step is not taken.
-NOTHING, SAVE, STOP = range(3)  # What a process may request; where they differ, the most is done.
 
 
 def fit(
@@ -36,11 +36,11 @@ def fit(
   safety: SafetyConfig = SafetyConfig(),  # noqa: B008
   profile_steps: str = '',
 ) -> TrainState:
-  """Trains, or goes on with a training that was interrupted, or returns what a finished one led to.
+  """Trains, or resumes a training that was interrupted, or returns what a finished one led to.
 
   A run that resumes repeats an uninterrupted one exactly: everything random is a function of `seed`
   and of the step. Several processes call this together, with a `source` over the devices of all;
-  process 0 alone writes what the run tells.
+  process 0 alone writes the run's files and prints.
 
   Args:
     task: what to train.
@@ -51,7 +51,7 @@ def fit(
       `snapshots/`, `profile/`.
     seed: of the initial state and of every step's randomness.
     total_steps: length of the training.
-    safety: how often to save, and how many steps in a row may fail.
+    safety: how often to save, and how many steps in a row may be skipped.
     profile_steps: see `Profiler`.
 
   Returns:
@@ -60,150 +60,173 @@ def fit(
   Raises:
     UserError: safety.skipped_steps steps in a row were not finite.
     Stopped: SIGINT or SIGTERM came; the state of the step it came at is saved, and the next call
-      goes on from there.
+      resumes there.
   """
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
+  schedule = _schedule(recipe, safety, total_steps)
   init_key, step_key = jax.random.split(jax.random.key(seed))
-  with signals.at_next_step() as user, Checkpoints(workdir) as checkpoints:
+  with signals.at_next_step() as stop, Checkpoints(workdir) as checkpoints:
     checkpoints.drop_damaged(best_too=task.keep_best)
     progress = checkpoints.progress()
     fresh = not progress.step
     state = task.init(init_key) if fresh else jax.eval_shape(task.init, init_key)
     target = parallel.abstract(state, parallel.replicated(source.devices))
-    if not _over(progress, recipe, total_steps):
+    if not schedule.is_over(progress):
       state = (
         parallel.replicate(state, source.devices) if fresh else checkpoints.restore_latest(target)
       )
       key = parallel.replicate(step_key, source.devices)
-      first = processes.is_first()
-      open_writer = Writer if first else Silent
-      about = (progress.step, total_steps, source.batch_size, task.shown, progress.since_line)
       with (
-        open_writer(workdir, task.name, *about) as writer,
-        tempfile.TemporaryDirectory() as scratch,
-        Profiler(profile_steps, workdir / 'profile' if first else Path(scratch)) as profiler,
+        _open_log(workdir, task, source, progress, total_steps) as log,
+        _open_profiler(workdir, profile_steps) as profiler,
       ):
-        _Training(
-          task, source, recipe, total_steps, safety, key, checkpoints, writer, profiler, user
-        ).run(state, progress)
+        skipped = SkippedSteps(progress.skipped_in_row, safety.skipped_steps, source.names, log.say)
+        training = _Training(task, source, schedule, checkpoints, log, skipped, stop)
+        training.run(state, key, progress, profiler)
     return parallel.one_copy(
       checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target)
     )
 
 
+def _open_log(
+  workdir: Path, task: Task, source: Source, progress: Progress, total_steps: int
+) -> MetricsLog | SilentLog:
+  """The log of process 0; the others write none."""
+  log = MetricsLog if processes.is_first() else SilentLog
+  length = progress.step, total_steps, source.batch_size
+  return log(workdir, task.name, *length, task.shown, progress.since_line)
+
+
+@contextlib.contextmanager
+def _open_profiler(workdir: Path, steps: str) -> Iterator[Profiler]:
+  """All processes trace, and wait for the traced steps, alike; only process 0 keeps its trace."""
+  with tempfile.TemporaryDirectory() as scratch:
+    folder = workdir / directory.PROFILE if processes.is_first() else Path(scratch)
+    with Profiler(steps, folder) as profiler:
+      yield profiler
+
+
+class _Schedule(NamedTuple):
+  """When a run logs, validates and saves, and when it is over."""
+
+  total_steps: int
+  log_every: int
+  eval_every: int
+  patience: int  # Validations in a row without a better score that end the run; 0: none do.
+  save_minutes: float  # Between two checkpoints, besides those at validations; 0: no others.
+
+  def validates(self, step: int) -> bool:
+    return step > 0 and (step % self.eval_every == 0 or step == self.total_steps)
+
+  def logs(self, step: int) -> bool:
+    """Whether a step has a line of its own; that of a validation comes with its scores."""
+    return step % self.log_every == 0 and not self.validates(step)
+
+  def saves(self, minutes_since_save: float) -> bool:
+    return 0 < self.save_minutes <= minutes_since_save
+
+  def is_over(self, progress: Progress) -> bool:
+    out_of_patience = 0 < self.patience <= progress.validations_since_best
+    return progress.validated >= self.total_steps or out_of_patience
+
+
+def _schedule(recipe: RecipeConfig, safety: SafetyConfig, total_steps: int) -> _Schedule:
+  eval_every = recipe.eval_every or math.ceil(total_steps / VALIDATIONS)
+  return _Schedule(total_steps, recipe.log_every, eval_every, recipe.patience, safety.save_minutes)
+
+
 @dataclass
 class _Training:
-  """A training at work."""
+  """A run at work: its loop, and what the loop does at a step."""
 
   task: Task
   source: Source
-  recipe: RecipeConfig
-  total_steps: int
-  safety: SafetyConfig
-  key: jax.Array
+  schedule: _Schedule
   checkpoints: Checkpoints
-  writer: Writer | Silent
-  profiler: Profiler
-  user: signals.StopRequest
-  skipped: int = 0  # Steps in a row that were not taken.
-  saved: float = field(default_factory=time.monotonic)
+  log: MetricsLog | SilentLog
+  skipped: SkippedSteps
+  stop: signals.StopRequest
 
-  def run(self, state: TrainState, progress: Progress) -> None:
+  def run(self, state: TrainState, key: jax.Array, progress: Progress, profiler: Profiler) -> None:
     """Trains from `progress.step` until the run is over; its last state, and its best, are then in
     `checkpoints`.
 
     Raises:
       as `fit`.
     """
-    self.skipped = progress.skipped_in_row
-    if (
-      self._validates(progress.step) and progress.validated < progress.step
-    ):  # It was stopped before it could.
-      progress = self._validate_and_save(state, progress, NOTHING)
-      if _over(progress, self.recipe, self.total_steps):
-        return
-    advance = parallel.over_all(guarded(self.task.step), self.source.devices)
-    in_flight = None
-    for step, inputs in enumerate(
-      self.source.inputs(progress.step, self.total_steps), progress.step + 1
-    ):
-      arguments = (self.source.resident, inputs, self.key, self._request())
-      self.profiler.before(step - 1, state)
+    if self.schedule.validates(progress.step) and progress.validated < progress.step:
+      # It was stopped before the validation that is due there.
+      progress = self._validate_and_save(state, progress, Request.NONE)
+    if self.schedule.is_over(progress):
+      return
+    advance = parallel_step(self.task.step, self.source.devices)
+    batches = self.source.inputs(progress.step, self.schedule.total_steps)
+    unread = None  # The step before, with its metrics.
+    for step, inputs in enumerate(batches, progress.step + 1):
+      arguments = self.source.resident, inputs, key, self._request()
+      profiler.before(step - 1, state)
       state, metrics = advance(state, *arguments)
-      if capture := self.profiler.after(step - 1, state):
-        program = advance.lower(state, *arguments), flops.count(advance, state, *arguments)
-        print(trace.table(trace.summarise(capture, *program, self.source.batch_size)), flush=True)
-      request = self._record(*in_flight) if in_flight else NOTHING
-      in_flight = step, metrics
-      if request == NOTHING and not self._validates(step):
+      if capture := profiler.after(step - 1, state):
+        _print_profile(capture, advance, (state, *arguments), self.source.batch_size)
+
+      # To read the metrics of this step would wait for it, so those of the one before come first.
+      request = self._log(*unread) if unread else Request.NONE
+      unread = step, metrics
+      if request == Request.NONE and not self.schedule.validates(step):
         continue
-      request = max(request, self._record(*in_flight))
-      in_flight = None
+      request = max(request, self._log(*unread))
+      unread = None
+
       progress = self._validate_and_save(state, progress.at(step), request)
-      if _over(progress, self.recipe, self.total_steps):
+      if self.schedule.is_over(progress):
         return
 
-  def _validates(self, step: int) -> bool:
-    eval_every = self.recipe.eval_every or math.ceil(self.total_steps / VALIDATIONS)
-    return step > 0 and (step % eval_every == 0 or step == self.total_steps)
+  def _request(self) -> np.ndarray:
+    """What this process requests with the next step; process 0 alone watches the clock."""
+    if self.stop.made:
+      request = Request.STOP
+    elif processes.is_first() and self.schedule.saves(self.checkpoints.minutes_since_save()):
+      request = Request.SAVE
+    else:
+      request = Request.NONE
+    return requests(request, self.source.devices)
 
-  def _request(self) -> jax.Array:
-    due = 0 < self.safety.save_minutes * 60 <= time.monotonic() - self.saved
-    request = STOP if self.user.stop else SAVE if due and processes.is_first() else NOTHING
-    return parallel.requests(request, self.source.devices)
-
-  def _record(self, step: int, metrics: dict[str, jax.Array]) -> int:
-    """Takes down the metrics of a step; returns the request of all processes."""
+  def _log(self, step: int, metrics: dict[str, jax.Array]) -> Request:
+    """Logs a step, when it is done; returns what the processes requested with it."""
     values = parallel.fetch(metrics)
-    request = int(values.pop(REQUEST))
-    self.skipped = self.skipped + 1 if values[SKIPPED] else 0
-    if self.skipped:
-      self._say_skipped(step)
-    self.writer.add(values)
-    if step % self.recipe.log_every == 0 and not self._validates(step):
-      self.writer.line(step)
+    request = Request(int(values.pop(REQUEST)))
+    self.skipped.count(step, bool(values[SKIPPED]))
+    self.log.add(values)
+    if self.schedule.logs(step):
+      self.log.line(step)
       self.checkpoints.check()
     return request
 
-  def _say_skipped(self, step: int) -> None:
-    names = self.source.names(step - 1)
-    images = ', '.join(names[:IMAGES_NAMED]) + (', ...' if len(names) > IMAGES_NAMED else '')
-    if self.skipped == 1:
-      self.writer.say(
-        f'step {step} is not taken: its loss or its gradient is not finite; its images are {images}'
-      )
-    if self.skipped >= self.safety.skipped_steps:
-      raise UserError(
-        f'no step from {step - self.skipped + 1} to {step} could be taken: the loss or the gradient was not finite; the images '
-        f'of the last are {images}; lower the learning rate (config.train.learning_rate) in a new --workdir'
-      )
-
-  def _validate_and_save(self, state: TrainState, progress: Progress, request: int) -> Progress:
-    """Validates where that is due and nobody requests a stop, and saves.
+  def _validate_and_save(self, state: TrainState, progress: Progress, request: Request) -> Progress:
+    """Validates where that is due and no process requests a stop, and saves.
 
     Raises:
-      Stopped: somebody requested a stop, or did so while it was validated.
+      Stopped: a stop was requested, now or during the validation.
     """
-    due = self._validates(progress.step)
-    scores = self._scores(state, progress.step) if due and request < STOP else None
+    due = self.schedule.validates(progress.step)
+    scores = self._validate(state, progress.step) if due and request != Request.STOP else None
     if scores:
       progress = progress.after(progress.step, scores['score'])
-      self.writer.line(progress.step, scores)
+      self.log.line(progress.step, scores)
     progress = progress._replace(
-      skipped_in_row=self.skipped, since_line=tuple(self.writer.since_line)
+      skipped_in_row=self.skipped.in_a_row, since_line=tuple(self.log.since_line)
     )
-    self.writer.sync()
+    self.log.sync()
     self.checkpoints.save(parallel.of_all(state, self.source.devices), progress)
-    self.saved = time.monotonic()
-    if request == STOP or (due and not scores):
+    if request == Request.STOP or (due and not scores):
       raise Stopped
     return progress
 
-  def _scores(self, state: TrainState, step: int) -> dict[str, float] | None:
-    """Those of a validation; None where the user stopped it, for which several processes do not."""
+  def _validate(self, state: TrainState, step: int) -> dict[str, float] | None:
+    """The scores; None where a stop request broke it off, which it does in a run of one process."""
     try:
-      with self.user.interrupts(not processes.has_others()):
+      with self.stop.interrupts(not processes.has_others()):
         state = parallel.one_copy(state)
         scores = processes.from_first(self.task.evaluate(state))
         if self.task.snapshot and processes.is_first():
@@ -213,6 +236,9 @@ class _Training:
       return None
 
 
-def _over(progress: Progress, recipe: RecipeConfig, total_steps: int) -> bool:
-  out_of_patience = 0 < recipe.patience <= progress.validations_since_best
-  return progress.validated >= total_steps or out_of_patience
+def _print_profile(
+  capture: Capture, advance: ParallelStep, arguments: tuple, batch_size: int
+) -> None:
+  program, operations = advance.lower(*arguments), flops.count(advance, *arguments)
+  summary = profile_report.summarise(capture, program, operations, batch_size)
+  print(profile_report.table(summary), flush=True)

@@ -1,6 +1,6 @@
 """Optax chains and learning rate schedules."""
 
-import functools
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import optax
@@ -13,13 +13,13 @@ def total_steps(recipe: RecipeConfig, examples: int) -> int:
   min_epochs at least; whole steps.
   """
   steps_per_epoch = examples / recipe.batch_size
-  steps = round(recipe.epochs * steps_per_epoch) if recipe.steps is None else recipe.steps
+  steps = recipe.steps
+  if steps is None:
+    steps = round((recipe.epochs or 0) * steps_per_epoch)
   return max(1, steps, round(recipe.min_epochs * steps_per_epoch))
 
 
-def schedule(
-  recipe: RecipeConfig, total_steps: int | None, steps_per_epoch: float | None
-) -> optax.Schedule:
+def schedule(recipe: RecipeConfig, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
   """The learning rate as a function of the number of steps done.
 
   rate(k) = learning_rate * decay(k) * min(1, k / (warmup * total_steps)), where decay(k) is 1 for
@@ -46,30 +46,36 @@ def schedule(
   return lambda count: decayed(count) * jnp.minimum(1, count / (recipe.warmup * total_steps))
 
 
-def optimizer(
-  recipe: RecipeConfig, total_steps: int, steps_per_epoch: float
-) -> optax.GradientTransformation:
-  """Clipping by global norm where the recipe asks for it, then Adam or AdamW under the recipe's
-  schedule.
+@dataclass(frozen=True)
+class Optimizer:
+  """How a training updates parameters; equal for trainings that update them alike.
 
-  Lengths that one recipe trains alike with give the same object, so that their runs share compiled
-  steps.
+  Attributes:
+    total_steps, steps_per_epoch: as `schedule` takes them; 0 where it does not look at them.
   """
+
+  recipe: RecipeConfig
+  total_steps: int
+  steps_per_epoch: float
+
+  def transformation(self) -> optax.GradientTransformation:
+    """Clipping by global norm where the recipe asks for it, then Adam or AdamW under the recipe's
+    schedule.
+    """
+    recipe = self.recipe
+    rate = schedule(recipe, self.total_steps, self.steps_per_epoch)
+    adam = (
+      optax.adamw(rate, weight_decay=recipe.weight_decay)
+      if recipe.optimizer == 'adamw'
+      else optax.adam(rate)
+    )
+    return optax.chain(optax.clip_by_global_norm(recipe.clip), adam) if recipe.clip else adam
+
+
+def optimizer(recipe: RecipeConfig, total_steps: int, steps_per_epoch: float) -> Optimizer:
+  """That of a training of this length."""
   looks_at_length = recipe.schedule == 'cosine' or recipe.warmup > 0
   looks_at_epochs = recipe.schedule == 'staircase'
-  return _optimizer(
-    recipe, total_steps if looks_at_length else None, steps_per_epoch if looks_at_epochs else None
+  return Optimizer(
+    recipe, total_steps if looks_at_length else 0, steps_per_epoch if looks_at_epochs else 0
   )
-
-
-@functools.cache
-def _optimizer(
-  recipe: RecipeConfig, total_steps: int | None, steps_per_epoch: float | None
-) -> optax.GradientTransformation:
-  rate = schedule(recipe, total_steps, steps_per_epoch)
-  adam = (
-    optax.adamw(rate, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == 'adamw'
-    else optax.adam(rate)
-  )
-  return optax.chain(optax.clip_by_global_norm(recipe.clip), adam) if recipe.clip else adam

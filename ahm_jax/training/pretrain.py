@@ -1,8 +1,9 @@
-"""Pre-training: a strategy hides patches, the U-Net repairs them, the strategy is told how hard
-that was.
+"""Pre-training: a strategy masks patches, the U-Net reconstructs them, the strategy is told how
+hard that was.
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ahm_jax.config import AugmentConfig, Config, MaskingConfig, ModelConfig, recipe
+from ahm_jax.config import AugmentConfig, Config, MaskingConfig
 from ahm_jax.data.augment import (
   augment_batch,
   denormalise,
@@ -21,50 +22,19 @@ from ahm_jax.data.augment import (
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
-from ahm_jax.masking import actor_critic, registry
-from ahm_jax.masking.rollout import rollout
-from ahm_jax.masking.strategy import WORKERS, Context, Strategy
+from ahm_jax.masking import actor_critic
+from ahm_jax.masking.networks import Networks, networks
+from ahm_jax.masking.rollout import Rollout, rollout
+from ahm_jax.masking.strategy import WORKERS
 from ahm_jax.masking.workers import as_one_batch
-from ahm_jax.models.agent import Agent
 from ahm_jax.models.layers import init_variables
-from ahm_jax.models.unet import UNet
 from ahm_jax.runtime.parallel import DEVICES
-from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
-from ahm_jax.training.optimizers import optimizer
+from ahm_jax.training.optimizers import Optimizer, optimizer
 
-VALIDATION_IMAGES = 32  # At most so many held-out images are repaired at each validation.
+VALIDATION_IMAGES = 32  # At most so many held-out images are reconstructed at each validation.
 POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its own.
 SNAPSHOT_IMAGES = 4  # Of so many of them the policy is kept at each validation.
-
-
-class Networks(NamedTuple):
-  unet: UNet
-  strategy: Strategy
-
-
-@functools.cache
-def networks(model: ModelConfig, masking: MaskingConfig, channels: int) -> Networks:
-  """The U-Net and the masking strategy.
-
-  The same objects for the same arguments, so that runs share compiled programs.
-  """
-  # All workers' images are one batch to both networks, see `as_one_batch`.
-  common = {
-    'dtype': jnp.dtype(model.dtype),
-    'axis_name': DEVICES if model.sync_batch_norm else None,
-  }
-  unet = UNet(out_channels=channels, width=model.unet_width, recompute=model.recompute, **common)
-  agent = Agent(
-    trunk=model.agent_trunk, width=model.agent_width, patch_size=masking.patch_size, **common
-  )
-  context = Context(
-    masking=masking,
-    agent=agent,
-    reconstruct=functools.partial(unet.apply, train=False),
-    mean_over_devices=lambda tree: lax.pmean(tree, DEVICES),
-  )
-  return Networks(unet, registry.build(context))
 
 
 def check_workers(workers: int, batch_size: int, devices: int) -> None:
@@ -80,7 +50,8 @@ def check_workers(workers: int, batch_size: int, devices: int) -> None:
     )
   if workers % devices:
     raise UserError(
-      f'config.masking.workers is {workers}, which {devices} devices cannot share evenly; make it a multiple of {devices}'
+      f'config.masking.workers is {workers}, which {devices} devices cannot share evenly; '
+      f'make it a multiple of {devices}'
     )
 
 
@@ -90,17 +61,17 @@ def build(
   """The pre-training task.
 
   Args:
-    validation: held-out images; the first VALIDATION_IMAGES of them are repaired at each
+    validation: held-out images; the first VALIDATION_IMAGES of them are reconstructed at each
       validation.
-    steps: length of the whole training, which the easing-in and the learning rate schedule run
+    steps: length of the whole training, which the mask warm-up and the learning rate schedule run
       over.
     steps_per_epoch: batches in one pass over the images.
     foreign: {'params': {'trunk': ...}} of a VGG16 that was trained elsewhere, for the agent to
-      start from; or None.
+      start from, or None; a strategy without such a trunk takes nothing of it.
   """
-  training = recipe(config, 'pretrain')
-  nets = networks(config.model, config.masking, config.data.channels)
-  tx = optimizer(training, steps, steps_per_epoch)
+  training = config.pretrain
+  nets = networks(config)
+  step = PretrainStep(nets, optimizer(training, steps, steps_per_epoch), training.augment, steps)
   held_out = validation.take(range(min(VALIDATION_IMAGES, len(validation))))
 
   def init(key):
@@ -108,29 +79,32 @@ def build(
     side = config.data.image_size
     sample = jnp.zeros((1, side, side, config.data.channels))
     variables = init_variables(nets.unet, unet_key, sample.shape)
+    extra = nets.strategy.init(strategy_key, sample, variables)
+    if foreign is not None and nets.strategy.load_trunk:
+      extra = nets.strategy.load_trunk(extra, foreign['params'])
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=variables['params'],
       batch_stats=variables['batch_stats'],
-      opt_state=tx.init(variables['params']),
-      extra=_with_trunk(nets.strategy.init(strategy_key, sample, variables), foreign),
+      opt_state=step.optimizer.transformation().init(variables['params']),
+      extra=extra,
     )
 
   def evaluate(state):
     if not len(held_out):
       return {'score': 0.0}
-    metrics = learning_metrics(nets, state, held_out, config.masking)
+    metrics = learning_metrics(nets, state, held_out)
     return {**metrics, 'score': -metrics['uniform_loss']}
 
   def snapshot(state):
-    """The policy over some held-out images as it is at this step of the easing-in, [n, g, g]."""
+    """The policy over some held-out images as it is at this step of the mask warm-up, [n, g, g]."""
     images = held_out.images[:SNAPSHOT_IMAGES]
-    return {'policy': policy_maps(nets.strategy, state.extra, images, state.step / steps)}
+    return {'policy': policy_maps(nets, state.extra, images, state.step / steps)}
 
   return Task(
     name='pretrain',
     init=init,
-    step=make_step(nets, tx, config.masking, training.augment, steps),
+    step=step,
     evaluate=evaluate,
     keep_best=False,
     shown='uniform_loss',
@@ -138,136 +112,133 @@ def build(
   )
 
 
-def has_vgg_trunk(config: Config) -> bool:
-  """Whether the strategy of a config has an agent with the trunk of a VGG16."""
-  nets = networks(config.model, config.masking, config.data.channels)
-  shape = (1, config.data.image_size, config.data.image_size, config.data.channels)
-
-  def init(key):
-    return nets.strategy.init(key, jnp.zeros(shape), init_variables(nets.unet, key, shape))
-
-  agent = jax.eval_shape(init, jax.random.key(0))
-  return 'conv1_1' in getattr(agent, 'params', {}).get('trunk', {})
-
-
-def _with_trunk(state: Any, foreign: Any) -> Any:
-  """A strategy's first state with a trunk from elsewhere.
-
-  Adam's zeros will do. A teacher starts as its agent does.
-  """
-  if foreign is None:
-    return state
-  teacher = getattr(state, 'teacher', None)
-  if teacher is not None and 'trunk' in teacher.value['params']:
-    state = state._replace(teacher=teacher._replace(value=replaced(teacher.value, foreign)))
-  return state._replace(params=replaced(state.params, foreign['params']))
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def policy_maps(
-  strategy: Strategy, state: Any, images: jax.Array, progress: jax.Array
-) -> jax.Array:
-  """Each patch's probability of being hidden, [N, g, g], on uint8 images [N, S, S, C].
+def policy_maps(nets: Networks, state: Any, images: jax.Array, progress: jax.Array) -> jax.Array:
+  """Each patch's probability of being masked, [N, g, g], on uint8 images [N, S, S, C].
 
   The mean over draws if it is drawn.
+
+  Args:
+    state: the strategy's.
   """
   keys = jax.random.split(jax.random.key(0), POLICY_DRAWS)
   draws = [
-    strategy.propose(state, normalise(images / 255.0), key, progress, False).probability
+    nets.strategy.propose(state, normalise(images / 255.0), key, progress, False).probability
     for key in keys
   ]
   return jnp.mean(jnp.stack(draws), 0)
 
 
-@functools.cache
-def make_step(
-  nets: Networks,
-  tx: optax.GradientTransformation,
-  masking: MaskingConfig,
-  augmentation: AugmentConfig,
-  steps: int,
-):
+class _Workers(NamedTuple):
+  """What the K workers of a device start from, b images each."""
+
+  images: jax.Array  # [K, b, H, W, C], augmented and normalised
+  positions: jax.Array  # [K, b], in the global batch
+  keys: jax.Array  # [K]
+
+
+@dataclass(frozen=True)
+class PretrainStep:
   """The pure pre-training step over one device's share of the batch.
 
   It runs under an axis of devices named DEVICES.
   """
-  repair = as_one_batch(nets.unet)
 
-  def step(
-    state: TrainState, batch: Batch, key: jax.Array
+  nets: Networks
+  optimizer: Optimizer
+  augment: AugmentConfig
+  total_steps: int
+
+  def __call__(
+    self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    progress = state.step / steps
     augment_key, masking_key = jax.random.split(key)
-    images, positions = _workers(batch, augment_key, masking, augmentation)
-    workers_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, positions[:, 0])
-
-    def propose(observation, round_key):
-      return nets.strategy.propose(state.extra, observation, round_key, progress, True)
+    workers = _share_out(batch, augment_key, masking_key, self.nets.masking, self.augment)
 
     def objective(params):
-      def reconstruct(batch_stats, masked):
-        return repair(params, batch_stats, masked)
-
-      def work(images, positions, key):
-        def distort(observation):
-          if not masking.restore_colour:
-            return observation
-          return normalise(
-            recolour_batch(augment_key, denormalise(observation), positions, augmentation)
-          )
-
-        done, batch_stats = rollout(
-          images,
-          key,
-          propose,
-          reconstruct,
-          state.batch_stats,
-          patch_size=masking.patch_size,
-          fill_value=masking.fill_value,
-          rounds=masking.rounds,
-          distort=distort,
-        )
-        return actor_critic.reconstruction_loss(done.losses, done.hidden), done, batch_stats
-
-      losses, rollouts, batch_stats = jax.vmap(work, out_axes=(0, 0, None), axis_name=WORKERS)(
-        images, positions, workers_keys
-      )
+      losses, rollouts, batch_stats = self._roll_out(params, state, workers, augment_key)
       return losses.mean(), (lax.stop_gradient(rollouts), batch_stats)
 
-    (loss, (rollouts, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(
-      state.params
-    )
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (loss, (rollouts, batch_stats)), gradients = gradient(state.params)
     gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    updates, opt_state = self.optimizer.transformation().update(
+      gradients, state.opt_state, state.params
+    )
     params = optax.apply_updates(state.params, updates)
-    variables = {'params': params, 'batch_stats': batch_stats}
-    extra, strategy_metrics = nets.strategy.learn(state.extra, rollouts, variables, progress)
+    extra, metrics = self.nets.strategy.learn(
+      state.extra,
+      rollouts,
+      {'params': params, 'batch_stats': batch_stats},
+      state.step / self.total_steps,
+    )
     metrics = {
       'loss': loss,
       'mask_ratio': rollouts.hidden.mean(),
       'policy_spread': rollouts.probability.std((-2, -1)).mean(),
-      **strategy_metrics,
+      **metrics,
     }
-    return TrainState(state.step + 1, params, batch_stats, opt_state, extra), lax.pmean(
-      metrics, DEVICES
-    )
+    new = TrainState(state.step + 1, params, batch_stats, opt_state, extra)
+    return new, lax.pmean(metrics, DEVICES)
 
-  return step
+  def _roll_out(
+    self, params: Any, state: TrainState, workers: _Workers, augment_key: jax.Array
+  ) -> tuple[jax.Array, Rollout, Any]:
+    """The rounds of all workers, with the U-Net of these parameters.
+
+    Returns:
+      Reconstruction losses [K], rollouts of [K, T, ...], and the U-Net's new batch statistics.
+    """
+    masking, strategy = self.nets.masking, self.nets.strategy
+    progress = state.step / self.total_steps
+    unet = as_one_batch(self.nets.unet)
+
+    def propose(observation, round_key):
+      return strategy.propose(state.extra, observation, round_key, progress, True)
+
+    def reconstruct(batch_stats, masked):
+      return unet(params, batch_stats, masked)
+
+    def of_worker(images, positions, key):
+      def recolour(observation):
+        changed = recolour_batch(augment_key, denormalise(observation), positions, self.augment)
+        return normalise(changed)
+
+      done, batch_stats = rollout(
+        images,
+        key,
+        propose,
+        reconstruct,
+        state.batch_stats,
+        patch_size=masking.patch_size,
+        rounds=masking.rounds,
+        distort=recolour if masking.restore_colour else lambda observation: observation,
+      )
+      return actor_critic.reconstruction_loss(done.losses, done.hidden), done, batch_stats
+
+    by_worker = jax.vmap(of_worker, out_axes=(0, 0, None), axis_name=WORKERS)
+    return by_worker(*workers)
 
 
-def _workers(
-  batch: Batch, key: jax.Array, masking: MaskingConfig, augmentation: AugmentConfig
-) -> tuple[jax.Array, jax.Array]:
-  """Augmented, normalised images [workers here, images a worker, H, W, C], and their positions in
-  the global batch.
+def _share_out(
+  batch: Batch,
+  augment_key: jax.Array,
+  masking_key: jax.Array,
+  masking: MaskingConfig,
+  augment: AugmentConfig,
+) -> _Workers:
+  """The batch among the workers of this device.
 
-  Where colours are to be restored, images are only moved: their colours are what the U-Net repairs
-    towards.
+  Where colours are to be restored, images are only moved: their colours are what the U-Net is to
+  reconstruct.
   """
   if masking.restore_colour:
-    augmentation = geometry_only(augmentation)
-  images, _ = augment_batch(key, batch.images, batch.masks, batch.positions, augmentation)
-  workers = masking.workers // lax.axis_size(DEVICES)
-  return normalise(images).reshape(workers, -1, *images.shape[1:]), batch.positions.reshape(
-    workers, -1
+    augment = geometry_only(augment)
+  images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augment)
+  count = masking.workers // lax.axis_size(DEVICES)
+  positions = batch.positions.reshape(count, -1)
+  return _Workers(
+    images=normalise(images).reshape(count, -1, *images.shape[1:]),
+    positions=positions,
+    keys=jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, positions[:, 0]),
   )

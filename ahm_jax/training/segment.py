@@ -5,6 +5,7 @@ first. Whatever else differs between the two follows from that number.
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,34 +14,23 @@ import numpy as np
 import optax
 from jax import lax
 
-from ahm_jax.config import AugmentConfig, Config, ModelConfig, recipe
+from ahm_jax.config import AugmentConfig, Config
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
-from ahm_jax.models.layers import init_variables
+from ahm_jax.models.build import segmentation_unet
+from ahm_jax.models.layers import infer, init_variables
 from ahm_jax.models.unet import UNet
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
-from ahm_jax.training.optimizers import optimizer
+from ahm_jax.training.optimizers import Optimizer, optimizer
 
 HEAD = (
   'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
 )
-
-
-def network(model: ModelConfig, classes: int = 0) -> UNet:
-  """The U-Net for so many classes of mask; 0: lesion and background."""
-  axis_name = DEVICES if model.sync_batch_norm else None
-  return UNet(
-    out_channels=classes + 1,
-    width=model.unet_width,
-    dtype=jnp.dtype(model.dtype),
-    axis_name=axis_name,
-    recompute=model.recompute,
-  )
 
 
 def build(
@@ -63,12 +53,16 @@ def build(
     foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are
       taken, batch statistics too.
   """
-  training = recipe(config, 'segment')
+  training = config.segment
   mask_classes = config.data.mask_classes
-  unet = network(config.model, len(mask_classes))
-  tx = optimizer(training, steps, steps_per_epoch)
-  if (pretrained is not None or foreign is not None) and config.transfer.encoder_rate < 1:
-    tx = slower_encoder(tx, config.transfer.encoder_rate)
+  unet = segmentation_unet(config.model, len(mask_classes))
+  from_scratch = pretrained is None and foreign is None
+  step = SegmentStep(
+    unet,
+    optimizer(training, steps, steps_per_epoch),
+    training.augment,
+    encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
+  )
   held_out = validation.take(np.flatnonzero(validation.has_mask))
 
   def init(key):
@@ -83,7 +77,7 @@ def build(
       step=jnp.zeros((), jnp.int32),
       params=params,
       batch_stats=variables['batch_stats'],
-      opt_state=tx.init(params),
+      opt_state=step.transformation().init(params),
       extra=(),
     )
 
@@ -100,7 +94,7 @@ def build(
   return Task(
     name='segment',
     init=init,
-    step=make_step(unet, tx, training.augment),
+    step=step,
     evaluate=evaluate,
     keep_best=True,
     shown='dice',
@@ -134,7 +128,6 @@ def transfer(pretrained: Any, fresh: Any) -> Any:
   return {**fresh, **body}
 
 
-@functools.cache
 def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.GradientTransformation:
   """`tx` with the updates of the U-Net's encoder multiplied by `rate`, as a lower learning rate
   does.
@@ -150,39 +143,43 @@ def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.Gradi
   return optax.chain(tx, optax.stateless(slow))
 
 
-@functools.cache
-def make_step(unet: UNet, tx: optax.GradientTransformation, augmentation: AugmentConfig):
+@dataclass(frozen=True)
+class SegmentStep:
   """The pure segmentation step over one device's share of the batch.
 
   It runs under an axis of devices named DEVICES.
   """
 
-  def step(
-    state: TrainState, batch: Batch, key: jax.Array
+  unet: UNet
+  optimizer: Optimizer
+  augment: AugmentConfig
+  encoder_rate: float = 1.0  # Learning rate of the encoder, as a share of the other layers'.
+
+  def transformation(self) -> optax.GradientTransformation:
+    tx = self.optimizer.transformation()
+    return slower_encoder(tx, self.encoder_rate) if self.encoder_rate < 1 else tx
+
+  def __call__(
+    self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    images, masks = _augment(key, batch, augmentation, unet.out_channels)
+    images, masks = _augment(key, batch, self.augment, self.unet.out_channels)
 
     def objective(params):
       variables = {'params': params, 'batch_stats': state.batch_stats}
-      logits, updates = unet.apply(
+      logits, updates = self.unet.apply(
         variables, normalise(images), train=True, mutable=['batch_stats']
       )
       cross_entropy, dice = _losses(logits, masks)
-      return cross_entropy + dice, (
-        updates['batch_stats'],
-        {'cross_entropy': cross_entropy, 'dice_loss': dice},
-      )
+      parts = {'cross_entropy': cross_entropy, 'dice_loss': dice}
+      return cross_entropy + dice, (updates['batch_stats'], parts)
 
-    (loss, (batch_stats, parts)), gradients = jax.value_and_grad(objective, has_aux=True)(
-      state.params
-    )
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (loss, (batch_stats, parts)), gradients = gradient(state.params)
     gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    updates, opt_state = self.transformation().update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = lax.pmean({'loss': loss, **parts}, DEVICES)
     return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
-
-  return step
 
 
 def _augment(
@@ -229,7 +226,7 @@ def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
   """Of one batch of uint8 images [B, S, S, C]: probabilities of lesion, float32 [B, S, S]; with
   classes, which sum to 1, [B, S, S, K + 1]. Pure.
   """
-  logits = unet.apply(variables, normalise(images / 255.0), train=False)
+  logits = infer(unet, variables, normalise(images / 255.0))
   return jax.nn.sigmoid(logits[..., 0]) if unet.out_channels == 1 else jax.nn.softmax(logits)
 
 

@@ -7,7 +7,7 @@ import jax
 from ahm_jax.data.batches import Source
 from ahm_jax.runtime import flops, parallel
 from ahm_jax.task import Task
-from ahm_jax.training.guard import guarded
+from ahm_jax.training.parallel_step import Request, parallel_step, requests
 
 FAR = 10**9  # More steps than anyone measures.
 
@@ -27,8 +27,8 @@ class Stepper:
   def __init__(self, task: Task, source: Source, seed: int = 0):
     init_key, step_key = jax.random.split(jax.random.key(seed))
     self._source = source
-    self._advance = parallel.over_all(guarded(task.step), source.devices)
-    self._request = parallel.requests(0, source.devices)
+    self._advance = parallel_step(task.step, source.devices)
+    self._request = requests(Request.NONE, source.devices)
     self._key = parallel.replicate(step_key, source.devices)
     self._inputs = iter(source.inputs(0, FAR))
     self.state = parallel.replicate(task.init(init_key), source.devices)
@@ -53,7 +53,7 @@ class Stepper:
     return self._advance.lower(*self._arguments())
 
   def operations(self) -> int:
-    """Of a step on one device, see `operations.count`."""
+    """Of a step on one device, see `flops.count`."""
     return flops.count(self._advance, *self._arguments())
 
   def _arguments(self) -> tuple:

@@ -13,10 +13,14 @@ from ahm_jax.errors import UserError
 
 SUFFIXES = ('.safetensors', '.npz')
 _PYTORCH = (
-  "in Python with PyTorch: import torch; from safetensors.torch import save_file; w = torch.load('FILE', weights_only=True); "
+  'in Python with PyTorch: import torch; from safetensors.torch import save_file; '
+  "w = torch.load('FILE', weights_only=True); "
   "save_file({k: v.contiguous() for k, v in w.items() if hasattr(v, 'shape')}, 'FILE.safetensors')"
 )
-_KERAS = "in Python with Keras and the model: import numpy; numpy.savez('FILE.npz', **{f'{w.path}': w.numpy() for w in model.weights})"
+_KERAS = (
+  'in Python with Keras and the model: import numpy; '
+  "numpy.savez('FILE.npz', **{f'{w.path}': w.numpy() for w in model.weights})"
+)
 _OTHERS = {
   '.pt': _PYTORCH,
   '.pth': _PYTORCH,
@@ -78,6 +82,7 @@ def safetensors_numpy():
 
 
 def missing(what: str, package: str) -> UserError:
+  """Says that `what` needs a package, and how to install it."""
   return UserError(f'{what} needs the package {package}, which is not installed; {_INSTALL}')
 
 

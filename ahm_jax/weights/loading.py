@@ -1,40 +1,46 @@
-"""Weights from elsewhere into our networks, and ours out by the names used there.
-
-All or nothing, with a report.
+"""Weights that others have trained, into our networks: all that must fit or nothing, with a
+report.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ahm_jax.errors import UserError
-from ahm_jax.models.layers import EPSILON, variable_shapes
-from ahm_jax.models.vgg16 import VGG16Trunk
+from ahm_jax.models.layers import variable_shapes
+from ahm_jax.models.unet import UNet
+from ahm_jax.models.vgg16 import VGG16, VGG16Trunk
 from ahm_jax.runtime import trees
-from ahm_jax.weights import files, names
+from ahm_jax.weights import files, names, norms
 from ahm_jax.weights.names import Entry
 
 SHOWN = 3  # Names in a message, of however many there are.
 
+Weights = Mapping[str, np.ndarray]  # By foreign names.
+
 
 class LoadedWeights(NamedTuple):
-  """What was found for a network in a file."""
+  """What was found for a network in a file.
 
-  variables: dict[
-    str, Any
-  ]  # {'params': ...} and where it has them 'batch_stats', of the layers that were taken alone.
-  report: dict[
-    str, Any
-  ]  # For JSON: the file, the names taken, at_random, unused; and `parameters` taken.
+  Attributes:
+    variables: {'params': ...} and where it has them 'batch_stats', of the layers that were taken
+      alone.
+    report: for JSON: 'file', its path; 'parameters', how many were taken; 'taken', foreign names;
+      'at_random', those of layers that keep their random start, and why; 'unused', names of the
+      file that nothing was taken of.
+  """
+
+  variables: dict[str, Any]
+  report: dict[str, Any]
 
 
-def unet(path: Path, network: Any, shape: Sequence[int]) -> LoadedWeights:
+# Networks.
+
+
+def unet(path: Path, network: UNet, shape: Sequence[int]) -> LoadedWeights:
   """A U-Net by the names of milesial/Pytorch-UNet, with its batch statistics; its head where it has
   as many outputs.
 
@@ -44,57 +50,77 @@ def unet(path: Path, network: Any, shape: Sequence[int]) -> LoadedWeights:
   Raises:
     UserError: names are missing or shapes differ; the first are listed, and nothing is loaded.
   """
-  weights = _weights(path)
+  weights = _read(path)
   if 'up1.up.weight' not in weights and 'up1.conv.double_conv.0.weight' in weights:
     raise UserError(
-      f'{path} is a U-Net that enlarges bilinearly; ours learns to: give weights of UNet(..., bilinear=False)'
+      f'{path} is a U-Net that enlarges bilinearly; ours learns to: give weights of UNet(..., '
+      'bilinear=False)'
     )
-  return match(path, _without_biases(weights), names.unet(), expected(network, shape))
+  return match(path, weights, names.unet(), variable_shapes(network, tuple(shape)))
 
 
-def vgg16(path: Path, network: Any, shape: Sequence[int]) -> LoadedWeights:
+def vgg16(path: Path, network: VGG16, shape: Sequence[int]) -> LoadedWeights:
   """A VGG16 by the names of torchvision or of Keras: its convolutions, and its dense layers up to
   the first that does not fit.
 
   Args:
-    network: a VGG16 for images of `shape` [1, S, S, C], or a VGG16Trunk without norms, whose
-      parameters are then found under 'trunk'. Norms of the file are folded into that one's
-      convolutions, so that it computes what theirs does when in use.
+    network: ours, for images of `shape` [1, S, S, C].
 
   Raises:
-    UserError: as for `unet`; or one of the file and the VGG16 has norms and the other has none.
+    UserError: as for `unet`; or one of the file and the network has norms and the other has none.
   """
-  weights = _without_biases(_weights(path))
-  held, is_keras = (
-    'batch' if 'features.1.running_mean' in weights else '',
-    'block1_conv1/kernel' in weights,
-  )
-  if isinstance(network, VGG16Trunk):
-    own = network.clone(norm=held)
-    wanted = {part: {'trunk': arrays} for part, arrays in expected(own, shape).items()}
-  else:
-    if held != network.norm and (is_keras or 'features.0.weight' in weights):
-      raise UserError(
-        f'{path} is a VGG16 {"with" if held else "without"} batch normalisation, and nothing is loaded; '
-        f'give --config.model.vgg_norm={held or repr(held)}, or weights of a VGG16 {"without" if held else "with"} it'
-      )
-    own, wanted = network, expected(network, shape)
-  taken = match(
-    path, weights, names.keras_vgg16() if is_keras else names.vgg16(own.width, own.norm), wanted
-  )
-  return taken if own.norm == network.norm else taken._replace(variables=_folded(taken.variables))
+  weights = _read(path)
+  norm = _vgg16_norm(weights)
+  if norm != network.norm and (_is_keras(weights) or 'features.0.weight' in weights):
+    own, other = ('with', 'without') if norm else ('without', 'with')
+    raise UserError(
+      f'{path} is a VGG16 {own} batch normalisation, and nothing is loaded; give '
+      f'--config.model.vgg_norm={norm or repr(norm)}, or weights of a VGG16 {other} it'
+    )
+  entries = _vgg16_entries(weights, network.width, network.norm)
+  return match(path, weights, entries, variable_shapes(network, tuple(shape)))
 
 
-def expected(network: Any, shape: Sequence[int]) -> Any:
-  """Shapes and dtypes of a network's variables, for images of `shape` [1, S, S, C]."""
-  if isinstance(network, VGG16Trunk):
-    return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(tuple(shape))))
-  return variable_shapes(network, tuple(shape))
+def vgg16_trunk(path: Path, trunk: VGG16Trunk, shape: Sequence[int]) -> LoadedWeights:
+  """The first stages of a VGG16 by the names of torchvision or of Keras, under 'trunk'.
+
+  Norms of the file are folded into the convolutions, which then compute what theirs do in use.
+
+  Args:
+    trunk: ours, without norms, for images of `shape` [1, S, S, C].
+
+  Raises:
+    UserError: as for `unet`.
+  """
+  weights = _read(path)
+  norm = _vgg16_norm(weights)
+  wanted = variable_shapes(trunk.clone(norm=norm), tuple(shape))
+  wanted = {part: {'trunk': shapes} for part, shapes in wanted.items()}
+  loaded = match(path, weights, _vgg16_entries(weights, trunk.width, norm), wanted)
+  return loaded._replace(variables=norms.folded(loaded.variables)) if norm else loaded
 
 
-def match(
-  path: Path, weights: Mapping[str, np.ndarray], entries: Sequence[Entry], wanted: Any
-) -> LoadedWeights:
+def _read(path: Path) -> Weights:
+  return norms.without_biases({names.tidy(name): array for name, array in files.read(path).items()})
+
+
+def _is_keras(weights: Weights) -> bool:
+  return 'block1_conv1/kernel' in weights
+
+
+def _vgg16_norm(weights: Weights) -> str:
+  """As `VGG16.norm`."""
+  return 'batch' if 'features.1.running_mean' in weights else ''
+
+
+def _vgg16_entries(weights: Weights, width: int, norm: str) -> list[Entry]:
+  return names.keras_vgg16() if _is_keras(weights) else names.vgg16(width, norm)
+
+
+# Matching.
+
+
+def match(path: Path, weights: Weights, entries: Sequence[Entry], wanted: Any) -> LoadedWeights:
   """Takes the entries that `wanted`, a tree of shapes, has from foreign weights.
 
   Raises:
@@ -102,122 +128,20 @@ def match(
   """
   shapes = {name: tuple(leaf.shape) for name, leaf in trees.flatten(wanted).items()}
   entries = [entry for entry in entries if entry.ours in shapes]
-  wrong = {entry.theirs: _problem(entry, weights, shapes[entry.ours]) for entry in entries}
-  _refuse(
-    path,
-    [f'{name} {wrong[name]}' for name in (e.theirs for e in entries if not e.layer) if wrong[name]],
-    len(entries),
-  )
-  unfit = _unfit_layers(entries, wrong)
-  used = [entry for entry in entries if entry.layer not in unfit]
-  flat = {}
-  for entry in used:
-    array = np.asarray(entry.layout.inward(weights[entry.theirs]), np.float32, order='C')
-    if not np.isfinite(array).all():
-      raise UserError(
-        f'{path}: {entry.theirs} holds numbers that are not finite; nothing is loaded'
-      )
-    flat[entry.ours] = array
-  left = [entry for entry in entries if entry.layer in unfit]
+  problems = {entry: _problem(entry, weights, shapes[entry.ours]) for entry in entries}
+  _refuse(path, [entry for entry in entries if problems[entry] and not entry.layer], problems)
+  left = _left_layers(problems)
+  taken = [entry for entry in entries if entry.layer not in left]
+  flat = {entry.ours: _array(path, weights, entry) for entry in taken}
   at_random = {
-    entry.theirs: wrong[entry.theirs] or 'belongs to a layer that does not fit' for entry in left
+    entry.theirs: problem or 'belongs to a layer that does not fit'
+    for entry, problem in problems.items()
+    if entry.layer in left
   }
-  counted = {entry.theirs for entry in used}
-  report = {
-    'file': str(path),
-    'parameters': sum(
-      math.prod(shapes[entry.ours]) for entry in used if entry.ours.startswith('params/')
-    ),
-    'taken': [entry.theirs for entry in used],
-    'at_random': at_random,
-    'unused': sorted(
-      name for name in weights if name not in counted and not name.endswith(names.COUNTER)
-    ),
-  }
-  return LoadedWeights(trees.unflatten(flat), report)
+  return LoadedWeights(trees.unflatten(flat), _report(path, weights, taken, at_random, flat))
 
 
-def outward(variables: Any, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
-  """Our variables by foreign names.
-
-  A network of fewer layers than `entries` has gives those it has.
-  """
-  flat = trees.flatten(variables)
-  return {
-    entry.theirs: entry.layout.outward(np.asarray(flat[entry.ours]))
-    for entry in entries
-    if entry.ours in flat
-  }
-
-
-def with_counters(arrays: Mapping[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
-  """With the counters that PyTorch's batch norms want, [] int64, each after its `running_var`."""
-  found = {}
-  for name, array in arrays.items():
-    found[name] = array
-    if name.endswith('.running_var'):
-      found[name.replace('running_var', names.COUNTER)] = np.int64(step)
-  return found
-
-
-def with_zero_biases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """With the biases, zeros, that convolutions before norms have in torchvision's VGG16 and not
-  in ours.
-  """
-  kernels = {name: array for name, array in arrays.items() if array.ndim == 4}
-  return {
-    **arrays,
-    **{
-      name.replace('weight', 'bias'): np.zeros(len(kernel), np.float32)
-      for name, kernel in kernels.items()
-    },
-  }
-
-
-def lines(report: Mapping[str, Any]) -> list[str]:
-  """A report for the user to read."""
-  found = [
-    f'{report["file"]}: {len(report["taken"])} arrays are taken, {report["parameters"]:,} parameters'
-  ]
-  if report['at_random']:
-    name, why = next(iter(report['at_random'].items()))
-    found.append(f'  at random as before: {len(report["at_random"])} arrays ({name} {why})')
-  if report['unused']:
-    shown = ', '.join(report['unused'][:SHOWN]) + (', ...' if len(report['unused']) > SHOWN else '')
-    found.append(f'  of the file unused: {len(report["unused"])} arrays ({shown})')
-  return found
-
-
-def _weights(path: Path) -> dict[str, np.ndarray]:
-  return {names.tidy(name): array for name, array in files.read(path).items()}
-
-
-def _without_biases(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Biases before batch norms, as vgg16_bn and older U-Nets of milesial have, go off running
-  means: the norm takes them out.
-  """
-  weights = dict(weights)
-  for found in filter(None, [re.fullmatch(r'(.+)\.(\d+)\.bias', name) for name in weights]):
-    mean = f'{found[1]}.{int(found[2]) + 1}.running_mean'
-    if mean in weights and weights[mean].shape == weights[found[0]].shape:
-      weights[mean] = weights[mean] - weights.pop(found[0])
-  return weights
-
-
-def _folded(variables: dict[str, Any]) -> dict[str, Any]:
-  """A trunk's norms, by their running statistics, folded into the convolutions before them."""
-  convolutions = {}
-  for name, layer in variables['params']['trunk'].items():
-    statistics = variables['batch_stats']['trunk'][name]['norm']
-    factor = layer['norm']['scale'] / np.sqrt(statistics['var'] + EPSILON)
-    convolutions[name] = {
-      'kernel': layer['convolution']['kernel'] * factor,
-      'bias': layer['norm']['bias'] - statistics['mean'] * factor,
-    }
-  return {'params': {'trunk': convolutions}}
-
-
-def _problem(entry: Entry, weights: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> str:
+def _problem(entry: Entry, weights: Weights, shape: tuple[int, ...]) -> str:
   """What is wrong with a foreign array, '' if nothing."""
   if entry.theirs not in weights:
     return 'is missing'
@@ -228,20 +152,65 @@ def _problem(entry: Entry, weights: Mapping[str, np.ndarray], shape: tuple[int, 
   return '' if np.issubdtype(array.dtype, np.floating) else f'is of type {array.dtype}'
 
 
-def _unfit_layers(entries: Sequence[Entry], wrong: Mapping[str, str]) -> set[str]:
-  """The layers that stay as they are: the first of those that may be left out that does not fit,
-  and all after it.
-  """
-  layers = list(dict.fromkeys(entry.layer for entry in entries if entry.layer))
-  unfit = {entry.layer for entry in entries if entry.layer and wrong[entry.theirs]}
-  first = next((index for index, layer in enumerate(layers) if layer in unfit), len(layers))
-  return set(layers[first:])
-
-
-def _refuse(path: Path, problems: Sequence[str], count: int) -> None:
-  if problems:
-    shown = '; '.join(problems[:SHOWN]) + ('; ...' if len(problems) > SHOWN else '')
+def _refuse(path: Path, wrong: Sequence[Entry], problems: Mapping[Entry, str]) -> None:
+  """Raises a UserError if there are wrong entries that must fit."""
+  if wrong:
+    shown = '; '.join(f'{entry.theirs} {problems[entry]}' for entry in wrong[:SHOWN])
+    more = '; ...' if len(wrong) > SHOWN else ''
     raise UserError(
-      f'{path} does not fit, and nothing is loaded; of {count} arrays {len(problems)} are wrong: {shown}; '
-      'give weights of the same architecture, widths and channels as the config'
+      f'{path} does not fit, and nothing is loaded; of {len(problems)} arrays {len(wrong)} are '
+      f'wrong: {shown}{more}; give weights of the same architecture, widths and channels as the '
+      'config'
     )
+
+
+def _left_layers(problems: Mapping[Entry, str]) -> set[str]:
+  """The layers that keep their random start: of those that may, the first that does not fit, and
+  all after it.
+  """
+  layers = list(dict.fromkeys(entry.layer for entry in problems if entry.layer))
+  wrong = [layers.index(entry.layer) for entry, problem in problems.items() if problem]
+  return set(layers[min(wrong) :]) if wrong else set()
+
+
+def _array(path: Path, weights: Weights, entry: Entry) -> np.ndarray:
+  array = np.asarray(entry.layout.inward(weights[entry.theirs]), np.float32, order='C')
+  if not np.isfinite(array).all():
+    raise UserError(f'{path}: {entry.theirs} holds numbers that are not finite; nothing is loaded')
+  return array
+
+
+# Report.
+
+
+def _report(
+  path: Path,
+  weights: Weights,
+  taken: Sequence[Entry],
+  at_random: Mapping[str, str],
+  flat: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+  used = [entry.theirs for entry in taken]
+  unused = {name for name in weights if not name.endswith(names.COUNTER)} - set(used)
+  return {
+    'file': str(path),
+    'parameters': sum(
+      math.prod(array.shape) for name, array in flat.items() if name.startswith('params/')
+    ),
+    'taken': used,
+    'at_random': dict(at_random),
+    'unused': sorted(unused),
+  }
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+  """A report for the user to read."""
+  taken, at_random, unused = report['taken'], report['at_random'], report['unused']
+  found = [f'{report["file"]}: {len(taken)} arrays loaded, {report["parameters"]:,} parameters']
+  if at_random:
+    name, why = next(iter(at_random.items()))
+    found.append(f'  {len(at_random)} arrays stay at their random start ({name} {why})')
+  if unused:
+    shown = ', '.join(unused[:SHOWN]) + (', ...' if len(unused) > SHOWN else '')
+    found.append(f'  {len(unused)} arrays of the file are not used ({shown})')
+  return found

@@ -15,12 +15,20 @@ from ahm_jax.weights.layouts import Layout
 
 
 class Entry(NamedTuple):
+  """A parameter, or a batch statistic.
+
+  Attributes:
+    ours: path.
+    theirs: name.
+    layout: how theirs lies.
+    layer: of those that may be left out, in a row, of which the first that does not fit ends it;
+      '': may not.
+  """
+
   ours: str
   theirs: str
   layout: Layout = layouts.SAME
-  layer: str = (
-    ''  # Of those that may be left out, in a row; the first that does not fit ends it. '': may not.
-  )
+  layer: str = ''
 
 
 # Of each of PyTorch's batch norms: the training steps. We have one for all.

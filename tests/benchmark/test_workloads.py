@@ -120,7 +120,7 @@ def test_growth_changes_one_thing_at_a_time(monkeypatch):
   for axis, value, build in growth._points(TINY):
     config = build()
     shape = (
-      config.train.batch_size,
+      config.pretrain.batch_size,
       config.data.image_size,
       config.masking.workers,
       config.masking.rounds,

@@ -3,6 +3,8 @@
 import pytest
 
 from ahm_jax.config import SCRATCH, default, from_config_dict, with_method
+from ahm_jax.errors import UserError
+from ahm_jax.pipeline.grid import check_methods
 from configs import busi_cpu, folder, isic, isic2018, isic_cpu, phantom, smoke
 
 VARIANTS = [
@@ -21,9 +23,20 @@ def test_every_variant_is_a_config(module, variant):
   tree.data.root = '/somewhere'
   c = from_config_dict(tree)
   assert len(set(c.grid.methods)) == len(c.grid.methods)
+  check_methods(c)
   for method in c.grid.methods:
     if method != SCRATCH:
       assert with_method(c, method).masking.strategy == method.partition(':')[0]
+
+
+@pytest.mark.parametrize('module', [module for module, names in VARIANTS if len(names) > 1])
+def test_a_variant_that_is_not_there_is_refused_by_the_file_that_was_asked(module):
+  name = module.__name__.replace('.', '/')
+  others = ', '.join(filter(None, module.VARIANTS if module is not busi_cpu else isic_cpu.VARIANTS))
+  with pytest.raises(
+    UserError, match=f"^{name}.py has no variant 'gpu'; choose one of {others}, or"
+  ):
+    module.get_config('gpu')
 
 
 def test_the_paper_variant_is_the_defaults():

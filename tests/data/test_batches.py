@@ -7,7 +7,8 @@ import pytest
 from ahm_jax.config import DataConfig
 from ahm_jax.data import batches as source_module
 from ahm_jax.data.batches import source
-from ahm_jax.data.dataset import Split, batch_indices
+from ahm_jax.data.dataset import Split
+from ahm_jax.data.sampling import batch_indices
 from ahm_jax.errors import UserError
 from ahm_jax.task import Batch
 
@@ -94,7 +95,7 @@ def test_residence_is_decided_by_the_smallest_devices_memory(split, monkeypatch)
     def memory_stats(self):
       return {'bytes_limit': self.limit}
 
-  monkeypatch.setattr(source_module, '_resident', lambda split, devices: 'resident')
+  monkeypatch.setattr(source_module, '_resident', lambda *_: 'resident')
   for limit, expected in ((2 * size, 'resident'), (2 * size - 2, None)):
     item = source(
       split,

@@ -116,7 +116,8 @@ def test_links_to_nothing_and_in_a_ring(root):
   (root / 'images' / 'e.png').symlink_to(root / 'images' / 'd.png')
   refused(
     root,
-    r'images/c\.png is a link to nothing; mend it or remove it; images/d\.png is a link to nothing',
+    r'images/c\.png is a link to nothing; repair it or remove it; images/d\.png is a link to '
+    r'nothing',
   )
 
 
@@ -149,7 +150,8 @@ def test_pipes_and_devices_are_left_alone(root):
   [
     (
       b'image,label\na,x\0y\n',
-      r'cannot be read as comma-separated UTF-8 text \(it holds NUL, as UTF-16 does\); save it as such',
+      r'cannot be read as comma-separated UTF-8 text \(it holds NUL, as UTF-16 does\); save it '
+      r'as such',
     ),
     (
       'image,label\na,x\n'.encode('utf-16'),
@@ -168,7 +170,7 @@ def test_pipes_and_devices_are_left_alone(root):
     (b'y,' * 50_000 + b'\n', 'has no column image, only '),
     (
       b'image,label\na,' + b'x' * 2000 + b'\n',
-      r"line 2: label 'x+\.\.\.' has control characters or over 1000 letters; mend it",
+      r"line 2: label 'x+\.\.\.' has control characters or over 1000 letters; correct it",
     ),
     (b'image,label\na,"x\ny"\n', r"line 3: label 'x\\ny' has control characters"),
     (b'image,group\na,\x1b[2J\n', r"line 2: group '\\x1b\[2J' has control characters"),

@@ -1,6 +1,7 @@
-"""On a strategy that hides as it is told, and a U-Net whose error at every patch is known."""
+"""On a strategy that masks as it is told, and a U-Net whose error at every patch is known."""
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,34 +23,38 @@ DIFFICULTY = (
 )
 
 
-class PlantedError:
-  """A U-Net that reconstructs mid-grey images, which are 0 when normalised, up to a known error."""
+class Nets(NamedTuple):
+  """Networks whose U-Net reconstructs mid-grey images, which are 0 when normalised, up to a known
+  error.
+  """
 
-  def apply(self, variables, images, train):
-    assert not train
-    return jnp.broadcast_to(
-      to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)[..., None], images.shape
-    )
+  strategy: Strategy
+  masking: MaskingConfig
+
+  def reconstruct(self, variables, masked):
+    error = to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)
+    return jnp.broadcast_to(error[..., None], masked.shape)
 
 
-def hides(probability, chosen):
+def masks(probability, chosen):
   """A strategy of this policy [g, g], which always masks the patches `chosen`."""
 
-  def propose(_state, images, _key, _progress, train):
+  def propose(state, images, key, progress, train):
+    del state, key, progress
     assert not train
 
     def maps(grid):
       return jnp.broadcast_to(jnp.asarray(grid, jnp.float32), (len(images), GRID, GRID))
 
-    return Proposal(maps(chosen), maps(chosen), maps(probability))
+    return Proposal(maps(chosen), maps(probability))
 
   return Strategy(None, propose, None)
 
 
 def measure(strategy, split):
-  nets = SimpleNamespace(unet=PlantedError(), strategy=strategy)
+  nets = Nets(strategy, MASKING)
   state = SimpleNamespace(params=jnp.float32(0.01), batch_stats={}, extra=())
-  return learning_metrics(nets, state, split, MASKING, batch_size=8)
+  return learning_metrics(nets, state, split, batch_size=8)
 
 
 @pytest.fixture
@@ -69,11 +74,11 @@ def split():
 
 
 def test_a_policy_that_knows_the_difficulty(split):
-  """It hides the 8 hardest of 16: their mean error is 12.5, that of all is 8.5, which 8 draws of
+  """It masks the 8 hardest of 16: their mean error is 12.5, that of all is 8.5, which 8 draws of
   20 images come close to.
   """
   probability = DIFFICULTY / 17
-  result = measure(hides(probability, DIFFICULTY > 8), split)
+  result = measure(masks(probability, DIFFICULTY > 8), split)
   assert result['difficulty_rank_correlation'] == pytest.approx(1)
   assert result['mask_ratio'] == 0.5
   assert result['loss'] == pytest.approx(0.125, rel=1e-5)
@@ -84,7 +89,7 @@ def test_a_policy_that_knows_the_difficulty(split):
 
 
 def test_a_policy_that_seeks_what_is_easy(split):
-  result = measure(hides(1 / DIFFICULTY, DIFFICULTY <= 4), split)
+  result = measure(masks(1 / DIFFICULTY, DIFFICULTY <= 4), split)
   assert result['difficulty_rank_correlation'] == pytest.approx(-1)
   assert result['loss'] == pytest.approx(0.025, rel=1e-5)
   assert result['mask_ratio'] == 0.25

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahm_jax.data.readers import files
+from ahm_jax.data import resize
 from ahm_jax.evaluation.masks import at_own_size
 from ahm_jax.export import resizing
 
@@ -42,11 +42,12 @@ def test_images_are_seen_as_in_training(height, width, channels, smooth):
   One value in a thousand may be 1 off, since Pillow's weights are fixed-point.
   """
   pixels = picture(height, width, channels, smooth)
-  expected = files.squashed(pixels, 32).astype(float)
+  expected = resize.squashed(pixels, 32).astype(float)
   found = np.asarray(jax.jit(resizing.squashed, static_argnums=1)(pixels[None], 32))[0]
   difference = np.abs(found - expected)
   print(
-    f'{height}x{width}: at most {difference.max():.0f} of 255, {difference.astype(bool).mean():.1e} of the values differ'
+    f'{height}x{width}: at most {difference.max():.0f} of 255, '
+    f'{difference.astype(bool).mean():.1e} of the values differ'
   )
   assert found.shape == (32, 32, channels) and found.dtype == np.float32 and found.std() > 5
   assert difference.max() <= 1 and difference.astype(bool).mean() <= 1e-3
@@ -57,7 +58,7 @@ def test_values_stay_between_0_and_255_where_bicubic_overshoots():
   pixels[:, :, 29:] = 255
   found = np.asarray(jax.jit(resizing.squashed, static_argnums=1)(pixels, 48))
   assert found.min() == 0 and found.max() == 255
-  np.testing.assert_array_equal(found[0], files.squashed(pixels[0], 48))
+  np.testing.assert_array_equal(found[0], resize.squashed(pixels[0], 48))
 
 
 @pytest.mark.parametrize(('height', 'width'), [(100, 150), (20, 31), (32, 32)])

@@ -19,12 +19,15 @@ import pytest
 from PIL import Image
 
 from ahm_jax.config import from_config_dict
-from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.resize import squashed
 from ahm_jax.data.sets import phantom
 from ahm_jax.evaluation.masks import at_own_size
 from ahm_jax.export import onnx_model, resizing
-from ahm_jax.pipeline import setup, stages
-from ahm_jax.runs.source import load
+from ahm_jax.pipeline import stages
+from ahm_jax.pipeline.evaluate import evaluate
+from ahm_jax.pipeline.setup import open_run
+from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT, STAGES
+from ahm_jax.runs.trained import load
 from ahm_jax.runtime import parallel, trees
 from ahm_jax.training.loop import fit
 from ahm_jax.weights import files
@@ -60,7 +63,8 @@ for batch in batches.values():
   for index, name in enumerate(batch):
     found.update({f'{name} {key}': value[index] for key, value in result.items()})
 np.savez(sys.argv[2], **found)
-print(*sorted({name.partition('.')[0] for name in sys.modules} & {'ahm_jax', 'flax', 'orbax', 'absl', 'ml_collections'}))
+ours = {'ahm_jax', 'flax', 'orbax', 'absl', 'ml_collections'}
+print(*sorted({name.partition('.')[0] for name in sys.modules} & ours))
 """
 
 
@@ -104,11 +108,11 @@ def fit_nothing(task, *arguments, **options):
 
   state = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(task.init, jax.random.key(0)))
 
-  def step(state, batch, key):
+  def step(state, batch, _):
     return state._replace(step=state.step + 1), {'loss': 0.0 * batch.images.mean()}
 
   task = task._replace(
-    init=lambda key: jax.tree.map(jax.numpy.asarray, state),
+    init=lambda _: jax.tree.map(jax.numpy.asarray, state),
     step=step,
     evaluate=lambda state: {'score': float(state.step), task.shown: 0.0},
     snapshot=None,
@@ -129,7 +133,7 @@ def runs(config, tmp_path_factory):
       getattr(stages, stage)(config, home / stage)
     stages.classify(normed(config), home / NORMED)
     for stage in ('segment', 'classify', NORMED):
-      stages.evaluate(config, home / stage)
+      evaluate(config, home / stage)
   return home
 
 
@@ -154,7 +158,7 @@ def exports(commands, runs, tmp_path_factory):
       )
       assert done.returncode == 0, done.stderr
       step = json.loads((out / 'export.json').read_text())['step']
-      told = f'step {step}: {kind} is in {out}, and what it is in {out}/MODEL_CARD.md\n'
+      told = f'step {step}: {kind} is in {out}; {out}/MODEL_CARD.md describes it\n'
       assert done.stdout.endswith(f'{stage.removesuffix("_normed")}, {told}')
     return out
 
@@ -213,7 +217,7 @@ def originals(runs):
 
   @functools.cache
   def program(stage):
-    trained = load(runs / stage)
+    trained = load(runs / stage, STAGES)
 
     def both(images):
       scaled = (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
@@ -318,8 +322,9 @@ def test_a_program_segments_without_us_as_predict_does(
     assert np.abs(expected[differ] - 0.5).max(initial=0) <= 1e-3
     other += int(differ.sum())
   print(
-    f'stablehlo, segment: probabilities {max(own):.1e} off the network on its input, {max(predict):.1e} off launch.predict; '
-    f'{other} pixels of the masks differ, {same} of {len(SIZES)} inputs are the same'
+    f'stablehlo, segment: probabilities {max(own):.1e} off the network on its input, '
+    f'{max(predict):.1e} off launch.predict; {other} pixels of the masks differ, '
+    f'{same} of {len(SIZES)} inputs are the same'
   )
   assert same and np.max(own) <= 1e-5
 
@@ -422,6 +427,11 @@ def test_pytorch_takes_the_weights(
   np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def planned(stage, config, workdir):
+  """The plan of a run, which is not begun."""
+  return stage.plan(open_run(stage, config, workdir))
+
+
 def first_state(plan, part=lambda state: state):
   """A part of the state that a training begins with; what it does not need is not compiled."""
   return jax.tree.map(np.asarray, jax.jit(lambda key: part(plan.task.init(key)))(jax.random.key(0)))
@@ -435,8 +445,8 @@ def equal(one, other):
 @pytest.mark.parametrize('kind', ['npz', 'safetensors'])
 def test_weights_come_back_by_init_from_and_vgg_weights(exports, runs, config, tmp_path, kind):
   weights = exports('segment', kind) / f'weights.{kind}'
-  plan = setup.segment(dataclasses.replace(config, init_from=str(weights)), tmp_path / 'run')
-  state, trained = first_state(plan), load(runs / 'segment')
+  plan = planned(SEGMENT, dataclasses.replace(config, init_from=str(weights)), tmp_path / 'run')
+  state, trained = first_state(plan), load(runs / 'segment', STAGES)
   assert equal(state.params, trained.variables['params']) and equal(
     state.batch_stats, trained.variables['batch_stats']
   )
@@ -444,14 +454,14 @@ def test_weights_come_back_by_init_from_and_vgg_weights(exports, runs, config, t
 
   weights = exports('classify', kind) / f'weights.{kind}'
   model = dataclasses.replace(config.model, vgg_weights=str(weights))
-  plan = setup.classify(dataclasses.replace(config, model=model), tmp_path / 'run')
-  assert equal(first_state(plan).params, load(runs / 'classify').variables['params'])
+  plan = planned(CLASSIFY, dataclasses.replace(config, model=model), tmp_path / 'run')
+  assert equal(first_state(plan).params, load(runs / 'classify', STAGES).variables['params'])
   assert plan.imported['at_random'] == {} and len(plan.imported['taken']) == 32
 
 
 def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, config, tmp_path):
-  weights, trained = exports(NORMED, 'npz') / 'weights.npz', load(runs / NORMED).variables
-  plan = setup.classify(normed(config, vgg_weights=str(weights)), tmp_path / 'run')
+  weights, trained = exports(NORMED, 'npz') / 'weights.npz', load(runs / NORMED, STAGES).variables
+  plan = planned(CLASSIFY, normed(config, vgg_weights=str(weights)), tmp_path / 'run')
   state = first_state(plan)
   assert equal(state.params, trained['params']) and equal(state.batch_stats, trained['batch_stats'])
   assert (
@@ -459,7 +469,7 @@ def test_weights_with_batch_norm_come_back_with_their_statistics(exports, runs, 
     and plan.imported['unused'] == []
     and len(plan.imported['taken']) == 5 * 13 + 6
   )
-  whole = load(exports(NORMED, 'orbax'))
+  whole = load(exports(NORMED, 'orbax'), STAGES)
   assert whole.config.model.vgg_norm == 'batch' and equal(whole.variables, trained)
   assert trees.flatten(trained['batch_stats'])['trunk/conv5_3/norm/mean'].any()
 
@@ -468,26 +478,29 @@ def test_an_agents_trunk_starts_from_an_exported_vgg16(exports, runs, config, tm
   weights = exports('classify', 'npz') / 'weights.npz'
   model = dataclasses.replace(config.model, agent_trunk='vgg16', vgg_weights=str(weights))
   config = dataclasses.replace(config, model=model)
-  setup.pretrain(config, tmp_path / 'run')
+  planned(PRETRAIN, config, tmp_path / 'run')
   assert (
     'config.model.vgg_weights is not used: uniform masks without a VGG16' in capsys.readouterr().out
   )
-  plan = setup.pretrain(
+  plan = planned(
+    PRETRAIN,
     dataclasses.replace(config, masking=dataclasses.replace(config.masking, strategy='ahm')),
     tmp_path / 'run',
   )
   trunk = first_state(plan, lambda state: state.extra.params['trunk'])
-  whole = load(runs / 'classify').variables['params']['trunk']
+  whole = load(runs / 'classify', STAGES).variables['params']['trunk']
   assert len(trunk) == 7 and equal(trunk, {name: whole[name] for name in trunk})
 
 
 def test_a_pretrained_unet_is_started_from_as_from_its_run(exports, runs, config, tmp_path):
   states = []
   for origin in (runs / 'pretrain', exports('pretrain', 'orbax')):
-    plan = setup.segment(dataclasses.replace(config, init_from=str(origin)), tmp_path / 'run')
+    plan = planned(SEGMENT, dataclasses.replace(config, init_from=str(origin)), tmp_path / 'run')
     states.append(first_state(plan, lambda state: state.params))
   assert equal(states[0], states[1])
-  assert equal(states[0]['encoder5'], load(runs / 'pretrain').variables['params']['encoder5'])
+  assert equal(
+    states[0]['encoder5'], load(runs / 'pretrain', STAGES).variables['params']['encoder5']
+  )
 
 
 def test_a_training_says_and_writes_down_what_it_took(
@@ -496,12 +509,12 @@ def test_a_training_says_and_writes_down_what_it_took(
   monkeypatch.setattr(stages, 'fit', fit_nothing)
   weights, run = exports('segment', 'npz') / 'weights.npz', tmp_path / 'run'
   stages.segment(dataclasses.replace(config, init_from=str(weights)), run)
-  assert f'{weights}: 100 arrays are taken, 122,093 parameters\n' in capsys.readouterr().out
+  assert f'{weights}: 100 arrays loaded, 122,093 parameters\n' in capsys.readouterr().out
   report = json.loads((run / 'imported.json').read_text())
   assert report['file'] == str(weights) and len(report['taken']) == 100 and report['unused'] == []
 
 
-def test_the_card_says_what_it_is(exports, config):
+def test_the_card_says_what_it_is(exports):
   home = exports('segment', 'npz')
   card = (home / 'MODEL_CARD.md').read_text()
   told = json.loads((home / 'export.json').read_text())
@@ -544,7 +557,7 @@ def test_the_card_says_what_it_is(exports, config):
   assert 'There are none: launch.evaluate was not run before the export.' in card
   assert (
     'it says nothing of an image until it is trained further' in card
-    and '3 channels of the repaired image' in card
+    and '3 channels of the reconstructed image' in card
   )
 
 
@@ -634,12 +647,14 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(
     (
       'classify',
       ('--config.model.vgg_weights={vgg}', '--config.model.vgg_norm=batch'),
-      "is a VGG16 without batch normalisation, and nothing is loaded; give --config.model.vgg_norm=''",
+      'is a VGG16 without batch normalisation, and nothing is loaded; give '
+      "--config.model.vgg_norm=''",
     ),
     (
       'reproduce',
       ('--config.model.vgg_weights={normed}', '--config.model.vgg_norm='),
-      'is a VGG16 with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch',
+      'is a VGG16 with batch normalisation, and nothing is loaded; give '
+      '--config.model.vgg_norm=batch',
     ),
     (
       'classify',
@@ -667,7 +682,7 @@ def test_help_and_missing_flags(commands):
   assert (done.returncode, done.stderr) == (0, '')
   assert (
     '\n  python -m launch.export --checkpoint=' in done.stdout
-    and max(map(len, done.stdout.splitlines())) <= 130
+    and max(map(len, done.stdout.splitlines())) <= 100
   )
   done = commands.run('export', '--checkpoint=x', '--format=npz')
   assert (done.returncode, done.stderr) == (2, 'error: --out is missing; see --help\n')

@@ -306,33 +306,39 @@ def test_two_processes_share_the_cells_and_find_what_one_finds(
   )  # A pre-training, two segmentations, two classifications: each in one process only.
 
 
-def test_an_init_may_change_fields(commands, config_file, grid, tmp_path):
-  method = 'uniform:mask_ratio=0.4+patch_size=16'
-  tuned = f'{method}+segment.steps=2'
+def test_a_method_may_change_fields(commands, config_file, grid, tmp_path):
+  method, tuned = 'uniform:mask_ratio=0.4+patch_size=16', 'tuned'
+  fields = {'strategy': 'uniform', 'mask_ratio': 0.4, 'patch_size': 16, 'segment': {'steps': 2}}
+  own_file, workdir = tmp_path / 'config.py', tmp_path / 'grid'
+  own_file.write_text(
+    config_file.read_text().replace(
+      '  return c', f'  c.grid.variants = {{{tuned!r}: {fields}}}\n  return c'
+    )
+  )
   flags = (
     f'--config.grid.methods=("scratch","{method}","{tuned}")',
     '--config.grid.classify=False',
   )
-  commands.succeed('reproduce', f'--config={config_file}', f'--workdir={tmp_path}', *flags)
-  held = read(tmp_path / f'pretrain/{method}/seed0/run.json')['config']['masking']
+  commands.succeed('reproduce', f'--config={own_file}', f'--workdir={workdir}', *flags)
+  held = read(workdir / f'pretrain/{method}/seed0/run.json')['config']['masking']
   assert (held['strategy'], held['mask_ratio'], held['patch_size']) == ('uniform', 0.4, 16)
-  results = read(tmp_path / 'results.json')
+  results = read(workdir / 'results.json')
   assert [row['method'] for row in results['summary']] == ['scratch', method, tuned]
-  assert [path.name for path in (tmp_path / 'pretrain').iterdir()] == [
+  assert [path.name for path in (workdir / 'pretrain').iterdir()] == [
     method
   ]  # What fine-tunes in another way starts alike.
   starts = [
-    read(tmp_path / f'segment/{name}/labels6/seed0/run.json')['config'] for name in (method, tuned)
+    read(workdir / f'segment/{name}/labels6/seed0/run.json')['config'] for name in (method, tuned)
   ]
   assert (
-    starts[0]['init_from'] == starts[1]['init_from'] == str(tmp_path / f'pretrain/{method}/seed0')
+    starts[0]['init_from'] == starts[1]['init_from'] == str(workdir / f'pretrain/{method}/seed0')
   )
   assert starts[1]['segment'] == starts[0]['segment'] | {'steps': 2} != starts[0]['segment']
   assert results['agent'][method]['mask_ratio'] == pytest.approx(0.4, abs=0.15)
   cell, with_classifier = results['cells'][0], read(grid[0] / 'results.json')['cells'][0]
   assert set(with_classifier) - set(cell) == {'accuracy', 'balanced_accuracy', 'auc'}
   assert cell == {name: with_classifier[name] for name in cell}
-  assert method in (tmp_path / 'report.html').read_text()
+  assert method in (workdir / 'report.html').read_text()
 
 
 def test_cells_from_elsewhere_are_compared_and_not_run_again(commands, config_file, grid, tmp_path):

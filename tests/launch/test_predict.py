@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ahm_jax.runtime import signals
+
 ROOT = Path(__file__).parents[2]
 MANY = 80
 
@@ -115,7 +117,7 @@ def wait_for_rows(out, process, count):
     time.sleep(0.02)
 
 
-def test_it_goes_on_where_it_was_stopped(commands, trained, many, tmp_path):
+def test_it_resumes_where_it_was_stopped(commands, trained, many, tmp_path):
   """Once by SIGTERM, once by kill -9.
 
   What was done is not touched again, and all ends as in one go.
@@ -128,9 +130,7 @@ def test_it_goes_on_where_it_was_stopped(commands, trained, many, tmp_path):
   wait_for_rows(out, first, 10)
   first.send_signal(signal.SIGTERM)
   _, err = first.communicate(timeout=60)
-  assert first.returncode == 75 and err.endswith(
-    '\ninterrupted; the same command goes on where it was\n'
-  )
+  assert first.returncode == 75 and err.endswith(f'\n{signals.LINE}\n')
   assert 'Traceback' not in err
   done = rows(out / 'predictions.csv')
   assert 10 <= len(done) < MANY and len(list((out / 'masks').iterdir())) < MANY
@@ -179,7 +179,8 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
   )
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
-  assert last == f'error: file too large in {tmp_path}/out; make room, and the same command goes on'
+  told = f'error: file too large in {tmp_path}/out; make room and run the same command again; '
+  assert last == f'{told}it resumes'
   assert all('images/s' in line for line in others)
   commands.succeed('predict', *flags)
   assert len(rows(tmp_path / 'out/predictions.csv')) == 21
@@ -245,6 +246,6 @@ def test_help_and_missing_flags(commands):
     '\n  python -m launch.predict --checkpoint=' in done.stdout
     and '\n  --tile=PIXELS ' in done.stdout
   )
-  assert max(map(len, done.stdout.splitlines())) <= 130
+  assert max(map(len, done.stdout.splitlines())) <= 100
   done = commands.run('predict', '--images=x')
   assert (done.returncode, done.stderr) == (2, 'error: --checkpoint is missing; see --help\n')

@@ -18,7 +18,7 @@ from ahm_jax.runs import checkpoints
 from ahm_jax.runs.checkpoint_files import FOLDER
 
 ROOT = Path(__file__).parents[2]
-LONG = '--config.train.steps=100000'
+LONG = '--config.segment.steps=100000'
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(
     since = time.monotonic()
     _, err = process.communicate(timeout=60)
   assert process.returncode == 75 and time.monotonic() - since < 30
-  assert err.endswith('\ninterrupted; the same command goes on where it was\n')
+  assert err.endswith('\ninterrupted; run the same command again to resume\n')
   assert 'Traceback' not in err and len(err.splitlines()) <= 4
   last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
   assert (
@@ -97,8 +97,8 @@ def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   assert last == (
-    f'error: file too large in {tmp_path / "run"} (or in the temporary folder); there was no checkpoint yet; make room, and '
-    'the same command goes on'
+    f'error: file too large in {tmp_path / "run"} (or in the temporary folder); there was no checkpoint yet; make room and '
+    'run the same command again; it resumes'
   )
   assert all('images/s' in line for line in others)
   commands.succeed('segment', *flags)
@@ -165,7 +165,7 @@ def test_a_damaged_run_is_not_started_from(commands, config_file, tmp_path):
   assert done.stderr.startswith(
     f'error: {tmp_path}/pretrain/checkpoints/6: the checkpoint cannot be read ('
   )
-  assert "give that run's own command again, which goes on from the one before it" in done.stderr
+  assert "run that run's own command again; it resumes from the checkpoint before" in done.stderr
   assert not (tmp_path / 'run').exists()
   assert 'the checkpoint of step 6 cannot be read (' in commands.succeed(*pretrain).stderr
   assert (tmp_path / 'pretrain' / 'damaged' / '6').is_dir()
@@ -184,7 +184,7 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
   often = (
     '--config.pretrain.eval_every=2',
     '--config.pretrain.log_every=3',
-    '--config.train.steps=320',
+    '--config.pretrain.steps=320',
   )
   flags = (f'--config={config_file}', *often)
   commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/whole')

@@ -16,6 +16,7 @@ pytest.importorskip('transformers')
 from ahm_jax.config import Config, DataConfig, EvaluateConfig, MaskingConfig, ModelConfig
 from ahm_jax.data import dataset
 from ahm_jax.evaluation.masks import predicted_mask
+from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import init_variables
 from ahm_jax.pipeline import lesions, stages
 from ahm_jax.runs import directory
@@ -25,7 +26,6 @@ from ahm_jax.sam import model as sam
 from ahm_jax.sam.compare import Options
 from ahm_jax.sam.prompts import prompts
 from ahm_jax.task import TrainState
-from ahm_jax.training import segment
 from tests.sam.tiny_sam import tiny_model
 
 pytestmark = pytest.mark.usefixtures('one_torch_thread')
@@ -54,7 +54,7 @@ def trained(folder, tmp_path_factory):
     evaluate=EvaluateConfig(batch_size=4, bootstrap_samples=100),
   )
   workdir = home / 'segment'
-  unet, rng = segment.network(config.model, 0), np.random.default_rng(0)
+  unet, rng = segmentation_unet(config.model, 0), np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: init_variables(unet, jax.random.key(0), (1, 16, 16, 3)))
   drawn = jax.tree.map(
     lambda leaf: jnp.float32(rng.uniform(0.1, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)),

@@ -61,7 +61,7 @@ def test_two_processes_segment_as_one(commands, config_file, tmp_path):
 
 
 def test_what_is_refused_is_refused_in_all(commands, config_file, tmp_path):
-  ended = finish(start(commands, config_file, tmp_path, '--config.train.batch_size=5'))
+  ended = finish(start(commands, config_file, tmp_path, '--config.segment.batch_size=5'))
   for (code, _, err), name in zip(ended, ('', 'process 1: '), strict=True):
     assert (code, err) == (
       2,

@@ -25,6 +25,7 @@ class TinyAgent(nn.Module):
     later.
   """
 
+  trunk: str = 'tiny'
   patch_size: int = 4
   width: int = 4
   output_variance: float = 1.0
@@ -35,10 +36,12 @@ class TinyAgent(nn.Module):
       x = nn.Conv(self.width, (kernel, kernel), (stride, stride), use_bias=False)(x)
       return nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
 
-    trunk = block(x, self.patch_size, self.patch_size)
+    features = block(x, self.patch_size, self.patch_size)
     first = nn.initializers.variance_scaling(self.output_variance, 'fan_in', 'normal')
-    logits = nn.Conv(1, (1, 1), use_bias=False, kernel_init=first, name='policy')(block(trunk, 3))
-    values = nn.Conv(1, (1, 1), name='value')(block(trunk, 3))
+    logits = nn.Conv(1, (1, 1), use_bias=False, kernel_init=first, name='policy')(
+      block(features, 3)
+    )
+    values = nn.Conv(1, (1, 1), name='value')(block(features, 3))
     return logits[..., 0], values[..., 0]
 
 
@@ -99,7 +102,7 @@ def play():
   The U-Net sees everything brighter by 0.25.
   """
 
-  def repair(carry, masked):
+  def blur(carry, masked):
     return jnp.tanh(masked + jnp.roll(masked, 3, axis=2)), carry
 
   def play(strategy, masking, state, images, key, progress=0.5):
@@ -112,7 +115,7 @@ def play():
         'rounds': masking.rounds,
         'distort': lambda seen: seen + 0.25,
       }
-      return rollout(images, key, propose, repair, None, **fields)[0]
+      return rollout(images, key, propose, blur, None, **fields)[0]
 
     keys = jax.random.split(key, images.shape[0])
     return jax.jit(jax.vmap(work, axis_name=WORKERS))(images, keys)

@@ -8,6 +8,8 @@ from scipy.special import expit
 from ahm_jax.masking import actor_critic
 from ahm_jax.masking.patches import budget_shift
 
+REWARDS = actor_critic.log_rewards, actor_critic.rank_rewards
+
 
 @pytest.fixture
 def batch():
@@ -17,7 +19,7 @@ def batch():
   return losses, (generator.random((3, 4, 4)) < 0.6).astype(np.float32)
 
 
-def test_reconstruction_loss_counts_hidden_patches_only():
+def test_reconstruction_loss_counts_masked_patches_only():
   losses = jnp.array([[[1.0, 100], [3, 100]]])
   hidden = jnp.array([[[1.0, 0], [1, 0]]])
   assert actor_critic.reconstruction_loss(losses, hidden) == 2  # (1 + 3) / 2
@@ -26,29 +28,31 @@ def test_reconstruction_loss_counts_hidden_patches_only():
   )
 
 
-def test_reconstruction_loss_weighs_all_hidden_patches_alike_whatever_image_they_are_in():
+def test_reconstruction_loss_weighs_all_masked_patches_alike_whatever_image_they_are_in():
   losses = jnp.array([[[6.0, 0]], [[1, 2]]])
   hidden = jnp.array([[[1.0, 0]], [[1, 1]]])
   assert actor_critic.reconstruction_loss(losses, hidden) == 3  # (6 + 1 + 2) / 3
 
 
-def test_reconstruction_loss_of_nothing_hidden_is_zero():
+def test_reconstruction_loss_of_nothing_masked_is_zero():
   assert actor_critic.reconstruction_loss(jnp.ones((1, 2, 2)), jnp.zeros((1, 2, 2))) == 0
 
 
 def test_log_rewards_by_hand():
-  # Hidden losses exp(1), exp(2), exp(6): logs 1, 2, 6; mean 3; deviations -2, -1, 3; std = sqrt((4
-  # + 1 + 9) / 3) = 2.160247.
+  # Losses of masked patches exp(1), exp(2), exp(6): logs 1, 2, 6; mean 3; deviations -2, -1, 3; std
+  # = sqrt((4 + 1 + 9) / 3) = 2.160247.
   losses = jnp.exp(jnp.array([[[1.0, 2], [6, 20]]]))
   hidden = jnp.array([[[1.0, 1], [1, 0]]])
   np.testing.assert_allclose(
-    actor_critic.rewards(losses, hidden), [[[-0.9258201, -0.4629100], [1.3887301, 0]]], atol=1e-5
+    actor_critic.log_rewards(losses, hidden),
+    [[[-0.9258201, -0.4629100], [1.3887301, 0]]],
+    atol=1e-5,
   )
 
 
-def test_log_rewards_are_whitened_over_the_hidden_patches_of_the_batch(batch):
+def test_log_rewards_are_whitened_over_the_masked_patches_of_the_batch(batch):
   losses, hidden = batch
-  rewards = np.asarray(actor_critic.rewards(losses, hidden, 'log'))
+  rewards = np.asarray(actor_critic.log_rewards(losses, hidden))
   assert np.all(rewards[hidden == 0] == 0)
   paid = rewards[hidden == 1]
   assert abs(paid.mean()) < 1e-5 and abs(paid.std() - 1) < 1e-5
@@ -59,109 +63,94 @@ def test_log_rewards_are_whitened_over_the_hidden_patches_of_the_batch(batch):
 def test_log_rewards_ignore_the_scale_of_the_losses(batch):
   losses, hidden = batch
   np.testing.assert_allclose(
-    actor_critic.rewards(losses * 10, hidden), actor_critic.rewards(losses, hidden), atol=1e-3
+    actor_critic.log_rewards(losses * 10, hidden),
+    actor_critic.log_rewards(losses, hidden),
+    atol=1e-3,
   )
 
 
-def test_relative_rewards(batch):
-  # Hidden losses 1, 2, 6: mean 3; 1/3 - 1, 2/3 - 1, 6/3 - 1.
-  by_hand = actor_critic.rewards(
-    jnp.array([[1.0, 2], [6, 20]]), jnp.array([[1.0, 1], [1, 0]]), 'relative'
-  )
-  np.testing.assert_allclose(by_hand, [[-2 / 3, -1 / 3], [1, 0]], atol=1e-5)
+def test_progress_rewards_are_log_rewards_of_what_was_learnt(batch):
   losses, hidden = batch
-  expected = np.where(hidden, losses / losses[hidden == 1].mean() - 1, 0)
-  np.testing.assert_allclose(
-    actor_critic.rewards(losses, hidden, 'relative'), expected, rtol=1e-4, atol=1e-5
-  )
+  reference = losses[::-1]
+  learnt = np.log(np.float64(reference) + 1e-6) - np.log(np.float64(losses) + 1e-6)
+  chosen = learnt[hidden == 1]
+  expected = np.where(hidden, (learnt - chosen.mean()) / chosen.std(), 0)
+  rewards = actor_critic.progress_rewards(losses, hidden, reference)
+  np.testing.assert_allclose(rewards, expected, atol=1e-4)
+  gradients = jax.grad(
+    lambda *losses: (actor_critic.progress_rewards(losses[0], hidden, losses[1])).sum(), (0, 1)
+  )(jnp.asarray(losses), jnp.asarray(reference))
+  assert not any(gradient.any() for gradient in gradients)
 
 
 def test_rank_rewards(batch):
-  # Hidden losses 1, 2, 6, 4 rank 0, 1, 3, 2 of 0..3: 2 * rank / 3 - 1. The visible ones, 0 and 20,
-  # take no rank.
-  by_hand = actor_critic.rewards(
-    jnp.array([[1.0, 2, 0], [6, 20, 4]]), jnp.array([[1.0, 1, 0], [1, 0, 1]]), 'rank'
+  # Losses of masked patches 1, 2, 6, 4 rank 0, 1, 3, 2 of 0..3: 2 * rank / 3 - 1. The visible ones,
+  # 0 and 20, take no rank.
+  by_hand = actor_critic.rank_rewards(
+    jnp.array([[1.0, 2, 0], [6, 20, 4]]), jnp.array([[1.0, 1, 0], [1, 0, 1]])
   )
   np.testing.assert_allclose(by_hand, [[-1, -1 / 3, 0], [1, 0, 1 / 3]], atol=1e-6)
   losses, hidden = batch
   ranks = stats.rankdata(losses[hidden == 1])
-  rewards = np.asarray(actor_critic.rewards(losses, hidden, 'rank'))
+  rewards = np.asarray(actor_critic.rank_rewards(losses, hidden))
   np.testing.assert_allclose(
     rewards[hidden == 1], 2 * (ranks - 1) / (len(ranks) - 1) - 1, atol=1e-6
   )
   assert np.all(rewards[hidden == 0] == 0)
 
 
-@pytest.mark.parametrize('form', ['log', 'relative', 'rank'])
-def test_rewards_are_constant_to_the_gradient_and_finite_at_the_edges(form, batch):
+@pytest.mark.parametrize('rewards', REWARDS)
+def test_rewards_are_constant_to_the_gradient_and_finite_at_the_edges(rewards, batch):
   losses, hidden = batch
-  gradient = jax.grad(lambda x: (actor_critic.rewards(x, hidden, form) * losses).sum())(
-    jnp.asarray(losses)
-  )
+  gradient = jax.grad(lambda x: (rewards(x, hidden) * losses).sum())(jnp.asarray(losses))
   np.testing.assert_array_equal(gradient, np.zeros_like(losses))
   one_hidden = np.zeros_like(hidden)
   one_hidden[0, 1, 2] = 1
   for edge in (np.zeros_like(hidden), one_hidden, np.ones_like(hidden)):
     for values in (losses, np.zeros_like(losses), np.full_like(losses, 0.3)):
-      assert np.all(np.isfinite(actor_critic.rewards(values, edge, form)))
+      assert np.all(np.isfinite(rewards(values, edge)))
 
 
-def test_a_single_hidden_patch_is_an_average_one():
+def test_a_single_masked_patch_is_an_average_one():
   hidden = jnp.zeros((2, 3, 3)).at[0, 1, 1].set(1)
-  for form in ('log', 'relative', 'rank'):
+  for rewards in REWARDS:
     np.testing.assert_allclose(
-      actor_critic.rewards(jnp.full((2, 3, 3), 0.3), hidden, form), np.zeros((2, 3, 3)), atol=1e-4
+      rewards(jnp.full((2, 3, 3), 0.3), hidden), np.zeros((2, 3, 3)), atol=1e-4
     )
 
 
-@pytest.mark.parametrize('form', ['log', 'relative', 'rank'])
-def test_equal_losses_pay_nothing(form):
+@pytest.mark.parametrize('rewards', REWARDS)
+def test_equal_losses_pay_nothing(rewards):
   np.testing.assert_allclose(
-    actor_critic.rewards(jnp.full((2, 3, 3), 0.3), jnp.ones((2, 3, 3)), form),
+    rewards(jnp.full((2, 3, 3), 0.3), jnp.ones((2, 3, 3))),
     np.zeros((2, 3, 3)),
     atol=0.2,
   )
 
 
-def test_an_unknown_form_of_reward_is_refused():
-  with pytest.raises(ValueError, match='entropic'):
-    actor_critic.rewards(jnp.ones((1, 2, 2)), jnp.ones((1, 2, 2)), 'entropic')
-
-
 def test_returns_by_hand():
-  rewards = jnp.array([1.0, 2, 4])
-  # gamma = 0.5, over: 4; 2 + 0.5 * 4 = 4; 1 + 0.5 * 4 = 3.
+  # gamma = 0.5: 4; 2 + 0.5 * 4 = 4; 1 + 0.5 * 4 = 3.
   np.testing.assert_allclose(
-    actor_critic.discounted_returns(rewards, jnp.array(0.0), 0.5), [3, 4, 4]
-  )
-  # Cut, V(s_3) = 8: 4 + 0.5 * 8 = 8; 2 + 0.5 * 8 = 6; 1 + 0.5 * 6 = 4.
-  np.testing.assert_allclose(
-    actor_critic.discounted_returns(rewards, jnp.array(8.0), 0.5), [4, 6, 8]
+    actor_critic.discounted_returns(jnp.array([1.0, 2, 4]), 0.5), [3, 4, 4]
   )
 
 
-@pytest.mark.parametrize('bootstrap', [False, True])
 @pytest.mark.parametrize('rounds', [1, 2, 3, 4, 5])
-def test_returns_equal_a_loop(rounds, bootstrap):
+def test_returns_equal_a_loop(rounds):
   generator = np.random.default_rng(rounds)
   rewards = generator.normal(size=(rounds, 2, 3, 3)).astype(np.float32)
-  last = (generator.normal(size=(2, 3, 3)) * bootstrap).astype(np.float32)
-  expected = []
-  following = last
+  expected, following = [], np.zeros((2, 3, 3))
   for reward in rewards[::-1]:
     following = reward + 0.9 * following
     expected.insert(0, following)
   np.testing.assert_allclose(
-    actor_critic.discounted_returns(rewards, last, 0.9), expected, rtol=1e-5, atol=1e-6
+    actor_critic.discounted_returns(rewards, 0.9), expected, rtol=1e-5, atol=1e-6
   )
 
 
 def test_returns_are_constant_to_the_gradient():
-  rewards, last = jnp.array([1.0, 2]), jnp.array(3.0)
-  by_rewards, by_last = jax.grad(
-    lambda r, v: actor_critic.discounted_returns(r, v, 0.9).sum(), (0, 1)
-  )(rewards, last)
-  assert not by_rewards.any() and not by_last.any()
+  gradient = jax.grad(lambda r: actor_critic.discounted_returns(r, 0.9).sum())(jnp.array([1.0, 2]))
+  assert not gradient.any()
 
 
 def test_log_probability_equals_scipy():

@@ -2,85 +2,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import expit
 
-from ahm_jax import config
-from ahm_jax.masking import actor_critic, registry
-from ahm_jax.masking.agents import policy_logits
-from ahm_jax.masking.patches import bound_logits
-from ahm_jax.masking.rollout import Rollout
-from ahm_jax.masking.strategy import Context, draw
+from ahm_jax.masking import actor_critic, registry, strategy
+from ahm_jax.masking.policy import policy_logits
+from ahm_jax.masking.strategy import Context
 
 
-def two_by_two(fields, progress=1.0):
-  """p of the logits 0, 4, -4, 0, at a ratio of 1/2, where an image's symmetric logits need no
-  shift.
-  """
-  masking = config.MaskingConfig(**{'mask_ratio': 0.5, 'logit_bound': 3.0, 'warmup': 0.0} | fields)
-  return np.asarray(expit(policy_logits(jnp.array([[[0.0, 4], [-4, 0]]]), progress, masking)))[0]
-
-
-def test_easing_out_brings_masks_back_to_uniform():
-  fields = {'warmup': 0.4, 'ease_out': 0.5}
-  z = 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]])
-  for progress, factor in ((0.2, 0.5), (0.5, 1.0), (0.75, 0.5), (1.0, 0.0)):
-    np.testing.assert_allclose(two_by_two(fields, progress), expit(factor * z), atol=1e-6)
-
-
-def test_temperature_by_hand():
-  expected = expit(3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 2.5)
-  np.testing.assert_allclose(two_by_two({'temperature': 2.5}), expected, atol=1e-6)
-
-
-def test_a_hard_share_mixes_the_policy_with_uniform_masks():
-  p = expit(3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]))
-  np.testing.assert_allclose(two_by_two({'hard_share': 0.3}), 0.7 * 0.5 + 0.3 * p, atol=1e-6)
-  # Easing in by share: at a quarter of the way it is a quarter of 0.8.
-  easing = {'warmup_by': 'share', 'warmup': 1.0, 'hard_share': 0.8}
-  np.testing.assert_allclose(two_by_two(easing, 0.25), 0.8 * 0.5 + 0.2 * p, atol=1e-6)
-  np.testing.assert_allclose(two_by_two({'warmup_by': 'share', 'warmup': 0.5}, 0.9), p, atol=1e-5)
-
-
-def test_a_mixture_is_finite_where_the_policy_is_certain():
-  """At logits of 60 a float32 sigmoid is 1, and its complement's logarithm would be infinite."""
-  raw = jnp.array([[[0.0, 4], [-4, 0]]])
-  for share, expected in (
-    (1.0, 3 * np.tanh([[0, 4 / 3], [-4 / 3, 0]]) / 0.05),
-    (0.0, np.zeros((2, 2))),
-  ):
-    masking = config.MaskingConfig(
-      mask_ratio=0.5, warmup=0.0, temperature=0.05, warmup_by='share', hard_share=share
-    )
-    logits, back = jax.vjp(lambda raw, masking=masking: policy_logits(raw, 1.0, masking), raw)
-    np.testing.assert_allclose(logits[0], expected, atol=1e-3)
-    assert np.all(np.isfinite(back(jnp.ones_like(logits))[0]))
-
-
-def test_without_a_budget_logits_are_bounded_and_start_at_the_ratio():
-  masking = config.MaskingConfig(mask_ratio=0.7, logit_bound=3.0, warmup=0.0, budget='none')
-  raw = jnp.array([[[0.0, 1], [50, 7]]])
-  expected = np.log(0.7 / 0.3) + 3 * np.tanh(np.array([[[0, 1], [50, 7]]]) / 3)
-  np.testing.assert_allclose(policy_logits(raw, 1.0, masking), expected, atol=1e-5)
-
-
-def test_a_budget_by_tiles_holds_in_every_tile_and_keeps_the_differences_within():
-  masking = config.MaskingConfig(mask_ratio=0.6, budget='tile', tile=3, warmup=0.0)
-  raw = 2 * jax.random.normal(jax.random.key(0), (4, 6, 6))
-  logits = np.asarray(policy_logits(raw, 1.0, masking))
-  tiles = logits.reshape(4, 2, 3, 2, 3).swapaxes(2, 3)
-  np.testing.assert_allclose(expit(tiles).mean((-2, -1)), np.full((4, 2, 2), 0.6), atol=1e-5)
-  bounded = np.asarray(bound_logits(raw, 3.0)).reshape(4, 2, 3, 2, 3).swapaxes(2, 3)
-  np.testing.assert_allclose(np.ptp(tiles - bounded, (-2, -1)), np.zeros((4, 2, 2)), atol=1e-5)
-
-
-def test_the_teacher_of_learning_progress_is_a_moving_average_of_the_u_net(build, lesson):
+def test_the_teacher_of_learning_progress_is_a_moving_average_of_the_u_net(lesson, monkeypatch):
   done = lesson(strategy='ahm', reward='progress')
   variables = {'params': jnp.float32(1.5), 'batch_stats': jnp.float32(3.0)}
-  strategy, _ = build(strategy='ahm', reward='progress', ema_decay=(0.5, 0.9))
+  monkeypatch.setattr(strategy, 'EMA_DECAY', (0.5, 0.9))
   # A tenth of the way is 0.4 of the first quarter: decay 0.5 + 0.4 * 0.4 = 0.66. From a quarter on
   # it is 0.9.
-  learn = jax.jit(strategy.learn)
-  state = done.state._replace(teacher=done.state.teacher._replace(count=jnp.int32(100)))
+  learn = jax.jit(lambda *arguments: done.strategy.learn(*arguments))
+  state = done.state._replace(teacher=done.state.teacher._replace(moves=jnp.int32(100)))
   (early, _), (late, _) = (
     learn(state, done.rollouts, variables, progress) for progress in (0.1, 0.7)
   )
@@ -95,49 +30,7 @@ def test_only_learning_progress_keeps_a_teacher(lesson):
   assert not hasattr(lesson(strategy='ahm').learnt, 'teacher')
 
 
-@pytest.mark.parametrize('ratio', [0.2, 0.6])
-def test_keep_hides_what_is_not_kept_and_meets_the_ratio_of_hidden_patches(ratio):
-  masking = config.MaskingConfig(action_means='keep', mask_ratio=ratio)
-  raw = 2 * jax.random.normal(jax.random.key(0), (3, 4, 4))
-  logits = policy_logits(raw, 1.0, masking)
-  keys = jax.random.split(jax.random.key(1), 4000)
-  done = jax.vmap(lambda key: draw(key, logits, masking))(keys)
-  np.testing.assert_array_equal(done.hidden, 1 - done.actions)
-  np.testing.assert_allclose(done.probability[0].mean((-2, -1)), np.full(3, ratio), atol=1e-5)
-  p = 1 - expit(np.asarray(logits))
-  assert np.all(np.abs(done.hidden.mean(0) - p) < 4.5 * np.sqrt(p * (1 - p) / 4000))
-
-
-def test_ease_in_by_hand():
-  raw = jnp.array([[[1.0, 5], [-3, 1]]])  # Mean 1, so centred: 0, 4, -4, 0.
-  for warmup, progress, factor in (
-    (1.0, 0.0, 0),
-    (1.0, 0.25, 0.25),
-    (0.5, 0.25, 0.5),
-    (0.5, 0.9, 1),
-    (0.0, 0.0, 1),
-    (0.0, 0.7, 1),
-  ):
-    masking = config.MaskingConfig(mask_ratio=0.5, warmup=warmup, logit_bound=3.0)
-    # A ratio of 1/2 and logits that are symmetric about 0 need no shift.
-    expected = factor * 3 * np.tanh(np.array([[[0, 4], [-4, 0]]]) / 3)
-    np.testing.assert_allclose(policy_logits(raw, progress, masking), expected, atol=1e-5)
-
-
-def test_the_policy_is_uniform_at_the_start_and_bounded_at_the_end():
-  masking = config.MaskingConfig(mask_ratio=0.6, logit_bound=3.0)
-  raw = 100 * jax.random.normal(jax.random.key(2), (4, 7, 7))
-  np.testing.assert_allclose(
-    expit(policy_logits(raw, 0.0, masking)), np.full((4, 7, 7), 0.6), atol=1e-5
-  )
-  logits = np.asarray(policy_logits(raw, 1.0, masking))
-  assert np.all(np.ptp(logits, (-2, -1)) <= 6 + 1e-5)
-  np.testing.assert_allclose(expit(logits).mean((-2, -1)), np.full(4, 0.6), atol=1e-5)
-  shape = bound_logits(raw, 3.0)
-  np.testing.assert_allclose(np.diff(logits, axis=-1), np.diff(shape, axis=-1), atol=1e-4)
-
-
-@pytest.mark.parametrize('fields', [{}, {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}])
+@pytest.mark.parametrize('fields', [{}, {'rounds': 2}])
 def test_every_agent_parameter_receives_a_gradient(lesson, fields, leaves, first_gradient):
   """The agent of the paper's public reproduction received none: its losses were formed from
   detached arrays.
@@ -161,14 +54,14 @@ def expected_rewards(rollouts, masking, teacher, unet):
   masked = (seen + 0.25) * (1 - np.repeat(np.repeat(hidden, 4, -2), 4, -1)[..., None])
 
   def in_inference(unet):  # As conftest.py has it.
-    repaired = float(unet['params']) * np.roll(masked, 3, axis=-2) + float(unet['batch_stats'])
-    return ((repaired - images) ** 2).mean(-1).reshape(*hidden.shape[:-1], 4, 4, 4).mean((-3, -1))
+    restored = float(unet['params']) * np.roll(masked, 3, axis=-2) + float(unet['batch_stats'])
+    return ((restored - images) ** 2).mean(-1).reshape(*hidden.shape[:-1], 4, 4, 4).mean((-3, -1))
 
   paid = np.zeros_like(losses)
   for place in np.ndindex(losses.shape[: 3 if masking.reward_within == 'image' else 2]):
     chosen = hidden[place] == 1
     if masking.reward == 'rank':
-      paid[place] = actor_critic.rewards(rollouts.losses[place], rollouts.hidden[place], 'rank')
+      paid[place] = actor_critic.rank_rewards(rollouts.losses[place], rollouts.hidden[place])
       continue
     scores = np.log(losses[place] + 1e-6)
     if masking.reward == 'progress':
@@ -183,7 +76,7 @@ def expected_rewards(rollouts, masking, teacher, unet):
   ('name', 'fields'),
   [
     ('ahm', {}),
-    ('ahm', {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}),
+    ('ahm', {'rounds': 2}),
     ('reinforce', {'rounds': 2, 'gamma': 0.5}),
     ('ahm', {'reward': 'progress', 'rounds': 2}),
     ('ahm', {'reward_within': 'image', 'rounds': 2}),
@@ -195,7 +88,6 @@ def expected_rewards(rollouts, masking, teacher, unet):
         'polarity': 'easy',
         'budget': 'tile',
         'warmup_by': 'share',
-        'temperature': 2.0,
       },
     ),
   ],
@@ -207,7 +99,7 @@ def test_the_gradient_is_that_of_the_objective(
   workers one batch.
   """
   _, masking, state, rollouts, learnt, metrics = lesson(strategy=name, **fields)
-  agent, shape = tiny_agent(), rollouts.actions.shape
+  agent, shape = tiny_agent(), rollouts.hidden.shape
 
   def apply(params, observations):
     variables = {'params': params, 'batch_stats': state.batch_stats}
@@ -222,20 +114,16 @@ def test_the_gradient_is_that_of_the_objective(
     ]
 
   critic = float(name == 'ahm')
-  last = (
-    np.asarray(jax.jit(apply)(state.params, rollouts.last_observation)[1])
-    * critic
-    * masking.bootstrap
-  )
   returns, rewards = np.zeros(shape), expected_rewards(rollouts, masking, first_unet, unet)
+  following = 0.0
   for t in reversed(range(masking.rounds)):
-    last = returns[:, t] = rewards[:, t] + masking.gamma * last
+    following = returns[:, t] = rewards[:, t] + masking.gamma * following
 
   def objective(params):
     raw, values = apply_by_round(params, rollouts.observations)
     logits = policy_logits(raw, 0.5, masking)
     p = jax.nn.sigmoid(logits)
-    log_pi = jnp.log(jnp.where(rollouts.actions == 1, p, 1 - p))
+    log_pi = jnp.log(jnp.where(rollouts.hidden == 1, p, 1 - p))
     policy = -(log_pi * (returns - critic * jax.lax.stop_gradient(values))).mean()
     value = ((returns - critic * values) ** 2).mean() / 2
     entropy = -(p * jnp.log(p) + (1 - p) * jnp.log1p(-p)).mean()
@@ -258,16 +146,12 @@ def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(
 
   Ours are whitened per worker.
   """
-  monkeypatch.setattr(
-    actor_critic, 'rewards', lambda losses, hidden, form, reference: hidden * losses
-  )
+  monkeypatch.setattr(actor_critic, 'log_rewards', lambda losses, hidden: hidden * losses)
   lesson.cache_clear()
   done = lesson(strategy='ahm')
   lesson.cache_clear()
-  images = [
-    x[:, 0].reshape(1, 1, 6, *x.shape[3:]) for x in done.rollouts[:-1]
-  ]  # [K, 1, b, ...] to [1, 1, K b, ...]
-  by_one = Rollout(*images, done.rollouts.last_observation.reshape(1, 6, 16, 16, 2))
+  # [K, 1, b, ...] to [1, 1, K b, ...]
+  by_one = jax.tree.map(lambda x: x[:, 0].reshape(1, 1, 6, *x.shape[3:]), done.rollouts)
   learnt, metrics = jax.jit(done.strategy.learn)(done.state, by_one, unet, 0.5)
   for of_one, of_two in (
     (first_gradient(learnt), first_gradient(done.learnt)),
@@ -277,7 +161,7 @@ def test_the_workers_of_a_step_equal_one_worker_with_all_their_images(
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), of_one, of_two)
 
 
-@pytest.mark.parametrize('fields', [{}, {'rounds': 2, 'bootstrap': True, 'action_means': 'keep'}])
+@pytest.mark.parametrize('fields', [{}, {'rounds': 2}])
 def test_the_agent_learns_about_the_policy_it_acted_by(lesson, fields):
   """Batch norm must see in learning the batches that it saw in acting, or log pi(a) is that of
   another policy.
@@ -297,10 +181,10 @@ def test_reinforce_leaves_the_value_head_alone(lesson, leaves):
   assert untouched == {name for name in before if "'value'" in name or "_2'" in name}
 
 
-def test_an_untrained_agent_never_changes(build, images, lesson, start):
-  strategy, _ = build(strategy='untrained')
-  state = start(strategy)
-  learnt, metrics = strategy.learn(state, lesson(strategy='ahm').rollouts, None, 0.5)
+def test_an_untrained_agent_never_changes(build, lesson, start):
+  untrained, _ = build(strategy='untrained')
+  state = start(untrained)
+  learnt, metrics = untrained.learn(state, lesson(strategy='ahm').rollouts, None, 0.5)
   assert metrics == {}
   jax.tree.map(np.testing.assert_array_equal, learnt, state)
 

@@ -1,4 +1,4 @@
-"""Does the agent learn? The reconstructor is replaced by one whose error in every patch is
+"""Does the agent learn? The U-Net is replaced by one whose error in every patch is
 planted.
 """
 
@@ -62,7 +62,7 @@ def train(strategy, state, key, steps, difficulty=None, delay=0):
         return strategy.propose(state, observation, round_key, progress, True)
 
       return rollout(
-        images, key, propose, lambda carry, masked: (images + errors, carry), None, patch_size=PATCH
+        images, key, propose, lambda carry, _: (images + errors, carry), None, patch_size=PATCH
       )[0]
 
     by_worker = [x.reshape(ACTORS, SHARE, *x.shape[1:]) for x in (images, errors)]
@@ -98,7 +98,7 @@ def test_the_agent_learns_which_patches_are_hard(build, name):
 
 @pytest.mark.parametrize(('name', 'fields'), [('ahm', {'polarity': 'easy'}), ('adamae', {})])
 def test_what_is_to_be_left_visible_is_learnt_too(build, name, fields):
-  """AHM with the other polarity, and AdaMAE, hide what is easy to repair.
+  """AHM with the other polarity, and AdaMAE, mask what is easy to reconstruct.
 
   Measured: -0.98 and -0.97.
   """
@@ -110,11 +110,11 @@ def test_what_is_to_be_left_visible_is_learnt_too(build, name, fields):
 
 
 def test_hpm_finds_the_hardest_patches(build):
-  """Of 64 patches, 0.5 * 0.6 * 64 are hidden for sure.
+  """Of 64 patches, 0.5 * 0.6 * 64 are masked for sure.
 
   Measured: 95 % of them are among the 19 brightest, from 18 %.
   """
-  strategy, _ = build(strategy='hpm', learning_rate=5e-3, ema_decay=(0.9, 0.9))
+  strategy, _ = build(strategy='hpm', learning_rate=5e-3)
   start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
   learnt = jax.jit(lambda state: train(strategy, state, jax.random.key(2), 120))(start)
 
@@ -135,14 +135,14 @@ def test_hpm_finds_the_hardest_patches(build):
 
 
 @pytest.mark.parametrize(('polarity', 'sign'), [('hard', 1), ('easy', -1)])
-def test_adios_learns_by_the_gradient_what_its_u_net_repairs_worst(tiny_agent, polarity, sign):
+def test_adios_learns_by_the_gradient_what_its_u_net_reconstructs_worst(tiny_agent, polarity, sign):
   """The U-Net answers -1 everywhere, so that brighter patches cost more.
 
   Measured: 0.99 and -0.94, from -0.33.
   """
   masking = MaskingConfig(patch_size=PATCH, learning_rate=5e-3, strategy='adios', polarity=polarity)
   context = Context(
-    masking, tiny_agent(), lambda variables, masked: jnp.full_like(masked, -1.0), lambda tree: tree
+    masking, tiny_agent(), lambda _, masked: jnp.full_like(masked, -1.0), lambda tree: tree
   )
   strategy = registry.build(context)
   start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 1)), None)
@@ -156,16 +156,19 @@ class TableAgent(nn.Module):
   alone is tested.
   """
 
+  trunk: str = 'none'
+
   @nn.compact
   def __call__(self, x, train):
+    del train
     self.variable('batch_stats', 'none', lambda: jnp.zeros(()))
     logits = self.param('logits', nn.initializers.normal(0.1), (GRID, GRID))
     values = self.param('values', nn.initializers.zeros, (GRID, GRID))
     return [jnp.broadcast_to(table, (x.shape[0], GRID, GRID)) for table in (logits, values)]
 
 
-def hidden_only_losses(logits, values, actions, returns):
-  """The mistake: the same terms, over hidden patches alone."""
+def masked_only_losses(logits, values, actions, returns):
+  """The mistake: the same terms, over masked patches alone."""
   advantages = jax.lax.stop_gradient(returns - values)
   return actor_critic.Losses(
     policy=-actor_critic.reconstruction_loss(
@@ -194,21 +197,21 @@ def final_correlations(learning_losses, monkeypatch, seeds=4):
   ]
 
 
-def test_losses_over_hidden_patches_only_do_not_learn_what_losses_over_all_patches_learn(
+def test_losses_over_masked_patches_only_do_not_learn_what_losses_over_all_patches_learn(
   monkeypatch,
 ):
   """The critic is given a uniform policy's 200 steps to learn the difficulties, then the policy has
   300 to follow.
 
-  Measured: 0.79 to 0.86 over all patches, -0.06 to 0.22 over hidden ones.
+  Measured: 0.79 to 0.86 over all patches, -0.06 to 0.22 over masked ones.
   """
   right = final_correlations(actor_critic.losses, monkeypatch)
-  wrong = final_correlations(hidden_only_losses, monkeypatch)
+  wrong = final_correlations(masked_only_losses, monkeypatch)
   assert np.mean(right) > 0.7
   assert np.mean(wrong) < 0.2
 
 
-def test_why_the_critic_of_hidden_patches_leaves_no_gradient():
+def test_why_the_critic_of_masked_patches_leaves_no_gradient():
   """The exact expected gradient, over all 16 actions on 2 x 2 patches, once the critic has
   reached the mean return.
   """
@@ -227,14 +230,14 @@ def test_why_the_critic_of_hidden_patches_leaves_no_gradient():
       total += likelihood * np.array(gradients)
     return total
 
-  # Over hidden patches the mean return is the reward itself: no advantage is left, and the policy
+  # Over masked patches the mean return is the reward itself: no advantage is left, and the policy
   # stands still.
   np.testing.assert_allclose(
-    expected_gradients(hidden_only_losses, jnp.array(rewards)), np.zeros((2, 2, 2)), atol=1e-6
+    expected_gradients(masked_only_losses, jnp.array(rewards)), np.zeros((2, 2, 2)), atol=1e-6
   )
-  # Over all patches it is p r. Hidden (P = p): (1 - p) * (r - p r); visible (P = 1 - p): -p * (0 -
+  # Over all patches it is p r. Masked (P = p): (1 - p) * (r - p r); visible (P = 1 - p): -p * (0 -
   # p r); the sum is p (1 - p)^2 r + p^2 (1 - p) r = p (1 - p) r, so that the loss falls where hard
-  # patches are hidden more often.
+  # patches are masked more often.
   by_logits, by_values = expected_gradients(actor_critic.losses, jnp.array(p * rewards))
   np.testing.assert_allclose(by_logits, -p * (1 - p) * rewards / 4, atol=1e-6)
   np.testing.assert_allclose(by_values, np.zeros((2, 2)), atol=1e-6)

@@ -7,9 +7,12 @@ from scipy.special import expit
 from ahm_jax.masking.patches import (
   bound_logits,
   budget_shift,
+  centred,
   draw_bernoulli,
   draw_exact,
+  mask_patches,
   patch_mean,
+  tile_budget_shift,
   to_pixels,
 )
 
@@ -89,30 +92,43 @@ def test_patch_mean_undoes_to_pixels():
   np.testing.assert_allclose(patch_mean(to_pixels(jnp.asarray(grid), 4), 4), grid, rtol=1e-6)
 
 
+def test_mask_patches_by_hand():
+  images = jnp.arange(1.0, 9).reshape(1, 2, 4, 1)
+  hidden = jnp.array([[[1.0, 0]]])
+  masked = mask_patches(images, hidden, 2)
+  np.testing.assert_array_equal(masked[0, ..., 0], [[0, 0, 3, 4], [0, 0, 7, 8]])
+
+
+def test_a_mask_covers_all_channels_and_leaves_the_rest_untouched():
+  images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+  hidden = jnp.array([[[1.0, 0], [0, 0]], [[0, 1], [1, 1]]])
+  masked = np.asarray(mask_patches(images, hidden, 4))
+  covered = np.asarray(to_pixels(hidden, 4)) == 1
+  assert np.all(masked[covered] == 0)
+  np.testing.assert_array_equal(masked[~covered], np.asarray(images)[~covered])
+
+
 def test_bound_logits_by_hand():
   # Mean of (0, 2, 4, 10) is 4; centred (-4, -2, 0, 6); with bound 2: 2 * tanh(-2), 2 * tanh(-1), 0,
   # 2 * tanh(3).
-  bounded = bound_logits(jnp.array([[0.0, 2], [4, 10]]), 2.0)
+  bounded = bound_logits(centred(jnp.array([[0.0, 2], [4, 10]])), 2.0)
   np.testing.assert_allclose(bounded, [[-1.92805516, -1.52318831], [0, 1.99010951]], atol=1e-6)
 
 
-def test_bound_logits_is_bounded_keeps_the_order_and_ignores_a_shift():
+def test_bound_logits_is_bounded_and_keeps_the_order():
   logits = jnp.asarray(logits_of('wide normal'))
-  bounded = bound_logits(logits, 3.0)
-  assert np.abs(bounded).max() <= 3
+  assert np.abs(bound_logits(logits, 3.0)).max() <= 3
   gentle = logits / 25
   np.testing.assert_array_equal(
-    np.argsort(bound_logits(gentle, 3.0).ravel()),
-    np.argsort((gentle - gentle.mean((-2, -1), keepdims=True)).ravel()),
+    np.argsort(bound_logits(gentle, 3.0).ravel()), np.argsort(gentle.ravel())
   )
-  np.testing.assert_allclose(bound_logits(gentle + 5, 3.0), bound_logits(gentle, 3.0), atol=1e-5)
 
 
-def test_bound_logits_centres_every_image_on_its_own():
+def test_logits_are_centred_for_every_image_on_its_own_which_a_shift_does_not_change():
   pair = jnp.stack([jnp.array([[1.0, 3]]), jnp.array([[100.0, 104]])])
-  np.testing.assert_allclose(
-    bound_logits(pair, 50.0), 50 * np.tanh(np.array([[[-1, 1]], [[-2, 2]]]) / 50), atol=1e-6
-  )
+  np.testing.assert_array_equal(centred(pair), [[[-1, 1]], [[-2, 2]]])
+  logits = jnp.asarray(logits_of('wide normal'))
+  np.testing.assert_allclose(centred(logits + 5), centred(logits), atol=1e-5)
 
 
 @pytest.mark.parametrize('ratio', RATIOS)
@@ -136,6 +152,14 @@ def test_the_budget_shift_by_hand():
   np.testing.assert_allclose(
     budget_shift(jnp.log(jnp.array([[1.0, 6]])), 0.5), [[-0.8958797]], atol=1e-6
   )
+
+
+def test_a_budget_by_tiles_holds_in_every_tile_and_shifts_it_as_a_whole():
+  logits = 2 * jax.random.normal(jax.random.key(0), (4, 6, 6))
+  shifts = np.asarray(tile_budget_shift(logits, 0.6, 3))
+  tiles = (np.asarray(logits) + shifts).reshape(4, 2, 3, 2, 3).swapaxes(2, 3)
+  np.testing.assert_allclose(expit(tiles).mean((-2, -1)), np.full((4, 2, 2), 0.6), atol=1e-5)
+  assert not np.ptp(shifts.reshape(4, 2, 3, 2, 3), (2, 4)).any()
 
 
 def test_the_budget_shift_is_the_same_under_vmap_and_without_jit():

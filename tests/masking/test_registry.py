@@ -1,13 +1,17 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ahm_jax.config import MaskingConfig
 from ahm_jax.errors import UserError
 from ahm_jax.masking import registry
-from ahm_jax.masking.strategy import WORKERS
+from ahm_jax.masking.strategy import WORKERS, Context
+from ahm_jax.models.agent import Agent
 
-FLAT = ('uniform', 'blockwise')  # Hide every patch equally often.
-COUNTED = ('adamae',)  # Hide an exact number of patches, whatever the config says.
+FLAT = ('uniform', 'blockwise')  # Mask every patch equally often.
+WITHOUT_AGENT = ('uniform', 'blockwise', 'saliency', 'anatomask')
+COUNTED = ('adamae',)  # Mask an exact number of patches.
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
@@ -26,10 +30,10 @@ def workers_propose(strategy, state, images, train, key, progress=1.0):
 
 @pytest.mark.parametrize('name', registry.names())
 @pytest.mark.parametrize('train', [True, False])
-def test_every_image_is_hidden_at_the_ratio_in_the_mean(build, images, start, name, train):
+def test_every_image_is_masked_at_the_ratio_in_the_mean(build, images, start, name, train):
   strategy, _ = build(strategy=name, mask_ratio=0.7)
   done = workers_propose(strategy, start(strategy), images, train, jax.random.key(1))
-  assert done.actions.shape == done.hidden.shape == done.probability.shape == (2, 3, 4, 4)
+  assert done.hidden.shape == done.probability.shape == (2, 3, 4, 4)
   assert set(np.unique(done.hidden)) == {0, 1}
   np.testing.assert_allclose(done.probability.mean((-2, -1)), np.full((2, 3), 0.7), atol=1e-5)
   spread = np.asarray(done.probability).std((-2, -1))
@@ -37,8 +41,10 @@ def test_every_image_is_hidden_at_the_ratio_in_the_mean(build, images, start, na
 
 
 @pytest.mark.parametrize('name', registry.names())
-def test_what_is_hidden_is_as_often_hidden_as_the_ratio_says(build, images, start, name):
-  """Over 300 draws of 6 images of 16 patches the standard error of the share is 0.003, less where counts are exact."""
+def test_patches_are_masked_as_often_as_the_ratio_says(build, images, start, name):
+  """Over 300 draws of 6 images of 16 patches the standard error of the share is 0.003, less where
+  counts are exact.
+  """
   strategy, _ = build(strategy=name, mask_ratio=0.7)
   state = start(strategy)
 
@@ -50,19 +56,11 @@ def test_what_is_hidden_is_as_often_hidden_as_the_ratio_says(build, images, star
   assert share == pytest.approx(expected, abs=0.012)
 
 
-@pytest.mark.parametrize('name', registry.names())
+@pytest.mark.parametrize('name', COUNTED)
 def test_exact_count(build, images, start, name):
-  strategy, _ = build(strategy=name, exact_count=True, mask_ratio=0.6)
+  strategy, _ = build(strategy=name, mask_ratio=0.6)
   done = workers_propose(strategy, start(strategy), images, True, jax.random.key(1))
   np.testing.assert_array_equal(done.hidden.sum((-2, -1)), np.full((2, 3), 10))  # round(0.6 * 16)
-
-
-@pytest.mark.parametrize('name', registry.names())
-def test_keep_is_the_other_action(build, images, start, name):
-  strategy, _ = build(strategy=name, action_means='keep', mask_ratio=0.7)
-  done = workers_propose(strategy, start(strategy), images, True, jax.random.key(1))
-  np.testing.assert_array_equal(done.actions, 1 - done.hidden)
-  np.testing.assert_allclose(done.probability.mean((-2, -1)), np.full((2, 3), 0.7), atol=1e-5)
 
 
 @pytest.mark.parametrize('name', registry.names())
@@ -75,3 +73,23 @@ def test_masks_are_functions_of_their_key(build, images, start, name):
   np.testing.assert_array_equal(one, same)
   assert np.any(one != other)
   assert np.any(one[0] != one[1])
+
+
+@pytest.mark.parametrize('name', registry.names())
+def test_every_trunk_of_a_vgg16_starts_from_given_weights_and_no_other(images, leaves, name):
+  """In HPM the teacher's too, which starts as its agent does."""
+  given = {'trunk': {'conv1_1': {'bias': jnp.full(2, 7.0)}}}
+  for trunk, has_one in (('vgg16', name not in WITHOUT_AGENT), ('light', False)):
+    masking = MaskingConfig(strategy=name, patch_size=4)
+    agent = Agent(trunk=trunk, width=2, patch_size=4)
+    strategy = registry.build(Context(masking, agent, None, lambda tree: tree))
+    assert (strategy.load_trunk is not None) == has_one
+    if not has_one:
+      continue
+    before = strategy.init(jax.random.key(0), images[0, :1], {})
+    after = strategy.load_trunk(before, given)
+    old, new = leaves(before), leaves(after)
+    changed = [path for path in new if not np.array_equal(old[path], new[path])]
+    assert len(changed) == (2 if name == 'hpm' else 1)
+    assert all("['trunk']['conv1_1']['bias']" in path for path in changed)
+    assert all((new[path] == 7).all() for path in changed)

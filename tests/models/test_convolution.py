@@ -102,7 +102,8 @@ def test_the_error_in_float32_is_that_of_rounding():
   assert error < 10 * usual
 
 
-def test_elsewhere_than_on_cpu_the_program_has_no_tiles(by_tiles):
+@pytest.mark.usefixtures('by_tiles')
+def test_elsewhere_than_on_cpu_the_program_has_no_tiles():
   x, kernel = normal(0, 2, 4, 4, 4, dtype=jnp.float32), normal(1, 3, 3, 4, 4, dtype=jnp.float32)
 
   def program(platform):
@@ -127,7 +128,8 @@ def test_a_layer_computes_what_flax_does(strides, dtype, by_tiles, monkeypatch):
   np.testing.assert_allclose(ours, layer.apply(variables, x, train=False), rtol=1e-4, atol=1e-5)
 
 
-def test_a_vmap_of_it_is_a_loop_of_it(by_tiles):
+@pytest.mark.usefixtures('by_tiles')
+def test_a_vmap_of_it_is_a_loop_of_it():
   with jax.enable_x64(True):
     x, kernel = normal(0, 3, 2, 4, 4, 4), normal(1, 3, 3, 4, 4)
 

@@ -164,7 +164,7 @@ def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
     return run(UNet(width=WIDTH), params, x, target)
 
   def divided(params):
-    each = functools.partial(run, UNet(width=WIDTH, axis_name=('workers',)), params)
+    each = functools.partial(run, UNet(width=WIDTH, axis_name='workers'), params)
     losses, statistics = jax.vmap(each, axis_name='workers', out_axes=(0, None))(
       x.reshape(2, 2, 32, 32, 3), target.reshape(2, 2, 32, 32, 1)
     )

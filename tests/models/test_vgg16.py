@@ -32,7 +32,7 @@ def test_parameter_count_is_that_of_the_paper():
   assert count(abstract_params(VGG16(1000), 1, 224, 224, 3)) == 138_357_544
 
 
-def test_parameter_count_with_batch_normalisation_is_that_of_torchvision_less_the_biases_of_its_convolutions():
+def test_parameter_count_with_norms_is_that_of_torchvision_less_the_biases_of_convolutions():
   convolutions = 64 * (2 * 1 + 2 * 2 + 3 * 4 + 6 * 8)
   assert (
     count(abstract_params(VGG16(1000, norm='batch'), 1, 224, 224, 3)) == 138_365_992 - convolutions

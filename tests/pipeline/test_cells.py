@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ahm_jax.config import Config, GridConfig
+from ahm_jax.config import Config, GridConfig, from_config_dict, pretraining_of
 from ahm_jax.pipeline.cells import Cell, all_cells, cell_runs
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 
@@ -10,7 +10,8 @@ ROOT = Path('grid')
 
 
 def runs(method, classify=False):
-  return list(cell_runs(Cell(ROOT, method, 20, 1), Config(init_from='elsewhere'), classify))
+  cell = Cell(ROOT, method, pretraining_of(method), 20, 1)
+  return list(cell_runs(cell, Config(init_from='elsewhere'), classify))
 
 
 def test_a_cell_from_scratch_starts_from_nothing():
@@ -45,3 +46,18 @@ def test_cells_come_by_seed_then_labels_then_method():
   grid = GridConfig(methods=('scratch', 'ahm'), labels=(20, 50), seeds=(0, 1))
   keys = [cell.key for cell in all_cells(Config(grid=grid), ROOT)]
   assert keys[:3] == [('scratch', 20, 0), ('ahm', 20, 0), ('scratch', 50, 0)] and len(keys) == 8
+
+
+def test_variants_that_differ_in_fine_tuning_share_a_pretraining():
+  variants = {
+    'r2': {'strategy': 'ahm', 'rounds': 2},
+    'r2_slow': {'strategy': 'ahm', 'rounds': 2, 'segment': {'learning_rate': 0.5}},
+  }
+  grid = {'methods': ('r2', 'r2_slow', 'ahm:rounds=2'), 'variants': variants, 'labels': (20,)}
+  config = from_config_dict({'grid': grid | {'seeds': (0,)}})
+  cells = all_cells(config, ROOT)
+  assert {cell.directory(PRETRAIN) for cell in cells} == {ROOT / 'pretrain/ahm:rounds=2/seed0'}
+  plain, slow, short = (list(cell_runs(cell, config, False)) for cell in cells)
+  assert plain[0] == slow[0] == short[0] and plain[0].config.masking.rounds == 2
+  assert slow[1].workdir == ROOT / 'segment/r2_slow/labels20/seed0'
+  assert slow[1].config.segment.learning_rate == 0.5 != plain[1].config.segment.learning_rate

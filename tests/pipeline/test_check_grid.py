@@ -1,11 +1,12 @@
 """What would stop a grid after hours is said before it begins."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
-from ahm_jax.config import Config, GridConfig
+from ahm_jax.config import Config, GridConfig, from_config_dict
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline import grid as grids
@@ -93,3 +94,35 @@ def test_a_method_that_is_no_strategy_is_refused_with_the_nearest():
   data = Dataset('toy', (), {}, ())
   with pytest.raises(UserError, match=r"'unifrom' is no masking strategy; .*did you mean uniform?"):
     grids.check_grid(Config(), data, ('scratch', 'unifrom'))
+
+
+@pytest.mark.parametrize(
+  ('grid', 'message'),
+  [
+    (
+      {'methods': ('scratch', 'imagenet')},
+      "config.grid.methods holds 'imagenet': 'imagenet' is no masking strategy; there are uniform",
+    ),
+    ({'methods': ('amh',)}, 'did you mean ahm?'),
+    (
+      {'methods': ('r2',), 'variants': {'r2': {'strategy': 'reinforced'}}},
+      "config.grid.methods holds 'r2': 'reinforced' is no masking strategy",
+    ),
+    (
+      {'variants': {'hpm': {'strategy': 'ahm'}}},
+      "config.grid.variants holds 'hpm', which is a masking strategy",
+    ),
+    ({'methods': ('ahm:rounds=0',)}, 'config.masking.rounds is 0; it must be at least 1'),
+  ],
+)
+def test_a_method_that_is_none_is_refused_before_anything_is_written(grid, message, tmp_path):
+  config = from_config_dict({'grid': grid})
+  with pytest.raises(UserError, match=re.escape(message)):
+    grids.reproduce(config, tmp_path / 'grid')
+  assert not list(tmp_path.iterdir())
+
+
+def test_methods_are_strategies_with_changes_and_names_for_them():
+  methods = ('scratch', 'scratch:segment.steps=7', 'uniform', 'ahm:rounds=2', 'r2')
+  variants = {'r2': {'strategy': 'ahm', 'rounds': 2}}
+  grids.check_methods(from_config_dict({'grid': {'methods': methods, 'variants': variants}}))

@@ -13,6 +13,7 @@ from ahm_jax.pipeline import evaluate as evaluation
 from ahm_jax.pipeline.evaluate import evaluate
 from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.runs import directory
+from ahm_jax.runtime import json_files
 
 NAMES = tuple('abcd')
 SPLIT = Split(
@@ -51,7 +52,7 @@ def test_a_classifier_of_other_classes_than_the_data_have_now_is_not_scored(tmp_
     Config(), classify=dataclasses.replace(Config().classify, input='image')
   )
   directory.claim(tmp_path, 'classify', config)
-  directory.write_json(tmp_path / directory.CLASSES, ['y', 'x'])
+  json_files.write_json(tmp_path / directory.CLASSES, ['y', 'x'])
   with pytest.raises(
     UserError,
     match=r"tells \('y', 'x'\) apart, but the classes of the data set are \('x', 'y'\) now",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ahm_jax.config import Config
+from ahm_jax.config import Config, pretraining_of
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.pipeline.cells import Cell
 from ahm_jax.pipeline.gallery import Networks, _alike
@@ -11,7 +11,10 @@ DATA = Dataset('toy', (), {}, ())
 
 
 def networks(*keys):
-  return [Networks(Cell(Path('grid'), *key), Config(), DATA) for key in keys]
+  return [
+    Networks(Cell(Path('grid'), method, pretraining_of(method), *rest), Config(), DATA)
+    for method, *rest in keys
+  ]
 
 
 def test_the_viewer_compares_cells_of_one_number_of_labels_and_one_seed():

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ahm_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
 from ahm_jax.models.layers import init_variables
-from ahm_jax.predict.model import Segmenter
-from ahm_jax.training import segment
+from ahm_jax.pipeline.stages import SEGMENT
+from ahm_jax.runs.trained import Trained
 
 SIZE = 16
 
@@ -30,12 +30,10 @@ def make_segmenter():
       model=ModelConfig(unet_width=2, sync_batch_norm=False),
       masking=MaskingConfig(patch_size=8),
     )
-    unet = segment.network(config.model, len(classes))
-    variables = jax.tree.map(
-      np.asarray, init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels))
-    )
-    kept = {part: variables[part] for part in ('params', 'batch_stats')}
-    return Segmenter(Path('run'), config, 7, kept)
+    unet = SEGMENT.network(config, ())
+    variables = init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels))
+    kept = {part: jax.tree.map(np.asarray, variables[part]) for part in ('params', 'batch_stats')}
+    return Trained(Path('run'), SEGMENT, config, 7, kept)
 
   return make
 

@@ -2,20 +2,26 @@
 
 import csv
 import json
-import os
 import re
 import shutil
+from pathlib import Path
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from ahm_jax.config import ClassifyConfig, Config
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.masks import at_own_size
-from ahm_jax.predict import run, writing
+from ahm_jax.pipeline.stages import CLASSIFY
+from ahm_jax.predict import run, stream, writing
 from ahm_jax.predict.listing import list_images
+from ahm_jax.predict.options import Options
 from ahm_jax.predict.output import Output
-from ahm_jax.predict.run import Options, predict
+from ahm_jax.predict.run import predict
+from ahm_jax.runs.trained import Trained
 
 NAMES = ['a.png', 'b.png', 'c.bmp', 'd.webp', 'e.tif', 'sub/a.png', 'sub/f.jpg']
 HALF = Options(threshold=0.5)
@@ -163,7 +169,7 @@ def spoil(images):
   (images / 'b.png').write_bytes((images / 'b.png').read_bytes()[:200])
   (images / 'g.dcm').write_bytes(b'no DICOM')
   shutil.copy(images / 'a.png', images / 'two\nlines.png')
-  os.symlink('/etc/hostname', images / 'outside.png')
+  (images / 'outside.png').symlink_to('/etc/hostname')
 
 
 def test_bad_files_have_a_row_and_the_others_a_mask(segmenter, images, tmp_path, capsys):
@@ -185,7 +191,7 @@ def test_bad_files_have_a_row_and_the_others_a_mask(segmenter, images, tmp_path,
 
 
 @pytest.mark.usefixtures('placed')
-def test_an_image_that_was_mended_is_tried_again(segmenter, images, tmp_path):
+def test_an_image_that_was_fixed_is_tried_again(segmenter, images, tmp_path):
   whole, out = tmp_path / 'whole', tmp_path / 'out'
   options = Options(0.48, probabilities=True)
   predict(segmenter, images, whole, options, batch_size=3)
@@ -198,20 +204,26 @@ def test_an_image_that_was_mended_is_tried_again(segmenter, images, tmp_path):
   assert files(out) == files(whole)
 
 
-class Lightness:
+class Lightness(nn.Module):
   """A classifier whose probability of 'light' is the mean of what it sees."""
 
-  class_names, digest = ('dark', 'light'), ''
+  def __call__(self, x, train):
+    assert not train
+    light = x.mean((1, 2, 3)) * 0.25 + 0.5  # As it was before it was normalised.
+    return jnp.log(jnp.stack([1 - light, light], -1))
 
-  def probabilities(self, images, lesions):
-    light = np.float32(images.mean((1, 2, 3)) / 255)
-    return np.stack([1 - light, light], -1)
+
+@pytest.fixture
+def lightness():
+  stage = CLASSIFY._replace(network=lambda *_: Lightness())
+  config = Config(classify=ClassifyConfig(input='image'))
+  return Trained(Path('classifier'), stage, config, 1, {'params': {}}, ('dark', 'light'))
 
 
-def test_a_bad_file_leaves_the_diagnoses_of_others_theirs(segmenter, images, tmp_path):
-  predict(segmenter, images, tmp_path / 'whole', HALF, Lightness(), batch_size=3)
+def test_a_bad_file_leaves_the_diagnoses_of_others_theirs(segmenter, lightness, images, tmp_path):
+  predict(segmenter, images, tmp_path / 'whole', HALF, lightness, batch_size=3)
   (images / 'b.png').write_bytes(b'nothing')
-  assert predict(segmenter, images, tmp_path / 'out', HALF, Lightness(), batch_size=3) == (6, 1)
+  assert predict(segmenter, images, tmp_path / 'out', HALF, lightness, batch_size=3) == (6, 1)
   whole, found = (table(tmp_path / name) for name in ('whole', 'out'))
   assert len({row['class_probability_light'] for row in whole.values()}) == 7
   del whole['b.png'], found['b.png']
@@ -242,6 +254,17 @@ def test_volumes_have_a_mask_a_slice(make_segmenter, images, tmp_path):
   assert pixels(out / 'masks/scan_s0003.png').shape == (20, 24)
 
 
+def test_a_name_that_is_too_long_for_its_masks_has_one_row(make_segmenter, images, tmp_path):
+  nibabel = pytest.importorskip('nibabel')
+  name = 'x' * 251 + '.nii'
+  nibabel.save(nibabel.Nifti1Image(np.zeros((20, 24, 3), np.int16), np.eye(4)), images / name)
+  found = predict(make_segmenter(channels=1), images, tmp_path / 'out', HALF, batch_size=3)
+  rows = table(tmp_path / 'out')
+  assert found == (7, 1) and list(rows) == [*NAMES, name]
+  assert rows[name]['status'] == f'{name} has too long a name for its mask; rename it'
+  assert (tmp_path / 'out/predictions.csv').read_text().count(name) == 2
+
+
 # What was there before.
 
 
@@ -261,7 +284,7 @@ def interrupt_after(monkeypatch, count):
 @pytest.fixture
 def placed(monkeypatch):
   """A network whose output depends on the place in the batch, far more than rounding makes it."""
-  forward = run.forward
+  forward = stream.forward
 
   def wrapped(segmenter, flips):
     rows = forward(segmenter, flips)
@@ -269,12 +292,12 @@ def placed(monkeypatch):
       rows(variables, batch) * np.linspace(0.9, 1, len(batch), dtype=np.float32)[:, None, None]
     )
 
-  monkeypatch.setattr(run, 'forward', wrapped)
+  monkeypatch.setattr(stream, 'forward', wrapped)
 
 
 @pytest.mark.usefixtures('placed')
 @pytest.mark.parametrize('tile', [0, 16])
-def test_an_interrupted_run_goes_on_and_ends_alike(segmenter, images, tmp_path, monkeypatch, tile):
+def test_an_interrupted_run_resumes_and_ends_alike(segmenter, images, tmp_path, monkeypatch, tile):
   options = Options(middle(segmenter, images) * 0.95, probabilities=True, overlays=True, tile=tile)
   whole, out = tmp_path / 'whole', tmp_path / 'out'
   predict(segmenter, images, whole, options, batch_size=2)
@@ -285,7 +308,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(segmenter, images, tmp_path, 
   looked_at = []
   read = run.read
   monkeypatch.setattr(
-    run, 'read', lambda root, name, *rest: looked_at.append(name) or read(root, name, *rest)
+    run, 'read', lambda root, name, **how: looked_at.append(name) or read(root, name, **how)
   )
   assert predict(segmenter, images, out, options, batch_size=2) == (7, 0)
   assert sorted(looked_at) == NAMES[2:]  # The third shares a batch with the fourth.
@@ -358,7 +381,7 @@ def test_masks_never_leave_the_folder(segmenter, images, tmp_path):
   (tmp_path / 'elsewhere').mkdir()
   predict(segmenter, images / 'sub', tmp_path / 'out', HALF)
   shutil.rmtree(tmp_path / 'out/masks')
-  os.symlink(tmp_path / 'elsewhere', tmp_path / 'out/masks')
+  (tmp_path / 'out/masks').symlink_to(tmp_path / 'elsewhere')
   with pytest.raises(UserError, match='is a link that leads out of --out'):
     predict(segmenter, images / 'sub', tmp_path / 'out', HALF)
   assert not list((tmp_path / 'elsewhere').iterdir())

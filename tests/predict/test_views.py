@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ahm_jax.data.readers.files import squashed
+from ahm_jax.data.resize import squashed
 from ahm_jax.predict.views import Tiled, Whole, starts, view, weights
 
 
@@ -55,7 +55,7 @@ def test_weights_sum_to_one_everywhere(overlap):
 @pytest.mark.parametrize('value', [0.0, 0.25, 0.7, 1.0])
 def test_a_network_that_says_the_same_everywhere(value):
   pixels = np.random.default_rng(0).integers(0, 256, (61, 90, 3), np.uint8)
-  found = through(Tiled(pixels, 16, 32, 0.5), lambda window: np.full((16, 16), value, np.float32))
+  found = through(Tiled(pixels, 16, 32, 0.5), lambda _: np.full((16, 16), value, np.float32))
   assert found.shape == (61, 90)
   np.testing.assert_allclose(found, value, atol=1e-6)
 

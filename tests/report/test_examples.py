@@ -1,5 +1,6 @@
 import io
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,12 @@ from ahm_jax.masking.strategy import Context
 from ahm_jax.report.examples import make_examples
 
 MASKING = MaskingConfig(strategy='uniform', patch_size=4, mask_ratio=0.5)
+
+
+class Nets(NamedTuple):
+  unet: Any
+  strategy: Any
+  masking: MaskingConfig
 
 
 class Brighten:
@@ -50,12 +57,10 @@ def test_examples(channels):
   )
   probabilities = np.zeros((2, 16, 16), np.float32)
   probabilities[0, :8, :8] = 1
-  nets = SimpleNamespace(
-    unet=Brighten(), strategy=registry.build(Context(MASKING, None, None, None))
-  )
+  nets = Nets(Brighten(), registry.build(Context(MASKING, None, None, None)), MASKING)
   state = SimpleNamespace(params=jnp.float32(1), batch_stats={}, extra=())
 
-  wide, healthy = make_examples(nets, state, MASKING, probabilities, split, 0.5)
+  wide, healthy = make_examples(nets, state, probabilities, split, 0.5)
 
   assert (wide.id, healthy.id) == names
   assert wide.prediction.shape == wide.truth.shape == (24, 32)

@@ -3,24 +3,53 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from ahm_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
 from ahm_jax.errors import UserError
-from ahm_jax.export import card
+from ahm_jax.export import card, portable
+from ahm_jax.models.layers import variable_shapes
+from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT, STAGES
 from ahm_jax.runs import checkpoints
-from ahm_jax.runs.source import STAGES, load
-from ahm_jax.runs.trained import FILE, VARIABLES, checked, config_digest
+from ahm_jax.runs.trained import (
+  EXPORT,
+  VARIABLES,
+  Trained,
+  checked,
+  config_digest,
+  in_float32,
+  load,
+)
 from ahm_jax.runtime import trees
 
 FACTS = {'format': 'orbax', 'licence': '', 'versions': {}, 'notes': {}}
 
 
+def make_trained(stage=SEGMENT, mask_classes=(), channels=3, seed=0, class_names=()):
+  """What might have been trained, in bfloat16; its weights are random, and none of them 0."""
+  config = Config(
+    data=DataConfig(
+      name='folder', root='.', image_size=32, channels=channels, mask_classes=mask_classes
+    ),
+    model=ModelConfig(unet_width=2, vgg_width=2, vgg_hidden=8, dtype='bfloat16', recompute=True),
+    masking=MaskingConfig(patch_size=8),
+  )
+  bare = Trained(Path('run'), stage, config, 7, {}, class_names)
+  generator, variables = np.random.default_rng(seed), {}
+  for name, leaf in trees.flatten(variable_shapes(bare.network, (1, *bare.shape))).items():
+    spread = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.3
+    drawn = generator.normal(0, spread, leaf.shape).astype(np.float32)
+    variables[name] = np.abs(drawn) + 0.5 if name.endswith(('scale', 'var')) else drawn
+  return dataclasses.replace(bare, variables=trees.unflatten(variables))
+
+
 @pytest.fixture(scope='module')
-def trained(make_trained):
-  return make_trained('segment')
+def trained():
+  return make_trained()
 
 
 @pytest.fixture(scope='module')
@@ -47,14 +76,14 @@ def refusal(path, wanted=STAGES):
 
 
 def change(path, **fields):
-  told = json.loads((path / FILE).read_text())
-  (path / FILE).write_text(json.dumps({**told, **fields}))
+  told = json.loads((path / EXPORT).read_text())
+  (path / EXPORT).write_text(json.dumps({**told, **fields}))
 
 
 def test_an_export_comes_back_to_the_bit(trained, export):
-  found = load(export, ('segment',))
+  found = load(export, (SEGMENT,))
   assert (found.stage, found.step, found.config, found.digest) == (
-    'segment',
+    SEGMENT,
     7,
     trained.config,
     trained.digest,
@@ -64,13 +93,43 @@ def test_an_export_comes_back_to_the_bit(trained, export):
   assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_it_computes_in_float32_what_the_network_does(trained):
+def test_in_float32_it_computes_what_the_network_does(trained):
   images = np.random.default_rng(0).integers(0, 256, (2, *trained.shape), np.uint8)
-  found = np.asarray(jax.jit(trained.probabilities)(trained.variables, images))
+  plain = in_float32(trained)
+  found = np.asarray(jax.jit(plain.probabilities)(trained.variables, images))
   scaled = (images / np.float32(255) - 0.5) / 0.25
-  logits = jax.jit(lambda v, x: trained.network.apply(v, x, train=False))(trained.variables, scaled)
+  logits = jax.jit(lambda v, x: plain.network.apply(v, x, train=False))(trained.variables, scaled)
   assert logits.dtype == np.float32 and trained.config.model.dtype == 'bfloat16'
   np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.asarray(logits)[..., 0])), atol=1e-5)
+  carried = np.asarray(jax.jit(portable.probabilities(trained))(trained.variables, images))
+  np.testing.assert_allclose(carried, found, atol=1e-5)
+
+
+def test_the_digest_is_that_of_the_weights(trained):
+  assert make_trained().digest == trained.digest != make_trained(seed=1).digest
+
+
+def test_a_segmentation_says_what_it_sees_and_finds(trained):
+  assert (trained.image_size, trained.channels, trained.shape) == (32, 3, (32, 32, 3))
+  assert (trained.mask_classes, trained.lesion_names, trained.class_names) == ((), ('lesion',), ())
+  images = np.zeros((2, 32, 32, 3), np.uint8)
+  assert trained.probabilities(trained.variables, images).shape == (2, 32, 32)
+
+  classes = make_trained(mask_classes=('a', 'b'), channels=1)
+  assert (classes.channels, classes.lesion_names) == (1, ('a', 'b'))
+  images = np.zeros((2, 32, 32, 1), np.uint8)
+  found = np.asarray(classes.probabilities(classes.variables, images), np.float32)
+  assert found.shape == (2, 32, 32, 3)
+  np.testing.assert_allclose(found.sum(-1), np.ones((2, 32, 32)), atol=1e-5)
+
+
+def test_a_classification_says_what_it_distinguishes_and_a_pretraining_says_nothing():
+  classifier = make_trained(CLASSIFY, class_names=('benign', 'malignant', 'other'))
+  assert classifier.network.num_classes == 3
+  pretrained = make_trained(PRETRAIN)
+  assert pretrained.network.out_channels == 3
+  with pytest.raises(TypeError, match='a pretrain run has no probabilities'):
+    pretrained.probabilities(pretrained.variables, np.zeros((2, 32, 32, 3), np.uint8))
 
 
 def test_the_digest_of_a_config_does_not_ask_for_order(trained):
@@ -81,7 +140,7 @@ def test_the_digest_of_a_config_does_not_ask_for_order(trained):
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{}', '"text"', 'null'])
 def test_a_damaged_description_is_refused(own, text):
-  (own / FILE).write_text(text)
+  (own / EXPORT).write_text(text)
   assert 'cannot be read as the description of an export; export it again' in refusal(own)
 
 
@@ -104,12 +163,12 @@ def test_a_damaged_description_is_refused(own, text):
 def test_a_description_of_something_else_is_refused(own, fields, message):
   change(own, **fields)
   with pytest.raises(UserError) as caught:
-    load(own, ('segment',))
+    load(own, (SEGMENT,))
   assert message in str(caught.value) and '\n' not in str(caught.value)
 
 
 def test_weights_of_another_width_are_refused(own):
-  told = json.loads((own / FILE).read_text())
+  told = json.loads((own / EXPORT).read_text())
   told['config']['model']['unet_width'] = 3
   change(own, config=told['config'])
   assert 'batch_stats/decoder1/first/norm/mean is 2 in its weights but 3 by its config' in refusal(
@@ -145,8 +204,9 @@ def test_shapes_that_do_not_belong_to_the_config_are_named(trained):
 
 def test_a_folder_without_anything_is_refused(tmp_path):
   assert 'there is no such folder; give the workdir of a segment run' in refusal(
-    tmp_path / 'nowhere', ('segment',)
+    tmp_path / 'nowhere', (SEGMENT,)
   )
+  assert 'holds no run; give the --workdir of a segment run' in refusal(tmp_path, (SEGMENT,))
   assert 'holds no run; give the --workdir of a pretrain or segment or classify run' in refusal(
     tmp_path
   )

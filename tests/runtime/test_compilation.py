@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -80,14 +81,16 @@ def a_gpu(monkeypatch):
   return plugins
 
 
-def test_flags_are_set_on_a_gpu_and_once(a_gpu):
+@pytest.mark.usefixtures('a_gpu')
+def test_flags_are_set_on_a_gpu_and_once():
   for _ in range(2):
     compilation.set_gpu_flags()
     assert os.environ['XLA_FLAGS'].split() == list(compilation.GPU_FLAGS)
 
 
+@pytest.mark.usefixtures('a_gpu')
 @pytest.mark.parametrize('platforms', ['cuda', 'gpu', 'cuda,cpu'])
-def test_flags_are_set_where_a_gpu_is_asked_for(a_gpu, platforms):
+def test_flags_are_set_where_a_gpu_is_asked_for(platforms):
   jax.config.update('jax_platforms', platforms)
   compilation.set_gpu_flags()
   assert os.environ['XLA_FLAGS']
@@ -98,8 +101,8 @@ def test_without_a_gpu_or_a_known_jaxlib_no_flag_is_set(a_gpu, lack, monkeypatch
   if lack == 'platform':
     jax.config.update('jax_platforms', 'cpu')
   elif lack == 'driver':
-    monkeypatch.setattr(compilation.shutil, 'which', lambda name: None)
-    monkeypatch.setattr(compilation.os.path, 'exists', lambda path: False)
+    monkeypatch.setattr(compilation.shutil, 'which', lambda _: None)
+    monkeypatch.setattr(compilation, '_DRIVER', Path('/nowhere'))
   elif lack == 'plugin':
     a_gpu.clear()
   else:

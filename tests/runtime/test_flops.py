@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from ahm_jax.benchmark import trainings
+from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.convolution import convolve3x3
 from ahm_jax.models.layers import init_variables
 from ahm_jax.runtime import flops
@@ -97,7 +98,7 @@ def test_a_training_step_takes_three_times_the_forward_pass():
   among them.
   """
   config = trainings.configured(8, 32, 2, augmented=False)
-  unet = segment.network(config.model)
+  unet = segmentation_unet(config.model)
   images = np.zeros((2, 32, 32, 3), np.uint8)
   variables = init_variables(unet, jax.random.key(0), (1, 32, 32, 3))
   forward = flops.count(lambda images: segment.probabilities(unet, variables, images), images)

@@ -27,8 +27,8 @@ from ahm_jax.runs import snapshots  # noqa: E402
 from ahm_jax.runs.checkpoint_files import FOLDER  # noqa: E402
 from ahm_jax.runs.checkpoints import latest_step  # noqa: E402
 from ahm_jax.runs.metrics_log import FILE  # noqa: E402
-from ahm_jax.runtime import processes  # noqa: E402
-from ahm_jax.runtime.signals import TRY_AGAIN  # noqa: E402
+from ahm_jax.runtime import joining  # noqa: E402
+from ahm_jax.runtime.signals import LINE, TRY_AGAIN  # noqa: E402
 
 FORKS = multiprocessing.get_context('forkserver')
 
@@ -167,7 +167,10 @@ def test_two_processes_equal_one_and_process_0_speaks(tmp_path, alone):
   assert_equals(train(tmp_path / 'four', devices=4).params, tmp_path / 'four', alone)
 
 
-LOST = 'another process was lost, so this one ends; the last checkpoint is that of step {}; the same command goes on'
+LOST = (
+  'another process was lost, so this one ends; the last checkpoint is that of step {}; '
+  'run the same command again'
+)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +214,8 @@ def test_a_signal_to_both_or_to_one_stops_both_at_the_same_step(broken_off, alon
   (first, second), seconds = results[name]
   assert first[0] == second[0] == TRY_AGAIN, first[2] + second[2]
   assert seconds < HEARTBEAT
-  assert first[2].endswith('\ninterrupted; the same command goes on where it was\n')
-  assert second[2] == '\nprocess 1: interrupted; the same command goes on where it was\n'
+  assert first[2].endswith(f'\n{LINE}\n')
+  assert second[2] == f'\nprocess 1: {LINE}\n'
   assert 5 < latest_step(home / name) < toy.STEPS
   assert_equals(train(home / name).params, home / name, alone)
 
@@ -243,7 +246,8 @@ def test_processes_with_different_numbers_of_devices_are_refused(tmp_path):
   ):
     assert (code, err) == (
       2,
-      f'{name}error: the processes have 2, 1 devices; give each the same number (CUDA_VISIBLE_DEVICES chooses)\n',
+      f'{name}error: the processes have 2, 1 devices; give each the same number '
+      '(CUDA_VISIBLE_DEVICES chooses)\n',
     )
 
 
@@ -261,7 +265,7 @@ def test_a_run_of_four_devices_goes_on_on_fewer(tmp_path, alone, devices):
 
 
 def test_lines_name_the_process(capsys):
-  stream = processes._Named(sys.stdout, 'process 3: ')
+  stream = joining._Named(sys.stdout, 'process 3: ')
   print('one\n\ntwo', file=stream)
   print('thr', 'ee', sep='', file=stream, flush=True)
   assert capsys.readouterr().out == 'process 3: one\n\nprocess 3: two\nprocess 3: three\n'

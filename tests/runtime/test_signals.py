@@ -21,12 +21,15 @@ def wait():
   print('ready', flush=True)
   {wait}
 
-with signals.{context}() as request:
+with signals.{context}() as stop:
   {body}
 print('left')
 """
 # Blocked in C, as while XLA compiles, a process does not run Python's own handlers.
-IN_C = 'mutex = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(mutex) for _ in range(2)]'
+IN_C = (
+  'mutex = ctypes.create_string_buffer(64); '
+  '[ctypes.CDLL(None).pthread_mutex_lock(mutex) for _ in range(2)]'
+)
 IN_PYTHON = 'time.sleep(60)'
 
 
@@ -50,7 +53,11 @@ def interrupted(
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_for_the_end_of_the_block_and_no_longer(number):
-  body = 'print("ready", flush=True)\n  while not request.stop: time.sleep(0.05)\n  print("stops", flush=True)'
+  body = (
+    'print("ready", flush=True)\n'
+    '  while not stop.made: time.sleep(0.05)\n'
+    '  print("stops", flush=True)'
+  )
   code, out, err, seconds = interrupted(number, body=body)
   assert out == 'stops\n' and 'Stopped' in err and code != TRY_AGAIN and seconds < 20
 
@@ -80,11 +87,12 @@ def heard():
     signal.signal(number, handler)
 
 
-def test_handlers_and_threads_are_as_they_were_afterwards(heard):
+@pytest.mark.usefixtures('heard')
+def test_handlers_and_threads_are_as_they_were_afterwards():
   before = threading.active_count()
-  with signals.raising(), signals.at_next_step() as request:
+  with signals.raising(), signals.at_next_step() as stop:
     assert threading.active_count() == before + 2
-  assert not request.stop
+  assert not stop.made
   assert all(signal.getsignal(number) is signal.default_int_handler for number in signals.SIGNALS)
   assert signal.set_wakeup_fd(-1) == -1
   deadline = time.monotonic() + 20
@@ -93,30 +101,33 @@ def test_handlers_and_threads_are_as_they_were_afterwards(heard):
   assert threading.active_count() == before
 
 
-def test_what_is_ignored_stays_ignored(heard):
+@pytest.mark.usefixtures('heard')
+def test_what_is_ignored_stays_ignored():
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  with signals.at_next_step() as request:
+  with signals.at_next_step() as stop:
     signal.raise_signal(signal.SIGINT)
-    assert not request.stop
+    assert not stop.made
   assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def test_a_signal_may_raise_for_a_while(heard):
-  with pytest.raises(Stopped), signals.at_next_step() as request:
-    with pytest.raises(Stopped), request.interrupts():
+@pytest.mark.usefixtures('heard')
+def test_a_signal_may_raise_for_a_while():
+  with pytest.raises(Stopped), signals.at_next_step() as stop:
+    with pytest.raises(Stopped), stop.interrupts():
       signal.raise_signal(signal.SIGTERM)
-    with request.interrupts(False):
-      assert request.stop
-    with pytest.raises(Stopped), request.interrupts():
+    with stop.interrupts(False):
+      assert stop.made
+    with pytest.raises(Stopped), stop.interrupts():
       raise AssertionError('it came before')
 
 
-def test_another_thread_has_no_say(heard):
+@pytest.mark.usefixtures('heard')
+def test_another_thread_has_no_say():
   found = []
 
   def work():
-    with signals.at_next_step() as request:
-      found.append(request.stop)
+    with signals.at_next_step() as stop:
+      found.append(stop.made)
 
   thread = threading.Thread(target=work)
   thread.start()

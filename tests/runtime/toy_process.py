@@ -20,7 +20,7 @@ import test_loop as toy
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.batches import Source, source
-from ahm_jax.runtime import processes
+from ahm_jax.runtime import joining
 from ahm_jax.training.loop import fit
 from launch import app
 
@@ -71,5 +71,5 @@ def work(argv, devices, home, name, variables):
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', devices)
   jax.config.update('jax_enable_compilation_cache', False)
-  processes.HEARTBEAT = processes.LEAVING = HEARTBEAT
+  joining.HEARTBEAT = joining.LEAVING = HEARTBEAT
   app.run(stage, several=True)

@@ -20,7 +20,7 @@ from ahm_jax.runs.metrics_log import SKIPPED
 from ahm_jax.runtime import parallel
 from ahm_jax.task import Batch
 from ahm_jax.training import pretrain
-from ahm_jax.training.guard import guarded
+from ahm_jax.training.parallel_step import REQUEST, Request, parallel_step, requests
 
 SIZE, PATCH, IMAGES, STEPS = 16, 4, 8, 40
 STILL = AugmentConfig(flip=False, scale=0, brightness=0, contrast=0, hue=0)
@@ -92,15 +92,15 @@ def drive():
 
   def run(task, state, split, devices=1, steps=1, seed=0):
     over = tuple(jax.local_devices()[:devices])
-    advance = parallel.over_all(guarded(task.step), over)
+    advance = parallel_step(task.step, over)
     positions = np.arange(len(split), dtype=np.int32)
     arrays = split.images, split.masks, split.labels, positions
     batch = Batch(*(parallel.own_rows(array, over) for array in arrays))
     key = parallel.replicate(jax.random.key(seed), over)
     state, history = parallel.replicate(state, over), []
     for _ in range(steps):
-      state, metrics = advance(state, None, batch, key, parallel.requests(0, over))
-      assert not metrics.pop(parallel.REQUEST).any() and not metrics.pop(SKIPPED).any()
+      state, metrics = advance(state, None, batch, key, requests(Request.NONE, over))
+      assert not metrics.pop(REQUEST).any() and not metrics.pop(SKIPPED).any()
       history.append(jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(metrics)))
     return jax.tree.map(np.array, parallel.one_copy(state)), history
 

@@ -9,6 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from ahm_jax.config import ClassifyConfig
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
+from ahm_jax.models.build import classifier
 from ahm_jax.pipeline import setup
 from ahm_jax.training import classify
 
@@ -56,9 +57,9 @@ def test_it_learns_to_tell_red_from_dark(make_config, still, first, split, drive
   losses = [metrics['loss'] for metrics in history]
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert still.evaluate(state) == {'accuracy': 1, 'balanced_accuracy': 1, 'auc': 1, 'score': 1}
-  vgg = classify.network(make_config().model, 2)
+  vgg = classifier(make_config().model, 2)
   whole, in_threes = (
-    classify.predict(vgg, state.params, {}, split.images, size) for size in (8, 3)
+    classify.predict(vgg, {'params': state.params}, split.images, size) for size in (8, 3)
   )
   np.testing.assert_allclose(whole.sum(1), np.ones(8), rtol=1e-5)
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
@@ -89,9 +90,7 @@ def test_images_of_unknown_label_do_not_count(make_config, first, split, monkeyp
   held_out = dataclasses.replace(split.take(range(4)), labels=np.array([0, 1, -1, 1], np.int32))
   task = classify.build(make_config(), held_out, 2, STEPS, 1)
   planted = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-  monkeypatch.setattr(
-    classify, 'predict', lambda vgg, params, batch_stats, images, size: planted[: len(images)]
-  )
+  monkeypatch.setattr(classify, 'predict', lambda *arguments: planted[: len(arguments[2])])
   scores = task.evaluate(first)
   assert scores['score'] == scores['balanced_accuracy'] == 0.75
   assert scores['accuracy'] == pytest.approx(2 / 3)
@@ -99,17 +98,8 @@ def test_images_of_unknown_label_do_not_count(make_config, first, split, monkeyp
 
 def inputs(image, lesion, **fields):
   image = np.asarray(image, np.uint8)
-  size = len(image)
-  split = classify.Split(
-    ('a',),
-    image[None],
-    np.zeros((1, size, size), np.uint8),
-    np.zeros(1),
-    np.ones(1, bool),
-    ('a',),
-    (b'',),
-  )
-  (changed,) = classify.inputs(split, np.asarray(lesion, bool)[None], ClassifyConfig(**fields))
+  lesions = np.asarray(lesion, bool)[None]
+  (changed,) = classify.inputs(image[None], lesions, ClassifyConfig(**fields))
   assert changed.dtype == np.uint8
   assert changed.shape == image.shape
   return changed

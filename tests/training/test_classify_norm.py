@@ -12,8 +12,9 @@ import pytest
 
 from ahm_jax.data.augment import normalise
 from ahm_jax.models import vgg16
+from ahm_jax.models.build import classifier
 from ahm_jax.training import classify
-from ahm_jax.weights import loading, names
+from ahm_jax.weights import names, norms, saving
 
 STEPS = 60
 
@@ -63,7 +64,7 @@ def test_running_statistics_are_those_of_pytorch(torch_networks, first, after_on
   """But for its variance of a sample, n / (n - 1) of ours, over the n pixels of a batch."""
   entries = names.vgg16(4, 'batch')
   trunk = {'params': {'trunk': first.params['trunk']}, 'batch_stats': first.batch_stats}
-  weights = loading.with_counters(loading.with_zero_biases(loading.outward(trunk, entries)), 0)
+  weights = saving.with_counters(norms.with_zero_biases(saving.outward(trunk, entries)), 0)
   layers = torch_networks.VGG16(norm=True, width=4, hidden=1).features[
     :13
   ]  # To the ReLU after conv2_2.
@@ -73,7 +74,7 @@ def test_running_statistics_are_those_of_pytorch(torch_networks, first, after_on
   torch_networks.apply(layers, np.array(normalise(split.images / np.float32(255))))
   found = torch_networks.arrays(layers)
   state, _ = after_one
-  ours = loading.outward({'batch_stats': state.batch_stats}, entries)
+  ours = saving.outward({'batch_stats': state.batch_stats}, entries)
   assert len(ours) == 8
   for name, array in ours.items():
     theirs = found[name.removeprefix('features.')]
@@ -107,10 +108,10 @@ def test_it_learns_and_is_used_by_running_statistics(config, task, first, split,
   losses = [metrics['loss'] for metrics in history]
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
   assert task.evaluate(state)['score'] == 1
-  vgg = classify.network(config.model, 2)
-  whole, in_threes = (
-    classify.predict(vgg, state.params, state.batch_stats, split.images, size) for size in (8, 3)
-  )
+  vgg = classifier(config.model, 2)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  whole, in_threes = (classify.predict(vgg, variables, split.images, size) for size in (8, 3))
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
-  fresh = classify.predict(vgg, state.params, first.batch_stats, split.images, 8)
+  variables = {'params': state.params, 'batch_stats': first.batch_stats}
+  fresh = classify.predict(vgg, variables, split.images, 8)
   assert np.abs(fresh - whole).max() > 0.1

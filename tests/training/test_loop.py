@@ -23,7 +23,8 @@ from jax import lax
 
 from ahm_jax.config import DataConfig, RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source, source
-from ahm_jax.data.dataset import Split, batch_indices
+from ahm_jax.data.dataset import Split
+from ahm_jax.data.sampling import batch_indices
 from ahm_jax.errors import UserError
 from ahm_jax.runs import snapshots
 from ahm_jax.runs.checkpoint_files import FOLDER
@@ -183,13 +184,12 @@ def signals_are_heard():
   signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures('signals_are_heard')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
   'at', [0, 3, 7, 8, 13]
 )  # In the middle, at a line, before a validation, after one.
-def test_a_signal_saves_the_state_of_its_step(
-  tmp_path, uninterrupted, signals_are_heard, number, at
-):
+def test_a_signal_saves_the_state_of_its_step(tmp_path, uninterrupted, number, at):
   handlers = [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)]
   with pytest.raises(Stopped):
     run(tmp_path, at=at, interrupt=lambda: signal.raise_signal(number))
@@ -200,10 +200,9 @@ def test_a_signal_saves_the_state_of_its_step(
   assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
 
 
+@pytest.mark.usefixtures('signals_are_heard')
 @pytest.mark.parametrize(('step', 'keep_best'), [(10, True), (20, True), (20, False)])
-def test_a_signal_in_a_validation_stops_it_and_it_is_made_up_for(
-  tmp_path, signals_are_heard, step, keep_best
-):
+def test_a_signal_in_a_validation_stops_it_and_it_is_made_up_for(tmp_path, step, keep_best):
   scores = {5: 0.1, 10: 0.5, 15: 0.2, 20: 0.9}
   task = scored(scores, keep_best)
 
@@ -223,8 +222,9 @@ def test_a_signal_in_a_validation_stops_it_and_it_is_made_up_for(
     assert checkpoints.progress() == Progress(20, 0.9, 0.9, 0, 20)
 
 
-def test_a_signal_that_python_swallowed_is_not_lost(tmp_path, uninterrupted, signals_are_heard):
-  def evaluate(state):
+@pytest.mark.usefixtures('signals_are_heard')
+def test_a_signal_that_python_swallowed_is_not_lost(tmp_path):
+  def evaluate(_):
     with contextlib.suppress(KeyboardInterrupt):  # As it falls into a callback of Python's own.
       signal.raise_signal(signal.SIGINT)
     return {'score': 0.0}
@@ -236,23 +236,16 @@ def test_a_signal_that_python_swallowed_is_not_lost(tmp_path, uninterrupted, sig
 
 def test_checkpoints_come_by_time_too(tmp_path, uninterrupted, monkeypatch):
   saved = []
-  monkeypatch.setattr(Checkpoints, 'save', lambda self, state, progress, save=Checkpoints.save: (
-    saved.append(progress.step), save(self, state, progress)))  # fmt: skip
+  save = Checkpoints.save
+
+  def note_and_save(self, state, progress):
+    saved.append(progress.step)
+    save(self, state, progress)
+
+  monkeypatch.setattr(Checkpoints, 'save', note_and_save)
   state = run(tmp_path, safety=SafetyConfig(save_minutes=1e-9))
-  assert saved == [
-    2,
-    4,
-    5,
-    7,
-    9,
-    10,
-    12,
-    14,
-    15,
-    17,
-    19,
-    20,
-  ]  # The request for one comes back a step later.
+  # The request for one comes back a step later.
+  assert saved == [2, 4, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20]
   assert_identical(state, uninterrupted[0])
   assert (tmp_path / FILE).read_bytes() == uninterrupted[1]
 
@@ -361,7 +354,7 @@ def broken(*steps, part='loss'):
 
 
 @pytest.mark.parametrize('part', ['loss', 'params'])
-def test_a_step_that_is_not_finite_is_not_taken_and_counted(tmp_path, part, capsys):
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, part, capsys):
   """An optimizer that had seen these steps would lead elsewhere."""
   recipe = RecipeConfig(steps=6, batch_size=8, log_every=2, eval_every=6)
   state = run(tmp_path, broken(3, 4, 5, part=part), recipe, safety=SafetyConfig(skipped_steps=4))
@@ -373,13 +366,16 @@ def test_a_step_that_is_not_finite_is_not_taken_and_counted(tmp_path, part, caps
     tmp_path / 'two', broken(3, 4, 5, part=part), dataclasses.replace(recipe, steps=5)
   )
   assert_identical(source_of_two.params, whole.params)
-  assert 'step 3 is not taken' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert 'step 3 is skipped: its loss or gradient is not finite; images: ' in said
 
 
 def test_too_many_such_steps_in_a_row_end_the_run_and_name_its_images(tmp_path):
   task = broken(3, 7, 8, 9)
   names = [toy_split().ids[i] for i in batch_indices(0, 8, 25, 8)]
-  line = f'no step from 7 to 9 could be taken: .*; the images of the last are {", ".join(names)}; lower the learning rate'
+  line = (
+    f'steps 7 to 9 were skipped: .*; images of the last: {", ".join(names)}; lower the learning'
+  )
   with pytest.raises(UserError, match=line):
     run(tmp_path, task, safety=SafetyConfig(skipped_steps=3))
   with Checkpoints(tmp_path) as checkpoints:
@@ -390,10 +386,11 @@ def test_too_many_such_steps_in_a_row_end_the_run_and_name_its_images(tmp_path):
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
 
 
-def test_the_count_of_such_steps_survives_an_interruption(tmp_path, signals_are_heard):
+@pytest.mark.usefixtures('signals_are_heard')
+def test_the_count_of_such_steps_survives_an_interruption(tmp_path):
   with pytest.raises(Stopped):
     run(tmp_path, broken(7, 8, 9, 10), at=7, interrupt=lambda: signal.raise_signal(signal.SIGTERM))
-  with pytest.raises(UserError, match='no step from 7 to 10'):
+  with pytest.raises(UserError, match='steps 7 to 10 were skipped'):
     run(tmp_path, broken(7, 8, 9, 10), safety=SafetyConfig(skipped_steps=4))
 
 
@@ -403,9 +400,8 @@ def test_the_count_of_such_steps_survives_an_interruption(tmp_path, signals_are_
 def spoil(workdir, step, how):
   """Damages a checkpoint, as a disk or a killed copy might."""
   home = workdir / FOLDER / str(step)
-  arrays = [
-    path for path in home.rglob('d/*') if path.is_file()
-  ]  # Not all of them are read: some lie on the way.
+  # Not all of them are read: some lie on the way.
+  arrays = [path for path in home.rglob('d/*') if path.is_file()]
   description = home / 'metrics' / 'metrics'
   if how == 'truncated':
     for path in arrays:
@@ -436,12 +432,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
   said = capsys.readouterr().err
   assert (
     'the checkpoint of step 10 ' in said
-    and f'it is not used, and lies in {tmp_path / "damaged" / "10"} now' in said
+    and f'it is not used, and was moved to {tmp_path / "damaged" / "10"}' in said
   )
   assert (tmp_path / 'damaged' / '10' / 'metrics').is_dir()
 
 
-def test_a_damaged_best_checkpoint_is_trained_for_again(tmp_path, capsys):
+def test_a_damaged_best_checkpoint_is_trained_for_again(tmp_path):
   task = scored({5: 0.1, 10: 0.9, 15: 0.5, 20: 0.3}, keep_best=True)
   whole = run(tmp_path, task)
   spoil(tmp_path, 10, 'a bit')

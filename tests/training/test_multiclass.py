@@ -10,6 +10,7 @@ from scipy import optimize, special
 
 from ahm_jax.config import AugmentConfig
 from ahm_jax.data.augment import augment_batch
+from ahm_jax.models.build import segmentation_unet
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.training import segment
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
@@ -191,7 +192,8 @@ def test_the_network_has_an_output_more_than_classes_and_a_validation_scores_the
   task = segment.build(config, dataclasses.replace(split, masks=masks), 10, 1)
   state = jax.eval_shape(task.init, jax.random.key(0))
   assert state.params['head']['kernel'].shape[-1] == 3
-  monkeypatch.setattr(segment, 'predict_classes', lambda *args: np.full((8, 16, 16), 1, np.uint8))
+  ones = np.full((8, 16, 16), 1, np.uint8)
+  monkeypatch.setattr(segment, 'predict_classes', lambda *_: ones)
   found = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
   # Of values 0, 1, 2, 0, 1, 2, 0, 1: each is wrong but for the three of 1; those of 2 have both
   # classes wrong.
@@ -202,10 +204,11 @@ def test_predictions_are_probabilities_and_the_likeliest_of_them(make_config, sp
   config = make_config()
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, mask_classes=NAMES))
   state = start(segment.build(config, split, 10, 1))
-  unet = segment.network(config.model, 2)
-  probabilities = segment.predict(unet, state.params, state.batch_stats, split.images, 8)
+  unet = segmentation_unet(config.model, 2)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  probabilities = segment.predict(unet, variables, split.images, 8)
   assert probabilities.shape == (8, 16, 16, 3) and probabilities.dtype == np.float32
   np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
-  likeliest = segment.predict_classes(unet, state.params, state.batch_stats, split.images, 8)
+  likeliest = segment.predict_classes(unet, variables, split.images, 8)
   assert likeliest.dtype == np.uint8
   np.testing.assert_array_equal(likeliest, probabilities.argmax(-1))

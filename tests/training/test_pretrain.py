@@ -1,12 +1,14 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax.config import AugmentConfig, TrainConfig
+from ahm_jax.config import AugmentConfig
 from ahm_jax.errors import UserError
+from ahm_jax.masking.networks import Networks, networks
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.models.agent import NEAR_ZERO
 from ahm_jax.pipeline import stages
@@ -86,18 +88,18 @@ def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
   ],
   ids=lambda masking: '-'.join(masking.values()),
 )
-def test_four_devices_equal_one_under_rivals_and_teachers_follow(
+def test_four_devices_equal_one_under_baselines_and_teachers_follow(
   make_config, split, start, drive, masking
 ):
-  """To 1e-4 of the largest element of an array: the same patches are hidden, and what is left is
+  """To 1e-4 of the largest element of an array: the same patches are masked, and what is left is
   rounding.
   """
 
   def assert_near(one, other):
     assert np.abs(one - other).max(initial=0) <= 1e-4 * max(np.abs(other).max(initial=0), 1e-3)
 
-  task = build(make_config(workers=4, warmup=1.0, ema_decay=(0.5, 0.5), **masking), split)
-  first = start(task)._replace(step=np.int32(STEPS // 2))  # Half eased in.
+  task = build(make_config(workers=4, warmup=1.0, **masking), split)
+  first = start(task)._replace(step=np.int32(STEPS // 2))  # Half of the mask warm-up.
   (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
   jax.tree.map(assert_near, history, other_history)
   jax.tree.map(assert_near, (moments(one), one.batch_stats), (moments(four), four.batch_stats))
@@ -118,7 +120,7 @@ def test_four_devices_equal_one_under_rivals_and_teachers_follow(
 def test_a_step_is_the_same_where_the_unet_recomputes(pretrained, split, drive, assert_close):
   model = dataclasses.replace(pretrained.config.model, recompute=True)
   recomputing = build(dataclasses.replace(pretrained.config, model=model), split)
-  assert recomputing.step is not pretrained.task.step
+  assert recomputing.step != pretrained.task.step
   (one, history), (other, other_history) = (
     drive(task, pretrained.first, split) for task in (pretrained.task, recomputing)
   )
@@ -164,19 +166,10 @@ def test_the_agent_learns_under_ahm(ahm):
   assert {'policy_loss', 'value_loss', 'entropy'} < set(metrics)
 
 
-def test_untrained_keeps_its_agent_and_options_reach_the_masks(make_config, split, start, drive):
-  """Of 16 patches, a ratio of 0.75 hides exactly 12, although the actions say which 4 to keep.
-
-  One worker.
-  """
-  fields = {
-    'strategy': 'untrained',
-    'workers': 1,
-    'action_means': 'keep',
-    'exact_count': True,
-    'mask_ratio': 0.75,
-  }
-  task = build(make_config(**fields), split)
+def test_untrained_keeps_its_agent_and_one_worker_masks_all_images(
+  make_config, split, start, drive
+):
+  task = build(make_config(strategy='untrained', workers=1, mask_ratio=0.75), split)
   first = start(task)
   last, history = drive(task, first, split, steps=3)
   jax.tree.map(np.testing.assert_array_equal, first.extra, last.extra)
@@ -186,27 +179,31 @@ def test_untrained_keeps_its_agent_and_options_reach_the_masks(make_config, spli
   )  # As tests/models/test_agent.py says; few weights vary a lot.
   assert (
     min(metrics['policy_spread'] for metrics in history) > 0.01
-  )  # Ease in, or it would be uniform masks by another name.
-  assert [float(metrics['mask_ratio']) for metrics in history] == [0.75] * 3
+  )  # Or it would be uniform masks by another name.
+  assert np.mean([metrics['mask_ratio'] for metrics in history]) == pytest.approx(0.75, abs=0.07)
   assert not np.array_equal(first.params['head']['kernel'], last.params['head']['kernel'])
 
 
+@dataclasses.dataclass(frozen=True)
+class Watched(Networks):
+  """The networks, with what the strategy learns from among its metrics."""
+
+  @functools.cached_property
+  def strategy(self):
+    strategy = Networks(self.unet, self.agent, self.masking).strategy
+
+    def learn(state, rollouts, variables, progress):
+      state, metrics = strategy.learn(state, rollouts, variables, progress)
+      return state, {**metrics, **rollouts._asdict()}
+
+    return strategy._replace(learn=learn)
+
+
 def watch(config, split, start, drive):
-  """One step: the networks, the state before and after, and the metrics, with what the strategy
-  learnt from among them.
-  """
-  task = build(config, split)
-  nets = pretrain.networks(config.model, config.masking, 3)
-
-  def learn(state, rollouts, variables, progress):
-    state, metrics = nets.strategy.learn(state, rollouts, variables, progress)
-    return state, {**metrics, **rollouts._asdict()}
-
-  watching = nets._replace(strategy=nets.strategy._replace(learn=learn))
-  tx = pretrain.optimizer(config.pretrain, STEPS, 1)
-  task = task._replace(
-    step=pretrain.make_step(watching, tx, config.masking, config.pretrain.augment, STEPS)
-  )
+  """One step: the networks, the state before and after, and the metrics with the rollouts."""
+  task, nets = build(config, split), networks(config)
+  watching = Watched(nets.unet, nets.agent, nets.masking)
+  task = task._replace(step=dataclasses.replace(task.step, nets=watching))
   first = start(task)
   last, (metrics,) = drive(task, first, split)
   return nets, first, last, metrics
@@ -214,10 +211,22 @@ def watch(config, split, start, drive):
 
 @pytest.fixture(scope='module')
 def watched(make_config, split, start, drive):
-  """Two workers and two rounds with bootstrap."""
-  return watch(
-    make_config(strategy='ahm', workers=2, rounds=2, bootstrap=True), split, start, drive
-  )
+  """Two workers and two rounds."""
+  return watch(make_config(strategy='ahm', workers=2, rounds=2), split, start, drive)
+
+
+def test_steps_are_equal_where_their_configs_are(make_config, split):
+  """And so share a compiled program, whatever the seed and what is logged."""
+  config = make_config(strategy='ahm')
+  step = build(config, split).step
+  assert step == build(dataclasses.replace(config, seed=1), split).step
+  assert hash(step) == hash(build(dataclasses.replace(config, seed=1), split).step)
+  for other in (
+    make_config(strategy='ahm', mask_ratio=0.5),
+    make_config(strategy='ahm', learning_rate=1e-3),
+    dataclasses.replace(config, model=dataclasses.replace(config.model, unet_width=8)),
+  ):
+    assert step != build(other, split).step
 
 
 def test_the_unet_restores_the_colours_that_it_does_not_see(
@@ -241,16 +250,16 @@ def test_the_unet_restores_the_colours_that_it_does_not_see(
     len(set(shift.round(6).tolist())) == len(truth) and np.median(shift) > 0.1
   )  # Each image in its own way.
   variables = {'params': first.params, 'batch_stats': first.batch_stats}
-  repaired, _ = nets.unet.clone(axis_name=None).apply(
+  restored, _ = nets.unet.clone(axis_name=None).apply(
     variables, masked, train=True, mutable=['batch_stats']
   )
-  squares = ((repaired - truth) ** 2 * pixels).reshape(2, -1).sum(1) / (
+  squares = ((restored - truth) ** 2 * pixels).reshape(2, -1).sum(1) / (
     3 * pixels.reshape(2, -1).sum(1)
   )
   assert_close(metrics['loss'], squares.mean())
 
 
-def test_the_unet_learns_from_the_hidden_patches_alone(watched, split, assert_close):
+def test_the_unet_learns_from_the_masked_patches_alone(watched, split, assert_close):
   """The step's gradient is that of the loss written out here, which knows of no agent."""
   nets, first, last, metrics = watched
   unet = nets.unet.clone(axis_name=None)
@@ -263,9 +272,9 @@ def test_the_unet_learns_from_the_hidden_patches_alone(watched, split, assert_cl
       pixels = metrics['hidden'][:, turn].repeat(PATCH, -1).repeat(PATCH, -2)[..., None]
       masked = (metrics['observations'][:, turn] * (1 - pixels)).reshape(truth.shape)
       variables = {'params': params, 'batch_stats': batch_stats}
-      repaired, updates = unet.apply(variables, masked, train=True, mutable=['batch_stats'])
+      restored, updates = unet.apply(variables, masked, train=True, mutable=['batch_stats'])
       batch_stats = updates['batch_stats']
-      squares += (((repaired - truth) ** 2).reshape((*pixels.shape[:-1], 3)) * pixels).sum(
+      squares += (((restored - truth) ** 2).reshape((*pixels.shape[:-1], 3)) * pixels).sum(
         (1, 2, 3, 4)
       ) / (3 * PATCH**2)
       counts += metrics['hidden'][:, turn].sum((1, 2, 3))
@@ -304,7 +313,7 @@ def test_the_agent_learns_from_nothing_but_its_rollouts(watched, assert_close):
   assert_close({name: metrics[name] for name in terms}, terms)
 
 
-def test_validation_repairs_held_out_images(pretrained, make_config, split):
+def test_validation_reconstructs_held_out_images(pretrained):
   before, after = (pretrained.task.evaluate(state) for state in (pretrained.first, pretrained.last))
   assert after['score'] == -after['uniform_loss'] > before['score']
   assert after['difficulty_rank_correlation'] == 0
@@ -344,7 +353,8 @@ def test_workers_that_the_devices_cannot_share_are_refused_before_anything_is_wr
 
 
 def test_workers_that_cannot_share_the_batch_are_refused(make_config, tmp_path):
-  config = dataclasses.replace(make_config(workers=4), train=TrainConfig(batch_size=6))
+  config = make_config(workers=4)
+  config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, batch_size=6))
   with pytest.raises(
     UserError, match=r'config\.masking\.workers is 4, which does not divide the batch_size of 6'
   ):

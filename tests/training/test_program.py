@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax.runtime import parallel
 from ahm_jax.task import Batch
 from ahm_jax.training import classify, pretrain, segment
-from ahm_jax.training.guard import guarded
+from ahm_jax.training.parallel_step import parallel_step
 
 OPERATION = re.compile(
-  r'stablehlo\.(convolution|dot_general)\b.*: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>'
+  r'stablehlo\.(convolution|dot_general)\b.*: '
+  r'\(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>'
 )
 SUM = re.compile(r'stablehlo\.reduce.*applies stablehlo\.add .*: \(tensor<[\dx]*x(\w+)>')
 
@@ -40,7 +40,7 @@ def program(make_config, split):
       config, model=dataclasses.replace(config.model, dtype='bfloat16', agent_trunk=agent_trunk)
     )
     task = BUILD[stage](config, split)
-    advance = parallel.over_all(guarded(task.step), tuple(jax.local_devices()[:1]))
+    advance = parallel_step(task.step, tuple(jax.local_devices()[:1]))
     positions = jnp.arange(len(split))
     batch = jax.tree.map(
       lambda x: x[None], Batch(split.images, split.masks, split.labels, positions)

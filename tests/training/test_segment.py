@@ -12,6 +12,7 @@ from sklearn import metrics as sklearn_metrics
 
 from ahm_jax.config import TransferConfig
 from ahm_jax.errors import UserError
+from ahm_jax.models.build import segmentation_unet
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.training import segment
 
@@ -189,7 +190,7 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
   held_out = split.take(range(4))
   held_out.masks[:], held_out.has_mask[3] = masks, False
   task = segment.build(make_config(), held_out, STEPS, 1)
-  monkeypatch.setattr(segment, 'predict', lambda *args: probabilities[: len(args[3])])
+  monkeypatch.setattr(segment, 'predict', lambda *arguments: probabilities[: len(arguments[2])])
   scores = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
   assert scores == {
     'dice': pytest.approx((2 * 2 / (2 + 4) + 2 * 8 / (16 + 8)) / 2),
@@ -198,10 +199,9 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
 
 
 def test_predictions_do_not_depend_on_the_batch_size(make_config, split, trained):
-  unet, (state, _) = segment.network(make_config().model), trained
-  whole, in_threes = (
-    segment.predict(unet, state.params, state.batch_stats, split.images, size) for size in (8, 3)
-  )
+  unet, (state, _) = segmentation_unet(make_config().model), trained
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  whole, in_threes = (segment.predict(unet, variables, split.images, size) for size in (8, 3))
   assert whole.shape == (8, 16, 16)
   assert whole.dtype == np.float32
   np.testing.assert_allclose(in_threes, whole, atol=1e-5)
@@ -223,7 +223,7 @@ def test_statistics_of_masked_images_are_wrong_for_whole_ones_and_fresh_ones_bec
   task = segment.build(config, split, STEPS, 1, pretrained.last.params)
   first = start(task)
   last, _ = drive(task, first, split, steps=STEPS)
-  unet = segment.network(config.model).clone(axis_name=None)
+  unet = segmentation_unet(config.model).clone(axis_name=None)
   images = (split.images / np.float32(255) - 0.5) / 0.25
 
   @jax.jit

@@ -28,7 +28,7 @@ def events():
   """Every tracing of a function and every compilation, as they happen."""
   found = []
 
-  def listen(name, seconds, **_):
+  def listen(name, _, **__):
     if name.startswith('/jax/core/compile/'):
       found.append(name)
 

@@ -1,14 +1,10 @@
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ahm_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
-from ahm_jax.runs.trained import Trained
+from ahm_jax.models.layers import variable_shapes
 from ahm_jax.runtime import trees
-from ahm_jax.weights import loading
 
 SIZE = 32
 
@@ -22,7 +18,7 @@ def draw():
   def drawn(network, shape):
     generator = np.random.default_rng(3)
     found = {}
-    for name, leaf in trees.flatten(loading.expected(network, shape)).items():
+    for name, leaf in trees.flatten(variable_shapes(network, shape)).items():
       if name.endswith(('scale', 'var')):
         found[name] = generator.uniform(0.5, 1.5, leaf.shape)
       elif len(leaf.shape) == 1:
@@ -32,28 +28,6 @@ def draw():
     return trees.unflatten({name: array.astype(np.float32) for name, array in found.items()})
 
   return drawn
-
-
-@pytest.fixture(scope='session')
-def make_trained(draw):
-  """make_trained(stage, classes=(), channels=3): what might have been trained."""
-
-  def make(stage='segment', classes=(), channels=3):
-    config = Config(
-      data=DataConfig(
-        name='folder', root='.', image_size=SIZE, channels=channels, mask_classes=classes
-      ),
-      model=ModelConfig(unet_width=2, vgg_width=2, vgg_hidden=8, dtype='bfloat16', recompute=True),
-      masking=MaskingConfig(patch_size=8),
-    )
-    bare = Trained(
-      Path('run'), stage, config, 7, None, ('benign', 'malignant') if stage == 'classify' else ()
-    )
-    return Trained(
-      bare.path, stage, config, 7, draw(bare.network, (1, *bare.shape)), bare.class_names
-    )
-
-  return make
 
 
 @pytest.fixture(scope='session')

@@ -10,8 +10,7 @@ from ahm_jax.errors import UserError
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16, VGG16Trunk
 from ahm_jax.runtime import trees
-from ahm_jax.weights import files, names
-from ahm_jax.weights import loading as foreign
+from ahm_jax.weights import files, loading, names, norms, saving
 
 SHAPE = (1, 32, 32, 3)
 
@@ -34,7 +33,7 @@ def test_a_unet_from_pytorch_computes_the_same(torch_networks, outputs, images, 
   theirs = torch_networks.randomise(torch_networks.UNet(outputs=2, width=4, bias=bias))
   path = save(tmp_path / 'unet.npz', torch_networks.arrays(theirs))
   network = UNet(out_channels=2, width=4)
-  taken = foreign.unet(path, network, SHAPE)
+  taken = loading.unet(path, network, SHAPE)
   assert taken.report['at_random'] == {} and taken.report['unused'] == []
   assert (
     taken.report['parameters']
@@ -50,7 +49,7 @@ def test_a_unet_from_pytorch_computes_the_same(torch_networks, outputs, images, 
 def test_a_unet_to_pytorch_computes_the_same(torch_networks, draw, outputs, images):
   network = UNet(out_channels=1, width=4)
   variables = draw(network, SHAPE)
-  weights = foreign.with_counters(foreign.outward(variables, names.unet()), 40)
+  weights = saving.with_counters(saving.outward(variables, names.unet()), 40)
   theirs = torch_networks.put(torch_networks.UNet(outputs=1, width=4), weights)
   assert theirs.inc.double_conv[1].num_batches_tracked == 40
   near('U-Net out', outputs(network, variables, images), torch_networks.apply(theirs, images))
@@ -66,7 +65,7 @@ def test_vgg16_from_and_to_torchvision_computes_the_same(
   theirs = torch_networks.randomise(
     torch_networks.VGG16(5, width=4, hidden=16, pooled=pooled, norm=bool(norm))
   )
-  taken = foreign.vgg16(save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs)), network, shape)
+  taken = loading.vgg16(save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs)), network, shape)
   assert taken.report['at_random'] == {} and taken.report['unused'] == []
   assert (
     taken.report['parameters'] == sum(x.numel() for x in theirs.parameters()) - bool(norm) * 4 * 66
@@ -78,9 +77,9 @@ def test_vgg16_from_and_to_torchvision_computes_the_same(
   )
 
   variables = draw(network, shape)
-  weights = foreign.outward(variables, names.vgg16(4, norm))
+  weights = saving.outward(variables, names.vgg16(4, norm))
   theirs = torch_networks.put(
-    theirs, foreign.with_counters(foreign.with_zero_biases(weights) if norm else weights, 40)
+    theirs, saving.with_counters(norms.with_zero_biases(weights) if norm else weights, 40)
   )
   near(
     f'VGG16 out, {head} {norm}',
@@ -100,7 +99,7 @@ def test_vgg16_from_keras_computes_the_same(torch_networks, outputs, tmp_path, f
     for name, array in torch_networks.keras_arrays(theirs).items()
   }
   network = VGG16(5, width=4, hidden=16)
-  taken = foreign.vgg16(save(tmp_path / 'vgg.npz', weights), network, (1, 64, 64, 3))
+  taken = loading.vgg16(save(tmp_path / 'vgg.npz', weights), network, (1, 64, 64, 3))
   assert (
     taken.report['at_random'] == {}
     and taken.report['unused'] == []
@@ -116,7 +115,7 @@ def test_vgg16_from_keras_computes_the_same(torch_networks, outputs, tmp_path, f
 def test_the_agents_trunk_takes_the_first_three_stages(torch_networks, tmp_path):
   theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=1))
   path = save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs))
-  taken = foreign.vgg16(path, VGG16Trunk(stages=3, width=4), SHAPE)
+  taken = loading.vgg16_trunk(path, VGG16Trunk(stages=3, width=4), SHAPE)
   trunk = taken.variables['params']['trunk']
   assert list(trunk) == [
     'conv1_1',
@@ -141,7 +140,8 @@ def test_the_agents_trunk_takes_batch_norms_folded_into_its_convolutions(
     torch_networks.VGG16(5, width=4, hidden=16, pooled=1, norm=True)
   )
   trunk = VGG16Trunk(stages=3, width=4)
-  taken = foreign.vgg16(save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs)), trunk, SHAPE)
+  path = save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs))
+  taken = loading.vgg16_trunk(path, trunk, SHAPE)
   assert list(taken.variables) == ['params'] and len(taken.report['taken']) == 5 * 7
   theirs.features = theirs.features[:23]  # To the ReLU after conv3_3.
   ours = outputs(trunk, {'params': taken.variables['params']['trunk']}, images)
@@ -158,10 +158,10 @@ def network():
 @pytest.fixture
 def unet_weights(draw, network):
   """Those of a U-Net by foreign names, as PyTorch would save them."""
-  return foreign.with_counters(foreign.outward(draw(network, SHAPE), names.unet()), 3)
+  return saving.with_counters(saving.outward(draw(network, SHAPE), names.unet()), 3)
 
 
-def refusal(weights, network, path, load=foreign.unet, shape=SHAPE):
+def refusal(weights, network, path, load=loading.unet, shape=SHAPE):
   with pytest.raises(UserError) as caught:
     load(save(path / 'w.npz', weights), network, shape)
   assert '\n' not in str(caught.value) and str(path / 'w.npz') in str(caught.value)
@@ -171,7 +171,7 @@ def refusal(weights, network, path, load=foreign.unet, shape=SHAPE):
 def test_weights_come_back_as_they_were(draw, network, unet_weights, tmp_path):
   variables = trees.flatten(draw(network, SHAPE))
   for weights in (unet_weights, {f'module.{name}': array for name, array in unet_weights.items()}):
-    found = trees.flatten(foreign.unet(save(tmp_path / 'w.npz', weights), network, SHAPE).variables)
+    found = trees.flatten(loading.unet(save(tmp_path / 'w.npz', weights), network, SHAPE).variables)
     assert found.keys() == variables.keys()
     assert all(np.array_equal(found[name], variables[name]) for name in variables)
 
@@ -180,7 +180,7 @@ def test_numbers_of_half_precision_are_taken(draw, network, unet_weights, tmp_pa
   halves = {
     name: array.astype(np.float16) if array.ndim else array for name, array in unet_weights.items()
   }
-  found = trees.flatten(foreign.unet(save(tmp_path / 'w.npz', halves), network, SHAPE).variables)
+  found = trees.flatten(loading.unet(save(tmp_path / 'w.npz', halves), network, SHAPE).variables)
   for name, array in trees.flatten(draw(network, SHAPE)).items():
     assert found[name].dtype == np.float32
     np.testing.assert_array_equal(found[name], array.astype(np.float16))
@@ -205,8 +205,8 @@ def test_another_width_or_other_channels_are_refused_with_the_first_shapes(
     unet_weights, UNet(out_channels=1, width=width), tmp_path, shape=(1, 32, 32, channels)
   )
   assert f' does not fit, and nothing is loaded; of 100 arrays {wrong} are wrong: {first}' in line
-  assert line.count(', not ') == min(wrong, foreign.SHOWN) and ('; ...' in line) == (
-    wrong > foreign.SHOWN
+  assert line.count(', not ') == min(wrong, loading.SHOWN) and ('; ...' in line) == (
+    wrong > loading.SHOWN
   )
   assert line.endswith('give weights of the same architecture, widths and channels as the config')
 
@@ -241,7 +241,7 @@ def test_a_bilinear_unet_and_another_network_are_refused(network, unet_weights, 
 def test_a_head_of_other_outputs_stays_as_it_is_and_that_is_said(unet_weights, tmp_path):
   unet_weights['more'] = np.zeros(3, np.float32)
   path = save(tmp_path / 'w.npz', unet_weights)
-  taken = foreign.unet(path, UNet(out_channels=4, width=2), SHAPE)
+  taken = loading.unet(path, UNet(out_channels=4, width=2), SHAPE)
   assert 'head' not in taken.variables['params'] and 'up1' in taken.variables['params']
   assert taken.report['at_random'] == {
     'outc.conv.weight': 'is 1x2x1x1, not 4x2x1x1',
@@ -253,10 +253,10 @@ def test_a_head_of_other_outputs_stays_as_it_is_and_that_is_said(unet_weights, t
     if not name.endswith(('_mean', '_var', 'tracked'))
   )
   count -= 3 + 2 + 1  # What is unused, and the head.
-  assert foreign.lines(taken.report) == [
-    f'{path}: 98 arrays are taken, {count:,} parameters',
-    '  at random as before: 2 arrays (outc.conv.weight is 1x2x1x1, not 4x2x1x1)',
-    '  of the file unused: 3 arrays (more, outc.conv.bias, outc.conv.weight)',
+  assert loading.lines(taken.report) == [
+    f'{path}: 98 arrays loaded, {count:,} parameters',
+    '  2 arrays stay at their random start (outc.conv.weight is 1x2x1x1, not 4x2x1x1)',
+    '  3 arrays of the file are not used (more, outc.conv.bias, outc.conv.weight)',
   ]
 
 
@@ -266,12 +266,14 @@ def test_a_head_of_other_outputs_stays_as_it_is_and_that_is_said(unet_weights, t
     (
       '',
       False,
-      'with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch, or weights of a VGG16 w',
+      'with batch normalisation, and nothing is loaded; give --config.model.vgg_norm=batch, or '
+      'weights of a VGG16 w',
     ),
     (
       'batch',
       False,
-      "without batch normalisation, and nothing is loaded; give --config.model.vgg_norm='', or weights of a ",
+      "without batch normalisation, and nothing is loaded; give --config.model.vgg_norm='', or "
+      'weights of a ',
     ),
     ('batch', True, 'without batch normalisation, and nothing is loaded; give'),
   ],
@@ -282,27 +284,27 @@ def test_a_vgg16_with_norms_into_one_without_or_the_reverse_is_refused(
   networks = {norm: VGG16(2, width=2, hidden=8, head='pooled', norm=norm) for norm in ('', 'batch')}
   held = '' if norm else 'batch'
   entries = names.keras_vgg16() if keras else names.vgg16(2, held)
-  weights = foreign.outward(draw(networks[held], SHAPE), entries)
-  assert f' is a VGG16 {says}' in refusal(weights, networks[norm], tmp_path, foreign.vgg16)
+  weights = saving.outward(draw(networks[held], SHAPE), entries)
+  assert f' is a VGG16 {says}' in refusal(weights, networks[norm], tmp_path, loading.vgg16)
   other = {'inc.double_conv.0.weight': np.zeros((2, 3, 3, 3), np.float32)}
-  assert 'features.0.weight is missing; ' in refusal(other, networks[norm], tmp_path, foreign.vgg16)
+  assert 'features.0.weight is missing; ' in refusal(other, networks[norm], tmp_path, loading.vgg16)
 
 
 def test_a_vgg16_with_norms_and_without_a_statistic_is_refused(draw, tmp_path):
   network = VGG16(2, width=2, hidden=8, head='pooled', norm='batch')
-  weights = foreign.with_zero_biases(foreign.outward(draw(network, SHAPE), names.vgg16(2, 'batch')))
+  weights = norms.with_zero_biases(saving.outward(draw(network, SHAPE), names.vgg16(2, 'batch')))
   del weights['features.21.running_var']
   assert 'of 71 arrays 1 are wrong: features.21.running_var is missing; ' in refusal(
-    weights, network, tmp_path, foreign.vgg16
+    weights, network, tmp_path, loading.vgg16
   )
   trunk = VGG16Trunk(stages=3, width=2)
   assert 'of 35 arrays 1 are wrong: features.21.running_var is' in refusal(
-    weights, trunk, tmp_path, foreign.vgg16
+    weights, trunk, tmp_path, loading.vgg16_trunk
   )
 
 
 def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_path):
-  weights = foreign.outward(draw(VGG16(5, width=2, hidden=8), (1, 64, 64, 3)), names.vgg16(2))
+  weights = saving.outward(draw(VGG16(5, width=2, hidden=8), (1, 64, 64, 3)), names.vgg16(2))
   path = save(tmp_path / 'w.npz', weights)
   for network, shape, left in (
     (VGG16(2, width=2, hidden=8), (1, 64, 64, 3), {'classifier.6'}),  # Other classes.
@@ -313,12 +315,12 @@ def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_p
     ),  # Another size.
     (VGG16(5, width=2, hidden=9), (1, 64, 64, 3), {'classifier.0', 'classifier.3', 'classifier.6'}),
   ):
-    taken = foreign.vgg16(path, network, shape)
+    taken = loading.vgg16(path, network, shape)
     assert {name.rpartition('.')[0] for name in taken.report['at_random']} == left
     assert {name.rpartition('.')[0] for name in taken.report['unused']} == left
     assert len(taken.report['taken']) == 32 - 2 * len(left) and 'trunk' in taken.variables['params']
   assert 'belongs to a layer that does not fit' in taken.report['at_random'].values()
   del weights['features.28.bias']
   assert 'features.28.bias is missing' in refusal(
-    weights, VGG16(5, width=2, hidden=8), tmp_path, foreign.vgg16, (1, 64, 64, 3)
+    weights, VGG16(5, width=2, hidden=8), tmp_path, loading.vgg16, (1, 64, 64, 3)
   )

@@ -1,14 +1,15 @@
 import jax
 import pytest
 
+from ahm_jax.models.layers import variable_shapes
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.runtime import trees
-from ahm_jax.weights import loading, names
+from ahm_jax.weights import names
 
 
 def parameters(network, shape):
-  return set(trees.flatten(loading.expected(network, shape)))
+  return set(trees.flatten(variable_shapes(network, shape)))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_what_ways_of_saving_add_is_taken_off(name, tidied):
 
 
 def test_parameters_of_the_paper():
-  wanted = trees.flatten(loading.expected(VGG16(1000), (1, 224, 224, 3)))
+  wanted = trees.flatten(variable_shapes(VGG16(1000), (1, 224, 224, 3)))
   shapes = {
     e.theirs: e.layout.outward(jax.numpy.broadcast_to(0.0, wanted[e.ours].shape)).shape
     for e in names.vgg16(64)[:2]

@@ -24,27 +24,25 @@ SIDE = 32  # Of the small grey picture.
 DISTANCE = 10  # Most bits of 64 in which the hashes of a pair may differ.
 CORRELATION = 0.75  # Least correlation of a pair's small pictures, as `details` has them.
 # The same where one is flipped or turned: seven more tries find more that are alike by chance.
-CORRELATION_LAID = 0.85
-PARTNERS = (
-  16  # Near-duplicates that are kept of one image: so many of its own split, and so many of others.
-)
+CORRELATION_TRANSFORMED = 0.85
+# Near-duplicates that are kept of one image: so many of its own split, and so many of others.
+PARTNERS = 16
 FLATNESS = 2.0  # Standard deviation of grey levels below which an image shows nothing to compare.
 _ROWS = 128  # Images that are compared with all others at once, and
 _CANDIDATES = 1024  # pairs whose small pictures are compared at once; both bound the memory.
-_BROAD = (
-  2.0  # Standard deviation, in pixels of the small picture, of the blur that `details` takes away,
-)
-_AROUND = 3.0  # of the blur that says how strong the contrast is around a pixel,
+# Standard deviations, in pixels of the small picture, of the blur that `details` takes away, and of
+# that which says how strong the contrast is around a pixel;
+_BROAD, _AROUND = 2.0, 3.0
 _WEAK = 5.0  # and the contrast, in grey levels, below which it is left as weak as it is.
-# The eight ways to lay a square on itself: transposed or not, then flipped upside down or not, and
-# left to right or not.
-WAYS = tuple(
+# The eight symmetries of a square: transposed or not, then flipped upside down or not, and left to
+# right or not.
+SYMMETRIES = tuple(
   (transposed, down, across)
   for transposed in (False, True)
   for down in (False, True)
   for across in (False, True)
 )
-WAY_NAMES = (
+SYMMETRY_NAMES = (
   'as it is',
   'flipped left to right',
   'flipped upside down',
@@ -61,7 +59,7 @@ class Fingerprint(NamedTuple):
 
   file: bytes  # SHA-256 of the file's bytes; b'' where there is no file.
   pixels: bytes  # SHA-256 of the decoded pixels and their shape.
-  hashes: np.ndarray  # uint64 [8], of the image laid in each of WAYS.
+  hashes: np.ndarray  # uint64 [8], of the image under each of SYMMETRIES.
   picture: np.ndarray  # uint8 [SIDE, SIDE], the image in grey.
 
 
@@ -72,7 +70,7 @@ class Pair(NamedTuple):
   second: int
   kind: str  # 'file': the same bytes. 'pixels': the same pixels. 'near': alike.
   correlation: float  # Of the small pictures; 1 where the pixels are the same.
-  way: int  # How the first is to be laid to look like the second, index into WAYS.
+  symmetry: int  # What turns the first into the second, index into SYMMETRIES.
 
 
 def fingerprint(pixels: np.ndarray, data: bytes = b'') -> Fingerprint:
@@ -92,26 +90,26 @@ def fingerprint(pixels: np.ndarray, data: bytes = b'') -> Fingerprint:
 
 
 def hashes(picture: np.ndarray) -> np.ndarray:
-  """Perceptual hashes of a square picture, [SIDE, SIDE], laid in each of WAYS: uint64 [8].
+  """Perceptual hashes of a square picture, [SIDE, SIDE], under each of SYMMETRIES: uint64 [8].
 
   Bit 8 u + v of a hash says whether the coefficient of frequencies u + 1 down and v + 1 across is
   above the median of all 64.
   """
   low = fft.dctn(picture.astype(np.float64), type=2, norm='ortho')[1:9, 1:9]
   odd = 1 - 2 * (np.arange(1, 9) % 2)  # The sign that a flip gives the frequencies 1 to 8.
-  laid = []
-  for transposed, down, across in WAYS:
+  found = []
+  for transposed, down, across in SYMMETRIES:
     coefficients = low.T if transposed else low
     coefficients = coefficients * (odd[:, None] if down else 1) * (odd if across else 1)
-    laid.append(
+    found.append(
       np.packbits(coefficients > np.median(coefficients), bitorder='little').view('<u8')[0]
     )
-  return np.array(laid, np.uint64)
+  return np.array(found, np.uint64)
 
 
-def lay(picture: np.ndarray, way: int) -> np.ndarray:
-  """A picture, [H, W] or [H, W, C], laid as WAYS[way] says."""
-  transposed, down, across = WAYS[way]
+def transformed(picture: np.ndarray, symmetry: int) -> np.ndarray:
+  """A picture, [H, W] or [H, W, C], under SYMMETRIES[symmetry]."""
+  transposed, down, across = SYMMETRIES[symmetry]
   picture = picture.swapaxes(0, 1) if transposed else picture
   return picture[:: -1 if down else 1, :: -1 if across else 1]
 
@@ -160,11 +158,7 @@ def near(fingerprints: Sequence[Fingerprint], groups: Sequence, splits: Sequence
       please; so many near-duplicates are kept of an image, first those of other splits, that all
       are found where each has few.
   """
-  known: dict[tuple, int] = {}
-  for index, item in enumerate(fingerprints):
-    if item.picture.std() >= FLATNESS:
-      known.setdefault((item.pixels, splits[index]), index)
-  indices = np.array(sorted(known.values()), np.int64)
+  indices = _compared(fingerprints, splits)
   if len(indices) < 2:
     return []
   codes = np.stack([fingerprints[i].hashes for i in indices])
@@ -180,13 +174,22 @@ def near(fingerprints: Sequence[Fingerprint], groups: Sequence, splits: Sequence
       crossing | (group[rows, None] != group[None])
     )
     wanted &= content[rows, None] != content[None]
-    correlation, way = _alike(codes, pictures, rows, wanted)
+    correlation, symmetry = _alike(codes, pictures, rows, wanted)
     for row, index in _most_alike(correlation, crossing):
       first, second = int(indices[rows[row]]), int(indices[index])
       pairs.append(
-        Pair(first, second, 'near', float(correlation[row, index]), int(way[row, index]))
+        Pair(first, second, 'near', float(correlation[row, index]), int(symmetry[row, index]))
       )
   return sorted(pairs, key=lambda pair: -pair.correlation)
+
+
+def _compared(fingerprints: Sequence[Fingerprint], splits: Sequence) -> np.ndarray:
+  """The first image of each content in each split, but for blank ones: int64 [M], ascending."""
+  known: dict[tuple, int] = {}
+  for index, item in enumerate(fingerprints):
+    if item.picture.std() >= FLATNESS:
+      known.setdefault((item.pixels, splits[index]), index)
+  return np.array(sorted(known.values()), np.int64)
 
 
 def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
@@ -198,30 +201,32 @@ def _alike(
   codes: np.ndarray, pictures: np.ndarray, rows: np.ndarray, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Of each of `rows` with each image, [R, N]: the correlation where they are wanted and alike,
-  else -1; and the way.
+  else -1; and the symmetry.
 
   `codes` are hashes, and `pictures` what `details` makes, of all images.
   """
   best = np.full(wanted.shape, -1.0, np.float32)
-  ways = np.zeros(wanted.shape, np.int8)
-  for way in range(len(WAYS)):
-    bits = np.bitwise_count(codes[rows, way, None] ^ codes[None, :, 0])
+  symmetries = np.zeros(wanted.shape, np.int8)
+  for symmetry in range(len(SYMMETRIES)):
+    bits = np.bitwise_count(codes[rows, symmetry, None] ^ codes[None, :, 0])
     row, index = np.nonzero((bits <= DISTANCE) & wanted)
-    places, least = _places(way), CORRELATION_LAID if way else CORRELATION
+    pixels = _source_pixels(symmetry)
+    least = CORRELATION_TRANSFORMED if symmetry else CORRELATION
     for part in _chunks(len(row), _CANDIDATES):
       i, j = row[part], index[part]
-      correlation = np.einsum('ij,ij->i', pictures[rows[i]][:, places], pictures[j])
+      correlation = np.einsum('ij,ij->i', pictures[rows[i]][:, pixels], pictures[j])
       better = (correlation >= least) & (correlation > best[i, j])
-      best[i[better], j[better]], ways[i[better], j[better]] = correlation[better], way
-  return best, ways
+      best[i[better], j[better]] = correlation[better]
+      symmetries[i[better], j[better]] = symmetry
+  return best, symmetries
 
 
-def _places(way: int) -> np.ndarray:
-  """Where each pixel of a small picture that is laid comes from.
+def _source_pixels(symmetry: int) -> np.ndarray:
+  """Where each pixel of a transformed small picture comes from.
 
-  A blur lays down as the picture does.
+  A blur commutes with the transform.
   """
-  return lay(np.arange(SIDE * SIDE).reshape(SIDE, SIDE), way).ravel()
+  return transformed(np.arange(SIDE * SIDE).reshape(SIDE, SIDE), symmetry).ravel()
 
 
 def _most_alike(correlation: np.ndarray, crossing: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -10,15 +10,21 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.audit import duplicates
-from ahm_jax.data.audit.duplicates import FLATNESS, WAY_NAMES, Pair
-from ahm_jax.data.audit.inspection import DEEP, ImageRecord, Inspection, SeenMask
-from ahm_jax.data.sets.folder import SPLITS
+from ahm_jax.data.audit.duplicates import FLATNESS, SYMMETRY_NAMES, Pair
+from ahm_jax.data.audit.inspection import (
+  UNREADABLE,
+  UNSUPPORTED,
+  ImageRecord,
+  Inspection,
+  MaskRecord,
+)
+from ahm_jax.data.readers.raster import DEEP
+from ahm_jax.data.sets.items import SPLITS
 
 ERROR, WARNING, NOTE = LEVELS = ('error', 'warning', 'note')
 FEW = 5  # Images of a class in a split; below this, scores of it mean little.
-BARE = (
-  0.9  # Share of a class's masks that are empty, from which this is taken for how the class is.
-)
+# Share of a class's masks that are empty, from which this is taken for how the class is.
+BARE = 0.9
 DARK = 64  # Grey level of 255 that no pixel of a nearly black image reaches.
 FULL = 0.98  # Share of the image that a mask covers which leaves nothing to find.
 LONG = 2.0  # Ratio of the sides above which squashing an image to a square distorts it much.
@@ -45,15 +51,22 @@ class Finding(NamedTuple):
 
 def find(inspection: Inspection, config: DataConfig) -> list[Finding]:
   """All findings, worst first."""
-  looks: tuple[Callable[[Inspection, DataConfig], Iterable[Finding]], ...] = (
-    _files,
-    _pairs,
-    _masks,
-    _classes,
-    _rest,
+  images = inspection.images
+  found = [
+    *_files(inspection, config.skip_unreadable),
+    *_pairs(images),
+    *_masks(images),
+    *_rare_mask_classes(images, config.mask_classes),
+    *_labels(images),
+    *_appearance(images),
+    *_missing(images),
+    *_sizes(images, config.image_size),
+    *_kinds(images),
+  ]
+  return sorted(
+    (finding for finding in found if finding.cases),
+    key=lambda finding: LEVELS.index(finding.level),
   )
-  found = [finding for look in looks for finding in look(inspection, config) if finding.cases]
-  return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
 def worst(findings: Sequence[Finding]) -> str | None:
@@ -64,137 +77,132 @@ def worst(findings: Sequence[Finding]) -> str | None:
 # Files and tables.
 
 
-def _files(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
+def _files(inspection: Inspection, skip_unreadable: bool) -> Iterable[Finding]:
   yield Finding(
     ERROR,
     'layout',
     'files and tables do not fit together',
-    'mend each as its line says; an image whose row is wrong counts here as one without a row',
+    'fix each as its line says; an image whose row is wrong counts here as one without a row',
     tuple(Case(line) for line in inspection.layout),
   )
   yield Finding(
     ERROR,
     'group_in_several_splits',
-    'groups are in several splits, so what is tested on was trained on',
+    'data leakage: groups are in several splits',
     'give all images of a group one split',
     tuple(Case(line) for line in inspection.crossing),
   )
   yield Finding(
     WARNING,
     'reading',
-    'parts of the folder are passed over, or may be read otherwise than is meant',
+    'parts of the folder are ignored, or may be read otherwise than is meant',
     'look at each line, and change the folder or labels.csv where it is not what is meant',
     tuple(Case(line) for line in inspection.notes),
   )
-  unreadable = [
-    Case(problem.text) for problem in inspection.problems if problem.kind == 'unreadable'
-  ]
-  if config.skip_unreadable:
-    yield Finding(
-      WARNING,
-      'unreadable',
-      'files cannot be read and are left out',
-      'replace them',
-      tuple(unreadable),
-    )
+  unreadable = _problem_cases(inspection, UNREADABLE)
+  if skip_unreadable:
+    what = 'files cannot be read and are left out'
+    yield Finding(WARNING, 'unreadable', what, 'replace them', unreadable)
   else:
     do = 'replace them, or have such files left out by --config.data.skip_unreadable'
-    yield Finding(ERROR, 'unreadable', 'files cannot be read', do, tuple(unreadable))
+    yield Finding(ERROR, 'unreadable', 'files cannot be read', do, unreadable)
   yield Finding(
     ERROR,
-    'unfit',
+    'unsupported',
     'files can be read but not used',
-    'mend each as its line says',
-    tuple(Case(problem.text) for problem in inspection.problems if problem.kind == 'unfit'),
+    'fix each as its line says',
+    _problem_cases(inspection, UNSUPPORTED),
   )
+
+
+def _problem_cases(inspection: Inspection, kind: str) -> tuple[Case, ...]:
+  return tuple(Case(problem.text) for problem in inspection.problems if problem.kind == kind)
 
 
 # Duplicates.
 
 
-def _pairs(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
-  images = inspection.images
+def _pairs(images: Sequence[ImageRecord]) -> Iterable[Finding]:
   prints = [image.print for image in images]
-  blank = [_is_blank(image) for image in images]
-  same = [pair for pair in duplicates.same(prints) if not blank[pair.first]]
+  same = [pair for pair in duplicates.same(prints) if not _is_blank(images[pair.first])]
   near = duplicates.near(
     prints, [image.group for image in images], [image.split for image in images]
   )
-  for pairs, code, alike in (
-    (same, 'same_image', 'the same'),
-    (near, 'near_duplicate', 'near-duplicates'),
-  ):
-    across = [pair for pair in pairs if images[pair.first].split != images[pair.second].split]
-    within = [pair for pair in pairs if images[pair.first].split == images[pair.second].split]
-    apart, together = [], []
-    for pair in within:
-      (together if images[pair.first].group == images[pair.second].group else apart).append(pair)
-    yield Finding(
-      ERROR,
-      f'{code}_across_splits',
-      f'images of different splits are {alike}, so what is tested on was trained on',
-      'look at each pair; give both one split and one group, or leave one out',
-      _pair_cases(images, across),
-    )
-    yield Finding(
-      WARNING,
-      code,
-      f'images of one split but of different groups are {alike}',
-      'look at each pair; give both one group, or leave one out',
-      _pair_cases(images, apart),
-    )
-    yield Finding(
-      NOTE,
-      f'{code}_in_group',
-      f'images of one group are {alike} and count twice',
-      'leave one of each pair out, or let them count twice',
-      _pair_cases(images, together),
-    )
+  yield from _alike(images, same, 'same_image', 'the same')
+  yield from _alike(images, near, 'near_duplicate', 'near-duplicates')
   yield from _differing(images, [*same, *near])
 
 
+def _alike(
+  images: Sequence[ImageRecord], pairs: Sequence[Pair], code: str, alike: str
+) -> Iterable[Finding]:
+  across: list[Pair] = []
+  apart: list[Pair] = []
+  together: list[Pair] = []
+  for pair in pairs:
+    first, second = images[pair.first], images[pair.second]
+    if first.split != second.split:
+      across.append(pair)
+    else:
+      (together if first.group == second.group else apart).append(pair)
+  yield Finding(
+    ERROR,
+    f'{code}_across_splits',
+    f'data leakage: images of different splits are {alike}',
+    'look at each pair; give both one split and one group, or leave one out',
+    _pair_cases(images, across),
+  )
+  yield Finding(
+    WARNING,
+    code,
+    f'images of one split but of different groups are {alike}',
+    'look at each pair; give both one group, or leave one out',
+    _pair_cases(images, apart),
+  )
+  yield Finding(
+    NOTE,
+    f'{code}_in_group',
+    f'images of one group are {alike} and count twice',
+    'leave one of each pair out, or let them count twice',
+    _pair_cases(images, together),
+  )
+
+
 def _differing(images: Sequence[ImageRecord], pairs: Sequence[Pair]) -> Iterable[Finding]:
+  labels, masks = [], []
+  for pair in pairs:
+    first, second = images[pair.first], images[pair.second]
+    text = _pair_text(images, pair)
+    if first.label and second.label and first.label != second.label:
+      labels.append(Case(f'{text}: {first.label} and {second.label}', pair[:2]))
+    if first.mask and second.mask and first.mask.digest != second.mask.digest:
+      overlap = _overlap(first.mask, second.mask, pair.symmetry)
+      if pair.kind != 'near' or overlap < SAME_MASK:
+        masks.append(Case(f'{text}: masks overlap by {overlap:.2f}', pair[:2]))
   yield Finding(
     WARNING,
     'labels_differ',
     'images that are the same or near-duplicates have different labels',
-    'mend the label of one',
-    tuple(
-      Case(
-        f'{_pair_text(images, pair)}: {images[pair.first].label} and {images[pair.second].label}',
-        pair[:2],
-      )
-      for pair in pairs
-      if images[pair.first].label
-      and images[pair.second].label
-      and images[pair.first].label != images[pair.second].label
-    ),
+    'correct the label of one',
+    tuple(labels),
   )
-  cases = []
-  for pair in pairs:
-    first, second = images[pair.first].mask, images[pair.second].mask
-    if first is None or second is None or first.digest == second.digest:
-      continue
-    overlap = _overlap(first, second, pair.way)
-    if pair.kind != 'near' or overlap < SAME_MASK:
-      cases.append(Case(f'{_pair_text(images, pair)}: masks overlap by {overlap:.2f}', pair[:2]))
   yield Finding(
     WARNING,
     'masks_differ',
     'images that are the same or near-duplicates have different masks',
     'look at each pair, and keep the mask that is right',
-    tuple(cases),
+    tuple(masks),
   )
 
 
-def _overlap(first: SeenMask, second: SeenMask, way: int) -> float:
-  """Intersection over union of two masks, when the first is laid on the second.
+def _overlap(first: MaskRecord, second: MaskRecord, symmetry: int) -> float:
+  """Intersection over union of two masks, when the first is transformed as its image.
 
   1 where both are empty.
   """
-  laid = duplicates.lay(first.small, way)
-  union = int(np.maximum(laid, second.small).sum())
-  return int(np.minimum(laid, second.small).sum()) / union if union else 1.0
+  small = duplicates.transformed(first.small, symmetry)
+  union = int(np.maximum(small, second.small).sum())
+  return int(np.minimum(small, second.small).sum()) / union if union else 1.0
 
 
 def _pair_cases(images: Sequence[ImageRecord], pairs: Iterable[Pair]) -> tuple[Case, ...]:
@@ -207,28 +215,29 @@ def _pair_text(images: Sequence[ImageRecord], pair: Pair) -> str:
     'pixels': 'the same pixels',
     'near': f'correlation {pair.correlation:.2f}',
   }[pair.kind]
-  laid = f', {WAY_NAMES[pair.way]}' if pair.way else ''
-  return f'{_where(images[pair.first])} and {_where(images[pair.second])} ({how}{laid})'
+  turned = f', {SYMMETRY_NAMES[pair.symmetry]}' if pair.symmetry else ''
+  return f'{_where(images[pair.first])} and {_where(images[pair.second])} ({how}{turned})'
 
 
 # Masks.
 
 
-def _masks(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
-  images = inspection.images
+def _masks(images: Sequence[ImageRecord]) -> Iterable[Finding]:
   bare = _classes_without_lesion(images)
   yield Finding(
     WARNING,
     'empty_mask',
     'masks are empty',
-    'right where there is nothing to find; else draw the mask, or remove it so that the image serves pre-training only',
+    'right where there is nothing to find; else draw the mask, or remove it so that the image '
+    'serves pre-training only',
     _cases(images, lambda image: _is_empty(image) and image.label not in bare),
   )
   yield Finding(
     NOTE,
     'empty_mask_of_class',
     f'masks are empty, as nearly all are of their class ({", ".join(sorted(bare))})',
-    'right where there is nothing to find in this class; such images teach and score that nothing is found',
+    'right where there is nothing to find in this class; such images teach and score that nothing '
+    'is found',
     _cases(images, lambda image: _is_empty(image) and image.label in bare),
   )
   yield Finding(
@@ -248,32 +257,32 @@ def _masks(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
       lambda image: image.mask is not None and image.mask.borders == 4 and image.mask.total < FULL,
     ),
   )
+  with_mask = {image.split for image in images if image.mask}
   yield Finding(
     WARNING,
     'split_without_masks',
     'splits have no image with a mask',
-    'segmentation chooses its checkpoint on validation and is scored on test; move groups there, or label some images',
-    tuple(
-      Case(split)
-      for split in SPLITS
-      if not any(image.mask and image.split == split for image in images)
-    ),
+    'segmentation chooses its checkpoint on validation and is scored on test; move groups there, '
+    'or label some images',
+    tuple(Case(split) for split in SPLITS if split not in with_mask),
   )
-  if config.mask_classes:
-    cases = []
-    for index, name in enumerate(config.mask_classes):
-      for split in SPLITS:
-        masks = [image.mask for image in images if image.split == split and image.mask is not None]
-        count = sum(mask.coverage[index] > 0 for mask in masks)
-        if masks and count < FEW:
-          cases.append(Case(f'{name}: in {count} masks of {split}'))
-    yield Finding(
-      WARNING,
-      'rare_mask_class',
-      f'classes of config.data.mask_classes are in fewer than {FEW} masks of a split',
-      'scores of them there mean little; label more, or join classes',
-      tuple(cases),
-    )
+
+
+def _rare_mask_classes(images: Sequence[ImageRecord], names: Sequence[str]) -> Iterable[Finding]:
+  cases = []
+  for index, name in enumerate(names):
+    for split in SPLITS:
+      masks = [image.mask for image in images if image.split == split and image.mask is not None]
+      count = sum(mask.coverage[index] > 0 for mask in masks)
+      if masks and count < FEW:
+        cases.append(Case(f'{name}: in {count} masks of {split}'))
+  yield Finding(
+    WARNING,
+    'rare_mask_class',
+    f'classes of config.data.mask_classes are in fewer than {FEW} masks of a split',
+    'scores of them there mean little; label more, or join classes',
+    tuple(cases),
+  )
 
 
 def _is_empty(image: ImageRecord) -> bool:
@@ -292,20 +301,20 @@ def _classes_without_lesion(images: Sequence[ImageRecord]) -> set[str]:
 # Labels.
 
 
-def _classes(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
-  images = inspection.images
-  counts = collections.Counter((image.split, image.label) for image in images)
-  names = sorted({image.label for image in images} - {''})
+def _labels(images: Sequence[ImageRecord]) -> Iterable[Finding]:
+  counts = collections.Counter((image.split, image.label) for image in images if image.label)
+  names = sorted({label for _, label in counts})
+  labelled = {split for split, _ in counts}
   yield Finding(
     WARNING,
     'small_class',
     f'classes have fewer than {FEW} images in a split',
-    'scores of them there mean little; collect more, deal the groups anew, or join classes',
+    'scores of them there mean little; collect more, split the groups anew, or join classes',
     tuple(
       Case(f'{name}: {counts[split, name]} in {split}')
       for name in names
       for split in SPLITS
-      if counts[split, name] < FEW and any(image.split == split and image.label for image in images)
+      if split in labelled and counts[split, name] < FEW
     ),
   )
   if names:
@@ -321,8 +330,7 @@ def _classes(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
 # Images.
 
 
-def _rest(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
-  images, size = inspection.images, config.image_size
+def _appearance(images: Sequence[ImageRecord]) -> Iterable[Finding]:
   yield Finding(
     WARNING,
     'blank_image',
@@ -333,7 +341,8 @@ def _rest(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
   yield Finding(
     WARNING,
     'dark_image',
-    f'images of 16 bits a channel are nearly black (no value reaches {DARK} of 255), since their high bytes alone count',
+    f'images of 16 bits a channel are nearly black (no value reaches {DARK} of 255), since their '
+    'high bytes alone count',
     'stretch them to the whole range, or save grey ones without alpha, which are stretched here',
     _cases(images, lambda image: image.kind.endswith(DEEP) and image.highest < DARK),
   )
@@ -344,12 +353,17 @@ def _rest(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     'save each page that is wanted as a file of its own, or all as a NIfTI volume',
     _cases(images, lambda image: image.pages > 1, lambda image: f'{image.pages} pages'),
   )
+
+
+def _missing(images: Sequence[ImageRecord]) -> Iterable[Finding]:
+  filled = {image.split for image in images}
   yield Finding(
     WARNING,
     'empty_split',
     'splits hold no image',
-    'training needs all three; fill the column split, or leave it out and have the images dealt by a seed',
-    tuple(Case(split) for split in SPLITS if not any(image.split == split for image in images)),
+    'training needs all three; fill the column split, or leave it out and have the images split '
+    'by a seed',
+    tuple(Case(split) for split in SPLITS if split not in filled),
   )
   yield Finding(
     NOTE,
@@ -365,16 +379,18 @@ def _rest(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     'they serve pre-training only, without mask and label; add a row where they should not',
     _cases(images, lambda image: not image.listed),
   )
+
+
+def _sizes(images: Sequence[ImageRecord], size: int) -> Iterable[Finding]:
+  def size_of(image: ImageRecord) -> str:
+    return f'{image.width}x{image.height}'
+
   yield Finding(
     NOTE,
     'small_image',
-    f'images are smaller than {size} px (config.data.image_size) and are blown up',
+    f'images are smaller than {size} px (config.data.image_size) and are enlarged',
     'choose a smaller config.data.image_size where most are',
-    _cases(
-      images,
-      lambda image: min(image.width, image.height) < size,
-      lambda image: f'{image.width}x{image.height}',
-    ),
+    _cases(images, lambda image: min(image.width, image.height) < size, size_of),
   )
   yield Finding(
     NOTE,
@@ -384,9 +400,12 @@ def _rest(inspection: Inspection, config: DataConfig) -> Iterable[Finding]:
     _cases(
       images,
       lambda image: max(image.width, image.height) > LONG * min(image.width, image.height),
-      lambda image: f'{image.width}x{image.height}',
+      size_of,
     ),
   )
+
+
+def _kinds(images: Sequence[ImageRecord]) -> Iterable[Finding]:
   kinds = collections.Counter(image.kind for image in images)
   usual = kinds.most_common(1)[0][0] if kinds else ''
   yield Finding(

@@ -7,37 +7,25 @@ Nothing is written. Of an image some kilobytes are kept, whatever its size.
 import collections
 import functools
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import builders
+from ahm_jax.data import sets
 from ahm_jax.data.audit import duplicates
 from ahm_jax.data.audit.duplicates import SIDE, Fingerprint
-from ahm_jax.data.readers import files
-from ahm_jax.data.readers.files import Held, Picture, Unreadable, UnsupportedImage
-from ahm_jax.data.sets import isic2018, phantom
-from ahm_jax.data.sets.folder import SPLITS, Item, crossing_groups, list_folder
+from ahm_jax.data.readers import raster
+from ahm_jax.data.readers.base import Held, Unreadable, UnsupportedImage, decoding
+from ahm_jax.data.sets import items
+from ahm_jax.data.sets.items import SPLITS, Item, Slice
+from ahm_jax.data.threads import in_parallel
 
-_KINDS = {
-  '1': '1 bit',
-  'L': 'grey, 8 bit',
-  'LA': 'grey and alpha, 8 bit',
-  'P': 'palette, 8 bit',
-  'RGB': 'colour, 8 bit',
-  'RGBA': 'colour and alpha, 8 bit',
-  'CMYK': 'CMYK, 8 bit',
-  'F': 'grey, 32 bit float',
-  'I': 'grey, 32 bit',
-}
-DEEP = '16 bit a channel'  # What ends the kind of a file that is read by its high bytes.
+UNREADABLE, UNSUPPORTED = 'unreadable', 'unsupported'  # Kinds of problems.
 _MAX_BYTES = 2**28  # Of a file that is held in memory.
 _MAX_SAMPLES = 2**16  # Pixels, evenly spaced, that an image's contrast is taken from.
 
@@ -60,12 +48,12 @@ class ImageRecord:
   highest: int  # Largest value of a channel, of 255.
   print: Fingerprint
   thumbnail: bytes  # As `inspect` was told to make it.
-  mask: 'SeenMask | None'  # None: it has none, or none that can be used.
+  mask: 'MaskRecord | None'  # None: it has none, or none that can be used.
   has_mask_file: bool
 
 
 @dataclass(frozen=True, eq=False)
-class SeenMask:
+class MaskRecord:
   coverage: tuple[float, ...]  # Each class's share of the pixels, of a binary mask the lesion's.
   borders: int  # How many of the image's four borders it touches.
   digest: bytes  # SHA-256 of its pixels and shape.
@@ -79,7 +67,7 @@ class SeenMask:
 class Problem(NamedTuple):
   """A file that cannot be read, or not be used."""
 
-  kind: str  # 'unreadable' or 'unfit'.
+  kind: str  # UNREADABLE or UNSUPPORTED.
   name: str  # Of the image.
   split: str
   text: str
@@ -91,12 +79,13 @@ class Inspection:
   problems: tuple[Problem, ...]
   layout: tuple[str, ...]  # What does not fit together, but for:
   crossing: tuple[str, ...]  # groups in several splits.
-  notes: tuple[str, ...]  # What is passed over, and groups that may be other than is meant.
+  notes: tuple[str, ...]  # What is ignored, and groups that may be other than is meant.
 
 
-def inspect(
-  config: DataConfig, thumbnail: Callable[[np.ndarray, np.ndarray | None], bytes]
-) -> Inspection:
+Thumbnail = Callable[[np.ndarray, np.ndarray | None], bytes]
+
+
+def inspect(config: DataConfig, thumbnail: Thumbnail) -> Inspection:
   """Reads all images and masks of a data set, in a few threads and under a progress bar.
 
   Args:
@@ -108,181 +97,112 @@ def inspect(
   Raises:
     UserError: there is no data set to look at, or it cannot be listed.
   """
-  layout: list[str] = []
-  crossing: list[str] = []
-  notes: list[str] = []
-  if config.name == 'phantom':
-    counts = {split: getattr(config.phantom, split) for split in SPLITS}
-    work = [(split, index) for split, count in counts.items() for index in range(count)]
-    look = functools.partial(_look_at_phantom, config=config, thumbnail=thumbnail)
-  else:
-    listing, table = (
-      (isic2018.list_items, isic2018.GROUPINGS)
-      if config.name == 'isic2018'
-      else (list_folder, 'labels.csv')
-    )
-    work = listing(config, layout, notes)
-    crossing = crossing_groups(work, table)
-    layout = [line for line in layout if line not in crossing]
-    look = functools.partial(_look, config=config, thumbnail=thumbnail)
+  listing = sets.find(config).list_items(config)
+  inspect_item = functools.partial(_inspect_item, config=config, thumbnail=thumbnail)
   images: list[ImageRecord] = []
   problems: list[Problem] = []
-  with threadpool_limits(1, user_api='blas'):
-    for seen, wrong in builders.in_parallel(look, work, 'check'):
-      images += seen
-      problems += wrong
-  names = collections.Counter(
-    image.name for image in images
-  )  # A slice may have the name of an image.
-  layout += [
+  for found, wrong in in_parallel(inspect_item, listing.items, 'check'):
+    images += found
+    problems += wrong
+  names = collections.Counter(image.name for image in images)
+  layout = listing.problems + [  # A slice may have the name of an image.
     f'{count} images are named {name!r}; rename all but one'
     for name, count in names.items()
     if count > 1
   ]
-  return Inspection(tuple(images), tuple(problems), tuple(layout), tuple(crossing), tuple(notes))
+  return Inspection(
+    tuple(images), tuple(problems), tuple(layout), tuple(listing.crossing), tuple(listing.notes)
+  )
 
 
 # One image.
 
 
-def _look(
-  item: Item, config: DataConfig, thumbnail: Callable
+def _inspect_item(
+  item: Item, config: DataConfig, thumbnail: Thumbnail
 ) -> tuple[list[ImageRecord], list[Problem]]:
   problems: list[Problem] = []
-  data = b''
   try:
-    image, data = _into_memory(item.image)
-    kind, pages = _header(image)
-    slices = files.read_slices(image, config.channels, window=config.window, axis=config.slice_axis)
+    held, data = _into_memory(item)
+    kind, pages = _describe(held)
+    slices = items.read_images(held, config)
   except (Unreadable, UnsupportedImage) as error:
     return [], [_problem(item, error)]
-  masks = [None] * len(slices)
-  if item.mask is not None:
-    try:
-      masks = builders.read_masks(item, [picture.size for _, picture in slices], config)
-    except (Unreadable, UnsupportedImage) as error:
-      problems.append(_problem(item, error))
-  chosen = list(zip(slices, masks, strict=True))[:: config.every_slice]
+  try:
+    slices = items.with_masks(slices, held, config)
+  except (Unreadable, UnsupportedImage) as error:
+    problems.append(_problem(item, error))
   about = dict(
-    file=files.shown(item.image),
+    file=item.file,
     split=item.split,
     label=item.label,
     group=item.group,
     listed=item.listed,
     kind=kind if len(slices) == 1 else f'volumes of slices, {kind}',
     pages=pages,
-    has_mask_file=item.mask is not None,
+    has_mask_file=item.has_mask,
   )
   classes = max(1, len(config.mask_classes))
-  seen = [
-    _seen(
-      item.name + suffix,
-      picture,
-      mask,
-      classes,
-      data if len(slices) == 1 else b'',
-      thumbnail,
-      about,
-    )
-    for (suffix, picture), mask in chosen
-  ]
-  return seen, problems
+  data = data if len(slices) == 1 else b''
+  chosen = slices[:: config.every_slice]
+  return [_image_record(part, classes, data, thumbnail, about) for part in chosen], problems
 
 
-def _look_at_phantom(
-  where: tuple[str, int], config: DataConfig, thumbnail: Callable
-) -> tuple[list[ImageRecord], list[Problem]]:
-  split, index = where
-  rng = phantom.generator(config.split_seed, split, index)
-  image, mask, label = phantom.draw(rng, config.image_size, config.channels)
-  name = f'{split}_{index:06d}'
-  about = dict(
-    file='',
-    split=split,
-    label=phantom.CLASS_NAMES[label],
-    group=name,
-    listed=True,
-    kind='drawn',
-    pages=1,
-    has_mask_file=True,
-  )
-  return [_seen(name, Picture(image, None, image.shape[:2]), mask, 1, b'', thumbnail, about)], []
+def _into_memory(item: Item) -> tuple[Item, bytes]:
+  """An item whose image is read from memory from now on, and the bytes of its file.
 
-
-def _into_memory(path: Path | Held) -> tuple[Path | Held, bytes]:
-  """A file that is read from memory from now on, and its bytes.
-
-  None of a volume or a huge file, which counts by its pixels.
+  None of a volume, a huge file or a drawing, which counts by its pixels.
   """
-  if files.is_volume(path):
-    return path, b''
-  with files.decoding(path):
+  path = item.image
+  if path is None or item.has_slices:
+    return item, b''
+  with decoding(path):
     if isinstance(path, Path) and path.stat().st_size > _MAX_BYTES:
-      return path, b''
+      return item, b''
     data = path.read_bytes()
-  return Held(path if isinstance(path, Path) else path.path, lambda: data), data
+  place = path if isinstance(path, Path) else path.path
+  return item._replace(image=Held(place, lambda: data)), data
 
 
-def _header(path: Path | Held) -> tuple[str, int]:
-  """What a file holds, as far as its header says, and in how many pages."""
-  if files.is_volume(path):
-    return 'medical', 1
-  try:
-    with Image.open(
-      io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path, formats=files.FORMATS
-    ) as picture:
-      kind = (
-        'grey, 16 bit'
-        if picture.mode.startswith('I;16')
-        else _KINDS.get(picture.mode, picture.mode)
-      )
-      if picture.format in ('PNG', 'TIFF') and ';16' in str(
-        picture.tile[:1]
-      ):  # Pillow's mode is that of the high bytes.
-        kind = kind.replace('8 bit', DEEP)
-      return kind, picture.n_frames if picture.format == 'TIFF' else 1
-  except Exception:  # The reader that comes next says what is wrong.
-    return '', 1
+def _describe(item: Item) -> tuple[str, int]:
+  """What an item's file holds, as far as its header says, and in how many pages."""
+  if item.image is None:
+    return 'drawn', 1
+  return ('medical', 1) if item.has_slices else raster.describe(item.image)
 
 
 def _problem(item: Item, error: Exception) -> Problem:
   if isinstance(error, UnsupportedImage):
-    return Problem('unfit', item.name, item.split, str(error))
-  return Problem('unreadable', item.name, item.split, f'{error} is damaged or not an image')
+    return Problem(UNSUPPORTED, item.name, item.split, str(error))
+  return Problem(UNREADABLE, item.name, item.split, f'{error} is damaged or not an image')
 
 
-def _seen(
-  name: str,
-  picture: Picture,
-  mask: np.ndarray | None,
-  classes: int,
-  data: bytes,
-  thumbnail: Callable,
-  about: dict,
+def _image_record(
+  part: Slice, classes: int, data: bytes, thumbnail: Thumbnail, about: dict[str, Any]
 ) -> ImageRecord:
-  pixels = picture.pixels
-  if mask is not None:
-    mask = mask.astype(np.uint8)
+  pixels = part.picture.pixels
+  mask = None if part.mask is None else part.mask.astype(np.uint8)
   step = max(1, pixels[..., 0].size // _MAX_SAMPLES)
+  height, width = part.picture.size
   return ImageRecord(
-    name=name,
-    width=picture.size[1],
-    height=picture.size[0],
+    name=part.name,
+    width=width,
+    height=height,
     contrast=float(pixels.reshape(-1, pixels.shape[-1])[::step].mean(1).std()),
     highest=int(pixels.max()),
     print=duplicates.fingerprint(pixels, data),
     thumbnail=thumbnail(pixels, mask),
-    mask=None if mask is None else _seen_mask(mask, classes),
+    mask=None if mask is None else _mask_record(mask, classes),
     **about,
   )
 
 
-def _seen_mask(mask: np.ndarray, classes: int) -> SeenMask:
+def _mask_record(mask: np.ndarray, classes: int) -> MaskRecord:
   counts = np.bincount(mask.ravel(), minlength=classes + 1)
   inside = mask > 0
   digest = hashlib.sha256(str(mask.shape).encode() + mask.tobytes()).digest()
   small = Image.fromarray(inside.astype(np.uint8) * 255).resize((SIDE, SIDE), Image.Resampling.BOX)
-  return SeenMask(
+  return MaskRecord(
     coverage=tuple((counts[1 : classes + 1] / mask.size).tolist()),
     borders=sum(bool(edge.any()) for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1])),
     digest=digest,
@@ -293,7 +213,7 @@ def _seen_mask(mask: np.ndarray, classes: int) -> SeenMask:
 # Numbers of the whole.
 
 
-def numbers(inspection: Inspection, mask_classes: Sequence[str] = ()) -> dict:
+def numbers(inspection: Inspection, mask_classes: Sequence[str] = ()) -> dict[str, Any]:
   """Counts and sizes of what was seen, as JSON holds them.
 
   Returns:
@@ -330,12 +250,12 @@ def spread(values: Sequence[float]) -> list[float] | None:
   return [float(np.quantile(values, q)) for q in (0, 0.5, 1)] if len(values) else None
 
 
-def _split_numbers(inspection: Inspection, split: str, seen: set[str]) -> dict:
+def _split_numbers(inspection: Inspection, split: str, seen: set[str]) -> dict[str, Any]:
   images = [image for image in inspection.images if image.split == split]
   lost = {
     problem.name
     for problem in inspection.problems
-    if problem.split == split and problem.kind == 'unreadable'
+    if problem.split == split and problem.kind == UNREADABLE
   }
   return {
     'images': len(images),

@@ -7,7 +7,7 @@ import threading
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from ahm_jax.data.readers.files import Held, printable
+from ahm_jax.data.readers.base import Held, printable
 from ahm_jax.errors import UserError
 
 MAX_BYTES = 2**27  # Of a member, unpacked; more is taken for a zip bomb.
@@ -58,7 +58,8 @@ def _check(path: Path, info: zipfile.ZipInfo, place: PurePosixPath, again: str) 
     raise UserError(f'{path} holds {name!r}, a name that leads out of it; {again}')
   if info.file_size > MAX_BYTES:
     raise UserError(
-      f'{path} holds {name}, which says that it unpacks to {info.file_size} bytes, over {MAX_BYTES}; {again}'
+      f'{path} holds {name}, which says that it unpacks to {info.file_size} bytes, over '
+      f'{MAX_BYTES}; {again}'
     )
   if info.flag_bits & _ENCRYPTED or info.compress_type not in _KINDS:
     raise UserError(f'{path} holds {name}, which is encrypted or packed in an unusual way; {again}')

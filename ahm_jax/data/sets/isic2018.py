@@ -1,14 +1,16 @@
 """ISIC 2018 (Codella et al., arXiv:1902.03368), from the challenge's own archives: tasks 1 and 3,
 in their official splits.
 
-They lie in one folder as they were downloaded, or unpacked into folders of their names:
+They lie in one folder as they were downloaded, or unpacked into folders of their names; PART is
+Training, Validation and Test:
 
-  ISIC2018_Task1-2_{Training,Validation,Test}_Input.zip     ISIC_0000000.jpg ...
-  ISIC2018_Task1_{Training,Validation,Test}_GroundTruth.zip ISIC_0000000_segmentation.png ...
-  ISIC2018_Task3_{Training,Validation,Test}_Input.zip       if wanted: images with a diagnosis and
-  no mask ISIC2018_Task3_{Training,Validation,Test}_GroundTruth.zip a table:
-  image,MEL,NV,BCC,AKIEC,BKL,DF,VASC ISIC2018_Task3_Training_LesionGroupings.csv               if
-  wanted: image,lesion_id,...; images of one lesion are one group
+  ISIC2018_Task1-2_PART_Input.zip      ISIC_0000000.jpg ...
+  ISIC2018_Task1_PART_GroundTruth.zip  ISIC_0000000_segmentation.png ...
+  ISIC2018_Task3_PART_Input.zip        if wanted: images with a diagnosis and no mask
+  ISIC2018_Task3_PART_GroundTruth.zip  a table: image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
+  ISIC2018_Task3_Training_LesionGroupings.csv
+                                       if wanted: image,lesion_id,...; images of one lesion are one
+                                       group
 
 Of task 3 (HAM10000: Tschandl et al., Scientific Data 5, 180161, 2018) each split may be there or
 not. An image of both tasks keeps the split of task 1.
@@ -19,19 +21,19 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import archives
-from ahm_jax.data.readers.files import Held, printable
-from ahm_jax.data.sets.folder import Item, crossing_groups, link_problem, refuse
+from ahm_jax.data.readers.base import Held, link_problem, printable
+from ahm_jax.data.sets.items import Item, Listing, crossing_groups, refuse
+from ahm_jax.data.sets.source import DatasetSource, stamps
 from ahm_jax.errors import UserError
 
+VERSION = 1  # See `DatasetSource.version`.
 SITE = 'challenge.isic-archive.com'
-PARTS = {
-  'train': 'Training',
-  'validation': 'Validation',
-  'test': 'Test',
-}  # Of the official splits, by ours.
+# Of the official splits, by ours.
+PARTS = {'train': 'Training', 'validation': 'Validation', 'test': 'Test'}
 CLASSES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')
 GROUPINGS = 'ISIC2018_Task3_Training_LesionGroupings'
 _AGAIN = f'download it again from {SITE}'
@@ -51,41 +53,46 @@ def sources(root: Path) -> list[Path]:
   ]
 
 
-def list_items(
-  config: DataConfig, problems: list[str] | None = None, notes: list[str] | None = None
-) -> list[Item]:
+def list_items(config: DataConfig) -> Listing:
   """Lists the images under `config.root`, ordered by name; reads tables, and no pixels.
 
-  Args:
-    problems: where given, what does not fit together is added to it.
-    notes: as of `folder.list_folder`; there are none.
-
   Raises:
-    UserError: archives are missing or damaged; or, without `problems`, what they hold does not fit
-      together.
+    UserError: archives are missing or damaged.
   """
   root = Path(config.root).expanduser()
   missing = [
     name for part in PARTS.values() for name in _task1(part) if _locate(root, name) is None
   ]
   if missing:
-    raise UserError(
-      f'{root}: lacks {", ".join(f"{name}.zip" for name in missing)}; download from {SITE} (2018), put there as is'
-    )
-  found: list[str] = []
-  items = {item.name: item for split in PARTS for item in _task1_items(root, split, found)}
+    names = ', '.join(f'{name}.zip' for name in missing)
+    raise UserError(f'{root}: lacks {names}; download from {SITE} (2018), put there as is')
+  problems: list[str] = []
+  items = {item.name: item for split in PARTS for item in _task1_items(root, split, problems)}
   groups = _groups(root)
   for split in PARTS:
-    for item in _task3_items(root, split, groups, found):
+    for item in _task3_items(root, split, groups, problems):
       own = items.get(item.name)
       items[item.name] = own._replace(label=item.label, group=item.group) if own else item
   listed = [items[name] for name in sorted(items)]
-  found += crossing_groups(listed, GROUPINGS)
-  if problems is None:
-    refuse(root, found)
-  else:
-    problems += found
-  return listed
+  return Listing(listed, problems, crossing_groups(listed, GROUPINGS), [])
+
+
+def depends_on(config: DataConfig) -> dict[str, Any]:
+  root = Path(config.root).expanduser().resolve()
+  return {
+    'root': str(root),
+    'skip': config.skip_unreadable,
+    'files': [sorted(stamps(place)) for place in sources(root)],
+  }
+
+
+SOURCE = DatasetSource(
+  name='isic2018',
+  version=VERSION,
+  list_items=list_items,
+  depends_on=depends_on,
+  root='the folder that holds the official archives',
+)
 
 
 def _task1(part: str) -> tuple[str, str]:
@@ -114,7 +121,8 @@ def _contents(root: Path, name: str) -> dict[str, Path | Held]:
   place = _locate(root, name)
   if place is None:
     raise UserError(
-      f'{root}: lacks {name}.zip, which belongs to what is there of task 3; download it from {SITE} (2018)'
+      f'{root}: lacks {name}.zip, which belongs to what is there of task 3; download it from '
+      f'{SITE} (2018)'
     )
   if place.is_dir():
     contents = {
@@ -122,7 +130,9 @@ def _contents(root: Path, name: str) -> dict[str, Path | Held]:
     }
     refuse(root, [problem for path in contents.values() if (problem := link_problem(path, root))])
     return {name: path for name, path in contents.items() if path.is_file()}
-  return archives.members(place, _AGAIN) if place.suffix == '.zip' else {place.name: place}
+  if place.suffix == '.zip':
+    return {**archives.members(place, _AGAIN)}
+  return {place.name: place}
 
 
 def _by_id(contents: dict[str, Path | Held], pattern: re.Pattern) -> dict[str, Path | Held]:
@@ -143,9 +153,7 @@ def _task1_items(root: Path, split: str, problems: list[str]) -> list[Item]:
     f'{inputs} has {name}, but {truths} has no mask of it; {_AGAIN}'
     for name in images.keys() - masks.keys()
   ]
-  return [
-    Item(name, image, masks.get(name), '', split, name, True) for name, image in images.items()
-  ]
+  return [Item(name, split, '', name, image, masks.get(name)) for name, image in images.items()]
 
 
 def _task3_items(root: Path, split: str, groups: dict[str, str], problems: list[str]) -> list[Item]:
@@ -156,7 +164,8 @@ def _task3_items(root: Path, split: str, groups: dict[str, str], problems: list[
   tables = [file for name, file in _contents(root, truths).items() if name == f'{truths}.csv']
   if not images or not tables:
     raise UserError(
-      f'{root}: {inputs} holds no image ISIC_0000000.jpg, or {truths} no table {truths}.csv; {_AGAIN}'
+      f'{root}: {inputs} holds no image ISIC_0000000.jpg, or {truths} no table {truths}.csv; '
+      f'{_AGAIN}'
     )
   labels = {}
   for row in _rows(tables[0], truths, ('image', *CLASSES)):
@@ -171,7 +180,7 @@ def _task3_items(root: Path, split: str, groups: dict[str, str], problems: list[
       )
     labels[row['image']] = label or ''
   return [
-    Item(name, image, None, labels.get(name, ''), split, groups.get(name, name), True)
+    Item(name, split, labels.get(name, ''), groups.get(name, name), image)
     for name, image in images.items()
   ]
 

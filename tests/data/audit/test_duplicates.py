@@ -11,7 +11,16 @@ from PIL import Image
 from scipy import fft, ndimage
 
 from ahm_jax.data.audit import duplicates
-from ahm_jax.data.audit.duplicates import SIDE, WAYS, Pair, fingerprint, hashes, lay, near, same
+from ahm_jax.data.audit.duplicates import (
+  SIDE,
+  SYMMETRIES,
+  Pair,
+  fingerprint,
+  hashes,
+  near,
+  same,
+  transformed,
+)
 
 
 def scene(seed: int, height: int = 96, width: int = 120) -> np.ndarray:
@@ -68,16 +77,19 @@ def test_hash_is_the_signs_about_the_median_of_low_frequencies():
   assert sum(bits) == 32
 
 
-@pytest.mark.parametrize('way', range(8))
-def test_hashes_of_all_ways_are_those_of_the_picture_laid_so(way):
+@pytest.mark.parametrize('symmetry', range(8))
+def test_hashes_of_all_symmetries_are_those_of_the_transformed_picture(symmetry):
   picture = np.asarray(Image.fromarray(scene(2)).convert('L').resize((SIDE, SIDE)))
-  assert hashes(lay(picture, way))[0] == hashes(picture)[way]
+  assert hashes(transformed(picture, symmetry))[0] == hashes(picture)[symmetry]
 
 
 def test_ways_are_the_eight_and_their_names_are_right():
   picture = np.arange(6).reshape(2, 3)
-  laid = {name: lay(picture, way).tolist() for way, name in enumerate(duplicates.WAY_NAMES)}
-  assert laid == {
+  turned = {
+    name: transformed(picture, symmetry).tolist()
+    for symmetry, name in enumerate(duplicates.SYMMETRY_NAMES)
+  }
+  assert turned == {
     'as it is': picture.tolist(),
     'flipped left to right': np.fliplr(picture).tolist(),
     'flipped upside down': np.flipud(picture).tolist(),
@@ -87,15 +99,18 @@ def test_ways_are_the_eight_and_their_names_are_right():
     'turned by 90 degrees anticlockwise': np.rot90(picture, 1).tolist(),
     'flipped about the other diagonal': np.rot90(picture, 2).T.tolist(),
   }
-  assert len(WAYS) == len({str(value) for value in laid.values()}) == 8
+  assert len(SYMMETRIES) == len({str(value) for value in turned.values()}) == 8
 
 
-@pytest.mark.parametrize('way', range(8))
-def test_the_way_of_a_pair_lays_the_first_on_the_second(way):
+@pytest.mark.parametrize('symmetry', range(8))
+def test_the_symmetry_of_a_pair_turns_the_first_into_the_second(symmetry):
   image = scene(3, 100, 100)
-  prints = [fingerprint(image), fingerprint(np.ascontiguousarray(lay(image, way)) // 2)]
+  prints = [
+    fingerprint(image),
+    fingerprint(np.ascontiguousarray(transformed(image, symmetry)) // 2),
+  ]
   (pair,) = near(prints, 'ab', ['train', 'train'])
-  assert pair.way == way
+  assert pair.symmetry == symmetry
 
 
 def test_details_correlate_as_numpy_says():

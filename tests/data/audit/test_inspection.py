@@ -53,7 +53,7 @@ class Folder:
     """What was seen, and the findings by their codes."""
     (self.root / 'labels.csv').write_text('\n'.join(self.rows) + '\n')
     config = DataConfig(name='folder', root=str(self.root), image_size=32, **fields)
-    seen = inspection.inspect(config, lambda pixels, mask: b'')
+    seen = inspection.inspect(config, lambda *_: b'')
     return seen, {finding.code: finding for finding in findings.find(seen, config)}
 
 
@@ -158,9 +158,9 @@ def test_numbers(folder):
   assert numbers['coverage'] == {'lesion': {'masks': 3, 'share': [0.25] * 3}}
 
 
-def test_phantoms(tmp_path):
+def test_phantoms():
   config = DataConfig(image_size=32, phantom=PhantomConfig(train=12, validation=6, test=6))
-  seen = inspection.inspect(config, lambda pixels, mask: b'')
+  seen = inspection.inspect(config, lambda *_: b'')
   assert {name: split['images'] for name, split in inspection.numbers(seen)['splits'].items()} == {
     'train': 12,
     'validation': 6,
@@ -197,7 +197,7 @@ def test_groups_in_several_splits(sound):
   assert "group 'patient' is in split train" in said(found['group_in_several_splits'])[0]
 
 
-def test_unreadable_and_unfit_files_are_all_told(sound):
+def test_unreadable_and_unsupported_files_are_all_told(sound):
   for name in ('train0', 'train1', 'train2', 'train3'):
     (sound.root / 'images' / f'{name}.png').write_bytes(b'broken')
   (sound.root / 'masks' / 'test0.png').write_bytes(b'broken')
@@ -208,9 +208,9 @@ def test_unreadable_and_unfit_files_are_all_told(sound):
   assert found['unreadable'].level == ERROR and len(found['unreadable'].cases) == 5
   assert any(
     'masks/test1.png is 20x20 but images/test1.png is 48x40' in line
-    for line in said(found['unfit'])
+    for line in said(found['unsupported'])
   )
-  assert any('masks/test2.png is not binary' in line for line in said(found['unfit']))
+  assert any('masks/test2.png is not binary' in line for line in said(found['unsupported']))
   assert inspection.numbers(seen)['splits']['train']['unreadable'] == 4
   assert inspection.numbers(seen)['splits']['test']['masks'] == 7
   assert sound.look(skip_unreadable=True)[1]['unreadable'].level == WARNING
@@ -400,7 +400,7 @@ def test_notes_of_the_listing_are_a_finding(sound):
   sound.rows[0] = 'image,label,split,Patient'
   found = sound.look()[1]
   first, second = said(found['reading'])
-  assert first.startswith("what is passed over in masks/: 1 ('old')")
+  assert first.startswith("what is ignored in masks/: 1 ('old')")
   assert second.startswith("labels.csv has columns that are not used: 'Patient'")
   assert found['reading'].level == WARNING
 
@@ -408,7 +408,7 @@ def test_notes_of_the_listing_are_a_finding(sound):
 def test_what_cannot_be_listed_is_refused(tmp_path):
   config = DataConfig(name='folder', root=str(tmp_path), image_size=32)
   with pytest.raises(UserError, match='there is no folder images/'):
-    inspection.inspect(config, lambda pixels, mask: b'')
+    inspection.inspect(config, lambda *_: b'')
 
 
 def test_findings_are_ordered_by_level(sound):

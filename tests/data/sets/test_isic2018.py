@@ -14,6 +14,7 @@ from PIL import Image
 from ahm_jax.config import DataConfig
 from ahm_jax.data import dataset
 from ahm_jax.data.audit import findings, inspection
+from ahm_jax.data.prepare import prepare
 from ahm_jax.data.readers import archives
 from ahm_jax.data.sets import isic2018
 from ahm_jax.errors import UserError
@@ -167,10 +168,10 @@ def test_an_image_of_both_tasks_keeps_the_split_of_task_1(root):
 
 
 def test_other_files_are_prepared_anew(root):
-  first = dataset.prepare(config(root), root.parent / 'work')
-  assert dataset.prepare(config(root), root.parent / 'work') == first
+  first = prepare(config(root), root.parent / 'work')
+  assert prepare(config(root), root.parent / 'work') == first
   write_task3(root)
-  assert dataset.prepare(config(root), root.parent / 'work') != first
+  assert prepare(config(root), root.parent / 'work') != first
 
 
 # What is refused.
@@ -268,9 +269,8 @@ def test_what_does_not_fit_together_is_refused_or_collected(root):
   masks = {f'{name(n)}_segmentation.png': encoded(truth(n), 'PNG') for n in (10, 19)}
   write_zip(root, 'ISIC2018_Task1_Validation_GroundTruth', masks)
   refused(root, 'has a mask of ISIC_0000019, but', 'has ISIC_0000011, but .* has no mask of it')
-  problems = []
-  items = isic2018.list_items(config(root), problems)
-  assert len(problems) == 2 and len(items) == 9
+  listing = isic2018.list_items(config(root))
+  assert len(listing.problems) == 2 and len(listing.items) == 9
 
 
 def test_tables_that_make_no_sense_are_refused(root):
@@ -314,13 +314,13 @@ def test_the_whole_set_can_be_inspected(root):
     own = {f'{name(n)}.jpg': image(n) for n in PARTS[part]}
     write_zip(root, stem, own | {f'{name(number)}.jpg': encoded(smooth, kind)})
   before = {path: path.read_bytes() for path in root.iterdir()}
-  seen = inspection.inspect(config(root), lambda pixels, mask: b'')
+  seen = inspection.inspect(config(root), lambda *_: b'')
   assert {path: path.read_bytes() for path in root.iterdir()} == before
   found = {finding.code: finding for finding in findings.find(seen, config(root))}
   (case,) = found['near_duplicate_across_splits'].cases
   assert {seen.images[index].name for index in case.images} == {name(1), name(21)}
   assert (
-    len(found['unfit'].cases) == 2 and '320x240' in found['unfit'].cases[0].text
+    len(found['unsupported'].cases) == 2 and '320x240' in found['unsupported'].cases[0].text
   )  # Their masks are smaller.
   assert (
     len(seen.images) == 13

@@ -48,8 +48,8 @@ def test_a_scene_is_the_same_at_every_size(index):
 
 
 def test_the_mask_is_where_the_lesion_was_laid_with_half_its_strength(monkeypatch):
-  monkeypatch.setattr(phantom, '_lay_over', lambda rng, density: density)
-  monkeypatch.setattr(phantom, '_photograph', lambda rng, picture: picture)
+  monkeypatch.setattr(phantom, 'lay_over', lambda _, density: density)
+  monkeypatch.setattr(phantom, 'photograph', lambda _, picture: picture)
   real = phantom.draw_layers
   for index in range(12):
     layers = real(phantom.generator(0, 'train', index), 40)
@@ -58,7 +58,7 @@ def test_the_mask_is_where_the_lesion_was_laid_with_half_its_strength(monkeypatc
     plain = layers._replace(
       skin=np.zeros_like(layers.skin), lesion=np.full_like(layers.lesion, 2.0)
     )
-    monkeypatch.setattr(phantom, 'draw_layers', lambda rng, size, plain=plain: plain)
+    monkeypatch.setattr(phantom, 'draw_layers', lambda *_, plain=plain: plain)
     image, mask, _ = phantom.draw(phantom.generator(0, 'train', index), 40)
     half = 255 * np.exp(-1.0)
     sure = np.abs(image[..., 0] - half) > 1

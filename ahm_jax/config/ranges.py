@@ -1,0 +1,126 @@
+"""Ranges, as they stand at the fields of a config.
+
+A range is a function of a value: what is wrong with it, as the sentence goes on that the field's
+name begins, or '' where nothing is.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+SCRATCH = 'scratch'  # The method without pre-training.
+MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
+
+Range = Callable[[Any], str]
+
+
+def at_least(low: float) -> Range:
+  """From `low` on, and finite."""
+
+  def fault(value: float) -> str:
+    inside = low <= value < math.inf
+    return '' if inside else f'is {value}; it must be at least {low}{_and_finite(value)}'
+
+  return fault
+
+
+def above(low: float) -> Range:
+  """Above `low`, and finite."""
+
+  def fault(value: float) -> str:
+    inside = low < value < math.inf
+    return '' if inside else f'is {value}; it must be above {low}{_and_finite(value)}'
+
+  return fault
+
+
+def between(low: float, high: float) -> Range:
+  """In [low, high]."""
+
+  def fault(value: float) -> str:
+    return '' if low <= value <= high else f'is {value}; it must lie between {low} and {high}'
+
+  return fault
+
+
+def strictly_between(low: float, high: float) -> Range:
+  """In (low, high)."""
+
+  def fault(value: float) -> str:
+    inside = low < value < high
+    return '' if inside else f'is {value}; it must lie strictly between {low} and {high}'
+
+  return fault
+
+
+def one_of(*allowed: Any) -> Range:
+  """One of a few values."""
+
+  def fault(value: Any) -> str:
+    if value in allowed:
+      return ''
+    near = difflib.get_close_matches(str(value), [str(item) for item in allowed], n=1)
+    hint = f'; did you mean {near[0]}?' if near else ''
+    return f'is {value!r}; it may be {", ".join(str(item) or repr(item) for item in allowed)}{hint}'
+
+  return fault
+
+
+def each(inner: Range) -> Range:
+  """Every item in a range."""
+  return lambda items: next(filter(None, map(inner, items)), '')
+
+
+def not_empty(items: tuple) -> str:
+  """At least one item."""
+  return '' if items else 'is empty; name at least one'
+
+
+def three_shares(values: tuple[float, ...]) -> str:
+  """Of train, validation and test: from 0 on, with a sum of 1."""
+  if len(values) == 3 and min(values) >= 0 and abs(sum(values) - 1) <= 1e-6:
+    return ''
+  return f'is {values}; give three shares (train, validation, test) that sum to 1'
+
+
+def centre_and_width(values: tuple[float, ...]) -> str:
+  """Of a window: two finite numbers, the second above 0; or none."""
+  if not values or (len(values) == 2 and all(map(math.isfinite, values)) and values[1] > 0):
+    return ''
+  return f'is {values}; give a centre and a width above 0'
+
+
+def class_names(names: tuple[str, ...]) -> str:
+  """Names of mask values from 1 on that differ, and that files and columns can be named by."""
+  for name in names:
+    if not re.fullmatch('[A-Za-z0-9_-]+', name):
+      return f'holds {name!r}; a name may have letters, digits, _ and -'
+    if name.lower() == 'background':
+      return 'holds background, which is value 0 by itself; name the values from 1 on'
+    if name == 'mm':
+      return "holds 'mm', but hd95_mm is the distance in millimetres; choose another name"
+    if names.count(name) > 1:
+      return f'holds {name!r} twice; give every value a name of its own'
+  if len(names) > MASK_CLASSES:
+    return f'holds {len(names)} names; masks of 8 bits have room for {MASK_CLASSES}'
+  return ''
+
+
+def named_methods(variants: Mapping[str, Any]) -> str:
+  """Methods by names that folders can have, each with a strategy and what it changes."""
+  for name, fields in variants.items():
+    if not re.fullmatch('[A-Za-z0-9_][A-Za-z0-9_.-]*', name) or name == SCRATCH:
+      return f'holds {name!r}; a name may have letters, digits, _, - and ., and not be {SCRATCH}'
+    strategy = fields.get('strategy') if isinstance(fields, Mapping) else None
+    if not isinstance(strategy, str) or strategy == SCRATCH:
+      return (
+        f'holds {name!r}, which has no masking strategy; give dict(strategy=..., FIELD=VALUE), '
+        f'or name it in config.grid.methods as {SCRATCH}:segment.FIELD=VALUE'
+      )
+  return ''
+
+
+def _and_finite(value: float) -> str:
+  return '' if math.isfinite(value) else ', and finite'

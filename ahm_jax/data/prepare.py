@@ -1,0 +1,90 @@
+"""Preparation: a data set becomes TFDS data that are never stale or half done."""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from ahm_jax.config import DataConfig
+from ahm_jax.data import records, sets
+from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
+from ahm_jax.data.sets.source import DatasetSource
+
+
+def prepare(config: DataConfig, workdir: Path) -> Path:
+  """Writes the TFDS data of `config`, unless they are there for this very config and these very
+  files.
+
+  They are kept under `config.prepared_dir`, or `workdir/data`, in a folder whose name changes with
+  whatever the data depend on. The folder appears, by renaming, once it is whole. Processes that
+  prepare the same data at once wait for the first.
+
+  Returns:
+    the folder, for `tfds.builder_from_directory`.
+
+  Raises:
+    UserError: there is no such data set, or it cannot be used; one line that names the first files
+      that are wrong.
+  """
+  source = sets.find(config)
+  home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
+  target = home / f'{source.name}-{cache_key(source, config)}'
+  if target.exists():
+    return target
+  home.mkdir(parents=True, exist_ok=True)
+  with _lock(target.with_suffix('.lock')):
+    if not target.exists():
+      scratch = target.with_suffix('.incomplete')
+      shutil.rmtree(scratch, ignore_errors=True)
+      try:
+        _build(source, config, scratch).rename(target)
+      finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+  return target
+
+
+def cache_key(source: DatasetSource, config: DataConfig) -> str:
+  """A short name of all that the prepared data depend on: config fields, files, and the versions of
+  the record and of the data set.
+  """
+  parts: dict[str, Any] = {
+    'versions': [records.VERSION, source.version],
+    'size': config.image_size,
+    'channels': config.channels,
+    'seed': config.split_seed,
+    **source.depends_on(config),
+  }
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
+  """Writes the records of `config` under `scratch`; returns the folder that TFDS made there."""
+  tfds.disable_progress_bar()
+  builder = records.Records(source=source, options=config, data_dir=scratch)
+  problems = builder.problems
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it would download.
+      builder.download_and_prepare()
+  except AssertionError as error:  # TFDS cannot write a split without records.
+    if not problems and 'No examples' in str(error):
+      names = ', '.join(builder.unreadable[:PROBLEMS_SHOWN])
+      problems = [f'no image of a split can be read ({names}, ...); replace the files']
+    elif not problems:
+      raise
+  refuse(Path(config.root), problems)
+  return Path(builder.data_dir)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+  """Holds a file lock, which the system lets go of when the process dies."""
+  with path.open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield

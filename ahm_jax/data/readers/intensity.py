@@ -1,0 +1,53 @@
+"""How numbers become grey levels of 8 bits.
+
+8 bits stay as they are. More than 8 bits (integer or float grey) are mapped linearly onto 0..255:
+from centre - width / 2 to centre + width / 2 where there is a window, else from the 0.5th to the
+99.5th percentile of the file's own values (the range that nnU-Net clips to, Isensee et al. 2021),
+or from lowest to highest where these two are equal. Files use a part of their type's range only,
+often 12 of 16 bits, so that the full range would leave a few levels. A volume is mapped as a whole.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+PERCENTILES = (0.5, 99.5)
+SAMPLED = 2**22  # Values of a volume, evenly spaced, that its percentiles are taken from.
+
+
+def value_range(values: np.ndarray, window: Sequence[float] | None = None) -> tuple[float, float]:
+  """The values that become 0 and 255; see the top of this file.
+
+  Args:
+    values: numbers of any shape; those that are not finite do not count.
+    window: (centre, width).
+  """
+  if window:
+    centre, width = window
+    return centre - width / 2, centre + width / 2
+  flat = values.reshape(-1)
+  flat = flat[:: max(1, flat.size // SAMPLED)].astype(np.float64)
+  flat = flat[np.isfinite(flat)]
+  if not flat.size:
+    return 0.0, 0.0
+  low, high = np.percentile(flat, PERCENTILES)
+  return (float(low), float(high)) if low < high else (float(flat.min()), float(flat.max()))
+
+
+def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+  """`values` mapped linearly from [low, high] onto 0..255 and rounded, uint8.
+
+  0 where they are nan, or low equals high.
+  """
+  with np.errstate(all='ignore'):
+    span = high - low
+    if np.isfinite(span) and span > 0:
+      share = (values.astype(np.float64) - low) / span
+    else:
+      share = np.zeros(values.shape)
+    return (np.clip(np.nan_to_num(share, nan=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def with_channels(grey: np.ndarray, channels: int) -> np.ndarray:
+  """uint8 [H, W] as [H, W, channels], without a copy."""
+  return np.broadcast_to(grey[..., None], (*grey.shape, channels))

@@ -1,0 +1,45 @@
+"""Images and masks at the size that networks see."""
+
+import numpy as np
+from PIL import Image
+
+
+def squashed(pixels: np.ndarray, side: int) -> np.ndarray:
+  """An image uint8 [H, W, C] as networks see it, resized bicubically with antialiasing to a
+  square: uint8 [side, side, C].
+  """
+  picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+  resized = picture.resize((side, side), Image.Resampling.BICUBIC)
+  return np.asarray(resized).reshape(side, side, pixels.shape[-1])
+
+
+def squashed_mask(mask: np.ndarray, side: int) -> np.ndarray:
+  """A mask resized to a square: uint8 [side, side].
+
+  Args:
+    mask: bool [h, w], which gives 1 where it covers at least half of the pixel's area; or class
+      indices, uint8 [h, w], of which the one with the largest area in the pixel is taken, the
+      lowest of equals.
+  """
+  if mask.dtype == bool:
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    share = np.asarray(grey.resize((side, side), Image.Resampling.BOX))
+    return (share >= 128).astype(np.uint8)
+  classes = np.unique(mask)
+  areas = np.stack([_pool(_pool(mask == index, side).T, side).T for index in classes])
+  return classes[areas.argmax(axis=0)]
+
+
+def _pool(values: np.ndarray, size: int) -> np.ndarray:
+  """Sums of the rows [h, w] that lie in each of `size` equal parts of the height, times `size`,
+  exactly: int64 [size, w].
+
+  Pillow's box takes a pixel as a whole or not at all.
+  """
+  # The parts' edges, in rows and in shares of a row.
+  whole, rest = np.divmod(np.arange(size + 1) * len(values), size)
+  sums = np.cumsum(values, axis=0, dtype=np.int32)  # At most the mask's number of pixels.
+  before = sums[whole - 1].astype(np.int64) * (whole > 0)[:, None]
+  # At the last edge nothing is cut: rest is 0.
+  cut = values[np.minimum(whole, len(values) - 1)].astype(np.int64)
+  return np.diff(before * size + cut * rest[:, None], axis=0)

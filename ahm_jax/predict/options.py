@@ -1,0 +1,45 @@
+"""What predictions depend on, and what they are known by."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ahm_jax.runs.trained import Trained
+
+
+@dataclass(frozen=True)
+class Options:
+  """What predictions depend on beside the weights and the images."""
+
+  # Lesion where the probability is at least this; of several classes, the likeliest is taken.
+  threshold: float
+  flips: bool = False
+  tile: int = 0  # Side of a window in pixels of the image; 0: images are looked at as a whole.
+  overlap: float = 0.5  # Of windows, as a share of their side.
+  probabilities: bool = False  # Write them too.
+  overlays: bool = False  # Write these too.
+
+
+@dataclass(frozen=True)
+class Predictor:
+  """What turns images into masks, and into diagnoses where there is a classifier."""
+
+  segmenter: Trained
+  options: Options
+  classifier: Trained | None = None
+
+
+def identity(predictor: Predictor, images: Path) -> dict[str, Any]:
+  """All that the predictions of the images below a folder depend on, by the names of the flags that
+  say it.
+  """
+  segmenter, classifier = predictor.segmenter, predictor.classifier
+  return {
+    '--checkpoint': segmenter.digest,
+    '--images': str(images.resolve()),
+    '--classifier': classifier.digest if classifier else '',
+    **{f'--{name}': value for name, value in dataclasses.asdict(predictor.options).items()},
+    'config.data.window': segmenter.config.data.window,
+    'config.data.slice_axis': segmenter.config.data.slice_axis,
+  }

@@ -1,0 +1,104 @@
+"""An image as prediction reads it: its slices, each with the windows that a network sees of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ahm_jax.config import Config
+from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers.base import (
+  Picture,
+  Unreadable,
+  UnsupportedImage,
+  is_odd,
+  link_problem,
+)
+from ahm_jax.predict.listing import as_cell, stem
+from ahm_jax.predict.options import Options
+from ahm_jax.predict.views import Tiled, Whole, view
+
+OVERLAY_SIDE = 1024  # Longer side of an overlay in pixels, at most.
+
+
+@dataclass(eq=False)
+class Slice:
+  """An image, or a slice of a volume, that was read."""
+
+  image: str  # Its path below the folder.
+  name: str  # As its files are to be called, without suffixes.
+  number: int | str  # Of the slice in its volume, from 0; '' for an image.
+  size: tuple[int, int]  # Height and width.
+  spacing: tuple[float, float] | None  # mm from a pixel to the next, down and across.
+  view: Whole | Tiled
+  last: bool  # Of its volume.
+  shown: np.ndarray | None = None  # For its overlay, uint8 [h, w, 3].
+  diagnosis: np.ndarray | None = None  # Probability of each class.
+
+
+class Problem(NamedTuple):
+  """An image that cannot be predicted."""
+
+  image: str  # Its path below the folder.
+  text: str  # What is wrong with it, in a line.
+  last: bool = True  # As of a `Slice`: nothing else comes of the image.
+
+
+def read(root: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
+  """Reads an image as training reads it.
+
+  Args:
+    root: the folder.
+    image: path below it.
+    config: of the segmenter.
+
+  Returns:
+    Its slices in order, or a `Problem` alone.
+  """
+  if is_odd(image):
+    text = f'{as_cell(image)} has control characters in its name, shown as \\x..; rename it'
+    return [Problem(image, text)]
+  if problem := link_problem(root / image, root):
+    return [Problem(image, problem)]
+  try:
+    pictures, whole = _pictures(root / image, config, options)
+  except Unreadable as error:
+    return [Problem(image, f'{error} is damaged or not an image; replace it')]
+  except UnsupportedImage as error:
+    return [Problem(image, str(error))]
+  return [
+    Slice(
+      image=image,
+      name=stem(image) + ending,
+      number=number if ending else '',
+      size=picture.size,
+      spacing=picture.spacing,
+      view=view(picture.pixels, config.data.image_size, options.tile, options.overlap),
+      last=number == len(pictures) - 1,
+      shown=_shrunk(full.pixels) if options.overlays else None,
+    )
+    for number, ((ending, picture), (_, full)) in enumerate(zip(pictures, whole, strict=True))
+  ]
+
+
+_Pictures = list[tuple[str, Picture]]
+
+
+def _pictures(path: Path, config: Config, options: Options) -> tuple[_Pictures, _Pictures]:
+  """The slices for the network, maybe decoded smaller, and those for overlays, which are not."""
+  side, channels = config.data.image_size, config.data.channels
+  window, axis = config.data.window, config.data.slice_axis
+  at_least = None if options.tile else (2 * side, 2 * side)
+  pictures = dispatch.read_slices(path, channels, window=window, at_least=at_least, axis=axis)
+  if options.overlays and any(picture.pixels.shape[:2] != picture.size for _, picture in pictures):
+    return pictures, dispatch.read_slices(path, channels, window=window, axis=axis)
+  return pictures, pictures
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+  """An image uint8 [H, W, C] in RGB, its longer side at most OVERLAY_SIDE: uint8 [h, w, 3]."""
+  picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).convert('RGB')
+  picture.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE), Image.Resampling.BICUBIC)
+  return np.asarray(picture)

@@ -1,0 +1,75 @@
+"""How a process of several ends: when the others end too, or because one of them was lost.
+
+What goes wrong in one process must not leave the others waiting. On CPU a collective fails as soon
+as another process's connection closes. On GPU it may wait for ever, and JAX's coordinator, which
+lives in process 0, notices after `joining.HEARTBEAT` seconds that a process is silent; when process
+0 itself is lost, the others notice at once. JAX then calls abort() in every process that is left,
+from a thread of its own. Here that ends with one line and an exit code.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import jax
+
+from ahm_jax.runtime import processes
+from ahm_jax.runtime.signals import TRY_AGAIN
+
+_SIGNS_OF_LOSS = ('Gloo', 'remote process', 'UNAVAILABLE', 'CoordinationService')
+_on_abort: Callable[[], int]  # Prints why JAX calls abort(), and returns the exit code.
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(_: int) -> None:
+  # A C handler, since Python's own would run only after abort() has ended the process.
+  os._exit(_on_abort())
+
+
+def catch_abort() -> None:
+  """From now on, abort() ends this process as the last `abort_means` says."""
+  ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+
+
+def abort_means(line: Callable[[], str] | None, code: int) -> None:
+  """Sets the line to print, if any, and the exit code, where JAX calls abort()."""
+
+  def on_abort() -> int:
+    if line is not None:
+      print(line(), file=sys.stderr, flush=True)
+    return code
+
+  global _on_abort
+  _on_abort = on_abort
+
+
+def is_loss(error: BaseException) -> bool:
+  """Whether JAX raised `error` because another process was lost."""
+  if not isinstance(error, jax.errors.JaxRuntimeError) or not processes.has_others():
+    return False
+  return any(sign in str(error) for sign in _SIGNS_OF_LOSS)
+
+
+def leave(code: int, lost: bool = False) -> NoReturn:
+  """Ends the process: when the others end too, or at once if one of them was lost."""
+  if not processes.has_others():
+    sys.exit(code)
+  if not lost:
+    abort_means(None, code)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      jax.distributed.shutdown()
+  end(code)
+
+
+def end(code: int) -> NoReturn:
+  """Ends the process without Python's clean-up, which would wait for a lost process."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if code == TRY_AGAIN and processes.is_first():
+    time.sleep(1)  # The others are to notice what happened before they lose process 0 too.
+  os._exit(code)

@@ -1,0 +1,160 @@
+import dataclasses
+import json
+import re
+
+import ml_collections
+import pytest
+
+from ahm_jax import config
+from ahm_jax.config.methods import Change, Method, is_tuned, parse, pretraining_of
+from ahm_jax.errors import UserError
+
+VARIANTS = {
+  'ahm_r2': {'strategy': 'ahm', 'rounds': 2, 'pretrain': {'clip': 2.0}},
+  'ahm_slow': {'strategy': 'ahm', 'segment': {'learning_rate': 1e-3}},
+  'r2_slow': {
+    'strategy': 'ahm',
+    'rounds': 2,
+    'pretrain': {'clip': 2.0},
+    'segment': {'learning_rate': 1e-3},
+  },
+}
+
+
+def make(**grid):
+  """The default Config with two rounds, 7 labels and fields of its grid."""
+  return config.from_config_dict({'masking': {'rounds': 2}, 'grid': {'labels': (7,), **grid}})
+
+
+@pytest.mark.parametrize(
+  ('text', 'strategy', 'changes'),
+  [
+    ('scratch', 'scratch', {}),
+    ('ahm', 'ahm', {}),
+    ('ahm:', 'ahm', {}),
+    ('ahm:rounds=2', 'ahm', {'rounds': '2'}),
+    ('ahm:reward=rank+pretrain.clip=2', 'ahm', {'reward': 'rank', 'pretrain.clip': '2'}),
+    ('ahm:rounds=', 'ahm', {'rounds': ''}),
+    ('ahm:rounds', 'ahm', {'rounds': None}),
+    ('ahm:rounds=2+', 'ahm', {'rounds': '2', '': None}),
+    ('', '', {}),
+  ],
+)
+def test_the_short_form_is_taken_apart(text, strategy, changes):
+  method = parse(text)
+  assert method == Method(strategy, tuple(Change(*item) for item in changes.items()))
+  if '' not in changes and not text.endswith(':'):
+    assert str(method) == text
+
+
+def test_a_method_names_a_strategy_and_what_is_changed_for_it():
+  plain = make()
+  one = config.with_method(plain, 'reinforce')
+  assert one.masking == dataclasses.replace(plain.masking, strategy='reinforce')
+  other = config.with_method(
+    plain, 'ahm:mask_ratio=0.4+patch_size=8+reward=rank+restore_colour=True'
+  )
+  assert other.masking == dataclasses.replace(
+    plain.masking, mask_ratio=0.4, patch_size=8, reward='rank', restore_colour=True
+  )
+  assert dataclasses.replace(other, masking=plain.masking, grid=plain.grid) == plain
+  far = config.with_method(
+    plain, 'uniform:model.agent_trunk=light+pretrain.learning_rate=1e-3+masking.rounds=1'
+  )
+  assert (far.model.agent_trunk, far.pretrain.learning_rate, far.masking.rounds) == (
+    'light',
+    1e-3,
+    1,
+  )
+  tuned = config.with_method(plain, 'ahm:transfer.encoder_rate=0.3+segment.steps=7')
+  assert (tuned.transfer.encoder_rate, tuned.segment.steps) == (0.3, 7)
+  assert config.with_method(plain, 'scratch:segment.steps=7').masking == plain.masking
+
+
+@pytest.mark.parametrize(
+  ('method', 'pretraining'),
+  [
+    ('scratch', ''),
+    ('scratch:segment.steps=7', ''),
+    ('ahm', 'ahm'),
+    ('ahm:segment.steps=7', 'ahm'),
+    ('ahm:pretrain.learning_rate=1e-3', 'ahm:pretrain.learning_rate=1e-3'),
+    ('ahm:rounds=2+transfer.encoder_rate=0.3+pretrain.clip=2', 'ahm:rounds=2+pretrain.clip=2'),
+  ],
+)
+def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
+  assert config.pretraining_of(method) == pretraining
+  assert is_tuned(method) == ('segment.' in method or 'transfer.' in method)
+
+
+@pytest.mark.parametrize(
+  ('method', 'message'),
+  [
+    ('ahm:mask_ratio', "where 'mask_ratio' is not FIELD=VALUE"),
+    ('ahm:rounds=2+', "where '' is not FIELD=VALUE"),
+    ('ahm:mask_ration=0.5', 'did you mean masking.mask_ratio?'),
+    ('ahm:mask_ratio=2', 'config.masking.mask_ratio is 2.0'),
+    ('ahm:patch_size=5', 'config.masking.patch_size is 5'),
+    ('ahm:patch_size=big', "config.masking.patch_size must be of type int, not 'big'"),
+    ('ahm:model.unet_width=8', "where 'model.unet_width=8' is not FIELD=VALUE"),
+    ('scratch:mask_ratio=0.5', "where 'mask_ratio=0.5' is not segment.FIELD=VALUE"),
+    ('scratch:transfer.encoder_rate=0.5', 'is not segment.FIELD=VALUE'),
+    ('scratch:segment.step=5', 'did you mean segment.steps?'),
+    ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
+    ('ahm:pretrain.augment.hue=0', "where 'pretrain.augment.hue=0' is not FIELD=VALUE"),
+  ],
+)
+def test_a_method_that_names_nothing_is_refused(method, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    config.with_method(make(), method)
+
+
+def test_a_variant_is_another_name_of_a_short_form():
+  plain = make(methods=('scratch', *VARIANTS), variants=VARIANTS)
+  for name, text in (
+    ('ahm_r2', 'ahm:pretrain.clip=2.0+rounds=2'),
+    ('ahm_slow', 'ahm:segment.learning_rate=0.001'),
+    ('r2_slow', 'ahm:pretrain.clip=2.0+rounds=2+segment.learning_rate=0.001'),
+  ):
+    assert str(parse(name, plain.grid.variants)) == text
+    assert config.with_method(plain, name) == config.with_method(plain, text)
+
+
+def test_variants_that_differ_in_fine_tuning_share_a_pretraining():
+  variants = make(variants=VARIANTS).grid.variants
+  pretrainings = [pretraining_of(name, variants) for name in ('ahm_slow', 'ahm_r2', 'r2_slow')]
+  assert pretrainings == ['ahm', *['ahm:pretrain.clip=2.0+rounds=2'] * 2]
+  assert [is_tuned(name, variants) for name in VARIANTS] == [False, True, True]
+  assert pretraining_of('ahm_r2')  # Of its name alone can be told that it pre-trains.
+
+
+def test_variants_come_from_a_config_file_and_survive_json():
+  tree = config.default()
+  tree.grid.methods, tree.grid.variants = ('scratch', 'ahm_r2'), VARIANTS
+  built = config.from_config_dict(tree)
+  assert built.grid.variants == VARIANTS and hash(built) == hash(config.from_config_dict(tree))
+  assert config.from_config_dict(json.loads(json.dumps(config.to_dict(built)))) == built
+  assert config.from_config_dict(ml_collections.ConfigDict(config.to_dict(built))) == built
+
+
+@pytest.mark.parametrize(
+  ('variants', 'message'),
+  [
+    ({'a/b': {'strategy': 'ahm'}}, "holds 'a/b'; a name may have letters"),
+    ({'ahm:r2': {'strategy': 'ahm'}}, "holds 'ahm:r2'; a name may have letters"),
+    ({'.ahm': {'strategy': 'ahm'}}, "holds '.ahm'"),
+    ({'scratch': {'strategy': 'ahm'}}, "holds 'scratch'"),
+    ({'r2': {'rounds': 2}}, "holds 'r2', which has no masking strategy"),
+    ({'r2': 'ahm:rounds=2'}, "holds 'r2', which has no masking strategy"),
+    ({'slow': {'strategy': 'scratch'}}, 'as scratch:segment.FIELD=VALUE'),
+  ],
+)
+def test_a_variant_without_name_or_strategy_is_refused(variants, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    make(variants=variants)
+
+
+def test_a_variant_changes_what_a_method_may():
+  grid = make(variants={'large': {'strategy': 'ahm', 'data': {'image_size': 64}}})
+  with pytest.raises(UserError, match=r"holds 'large', where 'data.image_size=64' is not FIELD="):
+    config.with_method(grid, 'large')

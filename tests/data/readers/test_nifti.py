@@ -1,0 +1,183 @@
+"""NIfTI: values against nibabel, slices, spacing, masks, and headers that lie."""
+
+import gzip
+import tracemalloc
+
+import nibabel
+import numpy as np
+import pytest
+
+from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers.base import Unreadable, UnsupportedImage
+
+VOLUME = np.random.default_rng(0).integers(-1000, 2000, (6, 5, 4)).astype(np.int16)
+
+
+def stretched(values, low, high):
+  return np.floor(np.clip((np.asarray(values, float) - low) / (high - low), 0, 1) * 255 + 0.5)
+
+
+def grey(path, **options):
+  return [picture.pixels[..., 0] for _, picture in dispatch.read_slices(path, 1, **options)]
+
+
+@pytest.fixture
+def lying_nifti(write_nifti):
+  def write(path, **fields):
+    """A NIfTI file of 120 voxels of 2 bytes whose header says otherwise."""
+    write_nifti(path, VOLUME)
+    header = nibabel.load(path).header
+    header['vox_offset'] = 352
+    for name, value in fields.items():
+      header[name] = value
+    data = header.binaryblock + bytes(4) + VOLUME.tobytes('F')
+    path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
+    return path
+
+  return write
+
+
+@pytest.mark.parametrize('suffix', ['.nii', '.nii.gz'])
+@pytest.mark.parametrize('axis', [0, 1, 2])
+def test_slices_lie_across_the_axis(tmp_path, suffix, axis, write_nifti):
+  path = write_nifti(tmp_path / f'a{suffix}', VOLUME, np.diag([0.5, 0.75, 3, 1]))
+  low, high = np.percentile(VOLUME, (0.5, 99.5))
+  found = dispatch.read_slices(path, 1, axis=axis)
+  assert len(found) == VOLUME.shape[axis]
+  assert found[1][0] == '_s0001'
+  spacing = {0: (0.75, 3), 1: (0.5, 3), 2: (0.5, 0.75)}[axis]
+  for index, (_, picture) in enumerate(found):
+    assert picture.spacing == pytest.approx(spacing)
+    np.testing.assert_array_equal(
+      picture.pixels[..., 0], stretched(np.take(VOLUME, index, axis), low, high)
+    )
+
+
+def test_values_are_scaled(tmp_path, write_nifti):
+  path = write_nifti(tmp_path / 'a.nii', VOLUME, slope=2.0, inter=-1024.0)
+  scaled = np.asarray(nibabel.load(path).dataobj)  # What nibabel makes of the header.
+  np.testing.assert_array_equal(
+    np.stack(grey(path, window=(0, 2000)), -1), stretched(scaled, -1000, 1000)
+  )
+
+
+@pytest.mark.parametrize('kind', [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize('axes', ['RAS', 'LPS', 'PIR', 'SAL'])
+def test_orientation_and_versions(tmp_path, kind, axes):
+  """However the array is stored, axis 2 runs from inferior to superior.
+
+  Nibabel says where each axis points.
+  """
+  whole = nibabel.Nifti1Image(VOLUME, np.diag([1, 2, 3, 1]))
+  turn = nibabel.orientations.ornt_transform(
+    nibabel.io_orientation(whole.affine), nibabel.orientations.axcodes2ornt(axes)
+  )
+  turned = whole.as_reoriented(turn)
+  path = tmp_path / 'a.nii.gz'
+  kind(np.asarray(turned.dataobj), turned.affine).to_filename(path)
+  found = dispatch.read_slices(path, 1, window=(0, 4000))
+  np.testing.assert_array_equal(
+    np.stack([p.pixels[..., 0] for _, p in found], -1), stretched(VOLUME, -2000, 2000)
+  )
+  assert found[0][1].spacing == pytest.approx((1, 2))
+
+
+def test_big_endian_floats_and_what_is_not_finite(tmp_path):
+  values = np.linspace(0, 1, 60).reshape(5, 4, 3)
+  values[0, 0, 0], values[1, 0, 0] = np.nan, np.inf
+  header = nibabel.Nifti1Header(endianness='>')
+  header.set_data_dtype('>f4')
+  nibabel.Nifti1Image(values.astype('>f4'), np.eye(4), header).to_filename(tmp_path / 'a.nii')
+  found = np.stack(grey(tmp_path / 'a.nii', window=(0.5, 1)), -1)
+  assert found[0, 0, 0] == 0 and found[1, 0, 0] == 255
+  np.testing.assert_allclose(found[2:], stretched(values[2:], 0, 1), atol=1)
+
+
+def test_bytes_stay_as_they_are_and_units_count(tmp_path):
+  values = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
+  image = nibabel.Nifti1Image(values, np.diag([1, 1, 1, 1]))
+  image.header.set_xyzt_units('meter')
+  image.to_filename(tmp_path / 'a.nii')
+  found = dispatch.read_slices(tmp_path / 'a.nii', 1)
+  np.testing.assert_array_equal(np.stack([p.pixels[..., 0] for _, p in found], -1), values)
+  assert found[0][1].spacing == (1000, 1000)
+
+
+def test_label_volumes(tmp_path, write_nifti):
+  values = np.random.default_rng(0).integers(0, 3, (5, 4, 3)).astype(np.float32)
+  path = write_nifti(tmp_path / 'a.nii.gz', values)
+  for axis in range(3):
+    np.testing.assert_array_equal(
+      dispatch.read_mask_slices(path, ('a', 'b'), axis=axis), np.moveaxis(values, axis, 0)
+    )
+  values[0, 0, 0] = 1.5
+  with pytest.raises(UnsupportedImage, match=r'holds the value 1\.5'):
+    dispatch.read_mask_slices(write_nifti(tmp_path / 'b.nii.gz', values), ('a', 'b'))
+
+
+@pytest.mark.parametrize('suffix', ['.nii', '.nii.gz'])
+@pytest.mark.parametrize(
+  ('fields', 'error'),
+  [
+    (dict(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), UnsupportedImage),
+    (dict(dim=[3, 600, 600, 600, 1, 1, 1, 1]), Unreadable),
+    (dict(dim=[3, 7, 5, 4, 1, 1, 1, 1]), Unreadable),
+    (dict(dim=[3, -6, 5, 4, 1, 1, 1, 1]), Unreadable),
+    (dict(dim=[3, 0, 5, 4, 1, 1, 1, 1]), Unreadable),
+    (dict(dim=[4, 6, 5, 2, 2, 1, 1, 1]), UnsupportedImage),
+    (dict(vox_offset=1e9), Unreadable),
+    (dict(vox_offset=np.nan), Unreadable),
+    (dict(magic=b'ni1'), Unreadable),
+    (dict(datatype=999), Unreadable),
+    (dict(datatype=32, bitpix=64), UnsupportedImage),
+    (dict(sform_code=1, srow_x=[np.nan] * 4), Unreadable),
+  ],
+)
+def test_nifti_with_a_lying_header(tmp_path, suffix, fields, error, lying_nifti):
+  path = lying_nifti(tmp_path / f'a{suffix}', **fields)
+  for read in (lambda: dispatch.read_slices(path, 3), lambda: dispatch.read_mask_slices(path)):
+    with pytest.raises(error):
+      read()
+
+
+@pytest.mark.parametrize('cut', [5, 100, -20, -4])
+def test_truncated_gzip(tmp_path, cut, write_nifti):
+  path = write_nifti(tmp_path / 'a.nii.gz', VOLUME)
+  path.write_bytes(path.read_bytes()[:cut])
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(path, 3)
+
+
+def test_gzip_with_a_wrong_sum(tmp_path, write_nifti):
+  path = write_nifti(tmp_path / 'a.nii.gz', VOLUME)
+  data = bytearray(path.read_bytes())
+  data[-8] ^= 1
+  path.write_bytes(data)
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(path, 3)
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path, write_nifti):
+  """What a header does not ask for is not read, but for a little."""
+  whole = write_nifti(tmp_path / 'a.nii', VOLUME).read_bytes()
+  path = tmp_path / 'b.nii.gz'
+  with gzip.open(path, 'wb', compresslevel=1) as file:
+    file.write(whole)
+    for _ in range(64):
+      file.write(bytes(2**20))
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(path, 3)
+
+
+def test_what_headers_promise_takes_no_memory(tmp_path, lying_nifti):
+  """Half a gigabyte each, and files of a kilobyte."""
+  dim = [3, 640, 640, 640, 1, 1, 1, 1]
+  paths = [lying_nifti(tmp_path / name, dim=dim) for name in ('a.nii', 'b.nii.gz')]
+  tracemalloc.start()
+  try:
+    for path in paths:
+      with pytest.raises(Unreadable):
+        dispatch.read_slices(path, 3)
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+  finally:
+    tracemalloc.stop()

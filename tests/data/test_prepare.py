@@ -1,0 +1,308 @@
+"""Preparation that is never stale or half done."""
+
+import dataclasses
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ahm_jax.config import DataConfig, PhantomConfig
+from ahm_jax.data import dataset, records, sets
+from ahm_jax.data import prepare as module
+from ahm_jax.data.prepare import cache_key, prepare
+from ahm_jax.data.sets import isic2018
+from ahm_jax.errors import UserError
+
+TINY = DataConfig(image_size=16, phantom=PhantomConfig(train=3, validation=1, test=1))
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Four images with masks, and the config that reads them."""
+  root = tmp_path / 'set'
+  for part in ('images', 'masks'):
+    (root / part).mkdir(parents=True)
+  for index in range(4):
+    Image.fromarray(np.full((16, 16, 3), 50 * index, np.uint8)).save(
+      root / 'images' / f'{index}.png'
+    )
+    Image.fromarray(np.eye(16, dtype=bool)).save(root / 'masks' / f'{index}.png')
+  (root / 'labels.csv').write_text(
+    'image,label,split\n0,x,train\n1,y,train\n2,x,validation\n3,y,test\n'
+  )
+  return DataConfig(name='folder', root=str(root), image_size=16)
+
+
+def test_prepared_data_are_used_again(tmp_path):
+  path = prepare(TINY, tmp_path)
+  assert path.parent == tmp_path / 'data'
+  before = sorted((item.name, item.stat().st_mtime_ns) for item in path.iterdir())
+  assert prepare(TINY, tmp_path) == path
+  assert sorted((item.name, item.stat().st_mtime_ns) for item in path.iterdir()) == before
+
+
+def test_prepared_dir_takes_the_place_of_the_workdir(tmp_path):
+  config = dataclasses.replace(TINY, prepared_dir=str(tmp_path / 'elsewhere'))
+  assert prepare(config, tmp_path / 'work').parent == tmp_path / 'elsewhere'
+  assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    dict(image_size=32),
+    dict(channels=1),
+    dict(split_seed=1),
+    dict(phantom=PhantomConfig(train=4, validation=1, test=1)),
+  ],
+)
+def test_another_phantom_config_is_another_preparation(tmp_path, changes):
+  other = dataclasses.replace(TINY, **changes)
+  first = dataset.load(TINY, tmp_path)
+  second = dataset.load(other, tmp_path)
+  assert prepare(TINY, tmp_path) != prepare(other, tmp_path)
+  shapes = [data.splits['train'].images.shape for data in (first, second)]
+  assert (
+    shapes[0] != shapes[1] or (first.splits['train'].images != second.splits['train'].images).any()
+  )
+
+
+def test_what_does_not_change_the_data_does_not_prepare_them_again(tmp_path):
+  other = dataclasses.replace(TINY, labels=2, resident_share=0.0, root='unused')
+  assert prepare(TINY, tmp_path) == prepare(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    dict(mask_classes=('a',)),
+    dict(mask_classes=('b',)),
+    dict(window=(40.0, 400.0)),
+    dict(slice_axis=1),
+    dict(every_slice=2),
+  ],
+)
+def test_another_way_of_reading_is_another_preparation(folder, tmp_path, changes):
+  other = dataclasses.replace(folder, **changes)
+  assert prepare(folder, tmp_path) != prepare(other, tmp_path)
+
+
+def test_changed_files_are_read_again(folder, tmp_path):
+  root = tmp_path / 'set'
+  assert dataset.load(folder, tmp_path).splits['train'].images[:, 0, 0, 0].tolist() == [0, 50]
+  Image.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(root / 'images' / '1.png')
+  assert dataset.load(folder, tmp_path).splits['train'].images[:, 0, 0, 0].tolist() == [0, 99]
+  (root / 'labels.csv').write_text(
+    'image,label,split\n0,x,train\n1,x,train\n2,x,validation\n3,y,test\n'
+  )
+  assert dataset.load(folder, tmp_path).splits['train'].labels.tolist() == [0, 0]
+  (root / 'masks' / '0.png').unlink()
+  assert dataset.load(folder, tmp_path).splits['train'].has_mask.tolist() == [False, True]
+  Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(root / 'images' / '4.png')
+  assert dataset.load(folder, tmp_path).splits['train'].ids == ('0', '1', '4')
+
+
+def test_dot_files_do_not_prepare_again(folder, tmp_path):
+  before = prepare(folder, tmp_path)
+  for name in ('.DS_Store', '._0.png'):
+    (tmp_path / 'set' / 'images' / name).write_bytes(b'of the system')
+    (tmp_path / 'set' / 'masks' / name).write_bytes(b'of the system')
+  assert prepare(folder, tmp_path) == before
+
+
+def test_a_failed_preparation_leaves_nothing_to_be_taken_for_data(folder, tmp_path):
+  broken = tmp_path / 'set' / 'images' / '3.png'
+  whole = broken.read_bytes()
+  broken.write_bytes(whole[:40])
+  for _ in range(2):
+    with pytest.raises(UserError, match=r'images/3.png is damaged'):
+      dataset.load(folder, tmp_path)
+  assert not [item for item in (tmp_path / 'data').iterdir() if item.is_dir()]
+  broken.write_bytes(whole)
+  assert len(dataset.load(folder, tmp_path).splits['test']) == 1
+
+
+def test_a_killed_preparation_is_done_again(tmp_path):
+  config = dataclasses.replace(
+    TINY, image_size=64, phantom=PhantomConfig(train=20000, validation=1, test=1)
+  )
+  script = (
+    'import sys; from ahm_jax.config import *; from ahm_jax.data.prepare import prepare;'
+    'prepare(DataConfig(image_size=64, phantom=PhantomConfig(train=20000, validation=1, '
+    'test=1)), sys.argv[1])'
+  )
+  process = subprocess.Popen([sys.executable, '-c', script, str(tmp_path)])
+  deadline = time.monotonic() + 60
+  while (
+    not list(tmp_path.glob('data/*.incomplete/*'))
+    and time.monotonic() < deadline
+    and process.poll() is None
+  ):
+    time.sleep(0.05)
+  time.sleep(0.3)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  left = list(tmp_path.glob('data/*.incomplete'))
+  assert left, 'the preparation was to be killed in its course'
+  target = left[0].with_suffix('')
+  assert not target.exists()
+
+  seen = []
+
+  def build(_source, _config, scratch):
+    seen.append(scratch.exists())
+    folder = scratch / 'made'
+    folder.mkdir(parents=True)
+    return folder
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(module, '_build', build)
+    assert prepare(config, tmp_path) == target
+  assert seen == [False]  # The rest of the killed one was cleared away first.
+  assert not left[0].exists()
+
+
+def test_two_processes_prepare_once(tmp_path):
+  script = (
+    'import sys; from ahm_jax.config import *; from ahm_jax.data import dataset;'
+    'print(len(dataset.load(DataConfig(image_size=16, phantom=PhantomConfig(train=3, '
+    'validation=1, test=1)),'
+    ' sys.argv[1]).splits["train"]))'
+  )
+  command = [sys.executable, '-c', script, str(tmp_path)]
+  processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+  assert [process.communicate()[0].strip() for process in processes] == ['3', '3']
+  assert len([item for item in (tmp_path / 'data').iterdir() if item.is_dir()]) == 1
+
+
+def test_preparation_is_silent_on_stdout(tmp_path, capsys):
+  prepare(TINY, tmp_path)
+  assert capsys.readouterr().out == ''
+
+
+def test_tensorflow_is_not_needed(tmp_path):
+  script = (
+    'import sys; from ahm_jax.config import *; from ahm_jax.data import dataset;'
+    'dataset.load(DataConfig(image_size=16, phantom=PhantomConfig(train=1, validation=1, '
+    'test=1)), sys.argv[1]);'
+    'assert "tensorflow" not in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', script, str(tmp_path)], check=True)
+
+
+# The cache key.
+
+
+@pytest.fixture
+def archives(tmp_path):
+  """Empty files where ISIC 2018 has its archives, and the config that names their folder."""
+  root = tmp_path / 'isic'
+  root.mkdir()
+  config = DataConfig(name='isic2018', root=str(root), image_size=16)
+  for place in isic2018.sources(root):
+    place.write_bytes(b'x')
+  return config
+
+
+def key(config, source=None):
+  return cache_key(source or sets.find(config), config)
+
+
+@pytest.mark.parametrize('name', ['phantom', 'folder', 'archives'])
+def test_a_new_version_of_the_data_set_or_the_record_is_another_key(name, request, monkeypatch):
+  config = TINY if name == 'phantom' else request.getfixturevalue(name)
+  source = sets.find(config)
+  before = key(config)
+  newer = dataclasses.replace(source, version=source.version + 1)
+  assert key(config, newer) != before == key(config)
+  monkeypatch.setattr(records, 'VERSION', records.VERSION + 1)
+  assert key(config) != before
+
+
+def test_the_text_of_the_code_is_not_in_the_key(folder, monkeypatch):
+  """A comment more must not have everybody prepare anew."""
+  before = key(folder)
+
+  opened = []
+  with monkeypatch.context() as patch:
+    read_bytes = Path.read_bytes
+    patch.setattr(Path, 'read_bytes', lambda path: opened.append(path) or read_bytes(path))
+    assert key(folder) == before
+  assert [path.name for path in opened] == ['labels.csv']
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    dict(image_size=32),
+    dict(channels=1),
+    dict(split_seed=1),
+    dict(skip_unreadable=True),
+    dict(split_fractions=(0.5, 0.25, 0.25)),
+    dict(mask_classes=('a',)),
+    dict(window=(40.0, 400.0)),
+    dict(slice_axis=1),
+    dict(every_slice=2),
+  ],
+)
+def test_each_field_that_a_folder_depends_on_changes_the_key(folder, changes):
+  assert key(dataclasses.replace(folder, **changes)) != key(folder)
+
+
+@pytest.mark.parametrize(
+  'changes', [dict(labels=2), dict(resident_share=0.0), dict(prepared_dir='x')]
+)
+@pytest.mark.parametrize('name', ['phantom', 'folder', 'archives'])
+def test_no_other_field_changes_the_key(name, changes, request):
+  config = TINY if name == 'phantom' else request.getfixturevalue(name)
+  assert key(dataclasses.replace(config, **changes)) == key(config)
+
+
+def test_each_file_that_a_folder_depends_on_changes_the_key(folder, tmp_path):
+  keys = {key(folder)}
+  root = tmp_path / 'set'
+  for path in (root / 'images' / '1.png', root / 'masks' / '1.png'):
+    path.write_bytes(path.read_bytes() + b' ')
+    keys.add(key(folder))
+  (root / 'labels.csv').write_text('image,label\n0,x\n')
+  keys.add(key(folder))
+  (root / 'masks' / '2.png').unlink()
+  keys.add(key(folder))
+  root.rename(tmp_path / 'moved')
+  keys.add(key(dataclasses.replace(folder, root=str(tmp_path / 'moved'))))
+  assert len(keys) == 6
+
+
+def test_what_isic2018_depends_on_changes_the_key(archives):
+  keys = {key(archives), key(dataclasses.replace(archives, skip_unreadable=True))}
+  place = isic2018.sources(Path(archives.root))[0]
+  place.write_bytes(b'another')
+  keys.add(key(archives))
+  assert len(keys) == 3
+
+
+@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
+def test_how_many_phantoms_there_are_changes_the_key(split):
+  more = dataclasses.replace(TINY.phantom, **{split: 9})
+  assert key(dataclasses.replace(TINY, phantom=more)) != key(TINY)
+
+
+def test_what_is_prepared_changes_only_with_a_version(folder, tmp_path):
+  """Where this fails, what is prepared of a file has changed: raise `records.VERSION` (or that of
+  the data set) in the same change that puts the new digest here.
+  """
+  ramp = np.arange(16 * 16 * 3).reshape(16, 16, 3)
+  Image.fromarray((ramp % 251).astype(np.uint8)).save(tmp_path / 'set' / 'images' / '0.png')
+  Image.fromarray((ramp[..., 0] * 64).astype(np.uint16)).save(tmp_path / 'set' / 'images' / '1.png')
+  digest = hashlib.sha256()
+  for name, split in dataset.load(folder, tmp_path).splits.items():
+    digest.update(repr((name, split.ids, split.groups, split.labels.tolist())).encode())
+    digest.update(split.images.tobytes() + split.masks.tobytes() + split.spacing.tobytes())
+  assert (records.VERSION, sets.find(folder).version) == (1, 1)
+  assert digest.hexdigest()[:16] == '3c0ecd9bb4a11374'
