@@ -33,7 +33,7 @@ def test_steps_run_in_every_form(form):
     getattr(torch_steps, build)(2, side, 2, form, 'cpu')()
 
 
-def test_the_public_loop_repairs_better_with_time_and_never_trains_its_agent():
+def test_the_public_loop_reconstructs_better_with_time_and_never_trains_its_agent():
   torch.manual_seed(0)
   loop = public_loop.PublicLoop(4, 'cpu')
   before = [parameter.detach().clone() for parameter in loop._policy.parameters()]
