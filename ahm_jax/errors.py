@@ -1,4 +1,4 @@
-"""What a user can mend: wrong input, and a full disk."""
+"""Errors that a user can fix: wrong input, and a full disk."""
 
 import errno
 import os

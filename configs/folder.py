@@ -10,7 +10,7 @@ An image without a mask, or without a row in labels.csv, serves pre-training onl
 but no mask serves classification too, where that uses all labels or config.classify.labels of them.
 The run says how many there are. Without labels.csv, every image with a mask serves segmentation.
 split is train, validation or test, and the images of one group (a patient, near-duplicates) share
-it. Without that column the groups are dealt to the splits from config.data.split_seed, in the
+it. Without that column the groups are assigned to splits from config.data.split_seed, in the
 shares config.data.split_fractions. Then:
 
   launch/with_env python -m launch.prepare_data --config=configs/folder.py \

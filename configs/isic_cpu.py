@@ -11,7 +11,7 @@ after uniform masks 0.794, after adaptive hard masks 0.799. Adaptive masks gain 
 all labels, 5 seeds: 0.839, 0.840, 0.840, adaptive - scratch +0.001 [-0.011, +0.013]. Balanced
 accuracy of the classification after it, adaptive - scratch, 7 seeds: -0.002 [-0.028, +0.023].
 
-Variants; each can go on in the --workdir of another, since what they share is computed once:
+Variants; each can be run in the --workdir of another, since what they share is computed once:
 - isic_cpu.py:baselines compares all strategies at 20 and 50 labels. Run with 3 seeds: over both
   numbers of labels none of eight differs from adaptive masks, the highest, HPM, by +0.003
   [-0.022, +0.027].

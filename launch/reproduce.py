@@ -31,7 +31,8 @@ from launch import app
 
 def main(config: Config, workdir: Path) -> None:
   results = grid.reproduce(config, workdir)
-  print('\n' + tables.table(results['summary'], results['over_labels']))
+  variants = results['config']['grid']['variants']
+  print('\n' + tables.table(results['summary'], results['over_labels'], variants))
   for method, values in results['agent'].items():
     known = [
       f'{name.replace("_", " ")} {value:.3f}' for name, value in values.items() if value is not None

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ahm_jax.config.build import from_config_dict
-from ahm_jax.config.fields import CLASSIFY, PRETRAIN, REPRODUCE, SEGMENT, Config
+from ahm_jax.config.fields import CLASSIFY, REPRODUCE, STAGES, Config
 from ahm_jax.config.methods import parse
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
@@ -25,7 +25,7 @@ def differences(held: Config, own: Config, stage: str) -> list[Difference]:
   """
   stages = {stage}
   if stage == REPRODUCE:
-    stages = {PRETRAIN, SEGMENT, CLASSIFY} if held.grid.classify else {PRETRAIN, SEGMENT}
+    stages = set(STAGES) if held.grid.classify else {*STAGES} - {CLASSIFY}
   fields = [
     Difference(old.name, old.value, new.value)
     for old, new in zip(leaves(held), leaves(own), strict=True)

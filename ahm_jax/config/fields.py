@@ -23,6 +23,7 @@ from ahm_jax.config.ranges import (
 
 # The stages of a run, and the grid of them.
 PRETRAIN, SEGMENT, CLASSIFY = 'pretrain', 'segment', 'classify'
+STAGES = (PRETRAIN, SEGMENT, CLASSIFY)
 REPRODUCE = 'reproduce'
 TILE = 2  # Side in patches of the squares that each keep to the ratio under masking.budget 'tile'.
 
@@ -37,7 +38,7 @@ def used_by(*stages: str) -> UsedBy:
   return UsedBy(frozenset(stages))
 
 
-MAY_CHANGE = used_by()  # No training depends on it: a run may go on with another value.
+MAY_CHANGE = used_by()  # No training depends on it: a run may resume with another value.
 
 
 class FrozenDict(dict):

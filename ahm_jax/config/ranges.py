@@ -1,6 +1,6 @@
 """Ranges, as they stand at the fields of a config.
 
-A range is a function of a value: what is wrong with it, as the sentence goes on that the field's
+A range is a function of a value: what is wrong with it, as the end of the sentence that the field's
 name begins, or '' where nothing is.
 """
 

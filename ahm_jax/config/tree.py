@@ -5,7 +5,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from ahm_jax.config.fields import CLASSIFY, PRETRAIN, SEGMENT, UsedBy
+from ahm_jax.config.fields import STAGES, UsedBy
 from ahm_jax.config.ranges import one_of
 
 
@@ -41,7 +41,7 @@ def _notes(section: Any) -> Mapping[str, tuple[Any, ...]]:
 def leaves(
   section: Any,
   prefix: str = '',
-  stages: frozenset[str] = frozenset((PRETRAIN, SEGMENT, CLASSIFY)),
+  stages: frozenset[str] = frozenset(STAGES),
 ) -> Iterator[Leaf]:
   """All fields of a config, or of a section that is called `prefix` and used by `stages`."""
   all_types, all_notes = types(section), _notes(section)

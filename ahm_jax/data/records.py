@@ -34,7 +34,7 @@ from ahm_jax.data.sets.source import DatasetSource
 from ahm_jax.data.threads import CHUNK, in_parallel
 
 # Of the record, and of what the readers make of a file. To be raised with every change of either,
-# so that data prepared before are prepared anew.
+# so that data prepared before are prepared again.
 VERSION = 1
 VOLUME_CHUNK = 4  # Items that are read before any is written, where some hold many slices.
 UNKNOWN_SPACING = (np.nan, np.nan)

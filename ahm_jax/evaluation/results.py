@@ -7,12 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ahm_jax.config import Config, check_same, to_dict
+from ahm_jax.config import REPRODUCE, Config, check_same, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare
 from ahm_jax.evaluation.intervals import group_indices
 
-FILE = 'results.json'
 PER_IMAGE = 'per_image'
 AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
 DIGITS = 5  # Of each image's Dice.
@@ -162,7 +161,7 @@ def _check(path: Path, held: dict, config: Config, dataset: str) -> None:
       )
   check_same(
     f'{path}, in config.grid.results,',
-    'reproduce',
+    REPRODUCE,
     held['config'],
     config,
     free=('data.root',),

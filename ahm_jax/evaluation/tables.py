@@ -1,6 +1,8 @@
 """Results as text: how scores are written, and the table of a grid for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from ahm_jax.config import is_tuned
 from ahm_jax.evaluation.compare import (
@@ -27,6 +29,9 @@ COLUMNS = (
 )
 _GAIN = 'balanced_accuracy_vs_scratch'
 Column = tuple[str, list[str]]  # A title, and a text for each row; '-' is what is not known.
+
+
+NO_VARIANTS: Mapping[str, Any] = MappingProxyType({})
 
 
 def label_count(labels: Labels) -> str:
@@ -56,13 +61,15 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
   ]
 
 
-def table(summary: Sequence[Row], over: Sequence[Row] = ()) -> str:
+def table(
+  summary: Sequence[Row], over: Sequence[Row] = (), variants: Mapping[str, Any] = NO_VARIANTS
+) -> str:
   """What `compare.summarise_grid` found, for a terminal: Dice and its differences, Dice of each
   class, the means of the other scores.
 
   Rows of means over label counts, `over`, come last. One line a method; the highest Dice of each
   label count is starred, see `best_rows`. Numbers of seeds stand there where they are unequal.
-  Scores that no cell has are left out.
+  Scores that no cell has are left out. `variants` are those of the grid.
   """
   rows = [*summary, *over]
 
@@ -74,7 +81,10 @@ def table(summary: Sequence[Row], over: Sequence[Row] = ()) -> str:
     (title, [_number(row.get(name), digits) for row in rows]) for name, title, digits in COLUMNS
   ]
   blocks = [
-    [*_block(rows, [_seeds(rows), ('Dice', scores('dice')), *differences]), _footnote(rows)],
+    [
+      *_block(rows, [_seeds(rows), ('Dice', scores('dice')), *differences]),
+      _footnote(rows, variants),
+    ],
     _block(rows, _class_columns(rows)),
     [*_block(rows, [*others, ('balanced accuracy vs scratch', scores(_GAIN, '+'))])],
   ]
@@ -123,7 +133,7 @@ def _block(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
   return [line.rstrip() for line in [*text, rule]]
 
 
-def _footnote(rows: Sequence[Row]) -> str:
+def _footnote(rows: Sequence[Row], variants: Mapping[str, Any]) -> str:
   fewest, most = seed_counts(rows)
   images, groups = rows[0]['images'], rows[0]['groups']
   unit = f'{groups} groups of images' if groups < images else 'images'
@@ -142,7 +152,7 @@ def _footnote(rows: Sequence[Row]) -> str:
       '\nDifferences leave out images without a Dice on one side: no lesion is there, and none '
       'was found.'
     )
-  if any(is_tuned(row['method']) for row in rows):
+  if any(is_tuned(row['method'], variants) for row in rows):
     sides = ', '.join(BASELINES)
     note += f'\nIn differences, {sides} are fine-tuned with the settings of the config itself.'
   return note

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ahm_jax.config import to_dict
-from ahm_jax.errors import UserError
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
 from ahm_jax.models.vgg16 import VGG16
@@ -73,25 +72,16 @@ def data_and_scores(trained: Trained) -> dict[str, Any]:
   nothing.
   """
   if (trained.path / EXPORT).exists():
-    held = _json(trained.path / EXPORT)
+    held = json_files.read_json(trained.path / EXPORT)
     return {'data': held.get('data'), 'scores': held.get('scores')}
-  return {'data': _json(trained.path / directory.DATA), 'scores': _scores(trained)}
-
-
-def _json(path: Path) -> Any:
-  try:
-    return json.loads(path.read_text()) if path.exists() else None
-  except ValueError as error:
-    raise UserError(
-      f'{path} cannot be read; remove it, and its numbers are left out of the model card'
-    ) from error
+  return {'data': json_files.read_json(trained.path / directory.DATA), 'scores': _scores(trained)}
 
 
 def _scores(trained: Trained) -> dict[str, Any] | None:
   """Those of launch.evaluate, with 95 % intervals over images, or groups of them, where there
   are scores per image.
   """
-  result = _json(trained.path / directory.EVALUATION)
+  result = json_files.read_json(trained.path / directory.EVALUATION)
   if result is None:
     return None
   path = trained.path / directory.PER_IMAGE

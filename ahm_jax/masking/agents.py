@@ -22,7 +22,7 @@ from ahm_jax.masking.learner import (
 from ahm_jax.masking.patches import patch_losses
 from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Rollout
-from ahm_jax.masking.strategy import Context, Strategy, average_of, moving_average, stay
+from ahm_jax.masking.strategy import Context, Strategy, average_of, learn_nothing, moving_average
 from ahm_jax.models.agent import PYTORCH_VARIANCE
 
 
@@ -50,7 +50,7 @@ def untrained(context: Context) -> Strategy:
     del variables
     return fresh_agent(context, optimizer, key, images)
 
-  return Strategy(init, by_policy(context), stay, trunk_loader(context))
+  return Strategy(init, by_policy(context), learn_nothing, trunk_loader(context))
 
 
 def _policy_gradient(context: Context, critic: bool) -> Strategy:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ahm_jax.masking.patches import budget_shift, centred, patch_mean
 from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Proposal
-from ahm_jax.masking.strategy import Context, Strategy, draw, grid_shape, stay
+from ahm_jax.masking.strategy import Context, Strategy, draw, grid_shape, learn_nothing
 
 # Rectangles drawn for an image; those that come after the budget is used up are not looked at.
 _BLOCKS = 32
@@ -26,7 +26,7 @@ def uniform(context: Context) -> Strategy:
     logits = jnp.zeros(grid_shape(images, masking))
     return draw(key, logits + budget_shift(logits, masking.mask_ratio))
 
-  return Strategy(init=_no_state, propose=propose, learn=stay)
+  return Strategy(init=_no_state, propose=propose, learn=learn_nothing)
 
 
 def blockwise(context: Context) -> Strategy:
@@ -52,7 +52,7 @@ def blockwise(context: Context) -> Strategy:
     hidden = (order < count).astype(jnp.float32)
     return Proposal(hidden, jnp.full_like(hidden, masking.mask_ratio))
 
-  return Strategy(init=_no_state, propose=propose, learn=stay)
+  return Strategy(init=_no_state, propose=propose, learn=learn_nothing)
 
 
 def block_order(key: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -106,7 +106,7 @@ def saliency(context: Context) -> Strategy:
     scores = _standardised(gradient_energy(images, masking.patch_size))
     return draw(key, policy_logits(sign * scores, progress, masking))
 
-  return Strategy(init=_no_state, propose=propose, learn=stay)
+  return Strategy(init=_no_state, propose=propose, learn=learn_nothing)
 
 
 def gradient_energy(images: jax.Array, patch_size: int) -> jax.Array:

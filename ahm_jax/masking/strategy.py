@@ -48,7 +48,7 @@ class Strategy(NamedTuple):
   load_trunk: Callable[[Any, Any], Any] | None = None
 
 
-def stay(state, rollouts, variables, progress):
+def learn_nothing(state, rollouts, variables, progress):
   """The `learn` of a strategy that learns nothing."""
   del rollouts, variables, progress
   return state, {}

@@ -11,7 +11,8 @@ from ahm_jax.data.dataset import Dataset
 from ahm_jax.evaluation import compare, per_image, results
 from ahm_jax.pipeline.evaluate import evaluate_run
 from ahm_jax.pipeline.setup import open_run
-from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT, train_run
+from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
+from ahm_jax.pipeline.train import train_run
 from ahm_jax.runs import directory
 from ahm_jax.runs.stage import Stage
 from ahm_jax.runtime import json_files
@@ -86,14 +87,14 @@ def cell_runs(cell: Cell, config: Config, classify: bool) -> Iterator[CellRun]:
 
 
 def run_cell(cell: Cell, config: Config, data: Dataset, classify: bool) -> bool:
-  """Runs and evaluates what is not finished of a cell; False where another process is at it."""
+  """Runs and evaluates what is not finished of a cell; False where another process runs a part."""
   return all(_finish(run, data) for run in cell_runs(cell, config, classify))
 
 
 def _finish(run: CellRun, data: Dataset) -> bool:
   stage, config, workdir = run
+  directory.check(workdir, stage.name, config)
   if is_finished(workdir, config):
-    directory.check(workdir, stage.name, config)
     return True
   with directory.alone(workdir) as alone:
     if alone and not is_finished(workdir, config):

@@ -62,7 +62,7 @@ def compare(
   evaluation stays as it is.
 
   Returns:
-    What evaluation_NAME.json holds, see `comparison.result`.
+    What evaluation_NAME.json holds, see `ahm_jax.sam.compare.result`.
   """
   stage, held = directory.read(workdir, (SEGMENT,))
   comparison.check(options, held)

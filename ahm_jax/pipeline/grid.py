@@ -146,7 +146,7 @@ def _run_all(cells: Sequence[Cell], config: Config, data: Dataset, classify: boo
       if grid_cells.run_cell(cell, config, data, classify):
         del waiting[number]
       elif number not in said:
-        print(f'{name}: another process is at it', flush=True)
+        print(f'{name}: another process is running it', flush=True)
       said.add(number)
     if len(waiting) == before:
       time.sleep(PAUSE)

@@ -52,11 +52,12 @@ def classification(run: Run) -> Scores:
   known, names = directory.class_names(run.workdir), tuple(run.data.class_names)
   if known != names:
     raise UserError(
-      f'{run.workdir} tells {known} apart, but the classes of the data set are {names} now; train '
-      'again'
+      f'{run.workdir} distinguishes {known}, but the classes of the data set are {names} now; '
+      'train again'
     )
   classifier = trained.load_run(run.workdir, run.stage, run.config)
-  split = lesions.classifier_inputs(run.config, run.start.trained, _split(run))
+  segmenter = run.stage.start(run.config).trained
+  split = lesions.classifier_inputs(run.config, segmenter, _split(run))
   probabilities = classify.predict(
     classifier.network, classifier.variables, split.images, run.config.evaluate.batch_size
   )

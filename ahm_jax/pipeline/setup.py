@@ -11,6 +11,7 @@ import numpy as np
 
 from ahm_jax.config import Config, RecipeConfig
 from ahm_jax.data import dataset as datasets
+from ahm_jax.data import sets
 from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
@@ -44,7 +45,7 @@ class Run:
   config: Config
   workdir: Path
   data: Dataset
-  start: Start
+  start: Start  # Nothing in a run that is opened to be scored.
 
   @property
   def recipe(self) -> RecipeConfig:
@@ -106,7 +107,7 @@ def open_trained(
   config: Config, workdir: Path, stages: Sequence[Stage], data: Dataset | None = None
 ) -> Run:
   """Opens a run that was trained, to score it: its own config, with `evaluate` of this one, and
-  with this one's data folders where its own are gone.
+  with this one's data folders where its own are gone. What it started from is not looked at.
 
   Raises:
     UserError: there is no run of one of the stages, or what it looks at is not there.
@@ -119,7 +120,7 @@ def open_trained(
     own = dataclasses.replace(own, prepared_dir=config.data.prepared_dir)
   config = dataclasses.replace(held, data=own, evaluate=config.evaluate)
   data = data or load_data(config, workdir)
-  return Run(stage, config, Path(workdir), data, stage.start(config))
+  return Run(stage, config, Path(workdir), data, Start())
 
 
 def load_data(config: Config, workdir: Path) -> Dataset:
@@ -153,6 +154,7 @@ def check_config(config: Config, stage: Stage) -> None:
   """Makes sure that a stage's config suits the devices; raises a UserError that says what to
   change.
   """
+  sets.check(config.data)
   stage.check(config)
   parallel.check_shared(getattr(config, stage.recipe).batch_size, parallel.all_devices())
 

@@ -4,7 +4,6 @@ Whatever asks what there is to train, looks here. A new stage is a task in `ahm_
 recipe in `ahm_jax.config.fields`, a record here and a script in `launch`.
 """
 
-import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.config import Config, fields
-from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.dataset import Split
 from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
 from ahm_jax.masking import registry
@@ -24,18 +23,15 @@ from ahm_jax.pipeline.setup import (
   Run,
   Start,
   check_alike,
-  data_summary,
   held_out,
-  open_run,
 )
-from ahm_jax.runs import directory, provenance, trained
+from ahm_jax.pipeline.train import train
+from ahm_jax.runs import directory, trained
 from ahm_jax.runs.stage import Card, Stage
-from ahm_jax.runtime import json_files, parallel, processes
-from ahm_jax.task import TrainState
+from ahm_jax.runtime import json_files, parallel
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
 from ahm_jax.training import segment as segmentation
-from ahm_jax.training.loop import fit
 from ahm_jax.training.optimizers import total_steps
 from ahm_jax.weights import loading
 from ahm_jax.weights.files import is_weights
@@ -46,62 +42,14 @@ _UNET = ('model.unet_width', 'data.channels')
 _PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
 
 
-def train(stage: Stage, config: Config, workdir: Path, data: Dataset | None = None) -> TrainState:
-  """Trains a stage in `workdir`, or resumes, or returns what a finished training led to.
-
-  Args:
-    data: where it is loaded already.
-
-  Raises:
-    UserError: something would stop it, see `open_run` and the plan of the stage; nothing is trained
-      then.
-  """
-  return train_run(open_run(stage, config, workdir, data))
-
-
-def train_run(run: Run) -> TrainState:
-  """`train`, of a run that was opened."""
-  plan = run.stage.plan(run)
-  batches = plan.source(run)
-  with contextlib.ExitStack() as stack:
-    with processes.first_alone():
-      if processes.is_first():
-        stack.enter_context(directory.owned(run.workdir))
-      provenance.check_same(run.workdir, plan.images(run))
-      if processes.is_first():
-        _begin(run, plan)
-      else:
-        directory.check(run.workdir, run.stage.name, run.config)
-    return fit(
-      plan.task,
-      batches,
-      run.recipe,
-      run.workdir,
-      seed=run.config.seed,
-      total_steps=plan.steps,
-      safety=run.config.safety,
-      profile_steps=run.config.profile.steps,
-    )
-
-
-def _begin(run: Run, plan: Plan) -> None:
-  """Claims the directory, and writes down what the run learns from and what it took over."""
-  directory.claim(run.workdir, run.stage.name, run.config)
-  summary = data_summary(run.data, len(plan.indices))
-  json_files.write_json(run.workdir / directory.DATA, summary)
-  provenance.begin(run.workdir, plan.images(run), run.start.run)
-  if plan.class_names:
-    json_files.write_json(run.workdir / directory.CLASSES, plan.class_names)
-  if plan.imported:
-    json_files.write_json(run.workdir / directory.IMPORTED, plan.imported)
-    print('\n'.join(loading.lines(plan.imported)))
-
-
 # Pre-training.
 
 
 def _check_pretraining(config: Config) -> None:
-  registry.check(config.masking.strategy)
+  try:
+    registry.check(config.masking.strategy)
+  except UserError as error:
+    raise UserError(f'config.masking.strategy: {error}') from error
   devices = len(parallel.all_devices())
   pretraining.check_workers(config.masking.workers, config.pretrain.batch_size, devices)
 
@@ -173,7 +121,10 @@ def _start_segmentation(config: Config) -> Start:
     unet = build.segmentation_unet(config.model, len(config.data.mask_classes))
     path = Path(config.init_from).expanduser()
     return Start(weights=loading.unet(path, unet, _image_shape(config)))
-  start = trained.load(Path(config.init_from), (PRETRAIN,), '--config.init_from')
+  path = Path(config.init_from).expanduser()
+  if not (path / trained.EXPORT).exists():
+    return _start_from_run(config, PRETRAIN, _UNET)
+  start = trained.load(path, (PRETRAIN,), '--config.init_from')
   check_alike(config, start.config, _UNET)
   return Start(start)
 
@@ -247,17 +198,14 @@ def _start_classification(config: Config) -> Start:
       f'config.classify.input={config.classify.input} needs a segmentation: --config.init_from=DIR '
       'of a segment run, or --config.classify.input=image'
     )
-  segmenter = trained.load(Path(config.init_from), (SEGMENT,), '--config.init_from')
-  check_alike(config, segmenter.config, _PICTURE)
-  return Start(segmenter)
+  return _start_from_run(config, SEGMENT, _PICTURE)
 
 
 def _plan_classification(run: Run) -> Plan:
   config, data, segmenter = run.config, run.data, run.start.trained
   if len(data.class_names) < 2:
     raise UserError(
-      'there are no two classes to tell apart; give labels.csv a column label that names at least '
-      'two'
+      'there are fewer than two classes; give labels.csv a column label that names at least two'
     )
   train, classes = data.splits['train'], len(data.class_names)
   chosen = diagnosed(config, train)
@@ -343,6 +291,14 @@ CLASSIFY = Stage(
 )
 
 STAGES: Sequence[Stage] = (PRETRAIN, SEGMENT, CLASSIFY)
+
+
+def _start_from_run(config: Config, stage: Stage, alike: Sequence[str]) -> Start:
+  """What the run that `init_from` names has learnt, where these fields are alike in both."""
+  path = Path(config.init_from).expanduser()
+  _, held = directory.read(path, (stage,))
+  check_alike(config, held, alike)
+  return Start(trained.load_run(path, stage, held))
 
 
 def _length(run: Run, count: int) -> tuple[int, float]:

@@ -120,10 +120,6 @@ class Output:
     """
     return spreadsheet_safe(name) in self._done
 
-  def __len__(self) -> int:
-    """How many images had a mask when the folder was opened."""
-    return len(self._done)
-
   def put(self, place: str, write: Callable[[Path], object]) -> None:
     """Lets `write` write a file elsewhere and moves it to `place` below the folder, with the
     folders on its way.

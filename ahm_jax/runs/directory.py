@@ -61,7 +61,7 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
   does.
 
   To be called when nothing can be refused any more: what is refused must leave the directory free
-    for the mended command.
+  for the corrected command.
   """
   check(workdir, stage, config)
   Path(workdir).mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,8 @@ def claim(workdir: Path, stage: str, config: Config) -> None:
 
 def is_gone(path: str) -> bool:
   """Whether a path that a config names, as it may, is not there."""
-  return path != '' and not Path(path).expanduser().exists()
+  # `Path.expanduser` raises where there is no such user.
+  return path != '' and not os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111
 
 
 def check_writable(path: Path, flag: str) -> None:
@@ -166,7 +167,7 @@ def read(workdir: Path, stages: Sequence[Stage]) -> tuple[Stage, Config]:
       f'{workdir} holds a {held["stage"]} run; give the --workdir of a {names(stages)} run'
     )
   config = from_config_dict(held['config'])
-  if config.init_from and 'workdir' in held and not Path(config.init_from).expanduser().exists():
+  if 'workdir' in held and is_gone(config.init_from):
     moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held['workdir']))
     config = dataclasses.replace(config, init_from=moved) if Path(moved).exists() else config
   return stage, config

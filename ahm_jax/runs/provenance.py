@@ -1,7 +1,7 @@
 """Provenance: which images a run is trained on, itself and by what it started from.
 
 It is written down beside the run, so that a data leakage is found: an image that is held out now,
-but was trained on. Where labels.csv gives no splits, a new image or mask splits all of them anew,
+but was trained on. Where labels.csv gives no splits, a new image or mask splits all of them again,
 and so does another data.split_seed.
 """
 

@@ -127,6 +127,8 @@ def load_run(path: Path, stage: Stage, config: Config) -> Trained:
   learnt = checkpoints.load_variables(path, best=stage.keeps_best)
   variables = {part: learnt[part] for part in ('params', 'batch_stats') if learnt[part]}
   names = directory.class_names(path)
+  if stage.scored_by == 'label' and not names:
+    raise UserError(f'{path / directory.CLASSES} is missing; restore it, or train again')
   return checked(Trained(path, stage, config, int(learnt['step']), variables, names))
 
 

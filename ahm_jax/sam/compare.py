@@ -44,7 +44,7 @@ class Options:
   """What is compared with, and how it is prompted."""
 
   comparator: str  # One of COMPARATORS.
-  checkpoint: str  # See `sam.load`.
+  checkpoint: str  # See `sam.model.load`.
   prompt: str = 'box'  # Of KINDS.
   prompt_from: str = 'unet'  # Of SOURCES.
   margin: int = 0  # Pixels that a box is widened by to each side.

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 from PIL import Image
 
-from ahm_jax.config import AugmentConfig, ClassifyConfig, Config
+from ahm_jax.config import CLASSIFY, AugmentConfig, ClassifyConfig, Config
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import classification_scores
@@ -73,7 +73,7 @@ def build(
     return {**scores, 'score': scores['balanced_accuracy']}
 
   return Task(
-    name='classify',
+    name=CLASSIFY,
     init=init,
     step=step,
     evaluate=evaluate,

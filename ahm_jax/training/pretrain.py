@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ahm_jax.config import AugmentConfig, Config, MaskingConfig
+from ahm_jax.config import PRETRAIN, AugmentConfig, Config, MaskingConfig
 from ahm_jax.data.augment import (
   augment_batch,
   denormalise,
@@ -102,7 +102,7 @@ def build(
     return {'policy': policy_maps(nets, state.extra, images, state.step / steps)}
 
   return Task(
-    name='pretrain',
+    name=PRETRAIN,
     init=init,
     step=step,
     evaluate=evaluate,

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from ahm_jax.config import AugmentConfig, Config
+from ahm_jax.config import SEGMENT, AugmentConfig, Config
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
@@ -92,7 +92,7 @@ def build(
     return {'dice': dice, 'score': dice}
 
   return Task(
-    name='segment',
+    name=SEGMENT,
     init=init,
     step=step,
     evaluate=evaluate,

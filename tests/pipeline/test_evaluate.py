@@ -11,7 +11,9 @@ from ahm_jax.errors import UserError
 from ahm_jax.evaluation import per_image
 from ahm_jax.pipeline import evaluate as evaluation
 from ahm_jax.pipeline.evaluate import evaluate
-from ahm_jax.pipeline.stages import SEGMENT
+from ahm_jax.pipeline.setup import Plan, Run, Start
+from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
+from ahm_jax.pipeline.train import begin
 from ahm_jax.runs import directory
 from ahm_jax.runtime import json_files
 
@@ -55,6 +57,23 @@ def test_a_classifier_of_other_classes_than_the_data_have_now_is_not_scored(tmp_
   json_files.write_json(tmp_path / directory.CLASSES, ['y', 'x'])
   with pytest.raises(
     UserError,
-    match=r"tells \('y', 'x'\) apart, but the classes of the data set are \('x', 'y'\) now",
+    match=r"distinguishes \('y', 'x'\), but the classes of the data set are \('x', 'y'\) now",
   ):
     evaluate(config, tmp_path, DATA)
+
+
+def test_a_segmentation_is_scored_though_its_start_is_gone(tmp_path, monkeypatch):
+  config = Config(init_from=str(tmp_path / 'gone'))
+  directory.claim(tmp_path / 'run', 'segment', config)
+  stage = SEGMENT._replace(score=lambda _: ({'dice': 0.5}, []))
+  monkeypatch.setattr(evaluation, 'STAGES', (stage,))
+  assert evaluate(Config(), tmp_path / 'run', DATA)['dice'] == 0.5
+
+
+def test_a_run_does_not_resume_with_other_classes(tmp_path):
+  plan = Plan(None, SPLIT, np.arange(4), 1, class_names=('x', 'y'))
+  run = Run(CLASSIFY, Config(), tmp_path, DATA, Start())
+  begin(run, plan)
+  begin(run, plan)
+  with pytest.raises(UserError, match=r"began with the classes \('x', 'y'\), and they are \('x',"):
+    begin(run, dataclasses.replace(plan, class_names=('x', 'z')))

@@ -309,7 +309,7 @@ def _labels(images: Sequence[ImageRecord]) -> Iterable[Finding]:
     WARNING,
     'small_class',
     f'classes have fewer than {FEW} images in a split',
-    'scores of them there mean little; collect more, split the groups anew, or join classes',
+    'scores of them there mean little; collect more, split the groups again, or join classes',
     tuple(
       Case(f'{name}: {counts[split, name]} in {split}')
       for name in names

@@ -17,7 +17,7 @@ from ahm_jax.errors import UserError
 class DatasetSource:
   name: str  # That of config.data.name.
   # Of what it gives for the same files and config. To be raised with every change of that, so that
-  # data prepared before are prepared anew.
+  # data prepared before are prepared again.
   version: int
   # The images, with masks, labels, splits and groups; reads no pixels. UserError where there is
   # nothing that can be listed.
