@@ -1,19 +1,78 @@
+import gc
 import os
 import runpy
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = (
-  'true'  # Also in processes that tests start: most of their time is compiling.
-)
-
 import jax
+import jaxlib
 import pytest
 
+from ahm_jax.runtime import parallel
+
+# Most of a test's time goes into compiling, here and in the processes that it starts. XLA ends a
+# process at a flag that it does not know.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'
+FAST = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+FLAGS = os.environ.get('XLA_FLAGS', '')
+if FAST not in FLAGS and jaxlib.__version__.startswith(('0.10.', '0.11.', '0.12.')):
+  os.environ['XLA_FLAGS'] = f'{FAST} {FLAGS}'
+
+jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_num_cpu_devices', 4)
 
-from ahm_jax.runtime import parallel  # noqa: E402
+# Where tests compile networks, or start commands that do; the longest first, so that no worker is
+# left with one at the end.
+COMPILES = (
+  'launch/test_grid.py',
+  'training/',
+  'launch/',
+  'masking/',
+  'models/',
+  'sam/',
+  'predict/',
+  'export/',
+  'weights/',
+  'benchmark/',
+  'runtime/test_processes.py',
+  'runtime/test_flops.py',
+  'runs/test_trained.py',
+  'data/test_augment.py',
+)
+# What is quick in these folders.
+QUICK = (
+  'training/test_optimizers.py',
+  'launch/test_cluster_files.py',
+  'masking/test_actor_critic.py',
+  'masking/test_patches.py',
+  'predict/test_views.py',
+  'weights/test_files.py',
+  'weights/test_layouts.py',
+  'weights/test_names.py',
+  'benchmark/test_timing.py',
+)
+
+
+def rank(item):
+  """The place in COMPILES of what a test's file begins with, or how long that is."""
+  place = item.path.relative_to(Path(__file__).parent).as_posix()
+  found = (number for number, start in enumerate(COMPILES) if place.startswith(start))
+  return len(COMPILES) if place in QUICK else next(found, len(COMPILES))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Marks tests as `compiles` by where they are, slow ones too, and puts them in order."""
+  items.sort(key=rank)
+  for item in items:
+    if rank(item) < len(COMPILES) or item.get_closest_marker('slow'):
+      item.add_marker('compiles')
+
+
+def pytest_collection_finish():
+  """The collector of garbage need not look at modules and tests again and again."""
+  gc.freeze()
 
 
 @pytest.fixture(autouse=True)

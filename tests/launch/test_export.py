@@ -7,6 +7,7 @@ With -s, the largest differences, as the table in BUILD_NOTES.md has them.
 import dataclasses
 import functools
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -273,12 +274,14 @@ def elsewhere(home, *command, **environment):
   out editable ones.
   """
   packages = sysconfig.get_path('purelib')
-  fast = {'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true'}
+  quick = ('JAX_DISABLE_MOST_OPTIMIZATIONS', 'XLA_FLAGS')
+  inherited = {name: os.environ[name] for name in quick if name in os.environ}
   environment = {
     'PATH': '',
     'HOME': str(home),
     'PYTHONPATH': f'{home}:{packages}',
-    **fast,
+    'JAX_PLATFORMS': 'cpu',
+    **inherited,
     **environment,
   }
   command = [sys.executable, '-S', '-W', 'error::UserWarning', *map(str, command)]

@@ -1,5 +1,6 @@
 """The smallest data, configs and driver that the three tasks can be tested with."""
 
+import contextlib
 from types import SimpleNamespace
 
 import jax
@@ -16,6 +17,7 @@ from ahm_jax.config import (
   RecipeConfig,
 )
 from ahm_jax.data.dataset import Split
+from ahm_jax.models import unet
 from ahm_jax.runs.metrics_log import SKIPPED
 from ahm_jax.runtime import parallel
 from ahm_jax.task import Batch
@@ -23,7 +25,22 @@ from ahm_jax.training import pretrain
 from ahm_jax.training.parallel_step import REQUEST, Request, parallel_step, requests
 
 SIZE, PATCH, IMAGES, STEPS = 16, 4, 8, 40
+LEVELS = 2  # Of the U-Net.
 STILL = AugmentConfig(flip=False, scale=0, brightness=0, contrast=0, hue=0)
+
+
+@contextlib.contextmanager
+def shallow():
+  """U-Nets of two resolutions: the programs of five compile for several times as long."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(unet, 'LEVELS', LEVELS)
+    yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def shallow_unets():
+  with shallow():
+    yield
 
 
 @pytest.fixture(scope='session')
@@ -111,9 +128,10 @@ def drive():
 def pretrained(make_config, split, start, drive):
   """A U-Net after 40 steps under uniform masks: its start, its end, and the metrics between."""
   config = make_config(augment=True, workers=4)
-  task = pretrain.build(config, split, STEPS, 1)
-  first = start(task)
-  last, history = drive(task, first, split, steps=STEPS)
+  with shallow():  # This fixture comes before those of a module.
+    task = pretrain.build(config, split, STEPS, 1)
+    first = start(task)
+    last, history = drive(task, first, split, steps=STEPS)
   return SimpleNamespace(config=config, task=task, first=first, last=last, history=history)
 
 

@@ -146,7 +146,7 @@ def test_transfer_takes_all_but_the_head_and_no_batch_statistics(first, pretrain
 def test_a_unet_of_another_shape_is_refused(first, change):
   body = dict(first.params)
   if change == 'depth':
-    del body['encoder5']
+    del body['encoder2']
   else:
     kernel = np.zeros((3, 3, 1, 4) if change == 'channels' else (3, 3, 3, 8), np.float32)
     body['encoder1'] = {
