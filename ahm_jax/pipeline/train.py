@@ -31,6 +31,7 @@ def train(stage: Stage, config: Config, workdir: Path, data: Dataset | None = No
 def train_run(run: Run) -> TrainState:
   """`train`, of a run that was opened."""
   plan = run.stage.plan(run)
+  assert (plan.task.name, plan.task.keep_best) == (run.stage.name, run.stage.keeps_best)
   batches = plan.source(run)
   with contextlib.ExitStack() as stack:
     with processes.first_alone():

@@ -3,10 +3,8 @@
 import pytest
 
 from ahm_jax.config import CLASSIFY, PRETRAIN, REPRODUCE, SEGMENT, differences, from_config_dict
-from ahm_jax.config.fields import Config
+from ahm_jax.config.fields import STAGES, Config
 from ahm_jax.config.tree import leaves
-
-STAGES = (PRETRAIN, SEGMENT, CLASSIFY)
 
 
 def stages_of(name):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ahm_jax.config import Config
+from ahm_jax.config import Config, fields
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline import setup, stages
@@ -16,6 +16,8 @@ from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 from ahm_jax.runs import directory
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime import parallel
+
+LAUNCH = Path(__file__).parents[2] / 'launch'
 
 
 def split(count, masks=0):
@@ -33,10 +35,12 @@ def split(count, masks=0):
 
 
 def test_names_are_those_of_functions_for_launch_scripts_and_of_folders():
-  assert [stage.name for stage in stages.STAGES] == ['pretrain', 'segment', 'classify']
+  assert {stage.name for stage in stages.STAGES} == set(fields.STAGES)
   for stage in stages.STAGES:
     assert getattr(Config(), stage.recipe).batch_size
     assert str(stage) == stage.name
+    assert getattr(stages, stage.name).args == (stage,)
+    assert (LAUNCH / f'{stage.name}.py').exists()
 
 
 def test_batches_that_devices_cannot_share_are_refused(monkeypatch):

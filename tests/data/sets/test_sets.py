@@ -14,12 +14,13 @@ from ahm_jax.data.sets.items import Listing
 from ahm_jax.data.sets.source import DatasetSource
 from ahm_jax.errors import UserError
 
+NAMES = ', '.join(source.name for source in sets.SOURCES)
 REFUSED = [
   (
     DataConfig(name='folders', root='mine'),
-    "config.data.name is 'folders'; it may be phantom, folder, isic2018; did you mean folder?",
+    f"config.data.name is 'folders'; it may be {NAMES}; did you mean folder?",
   ),
-  (DataConfig(name='x'), "config.data.name is 'x'; it may be phantom, folder, isic2018"),
+  (DataConfig(name='x'), f"config.data.name is 'x'; it may be {NAMES}"),
   (
     DataConfig(name='folder'),
     'config.data.root is not set; give the folder that holds images/: --config.data.root=DIR',
