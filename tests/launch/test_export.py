@@ -24,7 +24,7 @@ from ahm_jax.data.resize import squashed
 from ahm_jax.data.sets import phantom
 from ahm_jax.evaluation.masks import at_own_size
 from ahm_jax.export import onnx_model, resizing
-from ahm_jax.pipeline import stages
+from ahm_jax.pipeline import stages, train
 from ahm_jax.pipeline.evaluate import evaluate
 from ahm_jax.pipeline.setup import open_run
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT, STAGES
@@ -129,7 +129,7 @@ def runs(config, tmp_path_factory):
   home = tmp_path_factory.mktemp('runs')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:1]))
-    patch.setattr(stages, 'fit', fit_nothing)
+    patch.setattr(train, 'fit', fit_nothing)
     for stage in ('pretrain', 'segment', 'classify'):
       getattr(stages, stage)(config, home / stage)
     stages.classify(normed(config), home / NORMED)
@@ -509,7 +509,7 @@ def test_a_pretrained_unet_is_started_from_as_from_its_run(exports, runs, config
 def test_a_training_says_and_writes_down_what_it_took(
   exports, config, tmp_path, capsys, monkeypatch
 ):
-  monkeypatch.setattr(stages, 'fit', fit_nothing)
+  monkeypatch.setattr(train, 'fit', fit_nothing)
   weights, run = exports('segment', 'npz') / 'weights.npz', tmp_path / 'run'
   stages.segment(dataclasses.replace(config, init_from=str(weights)), run)
   assert f'{weights}: 100 arrays loaded, 122,093 parameters\n' in capsys.readouterr().out
