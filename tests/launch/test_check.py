@@ -191,7 +191,7 @@ def test_wrong_usage_ends_with_2(commands, sound, tmp_path):
 
 
 def test_help_says_it(commands):
-  text = commands.run('prepare_data', '--help').stdout
+  text = ' '.join(commands.run('prepare_data', '--help').stdout.split())
   assert '--check ' in text and 'Exit code 3 where one of the findings is an error' in text
 
 

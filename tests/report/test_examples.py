@@ -17,20 +17,16 @@ MASKING = MaskingConfig(strategy='uniform', patch_size=4, mask_ratio=0.5)
 
 
 class Nets(NamedTuple):
-  unet: Any
+  """Networks whose U-Net answers with the masked image, 1 brighter: a quarter of the range.
+
+  Masked pixels become 0.75.
+  """
+
   strategy: Any
   masking: MaskingConfig
 
-
-class Brighten:
-  """A U-Net that answers with the masked image, 1 brighter: a quarter of the range.
-
-  Hidden pixels become 0.75.
-  """
-
-  def apply(self, variables, images, train):
-    assert not train
-    return images + variables['params']
+  def reconstruct(self, variables, masked):
+    return masked + variables['params']
 
 
 def png(mask):
@@ -57,7 +53,7 @@ def test_examples(channels):
   )
   probabilities = np.zeros((2, 16, 16), np.float32)
   probabilities[0, :8, :8] = 1
-  nets = Nets(Brighten(), registry.build(Context(MASKING, None, None, None)), MASKING)
+  nets = Nets(registry.build(Context(MASKING, None, None, None)), MASKING)
   state = SimpleNamespace(params=jnp.float32(1), batch_stats={}, extra=())
 
   wide, healthy = make_examples(nets, state, probabilities, split, 0.5)
