@@ -217,7 +217,7 @@ def test_another_network_has_its_own_scores_and_layers(page):
   assert page.layer == 'prediction'
   page.choose('run', 1)
   page.choose('layer', 'hidden')
-  assert page.layer == 'hidden' and page.part('said').text.startswith('One mask that ahm drew')
+  assert page.layer == 'hidden' and page.part('said').text.startswith('One mask that ahm sampled')
 
 
 def test_arrow_keys_on_radio_buttons_are_theirs(page):
