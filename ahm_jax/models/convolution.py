@@ -154,9 +154,8 @@ def _input_tiles(x):
   _, height, width, channels = x.shape
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   rows = jnp.stack(_b([padded[:, i : i + height - 1 : 2] for i in range(4)]))
-  rows = lax.optimization_barrier(
-    rows
-  )  # Fused with what follows, it would take long to compile and be no faster.
+  # Fused with what follows, it would take long to compile and be no faster.
+  rows = lax.optimization_barrier(rows)
   return jnp.stack(_b([rows[:, :, :, j : j + width - 1 : 2] for j in range(4)]), 1).reshape(
     16, -1, channels
   )

@@ -36,9 +36,8 @@ def _compiled_init(module: nn.Module, shape: tuple[int, ...]):
   )
 
 
-he_normal = (
-  nn.initializers.he_normal()
-)  # Keeps the scale of activations through convolution and ReLU.
+# Keeps the scale of activations through convolution and ReLU.
+he_normal = nn.initializers.he_normal()
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from ahm_jax.models.layers import Conv, ConvNorm, he_normal, max_pool
 
+# Of each stage: its channels, in widths, and its convolutions.
 STAGES = (
   (1, 2),
   (2, 2),
   (4, 3),
   (8, 3),
   (8, 3),
-)  # Of each stage: its channels, in widths, and its convolutions.
+)
 DROPOUT = 0.5  # After each hidden layer of the classifier, as in the paper.
 
 

@@ -25,9 +25,8 @@ class Stage(NamedTuple):
   recipe: str  # The field of a config that holds its recipe.
   scored_by: str  # What an image must have to be scored: 'image', 'mask' or 'label'.
   keeps_best: bool  # Whether its result is the best checkpoint by validation, or the last.
-  network: Callable[
-    [Config, Sequence[str]], Any
-  ]  # The Flax module, of a config, and the names of diagnoses.
+  # The Flax module, of a config, and the names of diagnoses.
+  network: Callable[[Config, Sequence[str]], Any]
   # (network, variables, images uint8 [B, S, S, C]) -> probabilities, pure; None: it has none.
   probabilities: Callable[[Any, Any, Any], Any] | None
   start: Callable[[Config], Any]  # config -> Start: what a run of it begins with.

@@ -22,7 +22,7 @@ from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
-from ahm_jax.training.optimizers import Optimizer, optimizer
+from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
 
 
 def build(
@@ -37,8 +37,8 @@ def build(
   """The classification task.
 
   Args:
-    validation: held-out inputs (see `inputs`); the score is their balanced accuracy, over images
-      with a label.
+    validation: held-out inputs (see `inputs`), all with a label; the score is their balanced
+      accuracy.
     classes: number of classes C.
     steps, steps_per_epoch: length of the whole training, and batches in one pass, for the learning
       rate schedule.
@@ -51,25 +51,18 @@ def build(
   step = ClassifyStep(
     vgg, optimizer(training, steps, steps_per_epoch), training.augment, class_weights
   )
-  held_out = validation.take(np.flatnonzero(validation.labels >= 0))
 
   def init(key):
     side = config.data.image_size
     variables = init_variables(vgg, key, (1, side, side, config.data.channels))
     if foreign is not None:
       variables = replaced(variables, foreign)
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables.get('batch_stats', {}),
-      opt_state=step.optimizer.transformation().init(variables['params']),
-      extra=(),
-    )
+    return first_state(step.optimizer.transformation(), variables)
 
   def evaluate(state):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    found = predict(vgg, variables, held_out.images, config.evaluate.batch_size)
-    scores = classification_scores(found, held_out.labels)
+    found = predict(vgg, variables, validation.images, config.evaluate.batch_size)
+    scores = classification_scores(found, validation.labels)
     return {**scores, 'score': scores['balanced_accuracy']}
 
   return Task(
@@ -113,14 +106,9 @@ class ClassifyStep:
 
     gradient = jax.value_and_grad(objective, has_aux=True)
     (loss, (batch_stats, logits)), gradients = gradient(state.params)
-    gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
-    updates, opt_state = self.optimizer.transformation().update(
-      gradients, state.opt_state, state.params
-    )
-    params = optax.apply_updates(state.params, updates)
+    new = descend(self.optimizer.transformation(), state, gradients, batch_stats)
     accuracy = (logits.argmax(-1) == batch.labels).mean()
-    metrics = lax.pmean({'loss': loss, 'train_accuracy': accuracy}, DEVICES)
-    return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
+    return new, lax.pmean({'loss': loss, 'train_accuracy': accuracy}, DEVICES)
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:

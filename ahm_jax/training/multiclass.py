@@ -38,9 +38,8 @@ def augment_classes(
   images, _ = augment_batch(key, images, masks, positions, config)
   planes = (masks[..., None] == jnp.arange(values)) * jnp.uint8(255)
   geometry = dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0)
-  shares, _ = augment_batch(
-    key, planes, masks, positions, geometry
-  )  # The key decides on the geometry, so it is the images'.
+  # The key decides on the geometry, so it is the images'.
+  shares, _ = augment_batch(key, planes, masks, positions, geometry)
   return images, shares.argmax(-1)
 
 
@@ -61,9 +60,10 @@ def class_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Ar
   probabilities = jax.nn.softmax(logits)[..., 1:]
   truth = jax.nn.one_hot(masks, logits.shape[-1])[..., 1:]
   pixels = (0, 1, 2)
+  # [K] each.
   overlap, total = lax.psum(
     ((probabilities * truth).sum(pixels), probabilities.sum(pixels) + truth.sum(pixels)), DEVICES
-  )  # [K] each.
+  )
   return cross_entropy, 1 - ((2 * overlap + 1) / (total + 1)).mean()
 
 

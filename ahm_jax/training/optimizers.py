@@ -1,11 +1,16 @@
-"""Optax chains and learning rate schedules."""
+"""Optax chains and learning rate schedules, and how they move the state of a training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from ahm_jax.config import RecipeConfig
+from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.task import TrainState
 
 
 def total_steps(recipe: RecipeConfig, examples: int) -> int:
@@ -79,3 +84,34 @@ def optimizer(recipe: RecipeConfig, total_steps: int, steps_per_epoch: float) ->
   return Optimizer(
     recipe, total_steps if looks_at_length else 0, steps_per_epoch if looks_at_epochs else 0
   )
+
+
+def first_state(
+  transformation: optax.GradientTransformation, variables: Mapping[str, Any], extra: Any = ()
+) -> TrainState:
+  """That before the first step, of a network's fresh 'params' and, with norms, 'batch_stats'."""
+  params = variables['params']
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=variables.get('batch_stats', {}),
+    opt_state=transformation.init(params),
+    extra=extra,
+  )
+
+
+def descend(
+  transformation: optax.GradientTransformation,
+  state: TrainState,
+  gradients: Any,
+  batch_stats: Any,
+) -> TrainState:
+  """The state after a step, with its `extra` as it was; under an axis of devices named DEVICES.
+
+  Args:
+    gradients, batch_stats: by this device's share of the batch; their means over devices count.
+  """
+  gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
+  updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra)

@@ -1,5 +1,5 @@
-"""Pre-training: a strategy masks patches, the U-Net reconstructs them, the strategy is told how
-hard that was.
+"""Pre-training: a strategy masks patches, the U-Net reconstructs them, and how hard that was is the
+strategy's reward.
 """
 
 import functools
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from ahm_jax.config import PRETRAIN, AugmentConfig, Config, MaskingConfig
@@ -30,7 +29,7 @@ from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.layers import init_variables
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch, Task, TrainState
-from ahm_jax.training.optimizers import Optimizer, optimizer
+from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
 
 VALIDATION_IMAGES = 32  # At most so many held-out images are reconstructed at each validation.
 POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its own.
@@ -82,13 +81,7 @@ def build(
     extra = nets.strategy.init(strategy_key, sample, variables)
     if foreign is not None and nets.strategy.load_trunk:
       extra = nets.strategy.load_trunk(extra, foreign['params'])
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables['batch_stats'],
-      opt_state=step.optimizer.transformation().init(variables['params']),
-      extra=extra,
-    )
+    return first_state(step.optimizer.transformation(), variables, extra)
 
   def evaluate(state):
     if not len(held_out):
@@ -161,25 +154,17 @@ class PretrainStep:
 
     gradient = jax.value_and_grad(objective, has_aux=True)
     (loss, (rollouts, batch_stats)), gradients = gradient(state.params)
-    gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
-    updates, opt_state = self.optimizer.transformation().update(
-      gradients, state.opt_state, state.params
-    )
-    params = optax.apply_updates(state.params, updates)
-    extra, metrics = self.nets.strategy.learn(
-      state.extra,
-      rollouts,
-      {'params': params, 'batch_stats': batch_stats},
-      state.step / self.total_steps,
-    )
+    new = descend(self.optimizer.transformation(), state, gradients, batch_stats)
+    variables = {'params': new.params, 'batch_stats': new.batch_stats}
+    progress = state.step / self.total_steps
+    extra, metrics = self.nets.strategy.learn(state.extra, rollouts, variables, progress)
     metrics = {
       'loss': loss,
       'mask_ratio': rollouts.hidden.mean(),
       'policy_spread': rollouts.probability.std((-2, -1)).mean(),
       **metrics,
     }
-    new = TrainState(state.step + 1, params, batch_stats, opt_state, extra)
-    return new, lax.pmean(metrics, DEVICES)
+    return new._replace(extra=extra), lax.pmean(metrics, DEVICES)
 
   def _roll_out(
     self, params: Any, state: TrainState, workers: _Workers, augment_key: jax.Array

@@ -26,11 +26,10 @@ from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
-from ahm_jax.training.optimizers import Optimizer, optimizer
+from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
 
-HEAD = (
-  'head'  # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
-)
+# The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
+HEAD = 'head'
 
 
 def build(
@@ -44,8 +43,8 @@ def build(
   """The segmentation task.
 
   Args:
-    validation: held-out images; the score is their mean Dice at the size the network sees, over
-      images with a mask, and with classes see `class_dice`.
+    validation: held-out images, all with a mask; the score is their mean Dice at the size the
+      network sees, with classes see `class_dice`.
     steps: length of the whole training, which the learning rate schedule runs over.
     steps_per_epoch: batches in one pass over the labelled images.
     pretrained: parameters of a pre-trained U-Net, or None. All but the head are taken over; batch
@@ -63,32 +62,24 @@ def build(
     training.augment,
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
   )
-  held_out = validation.take(np.flatnonzero(validation.has_mask))
 
   def init(key):
     side = config.data.image_size
     variables = init_variables(unet, key, (1, side, side, config.data.channels))
     if foreign is not None:
       variables = replaced(variables, foreign)
-    params = (
-      variables['params'] if pretrained is None else transfer(pretrained, variables['params'])
-    )
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      batch_stats=variables['batch_stats'],
-      opt_state=step.transformation().init(params),
-      extra=(),
-    )
+    if pretrained is not None:
+      variables = {**variables, 'params': transfer(pretrained, variables['params'])}
+    return first_state(step.transformation(), variables)
 
   def evaluate(state):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     batch_size = config.evaluate.batch_size
     if mask_classes:
-      found = predict_classes(unet, variables, held_out.images, batch_size)
-      return class_dice(found, held_out.masks, mask_classes)
-    predicted = predict(unet, variables, held_out.images, batch_size) >= config.evaluate.threshold
-    dice = mean_dice(predicted, held_out.masks.astype(bool))
+      found = predict_classes(unet, variables, validation.images, batch_size)
+      return class_dice(found, validation.masks, mask_classes)
+    predicted = predict(unet, variables, validation.images, batch_size) >= config.evaluate.threshold
+    dice = mean_dice(predicted, validation.masks.astype(bool))
     return {'dice': dice, 'score': dice}
 
   return Task(
@@ -175,11 +166,8 @@ class SegmentStep:
 
     gradient = jax.value_and_grad(objective, has_aux=True)
     (loss, (batch_stats, parts)), gradients = gradient(state.params)
-    gradients, batch_stats = lax.pmean((gradients, batch_stats), DEVICES)
-    updates, opt_state = self.transformation().update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = lax.pmean({'loss': loss, **parts}, DEVICES)
-    return TrainState(state.step + 1, params, batch_stats, opt_state, state.extra), metrics
+    new = descend(self.transformation(), state, gradients, batch_stats)
+    return new, lax.pmean({'loss': loss, **parts}, DEVICES)
 
 
 def _augment(

@@ -312,10 +312,11 @@ def test_mask_classes_are_names_of_values():
     'Optic_disc',
     'cup-2',
   )
+  # As a flag has it.
   assert changed(**FOLDER, **{'data.mask_classes': 'disc,cup'}).data.mask_classes == (
     'disc',
     'cup',
-  )  # As a flag has it.
+  )
   assert changed(**FOLDER, **{'data.mask_classes': ()}).data.mask_classes == ()
 
 

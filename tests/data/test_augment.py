@@ -213,9 +213,8 @@ def test_every_position_has_its_own_draw_wherever_it_is_computed(batch):
       np.concatenate([half[index] for half in halves]), whole[index], atol=1e-6
     )
   for other in range(1, 4):
-    assert (
-      np.abs(whole[0][0] - whole[0][other]).max() > 0.05
-    )  # Four copies of one image, augmented in four ways.
+    # Four copies of one image, augmented in four ways.
+    assert np.abs(whole[0][0] - whole[0][other]).max() > 0.05
   assert np.abs(whole[0] - run(jax.random.key(1), *batch)[0]).max() > 0.05
 
 

@@ -218,10 +218,11 @@ def test_the_table_has_a_block_of_classes():
 
 def test_the_border_of_any_class_is_a_border():
   masks = np.zeros((1, 8, 8), np.uint8)
+  # The first patch is all lesion, the second crossed by its border.
   masks[0, :4, :4], masks[0, :2, 4:] = (
     2,
     3,
-  )  # The first patch is all lesion, the second crossed by its border.
+  )
   probability = np.array([[[0.9, 0.6], [0.3, 0.3]]])
   assert (
     border_lift(probability, masks, 4) == border_lift(probability, masks > 0, 4) == pytest.approx(2)

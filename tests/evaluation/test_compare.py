@@ -147,9 +147,8 @@ def test_pairing_cancels_what_both_sides_share():
 
 def test_images_without_dice_are_left_out_and_of_a_difference_on_both_sides():
   values = np.array([[0.5, np.nan, 0.7], [0.6, np.nan, 0.8]])
-  other = np.array(
-    [[0.4, np.nan, 0.4], [0.4, 0.0, 0.5]]
-  )  # A false alarm on an image without lesion.
+  # A false alarm on an image without lesion.
+  other = np.array([[0.4, np.nan, 0.4], [0.4, 0.0, 0.5]])
   summary = by_key(
     compare.summarise_grid(*grid({('ahm', 20): values, ('scratch', 20): other}), samples=500)
   )

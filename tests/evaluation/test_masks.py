@@ -24,9 +24,8 @@ def test_probabilities_are_resized_before_the_likeliest_is_taken():
   assert found.shape == (3, 20) and found.dtype == np.uint8
   planes = np.stack([at_own_size(probabilities[..., k], (3, 20)) for k in range(3)])
   np.testing.assert_array_equal(found, planes.argmax(0))
-  assert (
-    found[0].tolist() == [1] * 11 + [2] * 9
-  )  # Of 1 and 0.6 t at t = 1 / 1.6, 0.625 of the way from column 4.5 to 14.5.
+  # Of 1 and 0.6 t at t = 1 / 1.6, 0.625 of the way from column 4.5 to 14.5.
+  assert found[0].tolist() == [1] * 11 + [2] * 9
   assert (
     predicted_mask(np.full((2, 2, 3), 1 / 3, np.float32), (2, 2), 0.5) == 0
   ).all()  # As likely: background.

@@ -300,18 +300,20 @@ def test_spearman_is_taken_within_images_not_across_them():
   rising = np.arange(4.0).reshape(1, 2, 2)
   a = np.concatenate([rising, rising + 100])
   b = np.concatenate([-rising, 100 - rising])
+  # Pooled over images it would be positive.
   assert metrics.spearman_within_images(a, b) == (
     pytest.approx(-1),
     0,
-  )  # Pooled over images it would be positive.
+  )
 
 
 def test_spearman_leaves_out_unknown_patches():
   a = np.array([[[1.0, 2.0], [3.0, 4.0]]])
   b = np.array([[[1.0, np.nan], [5.0, 2.0]]])
+  # Ranks (1, 2, 3) and (1, 3, 2).
   assert metrics.spearman_within_images(a, b) == (
     pytest.approx(0.5),
     0,
-  )  # Ranks (1, 2, 3) and (1, 3, 2).
+  )
   mean, left_out = metrics.spearman_within_images(np.ones((2, 3, 3)), np.ones((2, 3, 3)))
   assert math.isnan(mean) and left_out == 2

@@ -110,9 +110,8 @@ class Commands:
 @pytest.fixture(scope='session')
 def commands(tmp_path_factory):
   own = tmp_path_factory.getbasetemp()
-  commands = Commands(
-    (own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own) / 'compiled'
-  )  # Workers share it.
+  # Workers share it.
+  commands = Commands((own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own) / 'compiled')
   yield commands
   commands.close()
 

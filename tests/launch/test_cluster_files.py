@@ -32,9 +32,8 @@ def test_the_kubernetes_jobs_command_is_understood_and_its_counts_agree(commands
     volume['name'] for volume in pod['volumes']
   }
   module = container['command'][-1].removeprefix('launch.')
-  done = commands.run(
-    module, *args[:-1], f'--process={spec["completions"]}'
-  )  # All is well but this: no pod has that number.
+  # All is well but this: no pod has that number.
+  done = commands.run(module, *args[:-1], f'--process={spec["completions"]}')
   assert f'--process={spec["completions"]} is none of' in done.stderr
 
 

@@ -33,12 +33,13 @@ from ahm_jax.runtime import parallel, trees
 from ahm_jax.training.loop import fit
 from ahm_jax.weights import files
 
+# Height and width; two images of one size make a batch.
 SIZES = (
   (61, 90),
   (140, 50),
   (61, 90),
   (32, 32),
-)  # Height and width; two images of one size make a batch.
+)
 NO_OUTPUT = 'holds a pretrain run; give the --workdir of a segment or classify run'
 NEEDS = {
   'stablehlo': ('flatbuffers',),
@@ -422,9 +423,10 @@ def test_pytorch_takes_the_weights(
   )
   theirs = torch_networks.put(network, weights)
   _, expected = originals(stage, images)
+  # As the card says.
   found = torch_networks.apply(
     theirs, (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
-  )  # As the card says.
+  )
   print(f'{kind}, {stage}: logits {np.abs(found - expected).max():.1e}')
   assert found.shape == expected.shape and expected.std() > 1e-3
   np.testing.assert_allclose(found, expected, atol=1e-4)

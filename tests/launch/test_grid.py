@@ -178,10 +178,11 @@ def evaluations(workdir):
   return {path: path.stat().st_mtime_ns for path in workdir.glob('*/**/evaluation.json')}
 
 
+# Inits that share what they train with the grid of the fixture, and no more than they need.
 FEW = (
   'scratch',
   'uniform',
-)  # Inits that share what they train with the grid of the fixture, and no more than they need.
+)
 
 
 @pytest.fixture(scope='module')
@@ -222,9 +223,8 @@ def test_a_killed_grid_goes_on_and_a_wider_one_keeps_its_cells(
   assert finished.items() <= evaluations(tmp_path).items()
 
   finished = evaluations(tmp_path)
-  assert (
-    len(finished) == 5
-  )  # Of two methods: a pre-training, two segmentations, two classifications.
+  # Of two methods: a pre-training, two segmentations, two classifications.
+  assert len(finished) == 5
   commands.succeed(
     *wider,
     '--config.grid.seeds=(0,1)',
@@ -301,9 +301,8 @@ def test_two_processes_share_the_cells_and_find_what_one_finds(
   assert [process.returncode for process in both] == [0, 0], said
   assert read(tmp_path / 'results.json') == few
   trained = [len([line for line in err.splitlines() if '100%' in line]) for _, err in said]
-  assert (
-    sum(trained) == 5
-  )  # A pre-training, two segmentations, two classifications: each in one process only.
+  # A pre-training, two segmentations, two classifications: each in one process only.
+  assert sum(trained) == 5
 
 
 def test_a_method_may_change_fields(commands, config_file, grid, tmp_path):
@@ -324,9 +323,8 @@ def test_a_method_may_change_fields(commands, config_file, grid, tmp_path):
   assert (held['strategy'], held['mask_ratio'], held['patch_size']) == ('uniform', 0.4, 16)
   results = read(workdir / 'results.json')
   assert [row['method'] for row in results['summary']] == ['scratch', method, tuned]
-  assert [path.name for path in (workdir / 'pretrain').iterdir()] == [
-    method
-  ]  # What fine-tunes in another way starts alike.
+  # What fine-tunes in another way starts alike.
+  assert [path.name for path in (workdir / 'pretrain').iterdir()] == [method]
   starts = [
     read(workdir / f'segment/{name}/labels6/seed0/run.json')['config'] for name in (method, tuned)
   ]

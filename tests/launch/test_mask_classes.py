@@ -198,11 +198,12 @@ def test_the_report_tells_each_class(runs):
   for name in CLASSES:
     assert f'>Dice, {name}</th>' in page
     assert f'{runs.results["summary"][1]["dice_by_class"][name]:.3f}' in page
+  # 4 images.
   assert (
     page.count('alt="True classes on image ')
     == page.count('alt="Predicted classes on image ')
     == 4 + 3
-  )  # 4 images.
+  )
   assert 'border it predicted' not in page
 
 

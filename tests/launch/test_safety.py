@@ -55,9 +55,8 @@ def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(
   assert err.endswith('\ninterrupted; run the same command again to resume\n')
   assert 'Traceback' not in err and len(err.splitlines()) <= 4
   last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
-  assert (
-    last_line['step'] <= checkpoints.latest_step(tmp_path) <= last_line['step'] + 2
-  )  # It logs every two steps.
+  # It logs every two steps.
+  assert last_line['step'] <= checkpoints.latest_step(tmp_path) <= last_line['step'] + 2
 
 
 def test_a_second_process_on_a_workdir_is_refused(commands, config_file, tmp_path):
@@ -82,10 +81,11 @@ def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp
   """Here by a limit on the size of files, which Python tells as it tells a full disk."""
   flags = [f'--config={config_file}', f'--workdir={tmp_path / "run"}']
   script = SMALL_FILES.format(flags=flags)
+  # Programs are large.
   environment = {
     **commands.environment,
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '10000',
-  }  # Programs are large.
+  }
   done = subprocess.run(
     [sys.executable, '-c', script],
     cwd=ROOT,

@@ -50,14 +50,16 @@ def tiny_agent():
   return TinyAgent
 
 
+# Stands for a U-Net's variables.
 UNET = {
   'params': jnp.float32(0.5),
   'batch_stats': jnp.float32(0.0),
-}  # Stands for a U-Net's variables.
+}
+# And for those that a teacher starts from.
 FIRST_UNET = {
   'params': jnp.float32(0.3),
   'batch_stats': jnp.float32(0.1),
-}  # And for those that a teacher starts from.
+}
 
 
 def reconstruct(variables, masked):

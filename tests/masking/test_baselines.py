@@ -43,9 +43,8 @@ def test_the_patches_that_anatomask_takes_for_hard_were_masked_for_its_teacher(b
   )
   hard = np.asarray(probability[:, 0] == 1)
   assert np.all(hard.sum((-2, -1)) == 4)
-  assert (
-    hard.mean(0).max() < 0.6
-  )  # A patch is masked for the teacher a quarter of the times; ties take the rest.
+  # A patch is masked for the teacher a quarter of the times; ties take the rest.
+  assert hard.mean(0).max() < 0.6
 
 
 def test_anatomask_s_teacher_is_a_moving_average_of_the_u_net(build, monkeypatch):

@@ -20,12 +20,13 @@ from ahm_jax.masking.strategy import WORKERS, Context
 
 pytestmark = pytest.mark.usefixtures('run_fast')
 
+# Images a worker, patches along a side, pixels along the side of a patch.
 ACTORS, SHARE, GRID, PATCH = (
   2,
   4,
   8,
   4,
-)  # Images a worker, patches along a side, pixels along the side of a patch.
+)
 
 
 def brightness_and_images(key, count):

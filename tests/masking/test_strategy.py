@@ -13,9 +13,8 @@ from ahm_jax.masking.strategy import (
   moving_average,
 )
 
-SCORES = jnp.asarray(
-  np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32
-)  # All different.
+# All different.
+SCORES = jnp.asarray(np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32)
 
 
 def test_the_hardest_are_masked_for_sure_and_the_others_at_random():
@@ -29,9 +28,8 @@ def test_the_hardest_are_masked_for_sure_and_the_others_at_random():
     np.testing.assert_allclose(
       probability, np.broadcast_to(np.where(hardest, 1, 6 / 14), probability.shape), atol=1e-6
     )
-    np.testing.assert_allclose(
-      hidden[:, ~hardest].mean(0), np.full(14, 6 / 14), atol=0.04
-    )  # Standard error 0.009.
+    # Standard error 0.009.
+    np.testing.assert_allclose(hidden[:, ~hardest].mean(0), np.full(14, 6 / 14), atol=0.04)
     assert np.ptp(hidden.sum((-2, -1))) > 3
 
 

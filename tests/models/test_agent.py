@@ -58,9 +58,8 @@ def test_light_agent_takes_under_5_percent_of_the_unets_operations(width, side, 
     )
 
   unet = count(UNet(width=width))
-  assert (
-    unet > 2 * 160 * width**2 * side**2
-  )  # The count is a sane one: by hand, 179 width^2 products a pixel, less at borders.
+  # The count is a sane one: by hand, 179 width^2 products a pixel, less at borders.
+  assert unet > 2 * 160 * width**2 * side**2
   assert count(Agent(trunk='light', width=width, patch_size=patch_size)) < 0.05 * unet
 
 

@@ -109,9 +109,8 @@ def test_trunk_stops_before_the_pool_of_its_last_stage():
 def test_initial_weights_keep_the_scale_of_activations():
   trunk, x = VGG16Trunk(stages=5, width=16), images(2, 64, 64, 3)
   result = jax.jit(lambda key: trunk.apply(trunk.init(key, x), x))(jax.random.key(1))
-  assert (
-    0.2 < jnp.sqrt((result**2).mean()) < 5
-  )  # Thirteen layers of LeCun's scale would make it 0.01.
+  # Thirteen layers of LeCun's scale would make it 0.01.
+  assert 0.2 < jnp.sqrt((result**2).mean()) < 5
 
 
 def test_dropout_in_training_only_and_by_each_images_key(draw_variables):

@@ -97,6 +97,13 @@ def test_a_start_that_is_not_finished_is_told(
   assert capsys.readouterr().out == said
 
 
+def test_validation_is_on_images_that_have_what_is_learnt():
+  held_out = dataclasses.replace(split(4, 3), labels=np.array([-1, 0, -1, 1], np.int32))
+  data = Dataset('toy', ('a', 'b'), {'validation': held_out}, ())
+  assert setup.held_out(data, 'mask').ids == ('i0', 'i1', 'i2')
+  assert setup.held_out(data, 'label').ids == ('i1', 'i3')
+
+
 def test_an_export_has_no_directory_of_a_run(tmp_path):
   start = setup.Start(Trained(tmp_path, PRETRAIN, Config(), 10, {}))
   assert start.run is None and setup.Start().run is None

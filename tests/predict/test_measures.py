@@ -75,6 +75,5 @@ def test_no_class_found():
   probabilities = np.float32([[[0.7, 0.2, 0.1], [0.6, 0.2, 0.2]]])
   row = measure(probabilities, predicted_mask(probabilities, (1, 2), 0.5), None, ('a', 'b'))
   assert (row['class'], row['probability'], row['probability_b']) == ('background', '', '')
-  assert row['confidence'] == pytest.approx(
-    0.6, abs=1e-6
-  )  # 1 - 0.4: what may be no background at the likeliest pixel.
+  # 1 - 0.4: what may be no background at the likeliest pixel.
+  assert row['confidence'] == pytest.approx(0.6, abs=1e-6)

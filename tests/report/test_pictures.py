@@ -83,19 +83,19 @@ def test_policies_sheet_shows_each_policy_over_its_image():
     'two lines': np.full((2, 1, 1), 0.5),
   }
   pixels = np.asarray(pictures.policies_sheet(images, policies, tile=64)).astype(int)
+  # Titles have at most 8 letters a line.
   assert pixels.shape == (
     15 + 2 * 15 + 2 * 72 + 30,
     8 + 4 * 72,
     3,
-  )  # Titles have at most 8 letters a line.
+  )
 
   def middle(row, column):
     return pixels[45 + 72 * row + 32, 8 + 72 * column + 32]
 
   assert (middle(0, 0) == 40).all() and (middle(1, 0) == 200).all()
-  bar = pictures.colour_bar(3, 1)[0].astype(
-    int
-  )  # Over mid-grey, 128; the picture's own grey is the rest.
+  # Over mid-grey, 128; the picture's own grey is the rest.
+  bar = pictures.colour_bar(3, 1)[0].astype(int)
   for row, grey in ((0, 40), (1, 200)):
     for column, colour in ((1, bar[0]), (2, bar[2]), (3, bar[1])):
       np.testing.assert_allclose(middle(row, column), colour + 0.35 * (grey - 128), atol=1.01)

@@ -24,12 +24,13 @@ webdriver = pytest.importorskip(
 )
 
 NASTY = '</script><img src=x onerror="document.title=1"><script>document.title=2</script>'
+# Of scratch and of ahm.
 DICE = {
   'image10': (0.4, 0.2),
   'image2': (0.1, 0.9),
   NASTY: (0.6, 0.5),
   'empty': (None, None),
-}  # Of scratch and of ahm.
+}
 FLAGS = (
   '--headless=new',
   '--no-sandbox',
@@ -145,9 +146,8 @@ def test_the_worst_of_the_last_network_is_seen_first(page):
 
 def test_arrow_keys_page_round(page):
   page.press('ARROW_RIGHT')
-  assert page.title == NASTY and page.driver.title.startswith(
-    'x: '
-  )  # A name is text, whatever it looks like.
+  # A name is text, whatever it looks like.
+  assert page.title == NASTY and page.driver.title.startswith('x: ')
   page.press('ARROW_RIGHT', 'ARROW_RIGHT', 'ARROW_RIGHT')
   assert page.title == 'image10'
   page.press('ARROW_LEFT')
@@ -208,9 +208,8 @@ def test_another_network_has_its_own_scores_and_layers(page):
   page.press('2')
   page.choose('run', 0)
   assert page.listed == ['image2', 'image10', NASTY, 'empty']
-  assert (
-    page.title == 'image10' and page.part('place').text == '2 of 4'
-  )  # The image stays, for comparing.
+  # The image stays, for comparing.
+  assert page.title == 'image10' and page.part('place').text == '2 of 4'
   assert page.layer == 'prediction' and page.part('said').text.startswith('What scratch found')
   assert not page.find('input[value=policy]').is_enabled()
   page.press('2')

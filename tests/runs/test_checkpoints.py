@@ -119,9 +119,8 @@ def test_variables_of_another_run(tmp_path):
 def test_damage_never_gives_other_numbers(tmp_path, places):
   save(tmp_path, [0.1, 0.5])
   sound = load_variables(tmp_path, best=True)
-  files = list(
-    (tmp_path / FOLDER / '2').rglob('d/*')
-  )  # Some of them are steps on the way that nothing reads any more.
+  # Some of them are steps on the way that nothing reads any more.
+  files = list((tmp_path / FOLDER / '2').rglob('d/*'))
   contents = [path.read_bytes() for path in files]
   refused = 0
   for path, content in zip(files, contents, strict=True):

@@ -35,9 +35,8 @@ def test_a_real_capture_is_read(tmp_path):
   assert sum(summary.by_kind.values()) == pytest.approx(summary.step_milliseconds)
   assert summary.by_kind['convolution'] > 0
   assert summary.images_per_second == pytest.approx(4e3 / summary.step_milliseconds)
-  assert (
-    summary.operations == 4 * 8 * 8 * 2 * (3 * 64 - 2) ** 2
-  )  # The border's padding is not counted.
+  # The border's padding is not counted.
+  assert summary.operations == 4 * 8 * 8 * 2 * (3 * 64 - 2) ** 2
   assert summary.peak_mebibytes >= (x.nbytes + kernel.nbytes) / 2**20
   text = profile_report.table(summary)
   assert 'where a step goes' in text and 'MFU' not in text

@@ -79,10 +79,11 @@ def test_boxes_from_the_truth(split):
   found = rows(Options('sam', 'x', 'box', 'truth'), split, model)
   assert counts(found.theirs) == [('l', 3, 1, 0), ('two', 2, 0, 0), ('none', 0, 0, 0)]
   assert counts(found.ours) == [('l', 1, 0, 2), ('two', 0, 8, 2), ('none', 0, 1, 0)]
+  # None for an empty mask.
   assert [call[3] for call in model.calls] == [
     [(0, 0, 1, 1)],
     [(0, 0, 0, 0), (3, 7, 3, 7)],
-  ]  # None for an empty mask.
+  ]
   name, image, kind, _ = model.calls[1]
   assert (name, kind) == ('sam', 'box')
   np.testing.assert_array_equal(image, np.full((8, 4, 3), 7))  # Grey, three times.
@@ -95,9 +96,8 @@ def test_points_and_margins_and_prompts_from_our_unet(split):
     ('none', 0, 0, 0),
   ]
   unet = rows(Options('sam', 'x', 'box', 'unet'), split).theirs
-  assert counts(unet) == counts(
-    rows(Options('sam', 'x', 'box', 'unet'), split).ours
-  )  # What it found are boxes themselves.
+  # What it found are boxes themselves.
+  assert counts(unet) == counts(rows(Options('sam', 'x', 'box', 'unet'), split).ours)
   wider = rows(Options('medsam', 'x', 'box', 'unet', margin=1), split).theirs
   assert counts(wider) == [('l', 3, 1, 0), ('two', 0, 15, 2), ('none', 0, 9, 0)]
 
@@ -120,9 +120,8 @@ def test_means_their_difference_and_the_table(split):
   result = compare.result(options, rows(options, split), 500)
   assert result['unet']['dice'] == pytest.approx(1 / 6)
   assert result['dice'] == pytest.approx(13 / 14)
-  assert result['difference']['dice'] == pytest.approx(
-    13 / 14 - 1 / 4
-  )  # Over the two that both score.
+  # Over the two that both score.
+  assert result['difference']['dice'] == pytest.approx(13 / 14 - 1 / 4)
   low, high = result['difference']['dice_ci95']
   assert low < result['difference']['dice'] < high
   for side in (result, result['unet']):
@@ -143,9 +142,8 @@ def test_means_their_difference_and_the_table(split):
     and ' 0.929 [' in theirs
     and ' +0.679 [' in theirs
   )
-  assert (
-    ours[-1] == '1' and theirs[-1] == '0' and len(ours) == len(theirs) == len(header)
-  )  # False alarms.
+  # False alarms.
+  assert ours[-1] == '1' and theirs[-1] == '0' and len(ours) == len(theirs) == len(header)
   assert note.startswith('3 images; ') and 'Prompts from the truth' in note
 
 

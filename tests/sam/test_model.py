@@ -204,9 +204,8 @@ def test_medsam_sees_a_squashed_image_of_its_own_range(model, loaded, image):
   assert expected.std() > 0.02
   np.testing.assert_allclose(found, expected, atol=1e-5)
   np.testing.assert_array_equal(loaded.masks('medsam', image, 'box', BOXES), found > 0.5)
-  assert (
-    abs(found - 1 / (1 + np.exp(-loaded.logits(image, 'box', BOXES)))).max() > 0.01
-  )  # Not what SAM makes of it.
+  # Not what SAM makes of it.
+  assert abs(found - 1 / (1 + np.exp(-loaded.logits(image, 'box', BOXES)))).max() > 0.01
 
 
 def test_a_black_image_is_no_division_by_zero(loaded):

@@ -43,10 +43,11 @@ def test_a_margin_within_the_image():
 
 def test_the_point_is_the_deepest():
   assert point(L_SHAPE) == (2, 2)  # 2 from outside, as the pixel below, which comes later.
+  # Beyond the image counts as outside: the middle row, of equals the first.
   assert point(np.ones((3, 5), bool)) == (
     1,
     1,
-  )  # Beyond the image counts as outside: the middle row, of equals the first.
+  )
   ring = np.ones((7, 7), bool)
   ring[2:5, 2:5] = False
   column, row = point(ring)
@@ -58,11 +59,12 @@ def test_each_region_has_a_prompt_largest_first():
   assert [region.sum() for region in regions(THREE)] == [7, 4, 1]
   assert prompts(THREE, 'box') == [(4, 0, 6, 2), (0, 0, 1, 1), (0, 4, 0, 4)]
   assert prompts(THREE, 'box', 1) == [(3, 0, 6, 3), (0, 0, 2, 2), (0, 3, 1, 4)]
+  # None is deeper than 1, so the first by rows.
   assert prompts(THREE, 'point') == [
     (6, 0),
     (0, 0),
     (0, 4),
-  ]  # None is deeper than 1, so the first by rows.
+  ]
 
 
 def test_corners_join_regions():

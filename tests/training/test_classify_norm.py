@@ -65,9 +65,8 @@ def test_running_statistics_are_those_of_pytorch(torch_networks, first, after_on
   entries = names.vgg16(4, 'batch')
   trunk = {'params': {'trunk': first.params['trunk']}, 'batch_stats': first.batch_stats}
   weights = saving.with_counters(norms.with_zero_biases(saving.outward(trunk, entries)), 0)
-  layers = torch_networks.VGG16(norm=True, width=4, hidden=1).features[
-    :13
-  ]  # To the ReLU after conv2_2.
+  # To the ReLU after conv2_2.
+  layers = torch_networks.VGG16(norm=True, width=4, hidden=1).features[:13]
   torch_networks.put(
     layers, {name.removeprefix('features.'): np.array(x) for name, x in weights.items()}
   ).train()

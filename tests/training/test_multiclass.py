@@ -49,9 +49,8 @@ def test_a_class_that_the_batch_lacks_costs_what_is_wrongly_found_of_it():
   right = 40 * np.eye(3)[masks]
   (cross_entropy,), (dice,) = losses(right, masks)
   assert cross_entropy == pytest.approx(0, abs=1e-6) and dice == pytest.approx(0, abs=1e-6)
-  _, (dice,) = losses(
-    40 * np.eye(3)[np.where(masks == 0, 2, 1)], masks
-  )  # 8 pixels of the second class.
+  # 8 pixels of the second class.
+  _, (dice,) = losses(40 * np.eye(3)[np.where(masks == 0, 2, 1)], masks)
   assert dice == pytest.approx((0 + 1 - 1 / 9) / 2)
 
 

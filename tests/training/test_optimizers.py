@@ -23,12 +23,13 @@ def test_total_steps():
   assert total_steps(recipe(steps=None, epochs=3.0, batch_size=4), 10) == 8  # 7.5
   assert total_steps(recipe(steps=None, epochs=0.1, batch_size=4), 10) == 1
   few_or_many = recipe(steps=100, min_epochs=10.0, batch_size=4)
+  # 102.5 is even
   assert [total_steps(few_or_many, images) for images in (20, 40, 41, 1000)] == [
     100,
     100,
     102,
     2500,
-  ]  # 102.5 is even
+  ]
   assert total_steps(recipe(steps=None, epochs=1.0, min_epochs=2.0, batch_size=4), 10) == 5
 
 

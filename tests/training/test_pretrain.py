@@ -174,12 +174,10 @@ def test_untrained_keeps_its_agent_and_one_worker_masks_all_images(
   last, history = drive(task, first, split, steps=3)
   jax.tree.map(np.testing.assert_array_equal, first.extra, last.extra)
   kernel = first.extra.params['policy']['output']['kernel']
-  assert (
-    np.var(kernel) * kernel.size > 100 * NEAR_ZERO
-  )  # As tests/models/test_agent.py says; few weights vary a lot.
-  assert (
-    min(metrics['policy_spread'] for metrics in history) > 0.01
-  )  # Or it would be uniform masks by another name.
+  # As tests/models/test_agent.py says; few weights vary a lot.
+  assert np.var(kernel) * kernel.size > 100 * NEAR_ZERO
+  # Or it would be uniform masks by another name.
+  assert min(metrics['policy_spread'] for metrics in history) > 0.01
   assert np.mean([metrics['mask_ratio'] for metrics in history]) == pytest.approx(0.75, abs=0.07)
   assert not np.array_equal(first.params['head']['kernel'], last.params['head']['kernel'])
 
@@ -246,9 +244,8 @@ def test_the_unet_restores_the_colours_that_it_does_not_see(
   shift = np.abs((masked - truth) * (1 - pixels)).sum((1, 2, 3)) / (
     3 * np.maximum((1 - pixels).sum((1, 2, 3)), 1)
   )
-  assert (
-    len(set(shift.round(6).tolist())) == len(truth) and np.median(shift) > 0.1
-  )  # Each image in its own way.
+  # Each image in its own way.
+  assert len(set(shift.round(6).tolist())) == len(truth) and np.median(shift) > 0.1
   variables = {'params': first.params, 'batch_stats': first.batch_stats}
   restored, _ = nets.unet.clone(axis_name=None).apply(
     variables, masked, train=True, mutable=['batch_stats']

@@ -85,9 +85,8 @@ def test_what_is_wide_is_bfloat16(program, stage, trunk, layers, maps):
       assert kind == 'dot_general', types
       assert all(item.endswith('f32') for item in types)
       assert min(int(item.split('x')[-2]) for item in types) <= maps, types
-  assert not re.search(
-    'feature_group_count = [2-9]', text
-  )  # As of a kernel gradient for each worker or image.
+  # As of a kernel gradient for each worker or image.
+  assert not re.search('feature_group_count = [2-9]', text)
 
 
 @pytest.mark.parametrize(('stage', 'trunk'), [('segment', 'light'), ('pretrain', 'vgg16')])

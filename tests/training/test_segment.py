@@ -36,9 +36,8 @@ def test_losses_by_hand():
   masks[0, 0, 0, 0] = 1
   (cross_entropy,), (dice,) = losses(logits, masks)
   assert cross_entropy == pytest.approx(np.log(2))
-  assert dice == pytest.approx(
-    1 - (2 * 0.5 + 1) / (2 + 1 + 1)
-  )  # Four probabilities of a half, one pixel of lesion.
+  # Four probabilities of a half, one pixel of lesion.
+  assert dice == pytest.approx(1 - (2 * 0.5 + 1) / (2 + 1 + 1))
   _, (empty,) = losses(np.full((1, 1, 2, 2), -40.0), np.zeros((1, 1, 2, 2)))
   assert empty == pytest.approx(0)
 
@@ -180,15 +179,12 @@ def test_a_pre_trained_encoder_may_learn_more_slowly(make_config, split, start, 
 
 
 def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
-  """Two lesions of 4 and 8 pixels, found by half and by double.
-
-  An image of nothing, found so; one without a mask.
-  """
-  probabilities, masks = np.full((4, 16, 16), 0.49, np.float32), np.zeros((4, 16, 16), np.uint8)
+  """Two lesions of 4 and 8 pixels, found by half and by double; an image of nothing, found so."""
+  probabilities, masks = np.full((3, 16, 16), 0.49, np.float32), np.zeros((3, 16, 16), np.uint8)
   masks[0, 0, :4], probabilities[0, 0, :2] = 1, 0.5
   masks[1, 0, :8], probabilities[1, 0, :16] = 1, 0.9
-  held_out = split.take(range(4))
-  held_out.masks[:], held_out.has_mask[3] = masks, False
+  held_out = split.take(range(3))
+  held_out.masks[:] = masks
   task = segment.build(make_config(), held_out, STEPS, 1)
   monkeypatch.setattr(segment, 'predict', lambda *arguments: probabilities[: len(arguments[2])])
   scores = task.evaluate(segment.TrainState(0, {}, {}, (), ()))

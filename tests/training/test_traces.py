@@ -56,13 +56,11 @@ TASKS = {
   ('name', 'share'), [('pretrain', 1.0), ('segment', 1.0), ('segment', 0.0), ('classify', 1.0)]
 )
 def test_nothing_is_traced_again(name, share, make_config, split, events, tmp_path):
-  config = make_config(
-    augment=True, learning_rate=2.5e-3, strategy='ahm', workers=4
-  )  # As in no other test: a new program.
+  # As in no other test: a new program.
+  config = make_config(augment=True, learning_rate=2.5e-3, strategy='ahm', workers=4)
   found = counts(TASKS[name](config, split), split, events, tmp_path, share)
   assert len(found) == STEPS + 1
   assert found[0] < found[1], 'the first step is not seen'
   assert found[1:EVERY] == [found[1]] * (EVERY - 1)  # Steps 2 and 3 before the first validation.
-  assert found[EVERY:-1] == [found[EVERY]] * (
-    STEPS - EVERY
-  )  # Two more validations and saves among them.
+  # Two more validations and saves among them.
+  assert found[EVERY:-1] == [found[EVERY]] * (STEPS - EVERY)

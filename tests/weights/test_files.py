@@ -39,10 +39,11 @@ def test_pytorch_reads_what_we_write(tmp_path):
 def test_the_hint_for_pytorch_files_works(tmp_path):
   torch = pytest.importorskip('torch')
   pytest.importorskip('safetensors')
+  # As milesial's training saves it.
   weights = {
     'a.weight': torch.arange(6.0).reshape(2, 3).T,
     'mask_values': [0, 1],
-  }  # As milesial's training saves it.
+  }
   torch.save(weights, tmp_path / 'w.pth')
   with pytest.raises(
     UserError, match=r'neither \.safetensors nor \.npz; convert it, in Python with PyTorch: '

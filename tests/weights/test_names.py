@@ -40,6 +40,7 @@ def test_names_of_the_unet_are_those_of_its_state_dict(torch_networks):
 
 
 def test_names_of_vgg16_are_those_that_torchvision_publishes():
+  # Configuration D without batch norm.
   convolutions = (
     0,
     2,
@@ -54,7 +55,7 @@ def test_names_of_vgg16_are_those_that_torchvision_publishes():
     24,
     26,
     28,
-  )  # Configuration D without batch norm.
+  )
   layers = [*(f'features.{i}' for i in convolutions), *(f'classifier.{i}' for i in (0, 3, 6))]
   assert [entry.theirs for entry in names.vgg16(64)] == [
     f'{layer}.{part}' for layer in layers for part in ('weight', 'bias')

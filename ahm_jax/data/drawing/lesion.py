@@ -38,9 +38,8 @@ class Outline(NamedTuple):
 
 
 def draw_traits(rng: np.random.Generator, label: int) -> Traits:
-  severity = rng.beta(
-    *((1.6, 4.5), (4.2, 2.0), (2.2, 4.0))[label]
-  )  # Of what makes a lesion suspicious.
+  # Of what makes a lesion suspicious.
+  severity = rng.beta(*((1.6, 4.5), (4.2, 2.0), (2.2, 4.0))[label])
 
   def vary(low: float, high: float, spread: float = 0.25) -> float:
     return float((low + (high - low) * severity) * np.exp(spread * rng.standard_normal()))
@@ -165,9 +164,8 @@ def paint_melanoma(rng: np.random.Generator, traits: Traits, outline: Outline) -
   body = body + rng.uniform(0.3, 0.8) * _globules(rng, depth, count, (0.1, 1.0), (0.004, 0.013))
   if rng.random() < 0.2 + 0.5 * traits.colours:
     body = body + _streaks(rng, size, outline)
-  body = body + 1.3 * traits.colours * step(
-    noise(rng, size, 5), 0.7, 1.5
-  )  # Blotches, almost black.
+  # Blotches, almost black.
+  body = body + 1.3 * traits.colours * step(noise(rng, size, 5), 0.7, 1.5)
   regression = step(noise(rng, size, 4), 0.5, 1.3) * (rng.random() < 0.1 + 0.5 * traits.colours)
   veil = step(noise(rng, size, 4), 0.2, 1.1) * (rng.random() < 0.15 + 0.6 * traits.colours)
   blood = rng.uniform(0.05, 0.5) * (0.6 + 0.6 * noise(rng, size, 4)) + 0.25 * regression

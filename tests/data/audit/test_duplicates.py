@@ -142,9 +142,8 @@ def test_same_files_and_same_pixels():
   ]
   assert near(prints, range(5), ['train'] * 5) == []  # Not told twice.
   line = np.zeros((1, 6, 1), np.uint8)
-  assert (
-    same([fingerprint(line), fingerprint(line.reshape(6, 1, 1))]) == []
-  )  # The same bytes in another shape.
+  # The same bytes in another shape.
+  assert same([fingerprint(line), fingerprint(line.reshape(6, 1, 1))]) == []
 
 
 def test_images_of_one_group_may_be_alike_in_one_split_only():

@@ -54,9 +54,8 @@ def test_stored_values_are_rescaled_and_windowed(tmp_path, write_dicom):
 
 def test_the_window_of_a_real_file_is_pydicoms():
   whole = pydicom.dcmread(EXAMPLES / 'MR_small.dcm')
-  official = apply_windowing(
-    apply_rescale(whole.pixel_array, whole), whole
-  )  # Onto the range of its 16 signed bits.
+  # Onto the range of its 16 signed bits.
+  official = apply_windowing(apply_rescale(whole.pixel_array, whole), whole)
   np.testing.assert_allclose(
     grey(EXAMPLES / 'MR_small.dcm')[0], stretched(official, -(2**15), 2**15 - 1), atol=1
   )
@@ -175,9 +174,8 @@ def test_spacing_that_is_none(tmp_path, spacing, write_dicom):
 
 def test_dicom_masks(tmp_path, write_dicom):
   values = np.array([[[0, 1], [2, 0]], [[0, 0], [1, 1]]], np.uint8)
-  path = write_dicom(
-    tmp_path / 'a.dcm', values, NumberOfFrames=2, RescaleSlope=7
-  )  # Masks are not rescaled.
+  # Masks are not rescaled.
+  path = write_dicom(tmp_path / 'a.dcm', values, NumberOfFrames=2, RescaleSlope=7)
   np.testing.assert_array_equal(dispatch.read_mask_slices(path, ('a', 'b')), values)
   with pytest.raises(UnsupportedImage, match='holds the value 2'):
     dispatch.read_mask_slices(path, ('a',))

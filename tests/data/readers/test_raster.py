@@ -15,9 +15,8 @@ from PIL import Image
 from ahm_jax.data.readers import dispatch
 from ahm_jax.data.readers.base import Unreadable, UnsupportedImage, shown
 
-RAMP = (np.arange(600).reshape(20, 30) * 7).astype(
-  np.uint16
-)  # 0 to 4193, as of 12 bits and a little.
+# 0 to 4193, as of 12 bits and a little.
+RAMP = (np.arange(600).reshape(20, 30) * 7).astype(np.uint16)
 
 
 def colours(height=20, width=30, seed=0):

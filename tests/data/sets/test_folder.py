@@ -406,9 +406,8 @@ def test_without_a_split_column_groups_stay_together(folder, seed):
   assert not groups['train'] & groups['test']
   assert not groups['validation'] & groups['test']
   assert sum(len(split) for split in data.splits.values()) == 24
-  assert {'i03', 'i04', 'i05'} <= set(
-    data.splits['train'].ids
-  )  # i05 has no mask; its group follows it.
+  # i05 has no mask; its group follows it.
+  assert {'i03', 'i04', 'i05'} <= set(data.splits['train'].ids)
   assert min(len(split) for split in data.splits.values()) >= 3
   assert data.class_names == ('x', 'y')
 

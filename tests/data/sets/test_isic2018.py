@@ -319,9 +319,8 @@ def test_the_whole_set_can_be_inspected(root):
   found = {finding.code: finding for finding in findings.find(seen, config(root))}
   (case,) = found['near_duplicate_across_splits'].cases
   assert {seen.images[index].name for index in case.images} == {name(1), name(21)}
-  assert (
-    len(found['unsupported'].cases) == 2 and '320x240' in found['unsupported'].cases[0].text
-  )  # Their masks are smaller.
+  # Their masks are smaller.
+  assert len(found['unsupported'].cases) == 2 and '320x240' in found['unsupported'].cases[0].text
   assert (
     len(seen.images) == 13
     and seen.images[0].file == 'ISIC2018_Task1-2_Training_Input.zip/ISIC_0000000.jpg'
