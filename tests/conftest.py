@@ -54,6 +54,9 @@ QUICK = (
 )
 
 
+assert all((Path(__file__).parent / place).exists() for place in (*COMPILES, *QUICK))
+
+
 def rank(item):
   """The place in COMPILES of what a test's file begins with, or how long that is."""
   place = item.path.relative_to(Path(__file__).parent).as_posix()

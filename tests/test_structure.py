@@ -1,4 +1,4 @@
-"""What keeps the rooms of the package in order: imports run downward, and a room is one level."""
+"""What keeps the package in order: imports run downward, and some things have one place."""
 
 import ast
 from pathlib import Path
@@ -6,34 +6,34 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'ahm_jax'
-# From the ground up: a room may import those before it, and none after it.
+# From the ground up: a folder, or a loose module, may import those before it, and none after it.
 ORDER = (
   *('errors', 'task', 'config', 'runtime', 'models', 'data', 'masking', 'runs', 'weights'),
   *('evaluation', 'training', 'report', 'sam', 'pipeline', 'predict', 'export', 'benchmark'),
 )
-LOOSE = 3  # At most so many modules lie outside of any room.
+LOOSE = 3  # At most so many modules lie beside the folders.
 
 
-def room(module: str) -> str:
+def folder(module: str) -> str:
   return module.split('.')[1]
 
 
 def imports(path: Path) -> set[str]:
-  """The rooms that a file imports, at its head or within functions."""
+  """The folders that a file imports, at its head or within functions."""
   found = set()
   for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
     if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ahm_jax.'):
-      found.add(room(node.module))
+      found.add(folder(node.module))
     elif isinstance(node, ast.ImportFrom) and node.module == 'ahm_jax':
       found |= {name.name for name in node.names}
     elif isinstance(node, ast.Import):
-      found |= {room(name.name) for name in node.names if name.name.startswith('ahm_jax.')}
+      found |= {folder(name.name) for name in node.names if name.name.startswith('ahm_jax.')}
   return found
 
 
 def test_every_room_has_its_place():
-  rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or path.is_dir()}
-  assert rooms - {'__init__', '__pycache__', 'py'} == set(ORDER)
+  folders = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or path.is_dir()}
+  assert folders - {'__init__', '__pycache__', 'py'} == set(ORDER)
   assert len(list(PACKAGE.glob('*.py'))) <= LOOSE
 
 
@@ -44,3 +44,21 @@ def test_imports_run_downward(path):
     return
   above = [name for name in imports(path) if ORDER.index(name) > ORDER.index(own)]
   assert not above, f'{path.relative_to(PACKAGE)} imports {above}, which lie above {own}'
+
+
+@pytest.mark.parametrize(
+  ('call', 'place'),
+  [
+    ('jax.pmap(', 'training/parallel_step.py'),
+    ('import orbax', 'runs/checkpoints.py'),
+    ('profiler.start_trace(', 'runtime/profiler.py'),
+    ('fcntl.flock(', {'runs/directory.py', 'data/prepare.py'}),
+  ],
+)
+def test_what_has_one_place(call, place):
+  found = {
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob('*.py')
+    if call in path.read_text(encoding='utf-8')
+  }
+  assert found == ({place} if isinstance(place, str) else place)

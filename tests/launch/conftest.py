@@ -100,6 +100,11 @@ class Commands:
     self._forks.stdin.flush()
     return subprocess.CompletedProcess(flags, *json.loads(self._forks.stdout.readline()))
 
+  def run_python(self, script: str, **environment) -> subprocess.CompletedProcess:
+    """A script of Python that has ended."""
+    command, own = [sys.executable, '-c', script], {**self.environment, **environment}
+    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+
   def close(self) -> None:
     if self._forks is not None:
       self._forks.stdin.close()

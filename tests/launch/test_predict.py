@@ -5,8 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -162,21 +160,13 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     '--probabilities',
   ]
   limit = (1500, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-  environment = {**commands.environment, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
   script = (
     'import resource, runpy, sys\n'
     f'resource.setrlimit(resource.RLIMIT_FSIZE, {limit})\n'
     f'sys.argv = ["launch/predict.py", *{flags}]\n'
     'runpy.run_module("launch.predict", run_name="__main__", alter_sys=True)\n'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', script],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = commands.run_python(script, JAX_ENABLE_COMPILATION_CACHE='false')
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   told = f'error: file too large in {tmp_path}/out; make room and run the same command again; '

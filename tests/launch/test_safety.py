@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -81,19 +80,8 @@ def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp
   """Here by a limit on the size of files, which Python tells as it tells a full disk."""
   flags = [f'--config={config_file}', f'--workdir={tmp_path / "run"}']
   script = SMALL_FILES.format(flags=flags)
-  # Programs are large.
-  environment = {
-    **commands.environment,
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '10000',
-  }
-  done = subprocess.run(
-    [sys.executable, '-c', script],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  # Programs are large, and not to be kept.
+  done = commands.run_python(script, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='10000')
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   assert last == (

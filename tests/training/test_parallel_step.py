@@ -80,14 +80,16 @@ def test_four_devices_equal_one(streamed):
   )
 
 
+def placed(devices):
+  """What a step takes besides the state: the resident images, the first eight of them, a key."""
+  resident, key = parallel.replicate((RESIDENT, jax.random.key(1)), devices)
+  rows = parallel.own_rows(np.arange(8, dtype=np.int32), devices)
+  return resident, Picks(rows, rows), key
+
+
 def test_state_stays_replicated_and_is_donated_and_nothing_resident_is_copied():
   devices = tuple(jax.local_devices())
-  advance = parallel_step(step, devices)
-  resident, key = (
-    parallel.replicate(RESIDENT, devices),
-    parallel.replicate(jax.random.key(1), devices),
-  )
-  picks = Picks(*(parallel.own_rows(np.arange(8, dtype=np.int32), devices) for _ in range(2)))
+  advance, (resident, picks, key) = parallel_step(step, devices), placed(devices)
   before = fresh(devices)
   with jax.transfer_guard_device_to_device('disallow'):
     after, _ = advance(before, resident, picks, key, requests(Request.NONE, devices))
@@ -100,12 +102,7 @@ def test_state_stays_replicated_and_is_donated_and_nothing_resident_is_copied():
 
 def test_the_largest_request_comes_back():
   devices = tuple(jax.local_devices())
-  advance = parallel_step(step, devices)
-  resident, key = (
-    parallel.replicate(RESIDENT, devices),
-    parallel.replicate(jax.random.key(1), devices),
-  )
-  picks = Picks(*(parallel.own_rows(np.arange(8, dtype=np.int32), devices) for _ in range(2)))
+  advance, (resident, picks, key) = parallel_step(step, devices), placed(devices)
   given = requests(Request.NONE, devices)
   given[2] = Request.STOP  # As of another process.
   _, metrics = advance(fresh(devices), resident, picks, key, given)
