@@ -1,6 +1,7 @@
 """What every reader shares: types, limits, names of files, and what becomes of errors."""
 
 import contextlib
+import errno
 import importlib
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -30,6 +31,12 @@ _TURNING = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069')
 
 class Unreadable(Exception):
   """A file that cannot be decoded; the message is its folder and name."""
+
+
+class UnavailableFile(UserError):
+  """A file that the system does not hand out now, or not into the memory that there is: what it
+  holds is not known. Never skipped, and nothing that lacks it is kept.
+  """
 
 
 class UnsupportedImage(Exception):
@@ -126,8 +133,8 @@ def link_problem(path: Path, root: Path) -> str:
 
 @contextlib.contextmanager
 def decoding(path: Path | Held) -> Iterator[None]:
-  """Where a decoder runs: whatever it raises becomes `Unreadable`, or `UnsupportedImage` where
-  the image is too large.
+  """Where a decoder runs: whatever it raises becomes `Unreadable`; but `UnsupportedImage` where
+  the image is too large, and `UnavailableFile` where the system refuses the file or the memory.
   """
   try:
     yield
@@ -135,7 +142,19 @@ def decoding(path: Path | Held) -> Iterator[None]:
     raise
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise _too_large(path, MAX_PIXELS) from error
-  # Decoders raise OSError, SyntaxError, ValueError, struct.error and others on broken files.
+  except MemoryError as error:
+    raise UnavailableFile(
+      f'{shown(path)} does not fit into memory; free some, or split or shrink the file'
+    ) from error
+  except OSError as error:
+    # Decoders raise OSErrors of their own, without a number, and seek to where no file can be.
+    if error.errno in (None, errno.EINVAL):
+      raise Unreadable(shown(path)) from error
+    raise UnavailableFile(
+      f'{shown(path)} cannot be read ({error.strerror}); that says nothing of what it holds: make '
+      'it readable and run the same command again'
+    ) from error
+  # On broken files SyntaxError, ValueError, struct.error and others.
   except Exception as error:
     raise Unreadable(shown(path)) from error
 
