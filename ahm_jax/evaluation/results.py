@@ -7,7 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ahm_jax.config import REPRODUCE, Config, check_same, to_dict
+from ahm_jax.config import (
+  REPRODUCE,
+  Config,
+  check_same,
+  pretraining_name,
+  pretraining_of,
+  to_dict,
+)
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare
 from ahm_jax.evaluation.intervals import group_indices
@@ -25,7 +32,7 @@ class Cells(NamedTuple):
   # 'dice', and with classes 'dice_NAME', of each image by its name; nan where prediction and truth
   # are both empty.
   dice: dict[compare.Key, dict[str, dict[str, float]]]
-  # AGENT_METRICS by method, seed; None where there is no value.
+  # AGENT_METRICS by pre-training, in the short form, and seed; None where there is no value.
   agents: dict[tuple[str, int], dict[str, float | None]]
 
 
@@ -71,7 +78,8 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
       for key, scores in cells.scores.items()
     ],
     'pretrainings': [
-      {'method': method, 'seed': seed, **values} for (method, seed), values in cells.agents.items()
+      {'method': pretraining_name(pretraining, config.grid), 'seed': seed, **values}
+      for (pretraining, seed), values in cells.agents.items()
     ],
     'summary': summarise(known, dice, by_class=by_class),
     'over_labels': summarise(
@@ -80,7 +88,8 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
       by_class={name: compare.averaged(values, counts) for name, values in by_class.items()},
     ),
     'agent': {
-      method: _mean(cells, method) for method in dict.fromkeys(method for method, _ in cells.agents)
+      pretraining_name(pretraining, config.grid): _mean(cells, pretraining)
+      for pretraining in dict.fromkeys(pretraining for pretraining, _ in cells.agents)
     },
   }
 
@@ -142,8 +151,9 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
         found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))
         found.scores.setdefault(key, cell)
       for agent in held['pretrainings']:
+        pretraining = pretraining_of(agent['method'], held['config']['grid']['variants'])
         found.agents.setdefault(
-          (agent['method'], agent['seed']), {name: agent[name] for name in AGENT_METRICS}
+          (pretraining, agent['seed']), {name: agent[name] for name in AGENT_METRICS}
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(
