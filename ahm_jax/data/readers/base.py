@@ -74,6 +74,8 @@ class Picture(NamedTuple):
   size: tuple[int, int]
   # EXIF orientation (1 to 8) by which `pixels` and `size` were turned; 1: they are as stored.
   orientation: int = 1
+  # What its file says of voxel sizes twice, and differently; '': nothing.
+  remark: str = ''
 
 
 def known_spacing(row: float, column: float) -> tuple[float, float] | None:

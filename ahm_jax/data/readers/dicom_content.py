@@ -8,9 +8,9 @@ import re
 import struct
 from pathlib import Path
 
-_PREAMBLE = 128
+_PREAMBLE, _MARK = 128, b'DICM'
 _DIRECTORY = b'UI\x14\x001.2.840.10008.1.3.10'  # A DICOMDIR, which names other files.
-SEEN = 2**12  # Bytes from the start that are looked at.
+_SEEN = 2**12  # Bytes from the start that are looked at.
 _CHECKED = 3  # Elements that must follow each other.
 _LAST_GROUP = 0x28  # That an image begins with.
 # Value representations by the size of their lengths, 16 or 32 bits.
@@ -27,24 +27,25 @@ def is_content(path: Path) -> bool:
     if not path.is_file():
       return False
     with path.open('rb') as file:
-      start = file.read(SEEN)
+      start = file.read(_SEEN)
   except OSError:
     return False
-  if has_preamble(start):
-    return _DIRECTORY not in start
-  return starts_with_elements(start)
+  return is_start(start) and not (data_offset(start) and _DIRECTORY in start)
 
 
-def has_preamble(start: bytes) -> bool:
-  return start[_PREAMBLE : _PREAMBLE + 4] == b'DICM'
+def is_start(start: bytes) -> bool:
+  """Whether these are the first bytes of a DICOM file."""
+  return data_offset(start) > 0 or any(_has_elements(start, order) for order in '<>')
 
 
-def starts_with_elements(start: bytes) -> bool:
-  """Whether a file begins with elements of the first groups, in order, in either byte order."""
-  return any(_has_elements(start, order) for order in '<>')
+def data_offset(start: bytes) -> int:
+  """Where the elements of a DICOM file begin: after its preamble, or at once."""
+  end = _PREAMBLE + len(_MARK)
+  return end if start[_PREAMBLE:end] == _MARK else 0
 
 
 def _has_elements(start: bytes, order: str) -> bool:
+  """Whether bytes begin with elements of the first groups, in order, in a byte order."""
   place, last = 0, (0, 0)
   for index in range(_CHECKED):
     if len(start) < place + 12:

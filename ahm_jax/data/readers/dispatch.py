@@ -81,7 +81,11 @@ def read_slices(
 
 
 def read_mask_slices(
-  path: Path | Held, classes: Sequence[str] = (), *, axis: int = 2
+  path: Path | Held,
+  classes: Sequence[str] = (),
+  *,
+  axis: int = 2,
+  image: Path | Held | None = None,
 ) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one.
 
@@ -94,26 +98,30 @@ def read_mask_slices(
     path, axis: as for `read_slices`.
     classes: names of the values 1, 2, ..., where 0 is background; empty: a binary mask. See
       `masks.class_indices`.
+    image: of what it is the mask of; None: of nothing. The masks come in the order of its slices,
+      and a volume that lies elsewhere, or whose axes mean other things, which sizes alone may not
+      show, is refused (UnsupportedImage).
 
   Returns:
     uint8 [H, W] for each slice: class indices; 0 and 1 where `classes` is empty.
 
   Raises: as `read_slices`.
   """
+  if image is not None:
+    _check_pair(image, path)
   with decoding(path):
     if not is_volume_file(path):
       values = raster.read_labels(path, by_colour=not classes)[None]
     elif _is_nifti(path):
       values = nifti.read_labels(_on_disk(path), axis)
     else:
-      values = dicom.read_labels(_on_disk(path))
+      other = image if image is not None and is_volume_file(image) else None
+      values = dicom.read_labels(_on_disk(path), other and _on_disk(other))
     return list(masks.class_indices(values, path, classes))
 
 
-def check_pair(image: Path | Held, mask: Path | Held) -> None:
-  """Refuses (UnsupportedImage) a volume and its mask whose axes mean different things, which
-  their sizes alone may not show.
-  """
+def _check_pair(image: Path | Held, mask: Path | Held) -> None:
+  """Refuses a mask that does not go with its image, but for the places of DICOM frames."""
   if not (is_volume_file(image) or is_volume_file(mask)):
     return
   if _is_nifti(image) != _is_nifti(mask):
@@ -122,13 +130,7 @@ def check_pair(image: Path | Held, mask: Path | Held) -> None:
       'different order; save both as NIfTI, or neither'
     )
   if _is_nifti(image):
-    with decoding(mask):
-      own, other = (nifti.orientation(_on_disk(path)) for path in (mask, image))
-    if own != other:
-      raise UnsupportedImage(
-        f'{shown(mask)} is stored in orientation {own} but {shown(image)} in {other}; give the '
-        'mask the affine of the image'
-      )
+    nifti.check_pair(_on_disk(image), _on_disk(mask))
 
 
 def require(path: Path) -> ModuleType:
