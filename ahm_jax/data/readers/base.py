@@ -74,7 +74,7 @@ class Picture(NamedTuple):
   size: tuple[int, int]
   # EXIF orientation (1 to 8) by which `pixels` and `size` were turned; 1: they are as stored.
   orientation: int = 1
-  # What its file says of voxel sizes twice, and differently; '': nothing.
+  # What its file says of voxel sizes twice, and differently; '': nothing. On the first slice only.
   remark: str = ''
 
 

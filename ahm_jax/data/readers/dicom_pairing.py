@@ -57,10 +57,11 @@ def _order(
   own: Sequence[Plane], planes: Sequence[Plane], shape: tuple[int, int], both: str
 ) -> list[int]:
   """For each of a mask's frames, the number of the image's frame that it lies on."""
-  same = list(range(len(own)))
   placed = [each for each in (own, planes) if all(plane.position is not None for plane in each)]
-  found = same
-  if len(placed) == 2 and not (len(own) == len(planes) and _apart(own, planes, shape)[0] <= _APART):
+  sizes = _sizes(own, planes)
+  is_same = len(own) == len(planes) and _apart(own, planes, shape, sizes)[0] <= _APART
+  found = list(range(len(own)))
+  if len(placed) == 2 and not is_same:
     found = _nearest(own, planes, both)
   elif len(own) != len(planes):
     raise UnsupportedImage(
@@ -72,7 +73,7 @@ def _order(
       f'of {both}, one says where its frames lie, in no order along the patient, and the other '
       'does not; store both in the order of the slices'
     )
-  voxels, distance = _apart(own, [planes[index] for index in found], shape)
+  voxels, distance = _apart(own, [planes[index] for index in found], shape, sizes)
   if not voxels <= _APART:
     raise UnsupportedImage(
       f'{both} do not lie in the same place: they are up to {voxels:.3g} pixels or slices '
@@ -113,28 +114,33 @@ def _basis(planes: Sequence[Plane]) -> np.ndarray:
   return np.stack([along, down, np.cross(along, down)])
 
 
-def _apart(
-  own: Sequence[Plane], planes: Sequence[Plane], shape: tuple[int, int]
-) -> tuple[float, float]:
-  """How far the corners of frames lie from those of planes at most: in pixels or, across the
-  planes, in slices; and in mm. What one of two does not say is taken as the other says.
-  """
+def _sizes(own: Sequence[Plane], planes: Sequence[Plane]) -> np.ndarray:
+  """mm from a pixel to the next along a row and down a column, and from a plane to the next."""
   row, column = planes[0].spacing or own[0].spacing or (1.0, 1.0)
   steps = np.diff(np.sort(_depths(planes)))
-  sizes = [column, row, np.median(steps) if steps.any() else min(row, column)]
+  steps = steps[steps > _SAME]
+  return np.array([column, row, np.median(steps) if steps.size else min(row, column)])
+
+
+def _apart(
+  own: Sequence[Plane], planes: Sequence[Plane], shape: tuple[int, int], sizes: np.ndarray
+) -> tuple[float, float]:
+  """How far the corners of frames lie from those of planes at most: in `sizes`, and in mm."""
   apart = np.stack([_difference(*pair, shape) for pair in zip(own, planes, strict=True)])
   voxels = np.abs(apart @ _basis(planes).T) / sizes
   return float(voxels.max()), float(np.linalg.norm(apart, axis=-1).max())
 
 
 def _difference(own: Plane, other: Plane, shape: tuple[int, int]) -> np.ndarray:
-  """mm from the four corners of a plane to those of another one, [4, 3]."""
+  """mm from the four corners of a plane to those of another one, [4, 3]; what only one of them
+  says is taken as if both did.
+  """
   is_turned = own.axes is not None and other.axes is not None
   is_placed = own.position is not None and other.position is not None
   corners = []
   for plane, spare in ((own, other), (other, own)):
     row, column = plane.spacing or spare.spacing or (1.0, 1.0)
-    axes = plane.axes if is_turned else _basis([other])[:2]
+    axes = _basis([plane if is_turned else other])[:2]
     start = plane.position if is_placed else np.zeros(3)
     ends = np.array([*np.ndindex(2, 2)]) * np.subtract(shape, 1)  # (row, column) of each.
     corners.append(start + ends * [row, column] @ axes[::-1])
@@ -151,13 +157,12 @@ def _from_segments(
   is any of it (PS3.3 C.8.20): the numbers of the segments, 0 where there is none.
   """
   found = np.zeros((count, *frames.shape[1:]), np.uint16)
-  highest = dataset.get('MaximumFractionalValue') or 1
   macro = 'SegmentIdentificationSequence'
   for index, (frame, place) in enumerate(zip(frames, order, strict=True)):
     number = dicom_frames.grouped(dataset, index, macro, 'ReferencedSegmentNumber')
     if number is None:  # A label map: its values are the numbers.
       number = frame
-    elif not np.isin(frame, (0, 1, highest)).all():
+    elif not np.isin(frame, (0, frames.max())).all():
       raise UnsupportedImage(
         f'{shown(path)} is a segmentation of fractions; save it as one of type BINARY'
       )

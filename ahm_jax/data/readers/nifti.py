@@ -74,9 +74,9 @@ def read_slices(
         with_channels(plane, channels),
         across,
         (plane.shape[0], plane.shape[1]),
-        remark=volume.remark,
+        remark='' if index else volume.remark,
       )
-      for plane in planes
+      for index, plane in enumerate(planes)
     ]
 
 

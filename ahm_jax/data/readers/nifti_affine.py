@@ -58,7 +58,9 @@ def placement(path: Path, header: Any) -> Placement:
     package('nibabel', path).io_orientation(affine),
     (spacing if source == 'sform' else np.where(are_known, spacing, np.nan)) * unit,
     source != 'pixdim',
-    '' if is_equal.all() else f'{_text(spacing)} by its sform, {_text(sizes)} by its pixdim',
+    ''
+    if is_equal.all()
+    else f'{_text(spacing * unit)} by its sform, {_text(sizes * unit)} by its pixdim',
   )
 
 

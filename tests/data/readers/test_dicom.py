@@ -236,8 +236,8 @@ SLOPE, SHIFT = 2.0, -1000.0
   ('dtype', 'pad', 'fields'),
   [
     ('i2', -32768, dict(PixelPaddingValue=-32768)),
-    ('i2', -2000, dict(PixelPaddingValue=63536)),  # Given as unsigned.
-    ('u2', 63536, dict(PixelPaddingValue=-2000)),  # And the other way.
+    ('i2', -2000, dict(PixelPaddingValue=-2000)),
+    ('u2', 63536, dict(PixelPaddingValue=63536)),
     ('u2', 65535, dict(PixelPaddingValue=65535)),
     ('u2', 0, dict(PixelPaddingValue=0)),
     ('i2', -1500, dict(PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1001)),
@@ -247,23 +247,30 @@ SLOPE, SHIFT = 2.0, -1000.0
   ],
 )
 @pytest.mark.parametrize('kind', ['MONOCHROME1', 'MONOCHROME2'])
-@pytest.mark.parametrize('implicit', [False, True])
+@pytest.mark.parametrize('layout', ['explicit', 'implicit', 'of the other sign'])
 def test_padding_is_black_and_counts_for_no_percentile(
-  tmp_path, dtype, pad, fields, kind, implicit, write_dicom
+  tmp_path, dtype, pad, fields, kind, layout, write_dicom
 ):
   values = np.random.default_rng(0).integers(200, 1000, (30, 30)).astype(dtype)
   values[:, 20:] = pad
-  syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+  explicit, implicit = pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ImplicitVRLittleEndian
   path = write_dicom(
     tmp_path / 'a.dcm',
     values,
-    syntax=syntax,
+    syntax=implicit if layout == 'implicit' else explicit,
     PhotometricInterpretation=kind,
     RescaleSlope=SLOPE,
     RescaleIntercept=SHIFT,
     PixelRepresentation=int(dtype == 'i2'),
     **fields,
   )
+  if layout == 'of the other sign':  # As the types of the values say, but not the pixels.
+    tags = [struct.pack('<HH', 0x28, element) for element in (0x120, 0x121)]
+    data = path.read_bytes()
+    for tag in tags:
+      ours, other = (b'SS', b'US') if dtype == 'i2' else (b'US', b'SS')
+      data = data.replace(tag + ours, tag + other)
+    path.write_bytes(data)
   inside = values[:, :20] * SLOPE + SHIFT
   low, high = np.percentile(inside, (0.5, 99.5))
   expected = stretched(inside, low, high)
@@ -311,7 +318,7 @@ TWELVE = np.array([[1, 2, 3, 4], [4095, 2048, 5, 6]], np.uint16)
     (TWELVE, dict(WindowCenter=5, WindowWidth=0), TWELVE),
     (TWELVE, dict(PixelAspectRatio=[1, 2]), TWELVE),
     (TWELVE.astype('u4') + 2**31, dict(), TWELVE + 2.0**31),
-    (TWELVE.astype('i4') - 2**31, dict(), TWELVE - 2.0**31),
+    ((TWELVE.astype('i8') - 2**31).astype('i4'), dict(), TWELVE - 2.0**31),
     (TWELVE.astype('u1'), dict(WindowCenter=None), TWELVE.astype('u1')),
   ],
 )
@@ -361,6 +368,8 @@ def body(path, implicit=False, little=True):
   whole = pydicom.dcmread(path)
   stream = pydicom.filebase.DicomBytesIO()
   stream.is_little_endian, stream.is_implicit_VR = little, implicit
+  if not little:
+    whole.PixelData = np.frombuffer(whole.PixelData, '<u2').astype('>u2').tobytes()
   pydicom.filewriter.write_dataset(stream, pydicom.Dataset({each.tag: each for each in whole}))
   return stream.getvalue()
 
@@ -490,7 +499,6 @@ def test_layouts_of_colour(tmp_path, fields, expected, write_dicom):
     (dict(PhotometricInterpretation='YBR_PARTIAL_422'), 'is YBR_PARTIAL_422 of 3 samples'),
     (dict(BitsAllocated=24, BitsStored=24), 'of 24 bits, which is not read; save it as grey or'),
     (dict(PhotometricInterpretation='YBR_FULL_422'), 'to be YBR_FULL_422, but has colour in full'),
-    (dict(syntax='1.2.3.4'), r'has the transfer syntax 1\.2\.3\.4, but its pixels are not'),
   ],
 )
 def test_kinds_that_are_not_read_are_called_that(tmp_path, fields, message, write_dicom):
@@ -510,6 +518,10 @@ def test_a_transfer_syntax_of_before_decompression(tmp_path, write_dicom):
   length = struct.unpack('<I', data[140:144])[0] + 2
   path.write_bytes(data[:140] + struct.pack('<I', length) + data[144:])
   np.testing.assert_array_equal(grey(path)[0], values)
+  data = write_dicom(path, values).read_bytes()
+  path.write_bytes(data.replace(b'1.2.840.10008.1.2.1\0', b'1.2.840.10008.1.2.9\0'))
+  with pytest.raises(UnsupportedImage, match=r'transfer syntax 1\.2\.840\.10008\.1\.2\.9, but its'):
+    read(path, 1)
   wrapped = (EXAMPLES / 'SC_rgb_jpeg_dcmtk.dcm').read_bytes()
   with pytest.raises(UnsupportedImage, match='but its pixels are not stored so'):
     (tmp_path / 'b.dcm').write_bytes(

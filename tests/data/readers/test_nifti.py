@@ -258,7 +258,7 @@ IMAGE = np.array([[-0.7, 0, 0, 90], [0, 0.7, 0, -120], [0, 0, 5, 30], [0, 0, 0, 
     (moved(IMAGE, by=[0, 0, 2.6]), r'up to 0\.52 voxels \(2\.6 mm\)'),
     (moved(IMAGE, by=[0, -7, 0]), r'up to 10 voxels \(7 mm\)'),
     (moved(IMAGE, times=[1, 1, 0.5]), r'up to 1\.5 voxels \(7\.5 mm\)'),
-    (moved(IMAGE, times=1.2), r'up to 1 voxels \(3\.2'),
+    (moved(IMAGE, times=1.2), r'up to 1 voxels \(3\.13 mm'),
     (moved(IMAGE, times=[-1, 1, 1]), r'stored in orientation RAS but .* in LAS; give'),
   ],
 )
@@ -277,9 +277,10 @@ def test_a_mask_lies_where_its_image_does(tmp_path, affine, message, unit):
 
 
 def test_without_an_affine_only_the_axes_are_compared(tmp_path, lying_nifti, write_nifti):
-  bare = lying_nifti(tmp_path / 'mask.nii', sform_code=0, qform_code=0, scl_slope=1e-9)
+  bare = lying_nifti(tmp_path / 'mask.nii', sform_code=0, qform_code=0)
   image = write_nifti(tmp_path / 'a.nii', VOLUME, moved(IMAGE))
-  dispatch.read_mask_slices(bare, image=image)
+  with pytest.raises(UnsupportedImage, match='is not binary'):
+    dispatch.read_mask_slices(bare, image=image)
   image = write_nifti(tmp_path / 'b.nii', VOLUME, np.diag([2, 2, 2, 1]))
   with pytest.raises(UnsupportedImage, match=r'in orientation LAS but .* in RAS'):
     dispatch.read_mask_slices(bare, image=image)
