@@ -22,11 +22,13 @@ from ahm_jax.data.readers.base import (
   UnsupportedImage,
   check_size,
   package,
+  printable,
   shown,
 )
 
 DEFLATED = '1.2.840.10008.1.2.1.99'
 _MAX_META = 2**16  # Bytes of a meta header.
+_SHOWN = 64  # Letters of what a file holds, in a message.
 _PIXELS = ('PixelData', 'FloatPixelData', 'DoubleFloatPixelData')
 _BITS = (1, 8, 16, 32, 64)
 _KINDS = {  # Samples of a pixel by photometric interpretation.
@@ -118,8 +120,8 @@ def _complete(dataset: Any, path: Path) -> None:
   kind = kind or ('MONOCHROME2' if samples == 1 else 'RGB')
   if _KINDS.get(kind) != samples or bits not in _BITS:
     raise UnsupportedImage(
-      f'{shown(path)} is {kind} of {samples} samples of {bits} bits, which is not read; save it as '
-      'grey or RGB of 8 or 16 bits'
+      f'{shown(path)} is {printable(kind[:_SHOWN])} of {samples} samples of {bits} bits, which is '
+      'not read; save it as grey or RGB of 8 or 16 bits'
     )
   stored = int(dataset.get('BitsStored') or bits)
   dataset.SamplesPerPixel, dataset.PhotometricInterpretation = samples, kind
@@ -145,8 +147,9 @@ def _syntax(dataset: Any, path: Path) -> Any:
   if is_compressed and len(dataset.PixelData) >= _expected(dataset, path):
     return uid.ExplicitVRLittleEndian  # As what has decompressed it left it.
   raise UnsupportedImage(
-    f'{shown(path)} has the transfer syntax {str(said or "") or "(none)"}, but its pixels are not '
-    'stored so, or in no way that is known; save it uncompressed, as by gdcmconv --raw'
+    f'{shown(path)} has the transfer syntax {printable(str(said or "(none)")[:_SHOWN])}, but its '
+    'pixels are not stored so, or in no way that is known; save it uncompressed, as by gdcmconv '
+    '--raw'
   )
 
 
