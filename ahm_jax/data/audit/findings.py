@@ -353,6 +353,13 @@ def _appearance(images: Sequence[ImageRecord]) -> Iterable[Finding]:
     'save each page that is wanted as a file of its own, or all as a NIfTI volume',
     _cases(images, lambda image: image.pages > 1, lambda image: f'{image.pages} pages'),
   )
+  yield Finding(
+    WARNING,
+    'voxel_size',
+    'NIfTI volumes give two voxel sizes in mm; that of the sform counts, for areas too',
+    'correct the one that is wrong, where areas in mm2 matter',
+    _cases(images, lambda image: bool(image.remark), lambda image: image.remark),
+  )
 
 
 def _missing(images: Sequence[ImageRecord]) -> Iterable[Finding]:

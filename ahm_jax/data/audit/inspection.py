@@ -50,6 +50,7 @@ class ImageRecord:
   thumbnail: bytes  # As `inspect` was told to make it.
   mask: 'MaskRecord | None'  # None: it has none, or none that can be used.
   has_mask_file: bool
+  remark: str = ''  # As of a `Picture`.
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +194,7 @@ def _image_record(
     print=duplicates.fingerprint(pixels, data),
     thumbnail=thumbnail(pixels, mask),
     mask=None if mask is None else _mask_record(mask, classes),
+    remark=part.picture.remark,
     **about,
   )
 

@@ -1,5 +1,5 @@
 """One file, decoded safely, by the reader that its name asks for: `dicom`, `nifti`, or `raster`,
-which goes by the content.
+which goes by the content. What has none of our suffixes and holds DICOM is read as such.
 
 Whatever a file holds, it gives pixels, or raises `Unreadable` or `UnsupportedImage`; headers are
 checked before memory is taken for what they promise. `intensity` says what becomes of more than
@@ -12,9 +12,10 @@ from types import ModuleType
 
 import numpy as np
 
-from ahm_jax.data.readers import dicom, masks, nifti, raster
+from ahm_jax.data.readers import dicom, dicom_content, masks, nifti, raster
 from ahm_jax.data.readers.base import (
   NIFTI,
+  SUFFIXES,
   Held,
   Picture,
   UnsupportedImage,
@@ -23,6 +24,20 @@ from ahm_jax.data.readers.base import (
   shown,
   suffix,
 )
+
+
+def is_image_file(path: Path) -> bool:
+  """Whether a file is one to read: by its suffix, or as DICOM of any other name by its content."""
+  return suffix(path.name) in SUFFIXES or dicom_content.is_content(path)
+
+
+def is_volume_file(path: Path | Held) -> bool:
+  """Whether a file may hold many slices: by its suffix, or as DICOM of any other name by its
+  content.
+  """
+  if suffix(path.name) in SUFFIXES or isinstance(path, Held):
+    return is_volume(path)
+  return dicom_content.is_content(path)
 
 
 def read_slices(
@@ -36,7 +51,7 @@ def read_slices(
   """Reads the slices of a volume, or an image as the only one.
 
   Args:
-    path: a file of one of `SUFFIXES`; a volume must lie on a disk.
+    path: a file of one of `SUFFIXES`, or DICOM of any other; a volume must lie on a disk.
     channels: 3 for RGB, 1 for grey.
     window: (centre, width) of what has more than 8 bits, in the file's own units after rescaling
       (HU in CT).
@@ -54,7 +69,7 @@ def read_slices(
     UserError: reading it needs a package that is not installed.
   """
   with decoding(path):
-    if not is_volume(path):
+    if not is_volume_file(path):
       pictures = [raster.read(path, channels, window, at_least)]
     elif _is_nifti(path):
       pictures = nifti.read_slices(_on_disk(path), channels, window, axis)
@@ -66,7 +81,11 @@ def read_slices(
 
 
 def read_mask_slices(
-  path: Path | Held, classes: Sequence[str] = (), *, axis: int = 2
+  path: Path | Held,
+  classes: Sequence[str] = (),
+  *,
+  axis: int = 2,
+  image: Path | Held | None = None,
 ) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one.
 
@@ -79,27 +98,31 @@ def read_mask_slices(
     path, axis: as for `read_slices`.
     classes: names of the values 1, 2, ..., where 0 is background; empty: a binary mask. See
       `masks.class_indices`.
+    image: of what it is the mask of; None: of nothing. The masks come in the order of its slices,
+      and a volume that lies elsewhere, or whose axes mean other things, which sizes alone may not
+      show, is refused (UnsupportedImage).
 
   Returns:
     uint8 [H, W] for each slice: class indices; 0 and 1 where `classes` is empty.
 
   Raises: as `read_slices`.
   """
+  if image is not None:
+    _check_pair(image, path)
   with decoding(path):
-    if not is_volume(path):
+    if not is_volume_file(path):
       values = raster.read_labels(path, by_colour=not classes)[None]
     elif _is_nifti(path):
       values = nifti.read_labels(_on_disk(path), axis)
     else:
-      values = dicom.read_labels(_on_disk(path))
+      other = image if image is not None and is_volume_file(image) else None
+      values = dicom.read_labels(_on_disk(path), other and _on_disk(other))
     return list(masks.class_indices(values, path, classes))
 
 
-def check_pair(image: Path | Held, mask: Path | Held) -> None:
-  """Refuses (UnsupportedImage) a volume and its mask whose axes mean different things, which
-  their sizes alone may not show.
-  """
-  if not (is_volume(image) or is_volume(mask)):
+def _check_pair(image: Path | Held, mask: Path | Held) -> None:
+  """Refuses a mask that does not go with its image, but for the places of DICOM frames."""
+  if not (is_volume_file(image) or is_volume_file(mask)):
     return
   if _is_nifti(image) != _is_nifti(mask):
     raise UnsupportedImage(
@@ -107,13 +130,7 @@ def check_pair(image: Path | Held, mask: Path | Held) -> None:
       'different order; save both as NIfTI, or neither'
     )
   if _is_nifti(image):
-    with decoding(mask):
-      own, other = (nifti.orientation(_on_disk(path)) for path in (mask, image))
-    if own != other:
-      raise UnsupportedImage(
-        f'{shown(mask)} is stored in orientation {own} but {shown(image)} in {other}; give the '
-        'mask the affine of the image'
-      )
+    nifti.check_pair(_on_disk(image), _on_disk(mask))
 
 
 def require(path: Path) -> ModuleType:

@@ -6,8 +6,6 @@ order. 8-bit grey that is not rescaled stays as it is.
 """
 
 import gzip
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,26 +13,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ahm_jax.data.readers import nifti_affine
 from ahm_jax.data.readers.base import (
   MAX_VALUES,
   Picture,
   Unreadable,
   UnsupportedImage,
   check_size,
+  decoding,
   known_spacing,
   package,
   shown,
-  suffix,
 )
 from ahm_jax.data.readers.intensity import SAMPLED, to_bytes, value_range, with_channels
 
-# The most that deflate shrinks, so a .nii.gz cannot hold more bytes than this for each of its own.
+# The most that deflate shrinks, so no gzip file holds more bytes than this for each of its own.
 DEFLATE_RATIO = 1032
-MILLIMETRES = {'meter': 1000.0, 'mm': 1.0, 'micron': 0.001, 'unknown': 1.0}
-
-# As in `raster`: what it warns of is damage that it reads past.
-warnings.filterwarnings('error', category=UserWarning, module=r'nibabel\.')
-logging.getLogger('nibabel.global').setLevel(logging.CRITICAL)
+_GZIP = b'\x1f\x8b'
+_SECOND = (b'\x1c\x02\x00\x00', b'\x00\x00\x02\x1c')  # 540 in either byte order: NIfTI-2.
 
 
 def require(path: Path) -> ModuleType:
@@ -47,6 +43,7 @@ class _Volume(NamedTuple):
   slope: float
   inter: float
   spacing: tuple[float, float, float]  # mm along the axes.
+  remark: str  # See `nifti_affine.Placement`.
 
   @property
   def is_plain(self) -> bool:
@@ -73,8 +70,13 @@ def read_slices(
     row, column = (length for index, length in enumerate(volume.spacing) if index != axis)
     across = known_spacing(row, column)
     return [
-      Picture(with_channels(plane, channels), across, (plane.shape[0], plane.shape[1]))
-      for plane in planes
+      Picture(
+        with_channels(plane, channels),
+        across,
+        (plane.shape[0], plane.shape[1]),
+        remark='' if index else volume.remark,
+      )
+      for index, plane in enumerate(planes)
     ]
 
 
@@ -85,12 +87,17 @@ def read_labels(path: Path, axis: int) -> np.ndarray:
   return np.moveaxis(values, axis, 0)
 
 
-def orientation(path: Path) -> str:
-  """Where the stored axes point to, as 'LPS'."""
-  nibabel = require(path)
-  with _open(path) as file:
-    codes = nibabel.aff2axcodes(_header(path, file).get_best_affine())
-  return ''.join(letter or '-' for letter in codes)
+def check_pair(image: Path, mask: Path) -> None:
+  """See `nifti_affine.check_together`; what differs in shape is not looked at."""
+  own, other = _placed(mask), _placed(image)
+  if own[0] == other[0]:
+    nifti_affine.check_together(mask, own[1], image, other[1], own[0])
+
+
+def _placed(path: Path) -> tuple[tuple[int, int, int], nifti_affine.Placement]:
+  with decoding(path), _open(path) as file:
+    header = _header(path, file)
+    return _shape(path, header), nifti_affine.placement(path, header)
 
 
 def _read(path: Path) -> _Volume:
@@ -100,38 +107,49 @@ def _read(path: Path) -> _Volume:
     shape = _shape(path, header)
     data = _data(path, file, header, shape)
   values = np.frombuffer(data, header.get_data_dtype()).reshape(shape, order='F')
-  axes = nibabel.io_orientation(header.get_best_affine())
-  if np.isnan(axes).any():
-    raise Unreadable(shown(path))
-  unit = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
-  zooms = np.array((*header.get_zooms(), 1.0, 1.0)[:3], np.float64) * unit
-  x, y, z = zooms[np.argsort(axes[:, 0])].tolist()
-  slope, inter = header.get_slope_inter()
+  placed = nifti_affine.placement(path, header)
+  x, y, z = placed.spacing[np.argsort(placed.axes[:, 0])].tolist()
+  slope, inter = _scaling(header)
   return _Volume(
-    nibabel.apply_orientation(values, axes),
-    1.0 if slope is None else float(slope),
-    0.0 if inter is None else float(inter),
-    (x, y, z),
+    nibabel.apply_orientation(values, placed.axes), slope, inter, (x, y, z), placed.remark
   )
 
 
+def _scaling(header: Any) -> tuple[float, float]:
+  """Slope and intercept; what is none changes nothing."""
+  slope, inter = float(header['scl_slope']), float(header['scl_inter'])
+  if slope == 0 or not np.isfinite(slope):
+    return 1.0, 0.0
+  return slope, inter if np.isfinite(inter) else 0.0
+
+
 def _open(path: Path) -> Any:
-  return gzip.open(path) if _is_gzip(path) else path.open('rb')
-
-
-def _is_gzip(path: Path) -> bool:
-  return suffix(path.name) == '.nii.gz'
+  """Opens a file by whether it is compressed, whatever its name says."""
+  with path.open('rb') as file:
+    is_gzip = file.read(len(_GZIP)) == _GZIP
+  return gzip.open(path) if is_gzip else path.open('rb')
 
 
 def _header(path: Path, file: Any) -> Any:
-  """The header of an open NIfTI file, checked to be of one, and as long as the file can be."""
+  """The header of an open NIfTI file, checked to be of one that holds its voxels too."""
   nibabel = require(path)
   start = file.read(348)
-  is_second = start[:4] in (b'\x1c\x02\x00\x00', b'\x00\x00\x02\x1c')  # 540, in either byte order.
+  is_second = start[:4] in _SECOND
   if is_second:
     start += file.read(540 - 348)
-  header = (nibabel.Nifti2Header if is_second else nibabel.Nifti1Header)(start)
-  if not header['magic'].item().startswith(b'n+'):
+  # What nibabel would check is checked, or mended, where it is used.
+  header = (nibabel.Nifti2Header if is_second else nibabel.Nifti1Header)(start, check=False)
+  magic = header['magic'].item()
+  if magic.startswith((b'ni1', b'ni2')):
+    raise UnsupportedImage(
+      f'{shown(path)} is the header of a pair, whose voxels lie in an .img file; save both as one '
+      '.nii file'
+    )
+  if not magic and int(header['sizeof_hdr']) == 348:
+    raise UnsupportedImage(
+      f'{shown(path)} is ANALYZE 7.5, which does not say where its axes point; save it as NIfTI'
+    )
+  if not magic.startswith(b'n+'):
     raise Unreadable(shown(path))
   return header
 
@@ -153,7 +171,8 @@ def _shape(path: Path, header: Any) -> tuple[int, int, int]:
     check_size(path, *plane)
   if dtype.kind not in 'iuf':
     raise UnsupportedImage(
-      f'{shown(path)} holds colours or complex numbers; save it as a volume of integers or floats'
+      f'{shown(path)} holds voxels of type {header.get_value_label("datatype")}; save it as a '
+      'volume of integers or floats'
     )
   return x, y, z
 
@@ -162,12 +181,13 @@ def _data(path: Path, file: Any, header: Any, shape: tuple[int, int, int]) -> by
   """The bytes of the volume, after checking that the file can hold what its header promises."""
   offset = int(header['vox_offset']) or header.single_vox_offset  # 0: right after the header.
   promised = int(np.prod(shape)) * header.get_data_dtype().itemsize
-  ratio = DEFLATE_RATIO if _is_gzip(path) else 1
+  is_gzip = isinstance(file, gzip.GzipFile)
+  ratio = DEFLATE_RATIO if is_gzip else 1
   if offset < header.single_vox_offset or offset + promised > ratio * path.stat().st_size:
     raise Unreadable(shown(path))
   file.seek(offset)
   data = file.read(promised)
   # Reads on, so that gzip checks its sum.
-  if len(data) != promised or (_is_gzip(path) and len(file.read(2**20)) == 2**20):
+  if len(data) != promised or (is_gzip and len(file.read(2**20)) == 2**20):
     raise Unreadable(shown(path))
   return data

@@ -123,8 +123,9 @@ def with_masks(slices: Sequence[Slice], item: Item, config: DataConfig) -> list[
   """All slices of an item, with the masks of its mask file where there is one. Raises as `read`."""
   if item.image is None or item.mask is None:
     return list(slices)
-  dispatch.check_pair(item.image, item.mask)
-  masks = dispatch.read_mask_slices(item.mask, config.mask_classes, axis=config.slice_axis)
+  masks = dispatch.read_mask_slices(
+    item.mask, config.mask_classes, axis=config.slice_axis, image=item.image
+  )
   mask_name, image_name = shown(item.mask), shown(item.image)
   if len(masks) != len(slices):
     raise UnsupportedImage(

@@ -395,6 +395,19 @@ def test_pages_of_a_tiff_beyond_the_first_are_told(sound):
   assert len(seen.images) == 31
 
 
+def test_two_voxel_sizes_in_one_header_are_told_once_a_volume(sound, write_nifti):
+  path = sound.root / 'images' / 'v.nii'
+  values = np.stack([scene(seed)[..., 0] for seed in range(3)], -1)
+  write_nifti(path, values, np.diag([1, 2, 3, 1]))
+  sound.rows.append('v,a,train,')
+  assert 'voxel_size' not in sound.look()[1]
+  data = bytearray(path.read_bytes())
+  struct.pack_into('<3f', data, 80, 1, 1, 3)  # The voxel sizes of pixdim.
+  path.write_bytes(data)
+  (case,) = said(sound.look()[1]['voxel_size'])
+  assert case == 'train/v_s0000 (1x2x3 by its sform, 1x1x3 by its pixdim)'
+
+
 def test_notes_of_the_listing_are_a_finding(sound):
   (sound.root / 'masks' / 'old').mkdir()
   sound.rows[0] = 'image,label,split,Patient'

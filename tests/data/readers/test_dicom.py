@@ -1,5 +1,9 @@
 """DICOM: values against pydicom, frames, spacing, masks, and headers that lie."""
 
+import struct
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +227,308 @@ def test_padding_of_dicom_is_no_damage(tmp_path, write_dicom):
   values = np.arange(64, dtype=np.uint8).reshape(8, 8)
   path = write_dicom(tmp_path / 'a.dcm', values, PixelData=values.tobytes() + bytes(1000))
   np.testing.assert_array_equal(grey(path)[0], values)
+
+
+SLOPE, SHIFT = 2.0, -1000.0
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'pad', 'fields'),
+  [
+    ('i2', -32768, dict(PixelPaddingValue=-32768)),
+    ('i2', -2000, dict(PixelPaddingValue=-2000)),
+    ('u2', 63536, dict(PixelPaddingValue=63536)),
+    ('u2', 65535, dict(PixelPaddingValue=65535)),
+    ('u2', 0, dict(PixelPaddingValue=0)),
+    ('i2', -1500, dict(PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1001)),
+    ('i2', -1500, dict(PixelPaddingValue=-1001, PixelPaddingRangeLimit=-2000)),
+    ('i2', -2048, dict(PixelPaddingValue=-2048, BitsStored=12, HighBit=11)),
+    ('i2', -2048, dict(PixelPaddingValue=2048, BitsStored=12, HighBit=11)),  # Its 12 bits.
+  ],
+)
+@pytest.mark.parametrize('kind', ['MONOCHROME1', 'MONOCHROME2'])
+@pytest.mark.parametrize('layout', ['explicit', 'implicit', 'of the other sign'])
+def test_padding_is_black_and_counts_for_no_percentile(
+  tmp_path, dtype, pad, fields, kind, layout, write_dicom
+):
+  values = np.random.default_rng(0).integers(200, 1000, (30, 30)).astype(dtype)
+  values[:, 20:] = pad
+  explicit, implicit = pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ImplicitVRLittleEndian
+  path = write_dicom(
+    tmp_path / 'a.dcm',
+    values,
+    syntax=implicit if layout == 'implicit' else explicit,
+    PhotometricInterpretation=kind,
+    RescaleSlope=SLOPE,
+    RescaleIntercept=SHIFT,
+    PixelRepresentation=int(dtype == 'i2'),
+    **fields,
+  )
+  if layout == 'of the other sign':  # As the types of the values say, but not the pixels.
+    tags = [struct.pack('<HH', 0x28, element) for element in (0x120, 0x121)]
+    data = path.read_bytes()
+    for tag in tags:
+      ours, other = (b'SS', b'US') if dtype == 'i2' else (b'US', b'SS')
+      data = data.replace(tag + ours, tag + other)
+    path.write_bytes(data)
+  inside = values[:, :20] * SLOPE + SHIFT
+  low, high = np.percentile(inside, (0.5, 99.5))
+  expected = stretched(inside, low, high)
+  found = grey(path)[0]
+  np.testing.assert_array_equal(
+    found[:, :20], 255 - expected if kind == 'MONOCHROME1' else expected
+  )
+  assert not found[:, 20:].any()
+  windowed = stretched(inside, 0, 1000)
+  found = grey(path, window=(500, 1000))[0]
+  np.testing.assert_array_equal(
+    found[:, :20], 255 - windowed if kind == 'MONOCHROME1' else windowed
+  )
+  assert not found[:, 20:].any()
+
+
+def test_an_image_of_padding_alone(tmp_path, write_dicom):
+  values = np.full((8, 8), -32768, np.int16)
+  assert not grey(write_dicom(tmp_path / 'a.dcm', values, PixelPaddingValue=-32768))[0].any()
+
+
+TWELVE = np.array([[1, 2, 3, 4], [4095, 2048, 5, 6]], np.uint16)
+
+
+@pytest.mark.parametrize(
+  ('values', 'fields', 'stored'),
+  [
+    (TWELVE, dict(BitsStored=12, HighBit=11), TWELVE),
+    (TWELVE | 0xF000, dict(BitsStored=12, HighBit=11), TWELVE),  # Overlays in the unused bits.
+    (TWELVE << 4, dict(BitsStored=12, HighBit=15), TWELVE),
+    (TWELVE, dict(BitsStored=12, HighBit=15), TWELVE),  # Not so, as the values say.
+    (TWELVE, dict(BitsStored=16, HighBit=11), TWELVE),
+    (TWELVE.astype('i2'), dict(BitsStored=12, HighBit=11), [[1, 2, 3, 4], [-1, -2048, 5, 6]]),
+    (-TWELVE.astype('i2') // 2, dict(BitsStored=12, HighBit=11), -TWELVE.astype('i2') // 2),
+    (TWELVE, dict(BitsStored=20), TWELVE),
+    (TWELVE, dict(BitsStored=None), TWELVE),
+    (TWELVE, dict(PixelRepresentation=None), TWELVE),
+    (TWELVE, dict(SamplesPerPixel=None, PhotometricInterpretation=None), TWELVE),
+    (TWELVE, dict(PhotometricInterpretation='monochrome2'), TWELVE),
+    (TWELVE, dict(NumberOfFrames=0), TWELVE),
+    (TWELVE, dict(NumberOfFrames=None), TWELVE),
+    (TWELVE, dict(RescaleSlope=0, RescaleIntercept=0), TWELVE),
+    (TWELVE, dict(RescaleSlope=None, RescaleIntercept=''), TWELVE),
+    (TWELVE, dict(WindowCenter='', WindowWidth=''), TWELVE),
+    (TWELVE, dict(WindowCenter=5, WindowWidth=0), TWELVE),
+    (TWELVE, dict(PixelAspectRatio=[1, 2]), TWELVE),
+    (TWELVE.astype('u4') + 2**31, dict(), TWELVE + 2.0**31),
+    ((TWELVE.astype('i8') - 2**31).astype('i4'), dict(), TWELVE - 2.0**31),
+    (TWELVE.astype('u1'), dict(WindowCenter=None), TWELVE.astype('u1')),
+  ],
+)
+def test_values_whatever_describes_them(tmp_path, values, fields, stored, write_dicom):
+  path = write_dicom(tmp_path / 'a.dcm', values, **fields)
+  stored = np.asarray(stored, float)
+  low, high = (0, 255) if values.dtype == np.uint8 else np.percentile(stored, (0.5, 99.5))
+  np.testing.assert_array_equal(grey(path)[0], stretched(stored, low, high))
+  assert read(path, 1).spacing is None
+
+
+def text_for(path, keyword, text):
+  """Puts text where numbers should be."""
+  whole = pydicom.dcmread(path)
+  tag = pydicom.datadict.tag_for_keyword(keyword)
+  whole[tag] = pydicom.dataelem.DataElement(tag, 'LO', text)
+  whole.save_as(path)
+  data = bytearray(path.read_bytes())
+  place = data.index(struct.pack('<HH', tag >> 16, tag & 0xFFFF) + b'LO')
+  data[place + 4 : place + 6] = b'DS'
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+  ('keyword', 'text'),
+  [
+    ('PixelSpacing', '0,5\\0,5'),
+    ('PixelSpacing', '0.5'),
+    ('PixelSpacing', '1\\2\\3'),
+    ('WindowCenter', 'soft'),
+    ('WindowWidth', '40\\'),
+    ('RescaleSlope', 'none'),
+    ('ImagePositionPatient', 'a\\b\\c'),
+  ],
+)
+def test_text_in_the_place_of_numbers_counts_as_none(tmp_path, keyword, text, write_dicom):
+  path = write_dicom(tmp_path / 'a.dcm', TWELVE)
+  expected = grey(path)[0]
+  text_for(path, keyword, text)
+  np.testing.assert_array_equal(grey(path)[0], expected)
+  assert read(path, 1).spacing is None
+  dispatch.read_mask_slices(write_dicom(tmp_path / 'm.dcm', TWELVE > 9), image=path)
+
+
+def body(path, implicit=False, little=True):
+  """The elements after the meta header, encoded as is asked."""
+  whole = pydicom.dcmread(path)
+  stream = pydicom.filebase.DicomBytesIO()
+  stream.is_little_endian, stream.is_implicit_VR = little, implicit
+  if not little:
+    whole.PixelData = np.frombuffer(whole.PixelData, '<u2').astype('>u2').tobytes()
+  pydicom.filewriter.write_dataset(stream, pydicom.Dataset({each.tag: each for each in whole}))
+  return stream.getvalue()
+
+
+def head(path):
+  """All before them."""
+  data = path.read_bytes()
+  return data[: 144 + struct.unpack('<I', data[140:144])[0]]
+
+
+NO_SYNTAX = bytes(128) + b'DICM' + struct.pack('<HH2sHI', 2, 0, b'UL', 4, 14)
+NO_SYNTAX += struct.pack('<HH2sH6s', 2, 0x13, b'SH', 6, b'OLD_PA')
+
+
+@pytest.mark.parametrize(
+  'rewrite',
+  [
+    lambda path: head(path) + body(path, implicit=True),
+    lambda path: body(path, implicit=True),
+    lambda path: body(path),
+    lambda path: body(path, little=False),
+    lambda path: NO_SYNTAX + body(path, implicit=True),
+    lambda path: NO_SYNTAX + body(path),
+    lambda path: bytes(128) + b'DICM' + body(path, implicit=True),
+    lambda path: head(path)[132:] + body(path),
+    lambda path: head(path) + body(path) + bytes(6),
+  ],
+  ids=[
+    *('implicit although explicit is said', 'no meta header, implicit', 'no meta header'),
+    *('no meta header, big endian', 'no syntax, implicit', 'no syntax', 'an empty meta header'),
+    *('no preamble', 'zeros at its end'),
+  ],
+)
+def test_how_a_file_is_laid_out(tmp_path, rewrite, write_dicom):
+  values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 300
+  path = write_dicom(tmp_path / 'a.dcm', values, PatientID='P1', PixelSpacing=[2, 3])
+  expected = grey(path, window=(9000, 9000))[0]
+  path.write_bytes(rewrite(path))
+  np.testing.assert_array_equal(grey(path, window=(9000, 9000))[0], expected)
+  assert read(path, 1).spacing == (2, 3)
+  assert dicom.origin(path).patient == 'P1'
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    dict(SpecificCharacterSet='ISO_IR 999', PatientName='X'),
+    dict(SpecificCharacterSet=['ISO_IR 100', 'ISO 2022 IR 999'], PatientName='X'),
+    dict(StudyDate='not a date', PatientAge='old'),
+    dict(NumberOfFrames='0'),
+  ],
+)
+def test_metadata_that_pydicom_warns_of(tmp_path, fields, write_dicom):
+  values = np.arange(64, dtype=np.uint8).reshape(8, 8)
+  path = write_dicom(tmp_path / 'a.dcm', values)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    whole = pydicom.dcmread(path)
+    for name, value in fields.items():
+      setattr(whole, name, value)
+    whole.save_as(path)
+  np.testing.assert_array_equal(grey(path)[0], values)
+  dicom.origin(path)
+
+
+def test_warnings_of_metadata_are_not_printed_and_those_of_damage_are_errors(tmp_path, write_dicom):
+  """In a program of its own, as the filters of tests are others."""
+  path = write_dicom(tmp_path / 'a.dcm', np.zeros((8, 8), np.uint8))
+  path.write_bytes(head(path) + body(path, implicit=True))
+  script = (
+    'import sys, warnings; from pathlib import Path; from ahm_jax.data.readers import dispatch\n'
+    'dispatch.read_slices(Path(sys.argv[1]), 1)\n'
+    'code = "warnings.warn(\'The end of the encapsulated pixel data has been reached\')"\n'
+    'try: exec(code, {"warnings": warnings, "__name__": "pydicom.encaps"})\n'
+    'except UserWarning: print("error")'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', script, str(path)], capture_output=True, text=True, check=True
+  )
+  assert (result.stdout, result.stderr) == ('error\n', '')
+
+
+@pytest.mark.parametrize('name', ['SC_rgb_jpeg_dcmtk.dcm', 'SC_rgb_rle.dcm', 'MR_small_RLE.dcm'])
+@pytest.mark.parametrize('share', [0.5, 0.9])
+def test_compressed_pixels_that_end_early_are_damage(tmp_path, name, share):
+  data = (EXAMPLES / name).read_bytes()
+  start = data.index(b'\xe0\x7f\x10\x00')
+  (tmp_path / 'a.dcm').write_bytes(data[: start + int((len(data) - start) * share)])
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(tmp_path / 'a.dcm', 3)
+
+
+@pytest.mark.parametrize('kept', [0.2, 0.6, 0.95])
+def test_a_file_that_ends_early_is_damaged(tmp_path, kept, write_dicom):
+  path = write_dicom(tmp_path / 'a.dcm', np.ones((20, 20), np.uint16), PixelSpacing=[1, 1])
+  data = path.read_bytes()
+  start = data.index(struct.pack('<HH2s', 0x28, 0x103, b'US'))  # Close to the pixels.
+  path.write_bytes(data[: start + 8 + int((len(data) - start - 8) * kept)])
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(path, 1)
+
+
+RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
+
+
+@pytest.mark.parametrize(
+  ('fields', 'expected'),
+  [
+    (dict(), RGB),
+    (dict(PlanarConfiguration=None), RGB),
+    (dict(PlanarConfiguration=1, PixelData=np.moveaxis(RGB, -1, 0).tobytes()), RGB),
+    (
+      dict(PhotometricInterpretation='YBR_FULL_422', PixelData=bytes([9, 99, 128, 128] * 4)),
+      np.broadcast_to(np.array([9, 99] * 4).reshape(2, 4, 1), (2, 4, 3)),
+    ),
+  ],
+)
+def test_layouts_of_colour(tmp_path, fields, expected, write_dicom):
+  path = write_dicom(tmp_path / 'a.dcm', RGB, **fields)
+  np.testing.assert_array_equal(read(path, 3).pixels, expected)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (dict(SamplesPerPixel=4, PhotometricInterpretation='CMYK'), 'is CMYK of 4 samples of 8 bits'),
+    (dict(PhotometricInterpretation='YBR_PARTIAL_422'), 'is YBR_PARTIAL_422 of 3 samples'),
+    (dict(PhotometricInterpretation='R\nGB\x1b'), r'is R\\nGB\\x1b of 3 samples'),
+    (dict(BitsAllocated=24, BitsStored=24), 'of 24 bits, which is not read; save it as grey or'),
+    (dict(PhotometricInterpretation='YBR_FULL_422'), 'to be YBR_FULL_422, but has colour in full'),
+  ],
+)
+def test_kinds_that_are_not_read_are_called_that(tmp_path, fields, message, write_dicom):
+  path = write_dicom(tmp_path / 'a.dcm', RGB, **fields)
+  with pytest.raises(UnsupportedImage, match=message):
+    read(path, 3)
+
+
+def test_a_transfer_syntax_of_before_decompression(tmp_path, write_dicom):
+  """As programs leave it that decompress the pixels alone; and the other way."""
+  values = np.arange(64, dtype=np.uint8).reshape(8, 8)
+  path = write_dicom(tmp_path / 'a.dcm', values)
+  assert b'1.2.840.10008.1.2.1\0' in path.read_bytes()
+  data = path.read_bytes().replace(
+    b'UI\x14\x001.2.840.10008.1.2.1\0', b'UI\x16\x001.2.840.10008.1.2.4.50'
+  )
+  length = struct.unpack('<I', data[140:144])[0] + 2
+  path.write_bytes(data[:140] + struct.pack('<I', length) + data[144:])
+  np.testing.assert_array_equal(grey(path)[0], values)
+  data = write_dicom(path, values).read_bytes()
+  path.write_bytes(data.replace(b'1.2.840.10008.1.2.1\0', b'1.2.840.10008.1.2.9\0'))
+  with pytest.raises(UnsupportedImage, match=r'transfer syntax 1\.2\.840\.10008\.1\.2\.9, but'):
+    read(path, 1)
+  wrapped = (EXAMPLES / 'SC_rgb_jpeg_dcmtk.dcm').read_bytes()
+  with pytest.raises(UnsupportedImage, match='but its pixels are not stored so'):
+    (tmp_path / 'b.dcm').write_bytes(
+      wrapped.replace(b'1.2.840.10008.1.2.4.50', b'1.2.840.10008.1.2.1\0\0\0')
+    )
+    read(tmp_path / 'b.dcm', 3)
 
 
 def test_origin_of_a_broken_file(tmp_path):

@@ -127,10 +127,15 @@ def test_label_volumes(tmp_path, write_nifti):
     (dict(dim=[4, 6, 5, 2, 2, 1, 1, 1]), UnsupportedImage),
     (dict(vox_offset=1e9), Unreadable),
     (dict(vox_offset=np.nan), Unreadable),
-    (dict(magic=b'ni1'), Unreadable),
+    (dict(magic=b'ni1'), UnsupportedImage),
+    (dict(magic=b''), UnsupportedImage),
+    (dict(magic=b'xyz'), Unreadable),
     (dict(datatype=999), Unreadable),
     (dict(datatype=32, bitpix=64), UnsupportedImage),
-    (dict(sform_code=1, srow_x=[np.nan] * 4), Unreadable),
+    (dict(datatype=128, bitpix=24), UnsupportedImage),
+    (dict(datatype=1, bitpix=1), UnsupportedImage),
+    (dict(sform_code=1, srow_x=[np.nan] * 4), UnsupportedImage),
+    (dict(sform_code=1, srow_x=[0] * 4), UnsupportedImage),
   ],
 )
 def test_nifti_with_a_lying_header(tmp_path, suffix, fields, error, lying_nifti):
@@ -138,6 +143,147 @@ def test_nifti_with_a_lying_header(tmp_path, suffix, fields, error, lying_nifti)
   for read in (lambda: dispatch.read_slices(path, 3), lambda: dispatch.read_mask_slices(path)):
     with pytest.raises(error):
       read()
+
+
+@pytest.mark.parametrize(
+  ('fields', 'spacing'),
+  [
+    (dict(xyzt_units=5), (1, 2, 3)),  # None of the list.
+    (dict(xyzt_units=1), (1000, 2000, 3000)),
+    (dict(xyzt_units=3 + 8), (0.001, 0.002, 0.003)),
+    (dict(pixdim=[1, -1, 2, -3, 0, 0, 0, 0]), (1, 2, 3)),
+    (dict(pixdim=[0, 1, 2, 3, 0, 0, 0, 0]), (1, 2, 3)),
+    (dict(sform_code=0, qform_code=1, pixdim=[1, -1, 2, -3, 0, 0, 0, 0]), (1, 2, 3)),
+    (dict(sform_code=9, qform_code=1), (1, 2, 3)),
+    (dict(sform_code=1, srow_x=[0] * 4, qform_code=1), (1, 2, 3)),
+    (dict(sform_code=1, srow_x=[np.nan] * 4, qform_code=1), (1, 2, 3)),
+    (dict(sform_code=0, qform_code=-3, quatern_b=np.nan), (1, 2, 3)),
+    (dict(scl_slope=0, scl_inter=7), (1, 2, 3)),
+    (dict(scl_slope=np.nan, scl_inter=np.nan), (1, 2, 3)),
+    (dict(scl_slope=np.inf, scl_inter=0), (1, 2, 3)),
+    (dict(scl_slope=1, scl_inter=np.nan), (1, 2, 3)),
+    (dict(bitpix=0, sizeof_hdr=0), (1, 2, 3)),
+    (dict(cal_min=np.nan, cal_max=-np.inf, slice_code=99, intent_code=-7), (1, 2, 3)),
+    (dict(sform_code=0, qform_code=1, pixdim=[1, 0, 2, np.nan, 0, 0, 0, 0]), (None, 2, None)),
+  ],
+)
+def test_odd_metadata_of_sound_voxels(tmp_path, fields, spacing, lying_nifti):
+  """What makes no sense is left out; the voxels are what they are."""
+  sound = dict(pixdim=[1, 1, 2, 3, 0, 0, 0, 0], srow_y=[0, 2, 0, 0], srow_z=[0, 0, 3, 0])
+  path = lying_nifti(tmp_path / 'a.nii', **{**sound, **fields})
+  for axis in range(3):
+    found = dispatch.read_slices(path, 1, window=(0, 4000), axis=axis)
+    expected = stretched(VOLUME, -2000, 2000)
+    if fields.get('sform_code', 1) not in range(1, 6) and fields['qform_code'] not in range(1, 6):
+      expected = expected[::-1]  # As nibabel takes what has no affine.
+    np.testing.assert_array_equal(
+      np.stack([picture.pixels[..., 0] for _, picture in found]), np.moveaxis(expected, axis, 0)
+    )
+    across = tuple(length for index, length in enumerate(spacing) if index != axis)
+    got = found[0][1].spacing
+    assert got is None if None in across else got == pytest.approx(across)
+    assert found[0][1].remark == ''
+
+
+def test_a_quaternion_longer_than_1_by_rounding(tmp_path, lying_nifti):
+  path = lying_nifti(
+    tmp_path / 'a.nii',
+    sform_code=0,
+    qform_code=1,
+    quatern_b=0.707107,
+    quatern_c=0.707107,
+    pixdim=[1, 1, 2, 3, 0, 0, 0, 0],
+  )
+  found = dispatch.read_slices(path, 1, window=(0, 4000))
+  turned = np.swapaxes(VOLUME, 0, 1)[:, :, ::-1]  # x becomes y, and z its opposite.
+  np.testing.assert_array_equal(
+    np.stack([p.pixels[..., 0] for _, p in found], -1), stretched(turned, -2000, 2000)
+  )
+  assert found[0][1].spacing == pytest.approx((2, 1))
+
+
+@pytest.mark.parametrize(('written', 'name'), [('a.nii', 'b.nii.gz'), ('a.nii.gz', 'b.nii')])
+def test_compression_is_known_by_content(tmp_path, written, name, write_nifti):
+  path = write_nifti(tmp_path / written, VOLUME).rename(tmp_path / name)
+  np.testing.assert_array_equal(
+    np.stack(grey(path, window=(0, 4000)), -1), stretched(VOLUME, -2000, 2000)
+  )
+  path.write_bytes(path.read_bytes()[:-20])
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(path, 1)
+
+
+def test_spacing_and_orientation_have_one_source(tmp_path, lying_nifti):
+  """The affine that turns the axes also gives their lengths."""
+  fields = dict(srow_x=[0, 2, 0, 0], srow_y=[0.5, 0, 0, 0], srow_z=[0, 0, 3, 0])
+  path = lying_nifti(tmp_path / 'a.nii', pixdim=[1, 0.5, 1, 3, 0, 0, 0, 0], **fields)
+  found = dispatch.read_slices(path, 1)
+  assert found[0][1].size == (5, 6)
+  assert found[0][1].spacing == pytest.approx((2, 0.5))
+  assert found[0][1].remark == '0.5x2x3 by its sform, 0.5x1x3 by its pixdim'
+  path = lying_nifti(tmp_path / 'b.nii', pixdim=[1, 0.5, 2, 3, 0, 0, 0, 0], **fields)
+  assert dispatch.read_slices(path, 1)[0][1].remark == ''
+
+
+@pytest.mark.parametrize('dtype', ['i1', 'u1', 'i2', 'u2', 'i4', 'u4', 'i8', 'u8', 'f4', 'f8'])
+@pytest.mark.parametrize('order', '<>')
+def test_every_type_of_numbers(tmp_path, dtype, order):
+  values = np.arange(120).reshape(6, 5, 4).astype(f'{order}{dtype}')
+  header = nibabel.Nifti1Header(endianness=order)
+  header.set_data_dtype(values.dtype)
+  nibabel.Nifti1Image(values, np.eye(4), header).to_filename(tmp_path / 'a.nii')
+  found = np.stack(grey(tmp_path / 'a.nii', window=(50, 100)), -1)
+  expected = np.arange(120).reshape(6, 5, 4)
+  np.testing.assert_array_equal(found, expected if dtype == 'u1' else stretched(expected, 0, 100))
+
+
+def moved(affine, **changes):
+  affine = np.array(affine, float)
+  affine[:3, 3] += changes.get('by', 0)
+  affine[:3, :3] *= changes.get('times', 1)
+  return affine
+
+
+IMAGE = np.array([[-0.7, 0, 0, 90], [0, 0.7, 0, -120], [0, 0, 5, 30], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+  ('affine', 'message'),
+  [
+    (moved(IMAGE), None),
+    (moved(IMAGE, by=[0.3, 0, 0]), None),
+    (moved(IMAGE, by=[0, 0, 2.4]), None),
+    (moved(IMAGE, times=1.01), None),
+    (moved(IMAGE, by=[0.4, 0, 0]), r'are up to 0\.571 voxels \(0\.4 mm\) apart; resample'),
+    (moved(IMAGE, by=[0, 0, 2.6]), r'up to 0\.52 voxels \(2\.6 mm\)'),
+    (moved(IMAGE, by=[0, -7, 0]), r'up to 10 voxels \(7 mm\)'),
+    (moved(IMAGE, times=[1, 1, 0.5]), r'up to 1\.5 voxels \(7\.5 mm\)'),
+    (moved(IMAGE, times=1.2), r'up to 1 voxels \(3\.13 mm'),
+    (moved(IMAGE, times=[-1, 1, 1]), r'stored in orientation RAS but .* in LAS; give'),
+  ],
+)
+@pytest.mark.parametrize('unit', ['mm', 'meter'])
+def test_a_mask_lies_where_its_image_does(tmp_path, affine, message, unit):
+  scale = np.diag([*[{'mm': 1, 'meter': 1e-3}[unit]] * 3, 1])
+  for name, each in (('image.nii', IMAGE), ('mask.nii.gz', scale @ affine)):
+    volume = nibabel.Nifti1Image(np.zeros((6, 5, 4), np.uint8), each)
+    volume.header.set_xyzt_units('mm' if name == 'image.nii' else unit)
+    volume.to_filename(tmp_path / name)
+  if message is None:
+    dispatch.read_mask_slices(tmp_path / 'mask.nii.gz', image=tmp_path / 'image.nii')
+    return
+  with pytest.raises(UnsupportedImage, match=message):
+    dispatch.read_mask_slices(tmp_path / 'mask.nii.gz', image=tmp_path / 'image.nii')
+
+
+def test_without_an_affine_only_the_axes_are_compared(tmp_path, lying_nifti, write_nifti):
+  bare = lying_nifti(tmp_path / 'mask.nii', sform_code=0, qform_code=0)
+  image = write_nifti(tmp_path / 'a.nii', VOLUME, moved(IMAGE))
+  with pytest.raises(UnsupportedImage, match='is not binary'):
+    dispatch.read_mask_slices(bare, image=image)
+  image = write_nifti(tmp_path / 'b.nii', VOLUME, np.diag([2, 2, 2, 1]))
+  with pytest.raises(UnsupportedImage, match=r'in orientation LAS but .* in RAS'):
+    dispatch.read_mask_slices(bare, image=image)
 
 
 @pytest.mark.parametrize('cut', [5, 100, -20, -4])

@@ -33,12 +33,9 @@ def test_a_folder_of_volumes(tmp_path, write_nifti):
   labels[8:12, 8:12, 3:5] = 2
   values = labels * 50.0
   for name in 'abc':
-    write_nifti(
-      tmp_path / 'set' / 'images' / f'{name}.nii.gz',
-      values.astype(np.int16),
-      np.diag([0.8, 0.7, 5, 1]),
-    )
-    write_nifti(tmp_path / 'set' / 'masks' / f'{name}.nii.gz', labels)
+    affine = np.diag([0.8, 0.7, 5, 1])
+    write_nifti(tmp_path / 'set' / 'images' / f'{name}.nii.gz', values.astype(np.int16), affine)
+    write_nifti(tmp_path / 'set' / 'masks' / f'{name}.nii.gz', labels, affine)
   write_nifti(tmp_path / 'set' / 'images' / 'd.nii.gz', values.astype(np.int16))
   (tmp_path / 'set' / 'labels.csv').write_text(
     'image,split\na,train\nb,validation\nc,test\nd.nii.gz,train\n'
@@ -172,6 +169,11 @@ def test_one_patient_id_over_several_studies_is_told(tmp_path, write_dicom):
       'a.nii',
       ('a.nii', np.diag([-1, 1, 1, 1])),
       r'stored in orientation LAS but images/a\.nii in RAS; give the mask the affine',
+    ),
+    (
+      'a.nii',
+      ('a.nii', np.diag([1, 1, 2, 1])),
+      r'masks/a\.nii does not lie where images/a\.nii does: by their affines .* up to 3 voxels',
     ),
     ('a.dcm', ('a.nii', np.zeros((8, 8, 1), np.uint8)), 'are not both NIfTI'),
     (
