@@ -7,7 +7,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from PIL import Image
 
@@ -81,7 +81,7 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 _PNG_KEPT = (b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'eXIf')
 
 
-def refusal(path: Path | Held, file: BinaryIO, error: Exception) -> UnsupportedImage | None:
+def refusal(path: Path | Held, file: IO[bytes], error: Exception) -> UnsupportedImage | None:
   """Why a file that Pillow does not read is not one of the kinds that are read; None: it seems to
   be one, and is damaged.
 
@@ -121,15 +121,18 @@ def _jpeg_kind(data: bytes) -> str:
   return ''
 
 
-def without_metadata(data: bytes) -> bytes | None:
+def without_metadata(file: IO[bytes]) -> bytes | None:
   """A PNG or JPEG without what its pixels do not need; None where it is neither, or cut.
 
   Kept of a JPEG are the segments of JFIF, Adobe (which say what the channels are) and EXIF.
   """
+  file.seek(0)
+  data = file.read(len(_PNG))
+  if not data.startswith((_PNG, b'\xff\xd8')):
+    return None
+  data += file.read()
   if data.startswith(_PNG):
     return _bare_png(data)
-  if not data.startswith(b'\xff\xd8'):
-    return None
   kept, end = [data[:2]], 2
   for marker, start, stop in _jpeg_segments(data):
     end = stop

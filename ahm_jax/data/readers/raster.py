@@ -57,7 +57,11 @@ _KINDS = {  # By Pillow's mode.
   'F': 'grey, 32 bit float',
   'I': 'grey, 32 bit',
 }
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# What reading a file in another way does not change.
+_SETTLED = (
+  *(UnsupportedImage, UserError, MemoryError),
+  *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations of a camera that was turned by a quarter.
 _TURNS = {  # What undoes an EXIF orientation.
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -146,18 +150,22 @@ def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = 
   """Decodes a file: without its metadata, where Pillow stumbles over them."""
   try:
     return _decode(path, None, mode, at_least)
-  except (UnsupportedImage, UserError, MemoryError, *_BOMBS):
+  except _SETTLED:
     raise
   except Exception as error:
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
       raise
-    data = path.read_bytes()
-    bare = foreign.without_metadata(data)
-    if bare is not None:
-      with contextlib.suppress(Exception):
-        return _decode(path, bare, mode, at_least)
-    if refusal := foreign.refusal(path, io.BytesIO(data), error):
-      raise refusal from error
+    with io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path.open('rb') as file:
+      bare = foreign.without_metadata(file)
+      if bare is not None:
+        try:
+          return _decode(path, bare, mode, at_least)
+        except _SETTLED:
+          raise
+        except Exception:
+          pass  # The first error tells more.
+      if refusal := foreign.refusal(path, file, error):
+        raise refusal from error
     raise
 
 
@@ -187,9 +195,10 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
   Args:
     data: what it holds, where that is not what lies at `path`.
   """
-  if data is None and isinstance(path, Held):
+  if isinstance(path, Held) and data is None:
     data = path.read_bytes()
-  picture = Image.open(path if data is None else io.BytesIO(data), formats=FORMATS)
+  source = io.BytesIO(data) if data is not None else str(path)
+  picture = Image.open(source, formats=FORMATS)
   try:
     check_size(path, *picture.size)
     if isinstance(picture, TiffImagePlugin.TiffImageFile):

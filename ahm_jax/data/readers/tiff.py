@@ -6,7 +6,7 @@ Pillow tells depth, sign, byte order and photometric interpretation by a table o
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageFile, ImagePalette
@@ -75,7 +75,7 @@ def numbers(picture: plugin.TiffImageFile, array: np.ndarray) -> np.ndarray:
   return ~array if is_inverted and picture.mode == 'I;16' else array
 
 
-def refusal(path: Path | Held, file: BinaryIO) -> UnsupportedImage | None:
+def refusal(path: Path | Held, file: IO[bytes]) -> UnsupportedImage | None:
   """Why a TIFF is refused that Pillow does not open; None where its header is damaged."""
   file.seek(0)
   head = file.read(8)
@@ -95,7 +95,7 @@ def _unsupported(path: Path | Held, kind: str) -> UnsupportedImage:
   return UnsupportedImage(f'{shown(path)} holds TIFF of {kind}, which is not read; {_CURE}')
 
 
-def _listed(file: BinaryIO, tags: plugin.ImageFileDirectory_v2) -> set[int]:
+def _listed(file: IO[bytes], tags: plugin.ImageFileDirectory_v2) -> set[int]:
   """The tags in the directory of a TIFF, also those that Pillow left out; all decisive ones where
   it is cut.
   """
