@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib
+import stat
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
@@ -146,9 +147,11 @@ def link_problem(path: Path, root: Path) -> str:
 @contextlib.contextmanager
 def decoding(path: Path | Held) -> Iterator[None]:
   """Where a decoder runs: whatever it raises becomes `Unreadable`; but `UnsupportedImage` where
-  the image is too large, and `UnavailableFile` where the system refuses the file or the memory.
+  the image is too large or no file, and `UnavailableFile` where the system refuses the file or the
+  memory.
   """
   try:
+    _check_file(path)
     yield
   except (Unreadable, UnsupportedImage, UserError):
     raise
@@ -161,14 +164,39 @@ def decoding(path: Path | Held) -> Iterator[None]:
   except OSError as error:
     # Decoders raise OSErrors of their own, without a number, and seek to where no file can be.
     if error.errno in (None, errno.EINVAL):
-      raise Unreadable(shown(path)) from error
-    raise UnavailableFile(
-      f'{shown(path)} cannot be read ({error.strerror}); that says nothing of what it holds: make '
-      'it readable and run the same command again'
-    ) from error
+      raise _failure(path) from error
+    raise _unavailable(path, error) from error
   # On broken files SyntaxError, ValueError, struct.error and others.
   except Exception as error:
-    raise Unreadable(shown(path)) from error
+    raise _failure(path) from error
+
+
+def _check_file(path: Path | Held) -> None:
+  """Refuses what would be read for ever, as a pipe, or cannot be, as a folder."""
+  if not isinstance(path, Path):
+    return
+  with contextlib.suppress(OSError):  # Opening it will say why.
+    if not stat.S_ISREG(path.stat().st_mode):
+      raise UnsupportedImage(f'{shown(path)} is not a file, by its name only; remove it')
+
+
+def _failure(path: Path | Held) -> Exception:
+  """What it means that a decoder failed: some do not say that the system refused the file."""
+  try:
+    if isinstance(path, Path):
+      with path.open('rb') as file:
+        while file.read(2**20):
+          pass
+  except OSError as error:
+    return _unavailable(path, error)
+  return Unreadable(shown(path))
+
+
+def _unavailable(path: Path | Held, error: OSError) -> UnavailableFile:
+  return UnavailableFile(
+    f'{shown(path)} cannot be read ({error.strerror}); that says nothing of what it holds: make '
+    'it readable and run the same command again'
+  )
 
 
 def check_size(path: Path | Held, *lengths: int, limit: int = MAX_PIXELS) -> None:

@@ -2,37 +2,47 @@
 
 They are known by their content, whatever the name says, and nothing else is opened (Pillow would
 hand a PostScript file to Ghostscript). Of several frames or pages the first one counts. The EXIF
-orientation is applied.
+orientation is applied. Metadata that is broken does not hinder: the pixels count.
 
 Colour of 16 bits a channel, and grey of 16 bits with alpha, are not mapped as `intensity` says:
 each channel keeps its high byte, as Pillow reads it, and no window applies, so that what uses the
 low bits only comes out nearly black; prepare_data --check says where.
 
-Alpha is ignored, not blended: what lies under transparent pixels is image too, and a background
-colour would be our invention.
+Alpha of images is ignored, not blended: what lies under transparent pixels is image too, and a
+background colour would be our invention. Binary masks of one colour are drawn in it.
 """
 
 import contextlib
 import ctypes
+import errno
 import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import (  # The plugins must be there to be named in `FORMATS`.
   BmpImagePlugin,  # noqa: F401
   ExifTags,
   Image,
-  ImageOps,
   JpegImagePlugin,  # noqa: F401
   PngImagePlugin,  # noqa: F401
-  TiffImagePlugin,  # noqa: F401
+  TiffImagePlugin,
   WebPImagePlugin,  # noqa: F401
 )
 
-from ahm_jax.data.readers.base import Held, Picture, UnsupportedImage, check_size, shown
+from ahm_jax.data.readers import foreign, raster_masks, tiff
+from ahm_jax.data.readers.base import (
+  Held,
+  Picture,
+  Unreadable,
+  UnsupportedImage,
+  check_size,
+  decoding,
+)
 from ahm_jax.data.readers.intensity import to_bytes, value_range, with_channels
+from ahm_jax.errors import UserError
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')
 DEEP = '16 bit a channel'  # What ends the description of a file that is read by its high bytes.
@@ -47,16 +57,40 @@ _KINDS = {  # By Pillow's mode.
   'F': 'grey, 32 bit float',
   'I': 'grey, 32 bit',
 }
+# What reading a file in another way does not change.
+_SETTLED = (
+  *(UnsupportedImage, UserError, MemoryError),
+  *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations of a camera that was turned by a quarter.
+_TURNS = {  # What undoes an EXIF orientation.
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_SUBDIRECTORIES = (0x8769, 0x8825, 0xA005)  # EXIF tags of a TIFF that lead to more of them.
 
-# Pillow warns of bombs, and of damage that it reads past. Filters are shared by threads, so they
-# cannot be set for one read.
+# Pillow warns of bombs, and of broken metadata, which does not matter. Filters are shared by
+# threads, so they cannot be set for one read.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
-warnings.filterwarnings('error', category=UserWarning, module=r'PIL\.')
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 
 # libtiff prints what is wrong with a file, where one line of ours is to say it.
 with contextlib.suppress(OSError, AttributeError):
   ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+class _Loaded(NamedTuple):
+  """A file that is decoded."""
+
+  image: Image.Image  # Turned as its EXIF orientation asks.
+  orientation: int
+  size: tuple[int, int]  # (height, width) of the file.
+  is_deep: bool  # 16 bits a channel, of which Pillow keeps the high bytes.
 
 
 def read(
@@ -64,44 +98,25 @@ def read(
 ) -> Picture:
   """Reads an image; see `dispatch.read_slices`."""
   mode = 'RGB' if channels == 3 else 'L'
-  with _open(path) as picture:
-    width, height = picture.size
-    if at_least:
-      picture.draft(mode, at_least)
-    picture.load()
-    orientation = _orientation(picture)
-    if orientation in _QUARTER_TURNS:
-      width, height = height, width
-    ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode.startswith(('I', 'F')):
-      values = np.asarray(picture)
-      pixels = with_channels(to_bytes(values, *value_range(values, window)), channels)
-    else:
-      picture.info.pop('transparency', None)
-      pixels = np.asarray(picture.convert(mode)).reshape(picture.height, picture.width, channels)
-  return Picture(pixels, None, (height, width), orientation)
+  image, orientation, size, _ = _load(path, mode, at_least)
+  if image.mode.startswith(('I', 'F')) or tiff.has_signed_bytes(image):
+    values = _numbers(image)
+    pixels = with_channels(to_bytes(values, *value_range(values, window)), channels)
+  else:
+    image.info.pop('transparency', None)
+    image = image.convert('RGB') if image.mode == 'LAB' else image
+    pixels = np.asarray(image.convert(mode)).reshape(image.height, image.width, channels)
+  return Picture(pixels, None, size, orientation)
 
 
 def read_labels(path: Path | Held, by_colour: bool) -> np.ndarray:
   """What a mask stores: bool or a number, [H, W].
 
-  With `by_colour`, what a binary palette image shows, where that is plain.
+  With `by_colour`, what a binary mask shows by the colours of a palette, or by alpha, where that is
+  plain; see `raster_masks`.
   """
-  with _open(path) as picture:
-    picture.load()
-    ImageOps.exif_transpose(picture, in_place=True)
-    array = np.asarray(picture)
-    colours = len(picture.getbands()) - ('A' in picture.getbands())
-    if by_colour and picture.mode == 'P':
-      array = _by_colour(array, picture.getpalette('RGB') or [])
-  if array.ndim == 3:
-    if (array[..., :colours] != array[..., :1]).any():
-      raise UnsupportedImage(
-        f'{shown(path)} is a colour image; a mask has one channel of 0 and 1, or of 0 and 255, '
-        'or of class indices'
-      )
-    array = array[..., 0]
-  return array
+  found = _load(path)
+  return raster_masks.labels(found.image, _numbers(found.image), found.is_deep, by_colour, path)
 
 
 def orientation(path: Path | Held) -> int:
@@ -109,9 +124,9 @@ def orientation(path: Path | Held) -> int:
   its header cannot be read.
   """
   try:
-    with _open(path) as picture:
+    with decoding(path), _open(path) as picture:
       return _orientation(picture)
-  except Exception:  # Reading it will say what is wrong.
+  except (Unreadable, UnsupportedImage, UserError):  # Reading it will say what is wrong.
     return 1
 
 
@@ -122,48 +137,107 @@ def describe(path: Path | Held) -> tuple[str, int]:
   ('', 1) where the header cannot be read.
   """
   try:
-    with _open(path) as picture:
+    with decoding(path), _open(path) as picture:
       deep_grey = picture.mode.startswith('I;16')
       kind = 'grey, 16 bit' if deep_grey else _KINDS.get(picture.mode, picture.mode)
-      # Pillow's mode is that of the high bytes.
-      if picture.format in ('PNG', 'TIFF') and ';16' in str(getattr(picture, 'tile', [])[:1]):
-        kind = kind.replace('8 bit', DEEP)
+      kind = kind.replace('8 bit', DEEP) if _is_deep(picture) else kind
       return kind, int(getattr(picture, 'n_frames', 1)) if picture.format == 'TIFF' else 1
-  except Exception:  # Reading it will say what is wrong.
+  except (Unreadable, UnsupportedImage, UserError):  # Reading it will say what is wrong.
     return '', 1
 
 
-def _open(path: Path | Held) -> Image.Image:
-  source = io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path
+def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = None) -> _Loaded:
+  """Decodes a file: without its metadata, where Pillow stumbles over them."""
+  try:
+    return _decode(path, None, mode, at_least)
+  except _SETTLED:
+    raise
+  except Exception as error:
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+      raise
+    with io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path.open('rb') as file:
+      bare = foreign.without_metadata(file)
+      if bare is not None:
+        try:
+          return _decode(path, bare, mode, at_least)
+        except _SETTLED:
+          raise
+        except Exception:
+          pass  # The first error tells more.
+      if refusal := foreign.refusal(path, file, error):
+        raise refusal from error
+    raise
+
+
+def _decode(
+  path: Path | Held, data: bytes | None, mode: str, at_least: tuple[int, int] | None
+) -> _Loaded:
+  with _open(path, data) as picture:
+    is_deep = _is_deep(picture)
+    width, height = picture.size
+    if at_least:
+      picture.draft(mode, at_least)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):  # It is turned in loading.
+      found = _without_subdirectories(picture)
+      picture.load()
+      return _Loaded(picture, found, (picture.height, picture.width), is_deep)
+    picture.load()
+    found = _orientation(picture)
+    if found in _QUARTER_TURNS:
+      width, height = height, width
+    image = picture.transpose(_TURNS[found]) if found in _TURNS else picture
+    return _Loaded(image, found, (height, width), is_deep)
+
+
+def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
+  """A file whose header is read, and whose size is in bounds.
+
+  Args:
+    data: what it holds, where that is not what lies at `path`.
+  """
+  if isinstance(path, Held) and data is None:
+    data = path.read_bytes()
+  source = io.BytesIO(data) if data is not None else str(path)
   picture = Image.open(source, formats=FORMATS)
   try:
     check_size(path, *picture.size)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+      tiff.mend(picture, path)
   except BaseException:
     picture.close()
     raise
   return picture
 
 
+def _numbers(image: Image.Image) -> np.ndarray:
+  array = np.asarray(image)
+  return tiff.numbers(image, array) if isinstance(image, TiffImagePlugin.TiffImageFile) else array
+
+
+def _is_deep(picture: Image.Image) -> bool:
+  """Whether Pillow's mode is that of the high bytes."""
+  return (
+    picture.format in ('PNG', 'TIFF')
+    and not picture.mode.startswith('I')
+    and ';16' in str(getattr(picture, 'tile', [])[:1])
+  )
+
+
 def _orientation(picture: Image.Image) -> int:
-  found = picture.getexif().get(ExifTags.Base.Orientation, 1)
-  return found if found in range(2, 9) else 1
+  try:
+    found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return int(found) if found in range(1, 9) else 1
+  except MemoryError:
+    raise
+  except Exception:  # EXIF data can be broken in any way.
+    return 1
 
 
-def _by_colour(indices: np.ndarray, palette: list[int]) -> np.ndarray:
-  """The lesion of a binary mask by its colours, bool [H, W].
-
-  The indices themselves where the colours do not tell it.
-  """
-  used = np.unique(indices)
-  colours = np.reshape(palette, (-1, 3))
-  if used[-1] > 1 or used[-1] >= len(colours):
-    return indices
-  light = colours.sum(1)
-  is_grey = (colours == colours[:, :1]).all()
-  if len(used) == 2 and light[0] != light[1] and (is_grey or 0 in light[:2]):
-    return indices == light[:2].argmax()
-  if len(used) == 1 and (
-    (light[used[0]] == 3 * 255 and is_grey) or (light[used[0]] == 0 and light.any())
-  ):
-    return np.full(indices.shape, light[used[0]] > 0)
-  return indices
+def _without_subdirectories(picture: TiffImagePlugin.TiffImageFile) -> int:
+  """The orientation of a TIFF, whose metadata Pillow will leave alone when it loads it."""
+  found = _orientation(picture)
+  exif = picture.getexif()
+  for tag in _SUBDIRECTORIES:
+    if tag in exif:
+      del exif[tag]
+  return found

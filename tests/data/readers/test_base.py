@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ahm_jax.data.readers.base import UnavailableFile, Unreadable, decoding
+from ahm_jax.data.readers import dispatch, raster
+from ahm_jax.data.readers.base import (
+  SUFFIXES,
+  UnavailableFile,
+  Unreadable,
+  UnsupportedImage,
+  decoding,
+)
 
 
 def numbered(number: int) -> OSError:
@@ -29,6 +36,52 @@ def test_what_the_system_refuses_is_not_called_damaged(error, said):
 @pytest.mark.parametrize(
   'error', [OSError('truncated'), numbered(errno.EINVAL), ValueError(), SyntaxError(), EOFError()]
 )
-def test_what_a_decoder_stumbles_over_is_unreadable(error):
-  with pytest.raises(Unreadable, match=r'^images/a\.png$'), decoding(Path('images/a.png')):
+def test_what_a_decoder_stumbles_over_is_unreadable(tmp_path, error):
+  path = tmp_path / 'a.png'
+  path.write_bytes(b'content')
+  with pytest.raises(Unreadable, match=rf'^{tmp_path.name}/a\.png$'), decoding(path):
     raise error
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_decoder_that_does_not_say_that_the_system_refused_is_seen_through(
+  tmp_path, monkeypatch, number
+):
+  """As libtiff, which reads by itself and only says that it failed."""
+  path = tmp_path / 'a.tif'
+  path.write_bytes(b'content')
+
+  def refuse(*_):
+    raise numbered(number)
+
+  monkeypatch.setattr(Path, 'open', refuse)
+  with pytest.raises(UnavailableFile, match=os.strerror(number)), decoding(path):
+    raise OSError('decoder error -2')
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir, lambda path: path.symlink_to('/dev/zero')])
+def test_what_is_no_file_is_refused_at_once(tmp_path, suffix, make):
+  """Reading a pipe would wait for ever, and a device would never end."""
+  path = tmp_path / f'a{suffix}'
+  make(path)
+  for read in (lambda path: dispatch.read_slices(path, 3), dispatch.read_mask_slices):
+    with pytest.raises(UnsupportedImage, match=r'is not a file'):
+      read(path)
+  assert raster.describe(path) == ('', 1) and raster.orientation(path) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='everything may be read')
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_a_file_that_may_not_be_read(tmp_path, suffix):
+  path = tmp_path / f'a{suffix}'
+  path.write_bytes(b'content')
+  path.chmod(0)
+  with pytest.raises(UnavailableFile, match='Permission denied'):
+    dispatch.read_slices(path, 3)
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_a_file_that_has_gone(tmp_path, suffix):
+  with pytest.raises(UnavailableFile, match='No such file'):
+    dispatch.read_slices(tmp_path / f'a{suffix}', 3)

@@ -3,7 +3,6 @@
 And what is refused before it takes memory.
 """
 
-import io
 import re
 import struct
 import zlib
@@ -313,23 +312,11 @@ def test_bombs_are_refused_by_their_header(tmp_path, side):
       reader(tmp_path / 'a.png')
 
 
-@pytest.mark.parametrize(
-  'content', [b'', b'\0' * 50, b'GIF89a' + bytes(20), b'%!PS-Adobe-3.0 EPSF-3.0\n']
-)
+@pytest.mark.parametrize('content', [b'', b'\0' * 50, b'\x89PNG', b'some text', bytes(range(256))])
 def test_other_contents_are_unreadable(tmp_path, content):
   (tmp_path / 'a.png').write_bytes(content)
   with pytest.raises(Unreadable, match=f'^{re.escape(tmp_path.name)}/a.png$'):
     read(tmp_path / 'a.png', 3)
-
-
-def test_formats_that_were_not_asked_for_are_not_opened(tmp_path):
-  """Pillow reads GIF and PPM too, and would start Ghostscript for EPS."""
-  for kind in ('GIF', 'PPM', 'EPS'):
-    stream = io.BytesIO()
-    Image.fromarray(colours()).save(stream, kind)
-    (tmp_path / 'a.png').write_bytes(stream.getvalue())
-    with pytest.raises(Unreadable):
-      read(tmp_path / 'a.png', 3)
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif', '.bmp', '.webp'])

@@ -1,0 +1,232 @@
+"""TIFF: the right numbers at every depth, or a line that says why not."""
+
+import itertools
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ahm_jax.data.readers import dispatch, raster
+from ahm_jax.data.readers.base import Unreadable, UnsupportedImage, decoding
+from tests.data.readers import tiffs
+
+BOTH_ORDERS = '<>'
+LAYOUTS = [
+  {},
+  {'rows': 7},
+  {'tile': 16},
+  {'compression': tiffs.DEFLATE},
+  {'compression': tiffs.DEFLATE, 'tile': 16},
+  {'compression': tiffs.PACKBITS, 'rows': 7},
+  {'compression': tiffs.DEFLATE, 'predictor': 2},
+  {'compression': tiffs.DEFLATE, 'predictor': 3},
+]
+# (type, bits, white is 0): the byte orders that are read.
+READ = {
+  **{(np.uint8, bits, white): BOTH_ORDERS for bits in (1, 2, 4, 8) for white in (False, True)},
+  (np.uint16, 12, False): '<',
+  (np.uint16, 16, False): BOTH_ORDERS,
+  (np.uint16, 16, True): '<',
+  (np.uint32, 32, False): '<',
+  **{(kind, 0, False): BOTH_ORDERS for kind in (np.int8, np.int16, np.int32, np.float32)},
+}
+KINDS = [
+  *((np.uint8, bits) for bits in (1, 2, 4, 8)),
+  *((np.uint16, bits) for bits in (12, 16)),
+  (np.uint32, 32),
+  *((kind, 0) for kind in (np.uint64, np.int8, np.int16, np.int32, np.int64)),
+  *((kind, 0) for kind in (np.float16, np.float32, np.float64)),
+]
+
+
+def drawn(kind, bits, *shape):
+  """Numbers over the whole range of a type."""
+  rng = np.random.default_rng(0)
+  if np.issubdtype(kind, np.floating):
+    return (1000 * rng.standard_normal(shape)).astype(kind)
+  info = np.iinfo(kind)
+  highest = 2**bits - 1 if bits else int(info.max)
+  values = rng.integers(info.min, highest, shape, kind, endpoint=True)
+  values.flat[:2] = info.min, highest
+  return values
+
+
+def numbers(path):
+  with decoding(path):
+    return raster.read_labels(path, by_colour=False)
+
+
+def layouts(kind, bits):
+  for layout in LAYOUTS:
+    is_float = np.issubdtype(kind, np.floating)
+    if layout.get('predictor', 1) == 1 or (
+      bits not in (1, 2, 4, 12) and layout['predictor'] == (3 if is_float else 2)
+    ):
+      yield layout
+
+
+@pytest.mark.parametrize('order', BOTH_ORDERS)
+@pytest.mark.parametrize('white_is_0', [False, True])
+@pytest.mark.parametrize(('kind', 'bits'), KINDS)
+def test_grey_of_every_depth_has_its_numbers_or_is_refused(tmp_path, kind, bits, white_is_0, order):
+  path = tmp_path / 'a.tif'
+  values = drawn(kind, bits, 20, 24)
+  expected = values
+  if bits:
+    expected = (2**bits - 1 - values) if white_is_0 else values
+    expected = expected * (255 // (2**bits - 1)) if 1 < bits < 8 else expected
+  is_read = order in READ.get((kind, bits, white_is_0), '')
+  for layout in layouts(kind, bits):
+    path.write_bytes(tiffs.encoded(values, order, int(not white_is_0), bits, **layout))
+    if is_read:
+      np.testing.assert_array_equal(numbers(path), expected, str(layout))
+      continue
+    for read in (numbers, lambda path: dispatch.read_slices(path, 3)):
+      with pytest.raises(
+        UnsupportedImage,
+        match=rf'/a\.tif holds TIFF of {bits or 8 * values.itemsize} bit '
+        r'(unsigned|signed|float).*, which is not read; save it as TIFF of 8 or 16 bit integers',
+      ):
+        read(path)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'bits', 'white_is_0'), [key for key in READ if key[1] not in (1, 2, 4, 8)]
+)
+def test_grey_of_many_bits_is_stretched_and_black_is_dark(tmp_path, kind, bits, white_is_0):
+  path = tmp_path / 'a.tif'
+  highest = 2**bits - 1 if bits else 100
+  values = np.linspace(0 if bits else -100, highest, 480).reshape(20, 24).astype(kind)
+  path.write_bytes(tiffs.encoded(values, '<', int(not white_is_0), bits))
+  pixels = dispatch.read_slices(path, 1)[0][1].pixels[..., 0].astype(int)
+  pixels = pixels[::-1, ::-1] if white_is_0 else pixels
+  assert pixels.flat[0] == 0 and pixels.flat[-1] == 255 and (np.diff(pixels.ravel()) >= 0).all()
+
+
+def test_a_window_counts_in_the_numbers_of_the_file(tmp_path):
+  values = np.array([[2**31 - 100, 2**31, 2**31 + 100, 2**32 - 1]], np.uint32)
+  (tmp_path / 'a.tif').write_bytes(tiffs.encoded(values))
+  ((_, picture),) = dispatch.read_slices(tmp_path / 'a.tif', 1, window=(2**31, 200))
+  assert picture.pixels[..., 0].tolist() == [[0, 128, 255, 255]]
+
+
+@pytest.mark.parametrize('order', BOTH_ORDERS)
+@pytest.mark.parametrize('kind', [np.int8, np.int16, np.int32, np.uint16, np.float32])
+def test_masks_of_every_type(tmp_path, kind, order):
+  values = np.eye(8).astype(kind) * 2
+  for layout in ({}, {'compression': tiffs.DEFLATE}):
+    (tmp_path / 'a.tif').write_bytes(tiffs.encoded(values, order, **layout))
+    (mask,) = dispatch.read_mask_slices(tmp_path / 'a.tif', ('a', 'b'))
+    np.testing.assert_array_equal(mask, values)
+
+
+# More than one sample a pixel.
+
+SAMPLES = {  # Photometric interpretation, number of samples, tags; what is shown of the samples.
+  'RGB': (2, 3, [], lambda x: x),
+  'RGB and alpha': (2, 4, [(338, 'H', [2])], lambda x: x[..., :3]),
+  'RGB and another': (2, 4, [(338, 'H', [0])], lambda x: x[..., :3]),
+  'RGB and two others': (2, 5, [(338, 'H', [0, 0])], lambda x: x[..., :3]),
+  'RGB and one unsaid': (2, 4, [], lambda x: x[..., :3]),
+  'grey and alpha': (1, 2, [(338, 'H', [2])], lambda x: x[..., [0, 0, 0]]),
+  'grey and another': (1, 2, [(338, 'H', [0])], lambda x: x[..., [0, 0, 0]]),
+  'grey and two others': (1, 3, [(338, 'H', [0, 0])], lambda x: x[..., [0, 0, 0]]),
+  'grey and one unsaid': (1, 2, [], lambda x: x[..., [0, 0, 0]]),
+  'white is 0 and alpha': (0, 2, [(338, 'H', [2])], lambda x: 255 - x[..., [0, 0, 0]]),
+  'CMYK': (5, 4, [], None),
+  'YCbCr': (6, 3, [(530, 'H', [1, 1])], None),
+  'Lab': (8, 3, [], None),
+}
+
+
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize('name', SAMPLES)
+def test_several_samples_are_shown_as_they_are_or_refused(tmp_path, name, kind):
+  """None may come out as another picture, as planes of 16 bits did."""
+  photometric, samples, tags, show = SAMPLES[name]
+  path = tmp_path / 'a.tif'
+  values = drawn(kind, 0, 20, 24, samples)
+  read = 0
+  for order, planar, layout in itertools.product(BOTH_ORDERS, (1, 2), LAYOUTS[:5]):
+    path.write_bytes(tiffs.encoded(values, order, photometric, planar=planar, tags=tags, **layout))
+    try:
+      pixels = dispatch.read_slices(path, 3)[0][1].pixels
+    except UnsupportedImage as error:
+      assert 'which is not read; save it as' in str(error)
+      continue
+    read += 1
+    if show and kind != np.uint8 and name.startswith('grey'):
+      np.testing.assert_array_equal(numbers(path), values[..., 0])
+      continue
+    high = (values >> 8).astype(np.uint8) if kind == np.uint16 else values
+    expected = show(high) if show else _by_pillow(name, high)
+    assert np.abs(pixels.astype(int) - expected).max() <= (name == 'YCbCr'), (order, planar, layout)
+  if kind == np.uint8:
+    assert (read == 0) == (name in ('grey and one unsaid', 'white is 0 and alpha'))
+  if kind == np.uint16 and name in ('RGB', 'RGB and alpha', 'RGB and another', 'CMYK'):
+    assert read
+
+
+def _by_pillow(name, values):
+  image = Image.frombytes(name.replace('Lab', 'LAB'), (24, 20), values.tobytes())
+  return np.asarray(image.convert('RGB'))
+
+
+def test_colours_stored_by_halves_without_compression_are_refused(tmp_path):
+  """Pillow would take four values of brightness and two of colour for two pixels."""
+  content = tiffs.encoded(np.zeros((8, 8, 3), np.uint8), photometric=6, tags=[(530, 'H', [2, 2])])
+  (tmp_path / 'a.tif').write_bytes(content)
+  with pytest.raises(UnsupportedImage, match='photometric interpretation 6'):
+    dispatch.read_slices(tmp_path / 'a.tif', 3)
+
+
+@pytest.mark.parametrize('scale', [1, 257])
+def test_colour_maps_of_8_bits_are_not_black(tmp_path, scale):
+  colours = np.random.default_rng(0).integers(0, 256, (3, 256))
+  values = drawn(np.uint8, 8, 20, 24)
+  tags = [(320, 'H', (colours * scale).ravel().tolist())]
+  (tmp_path / 'a.tif').write_bytes(tiffs.encoded(values, photometric=3, tags=tags))
+  pixels = dispatch.read_slices(tmp_path / 'a.tif', 3)[0][1].pixels
+  np.testing.assert_array_equal(pixels, colours.T[values])
+
+
+# Headers.
+
+
+@pytest.mark.parametrize(
+  ('number', 'words'), [(34712, 'compression 34712'), (50002, 'compression 50002')]
+)
+def test_a_compression_that_is_not_known_is_named(tmp_path, number, words):
+  content = tiffs.encoded(drawn(np.uint8, 8, 20, 24), tags=[(259, 'H', [number])])
+  (tmp_path / 'a.tif').write_bytes(content)
+  with pytest.raises(UnsupportedImage, match=words):
+    dispatch.read_slices(tmp_path / 'a.tif', 3)
+
+
+def test_big_endian_bigtiff_is_refused_by_name(tmp_path):
+  (tmp_path / 'a.tif').write_bytes(b'MM' + struct.pack('>HHHQQ', 43, 8, 0, 16, 0) + bytes(50))
+  with pytest.raises(UnsupportedImage, match='holds TIFF of big-endian 64 bit offsets'):
+    dispatch.read_slices(tmp_path / 'a.tif', 3)
+
+
+@pytest.mark.parametrize('number', [258, 273, 279, 339])
+def test_a_decisive_tag_out_of_reach_is_damage(tmp_path, number):
+  """Pillow would go on without it, as if it were not there: floats as integers."""
+  content = bytearray(tiffs.encoded(np.ones((20, 24, 3), np.uint8), photometric=2, rows=7))
+  place = content.index(struct.pack('<H', number), 10)
+  content[place + 8 : place + 12] = b'\xf0\xff\xff\x7f'
+  (tmp_path / 'a.tif').write_bytes(content)
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(tmp_path / 'a.tif', 3)
+
+
+def test_a_directory_that_is_cut_is_damage(tmp_path):
+  values = drawn(np.float32, 0, 20, 24)
+  content = tiffs.encoded(values)
+  directory = content[8 : 8 + 2 + 12 * 12 + 4]
+  moved = struct.pack('<2sHI', b'II', 42, len(content)) + content[8:] + directory
+  for cut in range(5, len(directory)):
+    (tmp_path / 'a.tif').write_bytes(moved[: len(moved) - cut])
+    with pytest.raises(Unreadable):
+      dispatch.read_slices(tmp_path / 'a.tif', 3)
