@@ -30,6 +30,7 @@ from ahm_jax.data.readers.base import (
 from ahm_jax.data.resize import squashed_mask
 from ahm_jax.data.sets import items
 from ahm_jax.data.sets.items import SPLITS, Item, Slice
+from ahm_jax.data.sets.source import available
 from ahm_jax.data.threads import in_parallel
 from ahm_jax.data.vanishing import Fate, encode_mask, fate
 
@@ -111,7 +112,8 @@ def inspect(config: DataConfig, thumbnail: Thumbnail) -> Inspection:
   Raises:
     UserError: there is no data set to look at, or it cannot be listed.
   """
-  listing = sets.find(config).list_items(config)
+  with available():
+    listing = sets.find(config).list_items(config)
   inspect_item = functools.partial(_inspect_item, config=config, thumbnail=thumbnail)
   images: list[ImageRecord] = []
   problems: list[Problem] = []

@@ -16,7 +16,7 @@ import numpy as np
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import dicom, dispatch
 from ahm_jax.data.readers.base import SUFFIXES, is_odd, is_volume, link_problem, shown, suffix
-from ahm_jax.data.sets import table
+from ahm_jax.data.sets import naming, table
 from ahm_jax.data.sets.items import SPLITS, Item, Listing, crossing_groups
 from ahm_jax.data.sets.source import DatasetSource, stamps
 from ahm_jax.errors import UserError
@@ -41,16 +41,13 @@ def list_items(config: DataConfig) -> Listing:
   problems: list[str] = []
   notes: list[str] = []
   images = _by_stem(root, 'images', problems, notes)
-  masks = _by_stem(root, 'masks', problems, notes)
+  masks = _masks(root, config.mask_suffix, problems, notes)
   if not images:
     raise UserError(
       f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}'
     )
-  problems += [
-    f'{shown(mask)} has no image; add images/{_stem(mask)}.jpg (or .png) or remove the mask'
-    for name, mask in masks.items()
-    if name not in images
-  ]
+  problems += _without_image(images, masks)
+  notes += _misplaced(root, images)
   labels = table.read(root, images)
   if labels:
     problems += labels.problems
@@ -73,6 +70,7 @@ def depends_on(config: DataConfig) -> dict[str, Any]:
     'skip': config.skip_unreadable,
     'fractions': config.split_fractions,
     'classes': config.mask_classes,
+    'mask_suffix': config.mask_suffix,
     'window': config.window,
     'slices': [config.slice_axis, config.every_slice],
     'table': None if data is None else hashlib.sha256(data).hexdigest(),
@@ -137,6 +135,57 @@ def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> 
       f'of these only such as end in {", ".join(SUFFIXES)}'
     )
   return dict(sorted(found.items(), key=lambda item: _stem(item[1])))
+
+
+def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
+  """As `_by_stem`, by what the names are without this ending."""
+  masks = _by_stem(root, 'masks', problems, notes)
+  ending = table.composed(ending)
+  others = [name for name in masks if not name.endswith(ending) or name == ending]
+  problems += [
+    f'{shown(masks[name])} has no {ending} before its suffix, which config.data.mask_suffix says '
+    'that masks have; rename it, or remove it'
+    for name in others
+  ]
+  return {
+    name.removesuffix(ending): path for name, path in masks.items() if name not in set(others)
+  }
+
+
+def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[str]:
+  """What is wrong with masks that have no image of their name."""
+  lone = [name for name in masks if name not in images]
+  bare = {name for name in images if name not in masks}
+  told, explained = naming.lines(naming.misfits(lone, bare), len(masks))
+  return told + [
+    f'{shown(masks[name])} has no image; add images/{_stem(masks[name])}.jpg (or .png) or remove '
+    'the mask'
+    for name in lone
+    if name not in explained
+  ]
+
+
+def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
+  """Notes on what may be masks or labels, and is not read as such."""
+  notes = []
+  if likely := naming.likely_masks(images):
+    notes.append(
+      f'images that are named as masks of others, and are read as images: {len(likely)} '
+      f'({table.some(likely)}); move masks to masks/, under the names of their images'
+    )
+  beside = [path for path in sorted(root.iterdir()) if not path.name.startswith('.')]
+  folders = [path.name for path in beside if path.is_dir() and path.name != 'images']
+  if 'masks' not in {path.name for path in beside} and folders:
+    notes.append(
+      f'there is no folder masks/, so no image has a mask; other folders: {table.some(folders)}'
+    )
+  tables = [path.name for path in beside if path.suffix.lower() in table.SUFFIXES]
+  if table.NAME not in tables and tables:
+    notes.append(
+      f'there is no {table.NAME}, so no image has a label; other tables: {table.some(tables)}; '
+      f'save the one that is meant as {table.NAME}, comma-separated text'
+    )
+  return notes
 
 
 def _problem(path: Path, root: Path, other: Path | None) -> str:
