@@ -58,7 +58,7 @@ class Read(NamedTuple):
 
   record: dict[str, Any]  # But for its label.
   fate: Fate | None  # Of the mask's lesions in the record; None without a mask.
-  is_turned: bool  # Whether its EXIF orientation is another than the mask's.
+  is_turned: bool  # By its EXIF orientation, and its mask is not.
 
 
 def read_item(item: Item, config: DataConfig) -> list[Read] | Exception:
@@ -116,7 +116,7 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     self._names: dict[str, Item] = {}
     self._empty = 0  # Slices whose mask is there and empty.
     self._listing_notes: list[str] = []
-    self._turned: list[str] = []  # Images that are turned by EXIF, or whose masks are.
+    self._turned: list[str] = []  # Images that are turned by EXIF, and their masks are not.
     self._splits_left = 0
     self._vanished = Vanished(options.image_size, options.mask_classes)
     super().__init__(file_format='array_record', **kwargs)
@@ -222,8 +222,8 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     notes += self._vanished.lines()
     if self._turned:
       notes.append(
-        f'images whose EXIF orientation is not that of their masks: {len(self._turned)} '
-        f'({some(self._turned)}); look by prepare_data --check whether they fit'
+        f'images that are turned by their EXIF orientation, and their masks are not: '
+        f'{len(self._turned)} ({some(self._turned)}); look by prepare_data --check whether they fit'
       )
     if self.unreadable:
       notes.append(

@@ -1,7 +1,10 @@
 """Preparation that is never stale or half done."""
 
+import builtins
 import dataclasses
+import errno
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -129,6 +132,38 @@ def test_a_failed_preparation_leaves_nothing_to_be_taken_for_data(folder, tmp_pa
   assert len(dataset.load(folder, tmp_path).splits['test']) == 1
 
 
+@pytest.mark.parametrize('skip', [False, True])
+@pytest.mark.parametrize('part', ['images', 'masks'])
+@pytest.mark.parametrize('code', [errno.EACCES, errno.EIO, errno.ENOMEM, errno.EMFILE])
+def test_what_the_system_refuses_is_never_left_out(folder, tmp_path, skip, part, code, monkeypatch):
+  folder = dataclasses.replace(folder, skip_unreadable=skip)
+  refused, real = tmp_path / 'set' / part / '1.png', builtins.open
+
+  def refusing(path, *arguments, **options):
+    if not isinstance(path, int) and os.fspath(path) == str(refused):
+      raise OSError(code, os.strerror(code), str(path))
+    return real(path, *arguments, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(builtins, 'open', refusing)
+    patch.setattr(io, 'open', refusing)
+    for _ in range(2):
+      with pytest.raises(UserError, match=rf'^{part}/1\.png cannot be read \({os.strerror(code)}'):
+        dataset.load(folder, tmp_path)
+    assert not [item for item in (tmp_path / 'data').iterdir() if item.is_dir()]
+  assert dataset.load(folder, tmp_path).splits['train'].ids == ('0', '1')
+
+
+def test_what_was_left_out_comes_back_when_it_is_whole_again(folder, tmp_path):
+  folder = dataclasses.replace(folder, skip_unreadable=True)
+  broken = tmp_path / 'set' / 'images' / '1.png'
+  whole = broken.read_bytes()
+  broken.write_bytes(b'x' * len(whole))
+  assert dataset.load(folder, tmp_path).splits['train'].ids == ('0',)
+  broken.write_bytes(whole)
+  assert dataset.load(folder, tmp_path).splits['train'].ids == ('0', '1')
+
+
 def test_a_killed_preparation_is_done_again(tmp_path):
   config = dataclasses.replace(
     TINY, image_size=64, phantom=PhantomConfig(train=20000, validation=1, test=1)
@@ -247,6 +282,7 @@ def test_the_text_of_the_code_is_not_in_the_key(folder, monkeypatch):
     dict(skip_unreadable=True),
     dict(split_fractions=(0.5, 0.25, 0.25)),
     dict(mask_classes=('a',)),
+    dict(mask_suffix='_mask'),
     dict(window=(40.0, 400.0)),
     dict(slice_axis=1),
     dict(every_slice=2),

@@ -310,8 +310,7 @@ def _turned(images: Sequence[ImageRecord]) -> Iterable[Finding]:
   yield Finding(
     WARNING,
     'turned_image',
-    'images are turned or mirrored by an EXIF orientation that their masks do not have, or masks '
-    'are and images are not',
+    'images are turned or mirrored by an EXIF orientation that their masks do not have',
     'look whether they fit; where a mask was drawn on the pixels as they are stored, save the '
     'image without the tag',
     _cases(images, lambda image: image.turned > 1, lambda image: f'orientation {image.turned}'),

@@ -61,8 +61,7 @@ class ImageRecord:
   thumbnail: bytes  # As `inspect` was told to make it.
   mask: 'MaskRecord | None'  # None: it has none, or none that can be used.
   has_mask_file: bool
-  # EXIF orientation (2 to 8) by which image or mask is turned, and the other is not; 1: none is.
-  turned: int
+  turned: int  # EXIF orientation (2 to 8) by which it is turned and its mask is not; 1: none.
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +164,8 @@ def _inspect_item(
 
 
 def _turned(part: Slice, item: Item) -> int:
-  if item.mask is None or part.mask is None or not items.is_turned_alone(part.picture, item):
-    return 1
-  return max(part.picture.orientation, raster.orientation(item.mask))
+  alone = part.mask is not None and items.is_turned_alone(part.picture, item)
+  return part.picture.orientation if alone else 1
 
 
 def _into_memory(item: Item) -> tuple[Item, bytes]:

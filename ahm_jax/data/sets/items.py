@@ -145,22 +145,23 @@ def with_masks(slices: Sequence[Slice], item: Item, config: DataConfig) -> list[
 
 
 def is_turned_alone(picture: Picture, item: Item) -> bool:
-  """Whether an image and its mask have different EXIF orientations, as where the mask was drawn on
-  the pixels as they are stored.
+  """Whether an image is turned by its EXIF orientation, and its mask is not turned alike, as where
+  that was drawn on the pixels as they are stored.
   """
-  if item.mask is None or item.has_slices or is_volume(item.mask):
+  if picture.orientation == 1 or item.mask is None or is_volume(item.mask):
     return False
-  return picture.orientation != raster.orientation(item.mask)
+  return picture.orientation != raster.orientation(item.mask)  # Of a PNG it takes decoding it.
 
 
 def _size_cure(picture: Picture, item: Item) -> str:
-  if not is_turned_alone(picture, item):
-    return 'make them the same size'
-  if picture.orientation == 1:
+  assert item.mask is not None
+  if is_turned_alone(picture, item):
+    return (
+      f'the image is turned by its EXIF orientation ({picture.orientation}), the mask perhaps is '
+      'not; save the image turned, or without the tag'
+    )
+  if picture.orientation == 1 and not is_volume(item.mask) and raster.orientation(item.mask) > 1:
     return (
       'the mask is turned by its EXIF orientation, the image is not; save the mask without the tag'
     )
-  return (
-    f'the image is turned by its EXIF orientation ({picture.orientation}), the mask perhaps is '
-    'not; save the image turned, or without the tag'
-  )
+  return 'make them the same size'

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from ahm_jax.data.readers.base import printable
 
 # What the names of masks have, and those of images have not.
-_WORDS = frozenset(('mask', 'masks', 'seg', 'segm', 'segmentation', 'label', 'labels', 'lesion')) | {
-  'roi', 'gt', 'groundtruth', 'truth', 'annotation', 'annotations',
+_WORDS = frozenset(('mask', 'masks', 'seg', 'segm', 'segmentation', 'label', 'labels', 'roi')) | {
+  'lesion', 'gt', 'groundtruth', 'truth', 'annotation', 'annotations',
 }  # fmt: skip
 _CHANNEL = re.compile('_[0-9]{4}')  # nnU-Net's.
 
