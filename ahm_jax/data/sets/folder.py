@@ -15,7 +15,15 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import dicom, dispatch
-from ahm_jax.data.readers.base import SUFFIXES, is_odd, is_volume, link_problem, shown, suffix
+from ahm_jax.data.readers.base import (
+  SUFFIXES,
+  UnavailableFile,
+  is_odd,
+  is_volume,
+  link_problem,
+  shown,
+  suffix,
+)
 from ahm_jax.data.sets import naming, table
 from ahm_jax.data.sets.items import SPLITS, Item, Listing, crossing_groups
 from ahm_jax.data.sets.source import DatasetSource, stamps
@@ -52,7 +60,8 @@ def list_items(config: DataConfig) -> Listing:
   if labels:
     problems += labels.problems
     notes += labels.notes
-  groups = _groups(images, masks, labels.rows if labels else {}, notes)
+  origins = _origins(images, masks, problems)
+  groups = _groups(images, origins, labels.rows if labels else {}, notes)
   items = [
     _item(name, path, masks.get(name), groups[name], labels) for name, path in images.items()
   ]
@@ -192,6 +201,8 @@ def _problem(path: Path, root: Path, other: Path | None) -> str:
   """What is wrong with a file; `other` is that of the same name, if there is one."""
   if problem := link_problem(path, root):
     return problem
+  if path.is_dir():  # A folder itself has been passed over.
+    return f'{shown(path)} is a link to what is not a file; remove it'
   if is_odd(path.name):
     return f'{shown(path)} has control characters in its name, shown as \\x..; rename it'
   if other is not None:
@@ -204,27 +215,36 @@ def _problem(path: Path, root: Path, other: Path | None) -> str:
 
 def _groups(
   images: Mapping[str, Path],
-  masks: Mapping[str, Path],
+  origins: Mapping[str, dicom.Origin],
   rows: Mapping[str, Mapping[str, str]],
   notes: list[str],
 ) -> dict[str, str]:
   """The group of each image, by its name."""
   told = {name: table.composed(row['group']) for name, row in rows.items() if row.get('group')}
-  origins = {name: origin for name, origin in _origins(images, masks).items() if name not in told}
+  origins = {name: origin for name, origin in origins.items() if name not in told}
   notes += _one_patient(list(origins.values()))
   groups = told | {name: origin.group for name, origin in origins.items() if origin.group}
   return {name: groups.get(name, name) for name in images}
 
 
-def _origins(images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, dicom.Origin]:
-  """Where DICOM images come from, by image name.
+def _origins(
+  images: Mapping[str, Path], masks: Mapping[str, Path], problems: list[str]
+) -> dict[str, dicom.Origin]:
+  """Where DICOM images come from, by image name; adds those that the system refuses to `problems`.
 
   Says at once where a package is missing that the folder needs.
   """
   for path in (*images.values(), *masks.values()):
     if is_volume(path):
       dispatch.require(path)
-  return {name: dicom.origin(path) for name, path in images.items() if dicom.is_dicom(path)}
+  origins = {}
+  for name, path in images.items():
+    if dicom.is_dicom(path):
+      try:
+        origins[name] = dicom.origin(path)
+      except UnavailableFile as problem:
+        problems.append(str(problem))
+  return origins
 
 
 def _one_patient(origins: list[dicom.Origin]) -> list[str]:

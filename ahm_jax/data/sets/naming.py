@@ -87,11 +87,7 @@ def lines(found: Mapping[str, Misfit], of: int) -> tuple[list[str], set[str]]:
 
 def likely_masks(images: Collection[str]) -> list[str]:
   """Images that are named as masks of others among them."""
-  return [
-    name
-    for name in images
-    if (misfit := _affix(name, images)) and _is_word(misfit.prefix + misfit.suffix)
-  ]
+  return [name for name in images if (misfit := _affix(name, images)) and misfit.is_plain]
 
 
 class _Cut(NamedTuple):
@@ -101,11 +97,11 @@ class _Cut(NamedTuple):
 
 
 def _affix(name: str, others: Collection[str]) -> Misfit | None:
-  """What `name` has more than the longest of `others` that it begins or ends with."""
-  for cut in _cuts(name):
-    if cut.inner in others:
-      return Misfit(cut.prefix, cut.suffix)
-  return None
+  """What `name` has more than the longest of `others` that it begins or ends with; a word for masks
+  before anything else.
+  """
+  found = [Misfit(cut.prefix, cut.suffix) for cut in _cuts(name) if cut.inner in others]
+  return next((misfit for misfit in found if misfit.is_plain), found[0] if found else None)
 
 
 def _cuts(name: str) -> Iterable[_Cut]:

@@ -16,6 +16,8 @@ from PIL import Image
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import dataset
+from ahm_jax.data.readers import dicom
+from ahm_jax.data.readers.base import UnavailableFile
 from ahm_jax.data.sets.folder import list_items
 from ahm_jax.errors import UserError
 
@@ -232,7 +234,8 @@ def test_what_is_no_file_is_never_opened(complete, folder_name, kind, monkeypatc
   if kind == 'pipe':
     os.mkfifo('z.png')
   elif kind == 'socket':
-    socket.socket(socket.AF_UNIX).bind('z.png')
+    with socket.socket(socket.AF_UNIX) as end:
+      end.bind('z.png')
   else:
     Path('z.png').mkdir()
   data = complete.load()
@@ -274,7 +277,7 @@ def test_what_the_system_refuses_is_one_line(complete, place, code, monkeypatch)
     real = getattr(os, name)
 
     def call(path, *arguments, **options):
-      if os.fspath(path) == str(refused):
+      if not isinstance(path, int) and os.fspath(path) == str(refused):
         raise OSError(code, os.strerror(code), str(path))
       return real(path, *arguments, **options)
 
@@ -292,6 +295,22 @@ def test_what_the_system_refuses_is_one_line(complete, place, code, monkeypatch)
     assert os.strerror(code) in str(caught.value) and '\n' not in str(caught.value)
     assert 'damaged' not in str(caught.value)
   assert len(complete.load().splits['train']) == 2
+
+
+def test_dicom_files_that_the_system_refuses_are_all_told(complete, monkeypatch):
+  pytest.importorskip('pydicom')
+  for name in 'xy':
+    (complete.root / 'images' / f'{name}.dcm').write_bytes(b'')
+
+  def refuse(path):
+    raise UnavailableFile(f'images/{path.name} cannot be read (Input/output error)')
+
+  monkeypatch.setattr(dicom, 'origin', refuse)
+  listing = list_items(complete.config())
+  assert listing.problems == [
+    f'images/{name}.dcm cannot be read (Input/output error)' for name in 'xy'
+  ]
+  complete.refused('x.dcm cannot be read .*; images/y.dcm cannot be read')
 
 
 def refusing_open(path, refused, code):
