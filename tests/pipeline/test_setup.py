@@ -12,6 +12,7 @@ from ahm_jax.data.resize import squashed_mask
 from ahm_jax.data.vanishing import encode_mask
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline import grid, setup, stages
+from ahm_jax.runs import provenance
 
 SIZE = 64
 NAMES = ('disc', 'cup')
@@ -74,3 +75,40 @@ def test_a_segmentation_and_a_grid_are_refused_before_they_train(where, by, tmp_
       run = setup.Run(stages.SEGMENT, config(), tmp_path, data, setup.Start())
       stages.SEGMENT.plan(run)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('stage', 'seen'),
+  [(stages.PRETRAIN, ('image',)), (stages.SEGMENT, ('image', 'mask')),
+   (stages.CLASSIFY, ('image', 'label'))],
+)  # fmt: skip
+@pytest.mark.parametrize('change', ['image', 'mask', 'label'])
+@pytest.mark.parametrize('where', ['train', 'validation'])
+def test_a_stage_goes_on_with_what_it_learns_from(tmp_path, stage, seen, change, where):
+  """Whatever the images that its network sees, as a classifier those of lesions."""
+  parts = {name: split((90, 90, 90)) for name in ('train', 'validation', 'test')}
+  for name, part in parts.items():
+    parts[name] = dataclasses.replace(part, ids=tuple(f'{name}{i}' for i in range(3)))
+
+  def images(parts):
+    data = Dataset('toy', ('a', 'b'), parts, ())
+    run = setup.Run(stage, config(), tmp_path, data, setup.Start())
+    shown = dataclasses.replace(parts['train'], images=parts['train'].images + 1)
+    plan = setup.Plan(None, shown, np.array([2, 1]), 1, ('validation1', 'validation2'))
+    return plan.images(run)
+
+  provenance.begin(tmp_path, images(parts), None)
+  provenance.check_same(tmp_path, images(parts))
+  before = parts[where]
+  digests, labels = before.digests.copy(), before.labels.copy()
+  if change == 'label':
+    labels[1] = 1
+  else:
+    digests[1, ('image', 'mask').index(change)] = 7
+  parts[where] = dataclasses.replace(before, digests=digests, labels=labels)
+  if change not in seen:
+    provenance.check_same(tmp_path, images(parts))
+    return
+  said = f"1 of 4 have other pixels, masks or labels under the same names, as '{where}1'; choose"
+  with pytest.raises(UserError, match=said):
+    provenance.check_same(tmp_path, images(parts))
