@@ -13,6 +13,8 @@ from PIL import Image
 from ahm_jax.data.resize import squashed_mask
 
 STEP = 32  # Sizes that are tried are multiples of it, which every size of a patch divides.
+CONFIRMED_BY = 16  # Masks that a size is confirmed by.
+MAX_PIXELS = 2**28  # Of the masks that are tried.
 
 
 class Fate(NamedTuple):
@@ -80,20 +82,39 @@ class Vanished:
 
 
 def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> int | None:
-  """The smallest multiple of STEP above a size at which class `index` vanishes from none of the
-  masks that hold it; None: it does at all sizes up to their own.
+  """The smallest multiple of STEP above a size from which on class `index` vanishes from none of
+  the masks that hold it; None: it does at all sizes up to their own.
 
-  Lesions that lie across the pixels' borders vanish at larger sizes than others, so every mask is
-  tried; but first the one that failed last, so that a size that is too small costs little.
+  Lesions that lie across the pixels' borders vanish at larger sizes than others, so all masks are
+  tried; of many large ones those with the least in them, which their bytes tell. The one that
+  failed last comes first, so that a size that is too small costs little. A lesion may come back and
+  vanish again, so a size is taken once some masks pass up to its double.
   """
-  waiting = collections.deque(masks)
-  largest = max(max(decode_mask(data).shape) for data in masks)
+  rows, columns = np.max([_shape(data) for data in masks], axis=0).tolist()
+  waiting = collections.deque(sorted(masks, key=len)[: max(1, MAX_PIXELS // (rows * columns))])
+  largest = max(rows, columns)
+  found = None
   for size in range((above // STEP + 1) * STEP, largest + STEP, STEP):
-    for place, data in enumerate(waiting):
-      if index not in _classes(squashed_mask(decode_mask(data), size)):
-        del waiting[place]
-        waiting.appendleft(data)
-        break
-    else:
-      return size
-  return None
+    tried = len(waiting) if found is None else CONFIRMED_BY
+    if _one_loses(waiting, tried, index, size):
+      found = None
+    elif found is None:
+      found = size
+    elif size >= 2 * found:
+      break
+  return found
+
+
+def _shape(data: bytes) -> tuple[int, int]:
+  with Image.open(io.BytesIO(data)) as picture:
+    return picture.height, picture.width
+
+
+def _one_loses(masks: collections.deque[bytes], count: int, index: int, size: int) -> bool:
+  """Whether the class vanishes from one of the first masks, which then comes before the others."""
+  for place, data in zip(range(count), masks, strict=False):
+    if index not in _classes(squashed_mask(decode_mask(data), size)):
+      del masks[place]
+      masks.appendleft(data)
+      return True
+  return False
