@@ -51,6 +51,10 @@ Colour of 16 bits a channel keeps its high bytes, and of a TIFF of several pages
 read; prepare_data --check says where that loses something. What else lies in images/ and masks/ is
 passed over, which the run says.
 
+Where all masks have something behind the names of their images, as in ID_mask.png, give it by
+--config.data.mask_suffix=_mask. labels.csv may have semicolons or tabs in place of commas; a label
+or group nan, NA, N/A, none, null or - counts as none.
+
 Links that lead out of DIR, names with control characters and images of more than 89 million pixels
 are refused.
 """

@@ -17,6 +17,7 @@ from ahm_jax.config.ranges import (
   each,
   named_methods,
   not_empty,
+  part_of_a_name,
   strictly_between,
   three_shares,
 )
@@ -25,6 +26,7 @@ from ahm_jax.config.ranges import (
 PRETRAIN, SEGMENT, CLASSIFY = 'pretrain', 'segment', 'classify'
 STAGES = (PRETRAIN, SEGMENT, CLASSIFY)
 REPRODUCE = 'reproduce'
+MAX_SEED = 2**63 - 1  # JAX takes no more.
 TILE = 2  # Side in patches of the squares that each keep to the ratio under masking.budget 'tile'.
 
 
@@ -70,6 +72,8 @@ class DataConfig:
   labels: Annotated[int, at_least(0), used_by(SEGMENT, CLASSIFY)] = 0
   # Drop and list files that cannot be read, instead of refusing to start.
   skip_unreadable: bool = False
+  # What the masks of a folder have behind the names of their images, as '_mask' in ID_mask.png.
+  mask_suffix: Annotated[str, part_of_a_name, MAY_CHANGE] = ''
   # Names of the values 1, 2, ... of masks; 0 is background. Empty: binary lesion masks.
   mask_classes: Annotated[tuple[str, ...], class_names, used_by(SEGMENT, CLASSIFY)] = ()
   # Centre and width that more than 8 bits are shown by, as 40,400 HU; empty: the file's own.
@@ -79,7 +83,7 @@ class DataConfig:
   every_slice: Annotated[int, at_least(1)] = 1  # Take the slices 0, n, 2n, ... of a volume.
   # Train, validation, test, where labels.csv has no split column.
   split_fractions: Annotated[tuple[float, ...], three_shares] = (0.7, 0.1, 0.2)
-  split_seed: Annotated[int, at_least(0)] = 0  # Seed of that split and of the phantoms.
+  split_seed: Annotated[int, between(0, MAX_SEED)] = 0  # Seed of that split and of the phantoms.
   # Where prepared data is kept; empty: `data/` in the workdir.
   prepared_dir: Annotated[str, MAY_CHANGE] = ''
   # Hold the training images on the device when they take at most this share of its memory.
@@ -253,7 +257,7 @@ class GridConfig:
   # {'ahm_r2': dict(strategy='ahm', rounds=2, segment=dict(learning_rate=1e-3))}.
   variants: Annotated[FrozenDict, named_methods] = field(default_factory=FrozenDict)
   labels: Annotated[tuple[int, ...], not_empty, each(at_least(0))] = (20, 50)  # As data.labels.
-  seeds: Annotated[tuple[int, ...], not_empty, each(at_least(0))] = (0, 1, 2)
+  seeds: Annotated[tuple[int, ...], not_empty, each(between(0, MAX_SEED))] = (0, 1, 2)
   classify: bool = True
   # Files results.json made elsewhere; cells of this grid that stand in them are not run again.
   results: tuple[str, ...] = ()
@@ -266,7 +270,7 @@ class ProfileConfig:
 
 @dataclass(frozen=True)
 class Config:
-  seed: Annotated[int, at_least(0)] = 0
+  seed: Annotated[int, between(0, MAX_SEED)] = 0
   # To start from. For segment: a pre-training run, its Orbax export, or a U-Net as .safetensors or
   # .npz. For classify: a segmentation run.
   init_from: Annotated[str, used_by(SEGMENT, CLASSIFY)] = ''

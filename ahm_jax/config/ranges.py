@@ -78,6 +78,12 @@ def not_empty(items: tuple) -> str:
   return '' if items else 'is empty; name at least one'
 
 
+def part_of_a_name(text: str) -> str:
+  """Of a file; may be empty."""
+  odd = [letter for letter in text if letter in '/\\' or not letter.isprintable()]
+  return f'is {text!r}; a part of a file name has no {odd[0]!r}' if odd else ''
+
+
 def three_shares(values: tuple[float, ...]) -> str:
   """Of train, validation and test: from 0 on, with a sum of 1."""
   if len(values) == 3 and min(values) >= 0 and abs(sum(values) - 1) <= 1e-6:

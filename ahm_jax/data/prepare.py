@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from ahm_jax.config import DataConfig
 from ahm_jax.data import records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
-from ahm_jax.data.sets.source import DatasetSource
+from ahm_jax.data.sets.source import DatasetSource, available
 
 
 def prepare(config: DataConfig, workdir: Path) -> Path:
@@ -54,12 +54,14 @@ def cache_key(source: DatasetSource, config: DataConfig) -> str:
   """A short name of all that the prepared data depend on: config fields, files, and the versions of
   the record and of the data set.
   """
+  with available():
+    found = source.depends_on(config)
   parts: dict[str, Any] = {
     'versions': [records.VERSION, source.version],
     'size': config.image_size,
     'channels': config.channels,
     'seed': config.split_seed,
-    **source.depends_on(config),
+    **found,
   }
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -147,6 +147,12 @@ def test_a_value_of_the_wrong_type_is_refused(field, value, kind):
 
 OUT_OF_RANGE = [
   ('seed', -1),
+  ('seed', 2**63),
+  ('data.split_seed', -1),
+  ('data.split_seed', 2**63),
+  ('grid.seeds', (0, 2**63)),
+  ('data.mask_suffix', 'masks/x'),
+  ('data.mask_suffix', 'a\nb'),
   ('data.image_size', 0),
   ('data.image_size', 8),
   ('data.image_size', 100),
@@ -250,6 +256,9 @@ def test_the_edges_of_ranges_are_taken():
       'masking.warmup': 0,
       'masking.workers': 12,
       'data.image_size': 16,
+      'seed': 2**63 - 1,
+      'data.split_seed': 2**63 - 1,
+      'data.mask_suffix': '_mask (1)',
     }
   )
   changed(

@@ -1,7 +1,11 @@
 """Preparation that is never stale or half done."""
 
+import builtins
 import dataclasses
+import errno
 import hashlib
+import io
+import os
 import signal
 import subprocess
 import sys
@@ -128,6 +132,38 @@ def test_a_failed_preparation_leaves_nothing_to_be_taken_for_data(folder, tmp_pa
   assert len(dataset.load(folder, tmp_path).splits['test']) == 1
 
 
+@pytest.mark.parametrize('skip', [False, True])
+@pytest.mark.parametrize('part', ['images', 'masks'])
+@pytest.mark.parametrize('code', [errno.EACCES, errno.EIO, errno.ENOMEM, errno.EMFILE])
+def test_what_the_system_refuses_is_never_left_out(folder, tmp_path, skip, part, code, monkeypatch):
+  folder = dataclasses.replace(folder, skip_unreadable=skip)
+  refused, real = tmp_path / 'set' / part / '1.png', builtins.open
+
+  def refusing(path, *arguments, **options):
+    if not isinstance(path, int) and os.fspath(path) == str(refused):
+      raise OSError(code, os.strerror(code), str(path))
+    return real(path, *arguments, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(builtins, 'open', refusing)
+    patch.setattr(io, 'open', refusing)
+    for _ in range(2):
+      with pytest.raises(UserError, match=rf'^{part}/1\.png cannot be read \({os.strerror(code)}'):
+        dataset.load(folder, tmp_path)
+    assert not [item for item in (tmp_path / 'data').iterdir() if item.is_dir()]
+  assert dataset.load(folder, tmp_path).splits['train'].ids == ('0', '1')
+
+
+def test_what_was_left_out_comes_back_when_it_is_whole_again(folder, tmp_path):
+  folder = dataclasses.replace(folder, skip_unreadable=True)
+  broken = tmp_path / 'set' / 'images' / '1.png'
+  whole = broken.read_bytes()
+  broken.write_bytes(b'x' * len(whole))
+  assert dataset.load(folder, tmp_path).splits['train'].ids == ('0',)
+  broken.write_bytes(whole)
+  assert dataset.load(folder, tmp_path).splits['train'].ids == ('0', '1')
+
+
 def test_a_killed_preparation_is_done_again(tmp_path):
   config = dataclasses.replace(
     TINY, image_size=64, phantom=PhantomConfig(train=20000, validation=1, test=1)
@@ -246,6 +282,7 @@ def test_the_text_of_the_code_is_not_in_the_key(folder, monkeypatch):
     dict(skip_unreadable=True),
     dict(split_fractions=(0.5, 0.25, 0.25)),
     dict(mask_classes=('a',)),
+    dict(mask_suffix='_mask'),
     dict(window=(40.0, 400.0)),
     dict(slice_axis=1),
     dict(every_slice=2),
@@ -304,5 +341,62 @@ def test_what_is_prepared_changes_only_with_a_version(folder, tmp_path):
   for name, split in dataset.load(folder, tmp_path).splits.items():
     digest.update(repr((name, split.ids, split.groups, split.labels.tolist())).encode())
     digest.update(split.images.tobytes() + split.masks.tobytes() + split.spacing.tobytes())
-  assert (records.VERSION, sets.find(folder).version) == (1, 1)
+  assert (records.VERSION, sets.find(folder).version) == (2, 1)
   assert digest.hexdigest()[:16] == '3c0ecd9bb4a11374'
+
+
+# Digests of single images.
+
+
+def digests(config, place):
+  """By name, those of the image and of its mask, as hexadecimal text."""
+  splits = dataset.load(config, place).splits.values()
+  return {
+    name: tuple(part.tobytes().hex() for part in split.digests[i])
+    for split in splits
+    for i, name in enumerate(split.ids)
+  }
+
+
+def test_digests_are_those_of_what_is_prepared(folder, tmp_path):
+  found = digests(folder, tmp_path)
+  train = dataset.load(folder, tmp_path).splits['train']
+  assert found['1'] == (
+    records.digest(train.images[1]).tobytes().hex(),
+    records.digest(train.masks[1], train.full_mask(1)).tobytes().hex(),
+  )
+  assert len({image for image, _ in found.values()}) == 4
+  assert len({mask for _, mask in found.values()}) == 1  # All masks are the same.
+  assert train.take([1]).digests.tobytes() == train.digests[1].tobytes()
+
+
+@pytest.mark.parametrize('how', ['moved', 'touched', 'again', 'saved otherwise'])
+def test_digests_stay_where_the_pixels_do(folder, tmp_path, how):
+  before, root = digests(folder, tmp_path / 'first'), Path(folder.root)
+  if how == 'moved':
+    folder = dataclasses.replace(folder, root=str(root.rename(tmp_path / 'elsewhere')))
+  if how == 'touched':
+    for path in root.glob('*/*.png'):
+      os.utime(path, (1, 1))
+  if how == 'saved otherwise':
+    for path in (root / 'images').iterdir():
+      Image.open(path).save(path.with_suffix('.bmp'))
+      path.unlink()
+  assert digests(folder, tmp_path / 'second') == before
+
+
+@pytest.mark.parametrize('what', ['image', 'mask', 'mask that is the same when resized'])
+def test_digests_change_with_the_pixels(folder, tmp_path, what):
+  if 'resized' in what:
+    large = np.zeros((64, 64), np.uint8)
+    Image.fromarray(large).save(Path(folder.root) / 'images' / '2.png')
+    Image.fromarray(large).save(Path(folder.root) / 'masks' / '2.png')
+  before = digests(folder, tmp_path)
+  path = Path(folder.root) / ('images' if what == 'image' else 'masks') / '2.png'
+  pixels = np.array(Image.open(path))
+  pixels[3, 5] = 255 - pixels[3, 5]
+  Image.fromarray(pixels).save(path)
+  after = digests(folder, tmp_path)
+  part = 0 if what == 'image' else 1
+  assert after['2'][part] != before['2'][part] and after['2'][1 - part] == before['2'][1 - part]
+  assert {name for name in after if after[name] != before[name]} == {'2'}

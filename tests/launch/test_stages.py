@@ -309,6 +309,22 @@ def test_images_that_are_split_anew_are_neither_scored_nor_trained_on(
   assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
 
 
+def test_images_that_are_replaced_under_the_same_names_are_not_trained_on(
+  runs, commands, config_file, own_folder, tmp_path
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(runs['pretrain'].workdir, workdir)
+  for path in (own_folder / 'images').glob('train*.png'):
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+  flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')
+  done = commands.run('pretrain', f'--config={config_file}', f'--workdir={workdir}', *flags)
+  said = (
+    f'error: {workdir} holds a run that began with other images: 4 of 12 have other pixels, masks '
+    "or labels under the same names, as 'train00'; choose another --workdir, or restore them\n"
+  )
+  assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_where_the_data_folder_was_moved_the_new_place_is_taken(
   runs, commands, config_file, own_folder, tmp_path
 ):

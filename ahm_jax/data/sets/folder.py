@@ -15,8 +15,16 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import dicom, dispatch
-from ahm_jax.data.readers.base import SUFFIXES, is_odd, is_volume, link_problem, shown, suffix
-from ahm_jax.data.sets import table
+from ahm_jax.data.readers.base import (
+  SUFFIXES,
+  UnavailableFile,
+  is_odd,
+  is_volume,
+  link_problem,
+  shown,
+  suffix,
+)
+from ahm_jax.data.sets import naming, table
 from ahm_jax.data.sets.items import SPLITS, Item, Listing, crossing_groups
 from ahm_jax.data.sets.source import DatasetSource, stamps
 from ahm_jax.errors import UserError
@@ -41,21 +49,19 @@ def list_items(config: DataConfig) -> Listing:
   problems: list[str] = []
   notes: list[str] = []
   images = _by_stem(root, 'images', problems, notes)
-  masks = _by_stem(root, 'masks', problems, notes)
+  masks = _masks(root, config.mask_suffix, problems, notes)
   if not images:
     raise UserError(
       f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}'
     )
-  problems += [
-    f'{shown(mask)} has no image; add images/{_stem(mask)}.jpg (or .png) or remove the mask'
-    for name, mask in masks.items()
-    if name not in images
-  ]
+  problems += _without_image(images, masks)
+  notes += _misplaced(root, images)
   labels = table.read(root, images)
   if labels:
     problems += labels.problems
     notes += labels.notes
-  groups = _groups(images, masks, labels.rows if labels else {}, notes)
+  origins = _origins(images, masks, problems)
+  groups = _groups(images, origins, labels.rows if labels else {}, notes)
   items = [
     _item(name, path, masks.get(name), groups[name], labels) for name, path in images.items()
   ]
@@ -73,6 +79,7 @@ def depends_on(config: DataConfig) -> dict[str, Any]:
     'skip': config.skip_unreadable,
     'fractions': config.split_fractions,
     'classes': config.mask_classes,
+    'mask_suffix': config.mask_suffix,
     'window': config.window,
     'slices': [config.slice_axis, config.every_slice],
     'table': None if data is None else hashlib.sha256(data).hexdigest(),
@@ -139,10 +146,63 @@ def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> 
   return dict(sorted(found.items(), key=lambda item: _stem(item[1])))
 
 
+def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
+  """As `_by_stem`, by what the names are without this ending."""
+  masks = _by_stem(root, 'masks', problems, notes)
+  ending = table.composed(ending)
+  others = [name for name in masks if not name.endswith(ending) or name == ending]
+  problems += [
+    f'{shown(masks[name])} has no {ending} before its suffix, which config.data.mask_suffix says '
+    'that masks have; rename it, or remove it'
+    for name in others
+  ]
+  return {
+    name.removesuffix(ending): path for name, path in masks.items() if name not in set(others)
+  }
+
+
+def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[str]:
+  """What is wrong with masks that have no image of their name."""
+  lone = [name for name in masks if name not in images]
+  bare = {name for name in images if name not in masks}
+  told, explained = naming.lines(naming.misfits(lone, bare), len(masks))
+  return told + [
+    f'{shown(masks[name])} has no image; add images/{_stem(masks[name])}.jpg (or .png) or remove '
+    'the mask'
+    for name in lone
+    if name not in explained
+  ]
+
+
+def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
+  """Notes on what may be masks or labels, and is not read as such."""
+  notes = []
+  if likely := naming.likely_masks(images):
+    notes.append(
+      f'images that are named as masks of others, and are read as images: {len(likely)} '
+      f'({table.some(likely)}); move masks to masks/, under the names of their images'
+    )
+  beside = [path for path in sorted(root.iterdir()) if not path.name.startswith('.')]
+  folders = [path.name for path in beside if path.is_dir() and path.name != 'images']
+  if 'masks' not in {path.name for path in beside} and folders:
+    notes.append(
+      f'there is no folder masks/, so no image has a mask; other folders: {table.some(folders)}'
+    )
+  tables = [path.name for path in beside if path.suffix.lower() in table.SUFFIXES]
+  if table.NAME not in tables and tables:
+    notes.append(
+      f'there is no {table.NAME}, so no image has a label; other tables: {table.some(tables)}; '
+      f'save the one that is meant as {table.NAME}, comma-separated text'
+    )
+  return notes
+
+
 def _problem(path: Path, root: Path, other: Path | None) -> str:
   """What is wrong with a file; `other` is that of the same name, if there is one."""
   if problem := link_problem(path, root):
     return problem
+  if path.is_dir():  # A folder itself has been passed over.
+    return f'{shown(path)} is a link to what is not a file; remove it'
   if is_odd(path.name):
     return f'{shown(path)} has control characters in its name, shown as \\x..; rename it'
   if other is not None:
@@ -155,27 +215,36 @@ def _problem(path: Path, root: Path, other: Path | None) -> str:
 
 def _groups(
   images: Mapping[str, Path],
-  masks: Mapping[str, Path],
+  origins: Mapping[str, dicom.Origin],
   rows: Mapping[str, Mapping[str, str]],
   notes: list[str],
 ) -> dict[str, str]:
   """The group of each image, by its name."""
   told = {name: table.composed(row['group']) for name, row in rows.items() if row.get('group')}
-  origins = {name: origin for name, origin in _origins(images, masks).items() if name not in told}
+  origins = {name: origin for name, origin in origins.items() if name not in told}
   notes += _one_patient(list(origins.values()))
   groups = told | {name: origin.group for name, origin in origins.items() if origin.group}
   return {name: groups.get(name, name) for name in images}
 
 
-def _origins(images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, dicom.Origin]:
-  """Where DICOM images come from, by image name.
+def _origins(
+  images: Mapping[str, Path], masks: Mapping[str, Path], problems: list[str]
+) -> dict[str, dicom.Origin]:
+  """Where DICOM images come from, by image name; adds those that the system refuses to `problems`.
 
   Says at once where a package is missing that the folder needs.
   """
   for path in (*images.values(), *masks.values()):
     if is_volume(path):
       dispatch.require(path)
-  return {name: dicom.origin(path) for name, path in images.items() if dicom.is_dicom(path)}
+  origins = {}
+  for name, path in images.items():
+    if dicom.is_dicom(path):
+      try:
+        origins[name] = dicom.origin(path)
+      except UnavailableFile as problem:
+        problems.append(str(problem))
+  return origins
 
 
 def _one_patient(origins: list[dicom.Origin]) -> list[str]:

@@ -212,6 +212,8 @@ def _rows(file: Path | Held, name: str, columns: tuple[str, ...]) -> Iterator[di
     rows = [{key: (row.get(key) or '').strip() for key in columns} for row in reader]
     lacks = [column for column in columns if column not in (reader.fieldnames or [])]
   except Exception as error:  # Whatever a damaged archive raises.
+    if isinstance(error, OSError) and error.errno:
+      raise  # It says nothing of what the file holds.
     raise UserError(
       f'{name}: its table cannot be read ({printable(str(error))}); {_AGAIN}'
     ) from error

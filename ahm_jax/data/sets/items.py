@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers import dispatch, raster
 from ahm_jax.data.readers.base import Held, Picture, UnsupportedImage, is_volume, shown
 from ahm_jax.errors import UserError
 
@@ -137,9 +137,32 @@ def with_masks(slices: Sequence[Slice], item: Item, config: DataConfig) -> list[
     if mask.shape != (height, width):
       raise UnsupportedImage(
         f'{mask_name} is {mask.shape[1]}x{mask.shape[0]} but {image_name} is {width}x{height} '
-        '(width x height); make them the same size'
+        f'(width x height); {_size_cure(part.picture, item)}'
       )
   return [
     part._replace(mask=mask if config.mask_classes else mask.astype(bool))
     for part, mask in zip(slices, masks, strict=True)
   ]
+
+
+def is_turned_alone(picture: Picture, item: Item) -> bool:
+  """Whether an image is turned by its EXIF orientation, and its mask is not turned alike, as where
+  that was drawn on the pixels as they are stored.
+  """
+  if picture.orientation == 1 or item.mask is None or is_volume(item.mask):
+    return False
+  return picture.orientation != raster.orientation(item.mask)  # Of a PNG it takes decoding it.
+
+
+def _size_cure(picture: Picture, item: Item) -> str:
+  assert item.mask is not None
+  if is_turned_alone(picture, item):
+    return (
+      f'the image is turned by its EXIF orientation ({picture.orientation}), the mask perhaps is '
+      'not; save the image turned, or without the tag'
+    )
+  if picture.orientation == 1 and not is_volume(item.mask) and raster.orientation(item.mask) > 1:
+    return (
+      'the mask is turned by its EXIF orientation, the image is not; save the mask without the tag'
+    )
+  return 'make them the same size'

@@ -3,12 +3,14 @@
 A new one is a file with a `SOURCE` beside this one, and a line in the table of `ahm_jax.data.sets`.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import DataConfig
+from ahm_jax.data.readers.base import UnavailableFile, printable
 from ahm_jax.data.sets.items import Listing, refuse
 from ahm_jax.errors import UserError
 
@@ -42,7 +44,8 @@ class DatasetSource:
 
   def list_usable(self, config: DataConfig) -> Listing:
     """As `list_items`; UserError also where what is there does not fit together."""
-    listing = self.list_items(config)
+    with available():
+      listing = self.list_items(config)
     refuse(Path(config.root).expanduser(), listing.problems + listing.crossing)
     return listing
 
@@ -53,6 +56,18 @@ class DatasetSource:
   def display_name(self, config: DataConfig) -> str:
     folder = self.folder(config)
     return folder.name if folder and self.is_named_by_root else self.name
+
+
+@contextlib.contextmanager
+def available() -> Iterator[None]:
+  """Where folders are listed: what the system refuses becomes an `UnavailableFile`."""
+  try:
+    yield
+  except OSError as error:
+    raise UnavailableFile(
+      f'{printable(str(error.filename))} cannot be read ({error.strerror}); make it readable and '
+      'run the same command again'
+    ) from error
 
 
 def stamps(place: Path) -> Iterator[tuple[str, int, int]]:

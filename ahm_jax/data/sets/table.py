@@ -1,27 +1,30 @@
 """labels.csv: what it says of the images of a folder.
 
-Cells are text, whatever they begin with. Names are compared in Unicode's composed form (NFC), since
-macOS and others write an accent as a letter of its own; they are shown and written as the files
-have them.
+Names are compared in Unicode's composed form (NFC), since macOS and others write an accent as a
+letter of its own; they are shown and written as the files have them.
 """
 
 import collections
-import csv
-import io
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ahm_jax.data.readers.base import is_odd, link_problem
+from ahm_jax.data.sets.delimited import COLUMNS, Row, parse, quoted
 from ahm_jax.data.sets.items import SPLITS
 from ahm_jax.errors import UserError
 
 NAME = 'labels.csv'
-COLUMNS = ('image', 'label', 'split', 'group')
 NAMES_SHOWN = 5
 MAX_BYTES = 2**26
 MAX_CELL = 1000  # Letters.
+SUFFIXES = ('.csv', '.tsv', '.xlsx', '.xls', '.ods')  # Of tables.
+# What programs write for nothing, in lower case.
+_NOTHING = frozenset(('nan', 'n/a', 'na', '#n/a', '<na>', 'none', 'null', '-'))
+_JOINTS = re.compile(r'(?<=[^\W_])[\s_-]+(?=[^\W_])')
+_NUMBER = re.compile(r'[+-]?[0-9]+([.,][0-9]*)?', re.ASCII)
 
 
 class Table(NamedTuple):
@@ -29,12 +32,6 @@ class Table(NamedTuple):
   rows: dict[str, dict[str, str]]  # By composed image name.
   problems: list[str]  # What is wrong with rows, which are then left out.
   notes: list[str]
-
-
-class _Row(NamedTuple):
-  line: int
-  cells: dict[str, str]
-  extra: int  # How many cells it has too many.
 
 
 def read_bytes(root: Path) -> bytes | None:
@@ -68,7 +65,7 @@ def read(root: Path, images: Mapping[str, Path]) -> Table | None:
   data = read_bytes(root)
   if data is None:
     return None
-  columns, raw = _parse(root / NAME, data)
+  columns, raw = parse(root / NAME, data)
   others = [name for name in columns if name and name not in COLUMNS]
   notes = (
     [
@@ -80,7 +77,9 @@ def read(root: Path, images: Mapping[str, Path]) -> Table | None:
   )
   files = {composed(path.name): stem for stem, path in images.items()}
   table = Table(columns, {}, [], notes)
+  emptied: collections.Counter = collections.Counter()
   for row in raw:
+    emptied.update(_empty_cells(row.cells))
     name = composed(row.cells['image'])
     name = name if name in images else files.get(name, name)
     problem = _problem(row, name, table, images)
@@ -88,15 +87,12 @@ def read(root: Path, images: Mapping[str, Path]) -> Table | None:
       table.problems.append(f'{NAME} line {row.line}{problem}')
     else:
       table.rows[name] = row.cells
+  table.notes.extend(_said_of_cells(emptied, table.rows.values()))
   return table
 
 
 def composed(name: str) -> str:
   return unicodedata.normalize('NFC', name)
-
-
-def quoted(text: str) -> str:
-  return repr(text if len(text) <= 80 else text[:80] + '...')
 
 
 def some(names: list[str]) -> str:
@@ -105,7 +101,56 @@ def some(names: list[str]) -> str:
   return ', '.join(map(quoted, names[:NAMES_SHOWN])) + rest
 
 
-def _problem(row: _Row, name: str, table: Table, images: Iterable[str]) -> str:
+# Cells.
+
+
+def _empty_cells(cells: dict[str, str]) -> list[tuple[str, str]]:
+  """Empties what says nothing in the columns label and group; the columns and what stood there."""
+  found = [
+    (key, cells[key]) for key in ('label', 'group') if cells.get(key, '').lower() in _NOTHING
+  ]
+  for key, _ in found:
+    cells[key] = ''
+  return found
+
+
+def _said_of_cells(
+  emptied: Mapping[tuple[str, str], int], rows: Iterable[Mapping[str, str]]
+) -> list[str]:
+  """Notes on cells that say nothing, and on classes that differ in spelling alone."""
+  notes = []
+  for column in ('label', 'group'):
+    counts = {text: count for (key, text), count in emptied.items() if key == column}
+    if counts:
+      notes.append(
+        f'rows of {NAME} whose {column} is {some(sorted(counts))}, which counts as none: '
+        f'{sum(counts.values())}'
+      )
+  spellings = collections.defaultdict(set)
+  for row in rows:
+    if label := row.get('label'):
+      spellings[_meaning(label)].add(label)
+  alike = [sorted(group) for _, group in sorted(spellings.items()) if len(group) > 1]
+  if alike:
+    pairs = '; '.join(' and '.join(map(quoted, group)) for group in alike[:NAMES_SHOWN])
+    rest = '; ...' if len(alike) > NAMES_SHOWN else ''
+    notes.append(
+      f'classes that differ in spelling alone, and are classes of their own: {pairs}{rest}; write '
+      f'each in one way in {NAME}'
+    )
+  return notes
+
+
+def _meaning(label: str) -> str:
+  """What spellings of one class have in common, as 'Basal cell' and 'basal_cell', '1' and '1.0'."""
+  text = _JOINTS.sub(' ', unicodedata.normalize('NFKC', label).casefold()).strip()
+  return str(float(text.replace(',', '.'))) if _NUMBER.fullmatch(text) else text
+
+
+# Rows.
+
+
+def _problem(row: Row, name: str, table: Table, images: Iterable[str]) -> str:
   """What is wrong with a row, to follow the number of its line; '' where nothing is.
 
   `name` is the image that it is about.
@@ -132,41 +177,3 @@ def _problem(row: _Row, name: str, table: Table, images: Iterable[str]) -> str:
   if 'split' in columns and cells['split'] not in SPLITS:
     return f': split of {quoted(value)} is {quoted(cells["split"])}; it may be {", ".join(SPLITS)}'
   return ''
-
-
-def _parse(path: Path, data: bytes) -> tuple[list[str], list[_Row]]:
-  """The columns of labels.csv, and its rows."""
-  try:
-    if b'\0' in data:
-      raise csv.Error('it holds NUL, as UTF-16 does')
-    reader = csv.DictReader(io.StringIO(data.decode('utf-8-sig'), newline=''))
-    columns = [_column(name or '') for name in reader.fieldnames or []]
-    reader.fieldnames = columns
-    rows = [
-      _Row(
-        reader.line_num,
-        {key: (row.get(key) or '').strip() for key in columns},
-        len(row.get(None, ())),  # Cells without a column.
-      )
-      for row in reader
-    ]
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise UserError(
-      f'{path}: cannot be read as comma-separated UTF-8 text ({error}); save it as such'
-    ) from error
-  if 'image' not in columns:
-    only = ', '.join(map(quoted, columns[:10]))
-    raise UserError(
-      f'{path}: has no column image, only [{only}]; its first line should be '
-      'image,label,split,group'
-    )
-  twice = [name for name, count in collections.Counter(columns).items() if name and count > 1]
-  if twice:
-    raise UserError(f'{path}: has the column {quoted(twice[0])} twice; keep one of them')
-  return columns, rows
-
-
-def _column(text: str) -> str:
-  """The name of a column, whatever its case and the blanks around it."""
-  name = text.strip()
-  return name.lower() if name.lower() in COLUMNS else name

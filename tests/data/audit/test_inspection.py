@@ -1,6 +1,10 @@
 """Looking at a whole data set: what is kept of an image, the numbers, and what is found."""
 
+import builtins
+import errno
 import hashlib
+import io
+import os
 import struct
 import zlib
 
@@ -214,6 +218,84 @@ def test_unreadable_and_unsupported_files_are_all_told(sound):
   assert inspection.numbers(seen)['splits']['train']['unreadable'] == 4
   assert inspection.numbers(seen)['splits']['test']['masks'] == 7
   assert sound.look(skip_unreadable=True)[1]['unreadable'].level == WARNING
+
+
+@pytest.mark.parametrize('part', ['images', 'masks'])
+def test_files_that_the_system_refuses_are_told_and_the_rest_is_looked_at(sound, part, monkeypatch):
+  refused = sound.root / part / 'train0.png'
+  real = io.open
+
+  def refusing(path, *arguments, **options):
+    if not isinstance(path, int) and os.fspath(path) == str(refused):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return real(path, *arguments, **options)
+
+  monkeypatch.setattr(io, 'open', refusing)
+  monkeypatch.setattr(builtins, 'open', refusing)
+  (sound.root / 'images' / 'train1.png').write_bytes(b'broken')
+  seen, found = sound.look(skip_unreadable=True)
+  (line,) = said(found['unavailable'])
+  assert line.startswith(f'{part}/train0.png cannot be read (Permission denied)')
+  assert found['unavailable'].level == ERROR and len(found['unreadable'].cases) == 1
+  assert len(seen.images) == (28 if part == 'images' else 29)
+
+
+def test_lesions_that_vanish_are_told(sound):
+  small = np.zeros((400, 480), bool)
+  small[100:106, 203:209] = True
+  pixels = scene(70, 480, 400)
+  found = sound.add('a', label='a', pixels=pixels, mask=small).look()[1]['vanishing_lesion']
+  assert (found.level, said(found)) == (WARNING, ['train/a'])
+  assert found.what == (
+    'in 1 of 31 masks the lesion vanishes at image_size=32; from 64 on it does not'
+  )
+
+
+def test_lesions_that_vanish_from_all_that_is_trained_on_are_an_error(folder):
+  small = np.zeros((400, 480), bool)
+  small[100:106, 203:209] = True
+  for split in ('train', 'test'):
+    folder.add(split, split, pixels=scene(70, 480, 400), mask=small)
+  found = folder.add('empty', mask=np.zeros((40, 48), bool)).look()[1]['vanishing_lesion']
+  assert found.level == ERROR and said(found) == ['test/test', 'train/train']
+
+
+def test_classes_that_vanish_are_told_by_name(sound):
+  mask = np.zeros((400, 480), np.uint8)
+  mask[100:200, 100:200], mask[150:156, 150:156] = 1, 2
+  sound.add('a', label='a', pixels=scene(70, 480, 400), mask=mask)
+  for path in (sound.root / 'masks').glob('t[re]*.png'):
+    Image.fromarray(np.asarray(Image.open(path)).astype(np.uint8)).save(path)
+  for path in (sound.root / 'masks').glob('v*.png'):
+    Image.fromarray(np.asarray(Image.open(path)).astype(np.uint8)).save(path)
+  found = sound.look(mask_classes=('disc', 'cup'))[1]['vanishing_lesion']
+  assert said(found) == ['train/a (cup)']
+  assert found.what.startswith('in 1 of 1 masks the class cup vanishes at image_size=32; from ')
+
+
+@pytest.mark.parametrize(('orientation', 'of_mask'), [(3, 1), (2, 1), (3, 2), (3, 3)])
+def test_images_that_are_turned_without_their_masks_are_told(sound, orientation, of_mask):
+  sound.add('a', label='a')
+  for part, tag in (('images', orientation), ('masks', of_mask)):
+    path, exif = sound.root / part / 'a.png', Image.Exif()
+    exif[0x0112] = tag
+    Image.open(path).copy().save(path, exif=exif)
+  found = sound.look()[1]
+  if orientation == of_mask:
+    assert found == {}
+    return
+  turned = found['turned_image']
+  assert turned.level == WARNING
+  assert said(turned) == [f'train/a (orientation {orientation})']
+
+
+def test_images_that_are_turned_and_have_no_mask_are_as_they_are(sound):
+  exif = Image.Exif()
+  exif[0x0112] = 3
+  sound.add('a', label='a', mask=None)
+  path = sound.root / 'images' / 'a.png'
+  Image.open(path).copy().save(path, exif=exif)
+  assert 'turned_image' not in sound.look()[1]
 
 
 def test_a_set_of_which_nothing_can_be_read(folder):

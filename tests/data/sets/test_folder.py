@@ -1,8 +1,14 @@
 """The image folder: what is read, and every kind of wrong input refused with one line."""
 
+import errno
+import io
 import itertools
+import os
 import re
+import socket
+import stat
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +16,8 @@ from PIL import Image
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import dataset
+from ahm_jax.data.readers import dicom
+from ahm_jax.data.readers.base import UnavailableFile
 from ahm_jax.data.sets.folder import list_items
 from ahm_jax.errors import UserError
 
@@ -219,6 +227,97 @@ def test_what_is_passed_over_is_named(complete):
   )
 
 
+@pytest.mark.parametrize('folder_name', ['images', 'masks'])
+@pytest.mark.parametrize('kind', ['pipe', 'socket', 'folder'])
+def test_what_is_no_file_is_never_opened(complete, folder_name, kind, monkeypatch):
+  monkeypatch.chdir(complete.root / folder_name)  # A socket's path must be short.
+  if kind == 'pipe':
+    os.mkfifo('z.png')
+  elif kind == 'socket':
+    with socket.socket(socket.AF_UNIX) as end:
+      end.bind('z.png')
+  else:
+    Path('z.png').mkdir()
+  data = complete.load()
+  assert data.splits['train'].ids == ('a', 'b')
+  (note,) = data.notes
+  assert note.startswith(f"what is ignored in {folder_name}/: 1 ('z.png'); only files count")
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'folder'])
+def test_links_to_what_is_no_file_are_never_opened(complete, kind):
+  target = complete.root / 'there'
+  os.mkfifo(target) if kind == 'pipe' else target.mkdir()
+  (complete.root / 'images' / 'z.png').symlink_to(target)
+  complete.refused('z.png is a link to what is not a file; remove it')
+
+
+def test_a_device_is_never_opened(complete):
+  try:
+    os.mknod(complete.root / 'images' / 'z.png', stat.S_IFCHR | 0o600, os.makedev(1, 5))
+  except PermissionError:
+    pytest.skip('only root makes devices')
+  (note,) = complete.load().notes
+  assert note.startswith("what is ignored in images/: 1 ('z.png')")
+
+
+def test_a_pipe_in_the_place_of_the_table(complete):
+  (complete.root / 'labels.csv').unlink()
+  os.mkfifo(complete.root / 'labels.csv')
+  complete.refused('labels.csv: is not a file')
+
+
+@pytest.mark.parametrize('place', ['', 'images', 'masks', 'labels.csv', 'images/a.png'])
+@pytest.mark.parametrize('code', [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_what_the_system_refuses_is_one_line(complete, place, code, monkeypatch):
+  """Whether it refuses to list a folder, to tell of a file, or to read it."""
+  refused = complete.root / place
+
+  def refusing(name):
+    real = getattr(os, name)
+
+    def call(path, *arguments, **options):
+      if not isinstance(path, int) and os.fspath(path) == str(refused):
+        raise OSError(code, os.strerror(code), str(path))
+      return real(path, *arguments, **options)
+
+    return call
+
+  with monkeypatch.context() as patch:
+    for name in ('listdir', 'scandir', 'stat', 'lstat'):
+      patch.setattr(os, name, refusing(name))
+    real = io.open
+    patch.setattr(
+      io, 'open', lambda path, *a, **o: refusing_open(path, refused, code) or real(path, *a, **o)
+    )
+    with pytest.raises(UserError) as caught:
+      complete.load()
+    assert os.strerror(code) in str(caught.value) and '\n' not in str(caught.value)
+    assert 'damaged' not in str(caught.value)
+  assert len(complete.load().splits['train']) == 2
+
+
+def test_dicom_files_that_the_system_refuses_are_all_told(complete, monkeypatch):
+  pytest.importorskip('pydicom')
+  for name in 'xy':
+    (complete.root / 'images' / f'{name}.dcm').write_bytes(b'')
+
+  def refuse(path):
+    raise UnavailableFile(f'images/{path.name} cannot be read (Input/output error)')
+
+  monkeypatch.setattr(dicom, 'origin', refuse)
+  listing = list_items(complete.config())
+  assert listing.problems == [
+    f'images/{name}.dcm cannot be read (Input/output error)' for name in 'xy'
+  ]
+  complete.refused('x.dcm cannot be read .*; images/y.dcm cannot be read')
+
+
+def refusing_open(path, refused, code):
+  if not isinstance(path, int) and os.fspath(path) == str(refused):
+    raise OSError(code, os.strerror(code), str(path))
+
+
 def test_columns_count_whatever_their_case(complete):
   text = (complete.root / 'labels.csv').read_text()
   expected = complete.load()
@@ -255,6 +354,121 @@ def test_refuses_rows_that_are_longer_than_the_first_line(complete, row):
   listing = list_items(complete.config())
   assert len(listing.problems) == 1
   assert [item.name for item in listing.items if item.listed] == ['a']
+
+
+# Names of masks, and what may be masks or labels.
+
+
+def test_masks_that_are_named_otherwise_are_told_in_one_line_or_taken(complete):
+  for path in (complete.root / 'masks').iterdir():
+    path.rename(path.with_name(f'{path.stem}_mask.png'))
+  assert complete.refused().endswith(
+    '6 of 6 masks end in _mask; name them as their images, or set --config.data.mask_suffix=_mask'
+  )
+  data = complete.load(mask_suffix='_mask')
+  assert data.notes == () and data.splits['train'].has_mask.all()
+  np.testing.assert_array_equal(data.splits['train'].full_mask(0), disc(24, 20))
+  (complete.root / 'masks' / 'a_mask.png').rename(complete.root / 'masks' / 'a.png')
+  complete.refused(
+    'masks/a.png has no _mask before its suffix, which config.data.mask_suffix says',
+    mask_suffix='_mask',
+  )
+
+
+@pytest.mark.parametrize('forms', list(itertools.product(('NFC', 'NFD'), repeat=2)))
+def test_the_suffix_of_masks_may_be_written_in_two_ways(folder, forms):
+  own, told = (unicodedata.normalize(form, '_lésion') for form in forms)
+  folder.add('a')
+  (folder.root / 'masks' / 'a.png').rename(folder.root / 'masks' / f'a{own}.png')
+  train = folder.load(mask_suffix=told, split_fractions=(1.0, 0.0, 0.0)).splits['train']
+  assert (train.ids, train.has_mask.tolist()) == (('a',), [True])
+
+
+def test_masks_of_which_some_only_are_named_otherwise(complete):
+  for name in 'abc':
+    (complete.root / 'masks' / f'{name}.png').rename(complete.root / 'masks' / f'{name}_GT.png')
+  (complete.root / 'images' / 'd.png').unlink()
+  complete.table('image\na\n')
+  complete.refused(
+    '3 of 6 masks end in _GT; name', r'; masks/d\.png has no image; add images/d\.jpg'
+  )
+
+
+def test_masks_among_the_images_are_told(complete):
+  for name in 'ab':
+    (complete.root / 'masks' / f'{name}.png').rename(complete.root / 'images' / f'{name}_mask.png')
+  assert complete.load().notes[0] == (
+    "images that are named as masks of others, and are read as images: 2 ('a_mask', 'b_mask'); "
+    'move masks to masks/, under the names of their images'
+  )
+
+
+@pytest.mark.parametrize('name', ['Masks', 'mask', 'labels', 'GT'])
+def test_a_folder_that_may_hold_the_masks_is_told(complete, name):
+  (complete.root / 'masks').rename(complete.root / name)
+  assert complete.load().notes[0] == (
+    f'there is no folder masks/, so no image has a mask; other folders: {name!r}'
+  )
+
+
+@pytest.mark.parametrize('name', ['Labels.csv', 'label.csv', 'labels.xlsx', 'labels.tsv'])
+def test_a_table_that_may_hold_the_labels_is_told(complete, name):
+  (complete.root / 'labels.csv').rename(complete.root / name)
+  (note,) = complete.load().notes
+  assert note.startswith(
+    f'there is no labels.csv, so no image has a label; other tables: {name!r}; save the one'
+  )
+
+
+def test_labels_that_say_nothing_do_not_serve_classification(complete):
+  text = (complete.root / 'labels.csv').read_text()
+  complete.table(text.replace('a,x', 'a,nan').replace('b,y', 'b,Y') + ',,,\n')
+  data = complete.load()
+  assert data.class_names == ('Y', 'x', 'y')
+  assert data.splits['train'].labels.tolist() == [-1, 0]
+  assert [note.split(':')[0] for note in data.notes] == [
+    "rows of labels.csv whose label is 'nan', which counts as none",
+    'classes that differ in spelling alone, and are classes of their own',
+  ]
+
+
+# EXIF orientation of an image, and of its mask.
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('of_mask', [1, 6])
+def test_orientations_that_differ_are_told(folder, orientation, of_mask):
+  for part, tag, values in (
+    ('images', orientation, picture(40, 32)),
+    ('masks', of_mask, disc(40, 32).astype(np.uint8) * 255),
+  ):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(values).save(folder.root / part / 'a.png', exif=exif)
+  turns = [tag in (5, 6, 7, 8) for tag in (orientation, of_mask)]
+  if turns[0] != turns[1]:
+    size = f'is {"32x40" if turns[1] else "40x32"} but images/a.png is .* ' + re.escape(
+      f'the image is turned by its EXIF orientation ({orientation}), the mask perhaps is not; '
+      'save the image turned, or without the tag'
+      if orientation != 1
+      else 'the mask is turned by its EXIF orientation, the image is not; save the mask without'
+    )
+    folder.refused(size)
+    return
+  notes = [note for note in folder.load().notes if 'EXIF' in note]
+  assert notes == (
+    []
+    if orientation == of_mask
+    else [
+      "images that are turned by their EXIF orientation, and their masks are not: 1 ('a'); look by "
+      'prepare_data --check whether they fit'
+    ]
+  )
+
+
+def test_sizes_that_differ_without_orientations_say_nothing_of_them(complete):
+  Image.fromarray(disc(20, 24)).save(complete.root / 'masks' / 'b.png')
+  assert 'EXIF' not in complete.refused('masks/b.png is 20x24 .* make them the same size')
 
 
 # Accents: one letter, or a letter and an accent that follows it.
@@ -517,7 +731,7 @@ def test_refuses_unknown_splits(complete, split):
   complete.refused(f"line 2: split of 'a' is '{split}'; it may be train, validation, test")
 
 
-@pytest.mark.parametrize('header', ['', 'name,label', 'image;label;split'])
+@pytest.mark.parametrize('header', ['', 'name,label', 'name;label;split'])
 def test_refuses_tables_without_an_image_column(complete, header):
   complete.table(header + '\na,b\n' if header else '')
   complete.refused(
