@@ -12,10 +12,15 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ahm_jax.config import DataConfig
-from ahm_jax.data import records, sets
+from ahm_jax.config import DataConfig, paths
+from ahm_jax.data import manifest, records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
 from ahm_jax.data.sets.source import DatasetSource
+from ahm_jax.errors import UserError
+from ahm_jax.runtime import durable
+
+# Of which a folder of prepared data has one: beside ours, TFDS's own, whole or not yet.
+_MARKS = {manifest.FILE, 'dataset_info.json', 'features.json', records.Records.name}
 
 
 def prepare(config: DataConfig, workdir: Path) -> Path:
@@ -35,19 +40,47 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
   """
   source = sets.find(config)
   home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
+  paths.check_named(home, '--config.data.prepared_dir', paths.PREPARING)
   target = home / f'{source.name}-{cache_key(source, config)}'
-  if target.exists():
+  if _is_sound(target):
     return target
   home.mkdir(parents=True, exist_ok=True)
   with _lock(target.with_suffix('.lock')):
-    if not target.exists():
+    if not _is_sound(target):
+      _remove(target)
       scratch = target.with_suffix('.incomplete')
-      shutil.rmtree(scratch, ignore_errors=True)
+      _remove(scratch)
       try:
-        _build(source, config, scratch).rename(target)
+        built = _build(source, config, scratch)
+        manifest.write(built)
+        built.rename(target)
+        durable.sync_folder(home)
       finally:
         shutil.rmtree(scratch, ignore_errors=True)
   return target
+
+
+def _is_sound(target: Path) -> bool:
+  """Whether data were prepared in a folder; where they are damaged, that is said."""
+  if not target.exists():
+    return False
+  fault = manifest.fault(target)
+  if fault:
+    print(f'{target}: the prepared data are damaged ({fault}); they are prepared again', flush=True)
+  return not fault
+
+
+def _remove(folder: Path) -> None:
+  """Removes prepared data, or what is left of a preparation; raises a UserError for what is not
+  ours.
+  """
+  if not folder.is_symlink() and not folder.exists():
+    return
+  names = {item.name for item in folder.iterdir()} if folder.is_dir() else {''}
+  ours = not names or names & _MARKS
+  if folder.is_symlink() or not ours:
+    raise UserError(f'{folder} is a link, or holds what was not prepared here; remove it')
+  shutil.rmtree(folder)
 
 
 def cache_key(source: DatasetSource, config: DataConfig) -> str:
@@ -85,6 +118,6 @@ def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
   """Holds a file lock, which the system lets go of when the process dies."""
-  with path.open('w') as file:
+  with path.open('a') as file:  # Nothing in it is changed, whatever it is.
     fcntl.flock(file, fcntl.LOCK_EX)
     yield

@@ -18,7 +18,7 @@ from ahm_jax.data.sets.items import SPLITS
 from ahm_jax.evaluation.tables import aligned
 from ahm_jax.report.pictures import TRUTH_COLOUR
 from ahm_jax.report.render import render
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import durable, json_files
 
 JSON, HTML = 'check.json', 'check.html'
 SIDE = 112  # Of a thumbnail's longer side, pixels.
@@ -121,7 +121,7 @@ def write(
     json_file=JSON,
   )
   # File names may be no text.
-  (workdir / HTML).write_text(page, encoding='utf-8', errors='backslashreplace')
+  durable.write(workdir / HTML, page.encode(errors='backslashreplace'))
 
 
 def _image_row(image: ImageRecord) -> dict:

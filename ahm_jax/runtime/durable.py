@@ -45,6 +45,14 @@ def sync(path: Path) -> None:
     os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+  """Returns when all that a folder holds, and its names, are on disk."""
+  for home, _, names in os.walk(folder):
+    for name in names:
+      sync(Path(home) / name)
+    sync_folder(Path(home))
+
+
 def sync_folder(path: Path) -> None:
   """Returns when the names in a folder are on disk, where the file system can do that."""
   try:

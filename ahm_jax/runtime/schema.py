@@ -78,11 +78,26 @@ def list_of(inner: Check, unique: bool = False) -> Check:
 
 def mapping(inner: Check = anything) -> Check:
   """An object, whatever its names are, each value as `inner`."""
+  return named(lambda _: inner)
+
+
+def named(of: Callable[[str], Check]) -> Check:
+  """An object, each value as the check of its name."""
 
   def check(value: Any) -> None:
     _require(isinstance(value, dict), value, 'an object')
     for name, item in value.items():
-      _at(f'[{shown(name)}]', inner, item)
+      _at(f'[{shown(name)}]', of(name), item)
+
+  return check
+
+
+def both(*inner: Check) -> Check:
+  """As each of several checks."""
+
+  def check(value: Any) -> None:
+    for item in inner:
+      item(value)
 
   return check
 
