@@ -10,8 +10,9 @@ import tensorflow_datasets as tfds
 from ahm_jax.config import DataConfig
 from ahm_jax.data import sets
 from ahm_jax.data.prepare import prepare
-from ahm_jax.data.records import decode_mask
+from ahm_jax.data.records import DIGEST
 from ahm_jax.data.sets.items import SPLITS
+from ahm_jax.data.vanishing import decode_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +31,15 @@ class Split:
   # float32 [N, 2], mm a pixel of the original images, down and across; nan: unknown, as where it is
   # not given.
   spacing: np.ndarray = None  # type: ignore[assignment]
+  # uint8 [N, 2, DIGEST], what `digest` makes of each image and of its mask as they were prepared;
+  # zeros: unknown, as where it is not given.
+  digests: np.ndarray = None  # type: ignore[assignment]
 
   def __post_init__(self) -> None:
     if self.spacing is None:
       object.__setattr__(self, 'spacing', np.full((len(self), 2), np.nan, np.float32))
+    if self.digests is None:
+      object.__setattr__(self, 'digests', np.zeros((len(self), 2, DIGEST), np.uint8))
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -68,6 +74,7 @@ class Split:
       groups=pick(self.groups),
       full_masks=pick(self.full_masks),
       spacing=self.spacing[indices],
+      digests=self.digests[indices],
     )
 
 
@@ -100,7 +107,7 @@ def _read_split(source: Any, shape: tuple[int, int, int]) -> Split:
   count = len(source)
   images, masks = np.empty((count, *shape), np.uint8), np.empty((count, *shape[:2]), np.uint8)
   labels, has_mask = np.empty(count, np.int32), np.empty(count, bool)
-  spacing = np.empty((count, 2), np.float32)
+  spacing, digests = np.empty((count, 2), np.float32), np.empty((count, 2, DIGEST), np.uint8)
   ids: list[str] = []
   groups: list[str] = []
   full_masks: list[bytes] = []
@@ -109,10 +116,10 @@ def _read_split(source: Any, shape: tuple[int, int, int]) -> Split:
     images[i], masks[i], labels[i], has_mask[i] = (
       record[key] for key in ('image', 'mask', 'label', 'has_mask')
     )
-    spacing[i] = record['spacing']
+    spacing[i], digests[i] = record['spacing'], record['digests']
     ids.append(record['id'].decode())
     groups.append(record['group'].decode())
     full_masks.append(record['full_mask'])
   return Split(
-    tuple(ids), images, masks, labels, has_mask, tuple(groups), tuple(full_masks), spacing
+    tuple(ids), images, masks, labels, has_mask, tuple(groups), tuple(full_masks), spacing, digests
   )

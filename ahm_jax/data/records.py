@@ -12,18 +12,18 @@ One kind of record in array_record files, which
   full_mask: the mask at the image's own resolution, as the bytes of a PNG; empty without a mask.
   spacing: float32 [2], mm from pixel to pixel of the image's own resolution, down and across; nan:
     unknown.
+  digests: uint8 [2, DIGEST], of the image and of the mask, that at its own resolution too.
 
 The info's metadata hold `class_names` and `notes`, lines for the user.
 """
 
 import functools
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers.base import Unreadable, UnsupportedImage
@@ -31,60 +31,69 @@ from ahm_jax.data.resize import squashed, squashed_mask
 from ahm_jax.data.sets import items
 from ahm_jax.data.sets.items import SPLITS, Item, Slice
 from ahm_jax.data.sets.source import DatasetSource
+from ahm_jax.data.sets.table import some
 from ahm_jax.data.threads import CHUNK, in_parallel
+from ahm_jax.data.vanishing import Fate, Vanished, encode_mask, fate
 
 # Of the record, and of what the readers make of a file. To be raised with every change of either,
 # so that data prepared before are prepared again.
-VERSION = 1
+VERSION = 2
+DIGEST = 8  # Bytes of a digest: of a million images no two are taken for the same.
 VOLUME_CHUNK = 4  # Items that are read before any is written, where some hold many slices.
 UNKNOWN_SPACING = (np.nan, np.nan)
 
 
-def encode_mask(mask: np.ndarray) -> bytes:
-  """A mask as the bytes of a PNG: bool [h, w] takes one bit a pixel, uint8 [h, w] eight."""
-  stream = io.BytesIO()
-  Image.fromarray(mask).save(stream, 'PNG')
-  return stream.getvalue()
+def digest(*arrays: np.ndarray) -> np.ndarray:
+  """Of the types, shapes and values of arrays: uint8 [DIGEST]."""
+  found = hashlib.blake2b(digest_size=DIGEST)
+  for array in arrays:
+    found.update(f'{array.dtype} {array.shape} '.encode())
+    packed = np.packbits(array) if array.dtype == bool else np.ascontiguousarray(array)
+    found.update(packed.data)
+  return np.frombuffer(found.digest(), np.uint8)
 
 
-def decode_mask(data: bytes) -> np.ndarray:
-  """What `encode_mask` wrote, with its type."""
-  with Image.open(io.BytesIO(data)) as picture:
-    return np.asarray(picture)
+class Read(NamedTuple):
+  """What is read of an image, or of a slice of a volume."""
+
+  record: dict[str, Any]  # But for its label.
+  fate: Fate | None  # Of the mask's lesions in the record; None without a mask.
+  is_turned: bool  # Whether its EXIF orientation is another than the mask's.
 
 
-def read_item(item: Item, config: DataConfig) -> list[dict[str, Any]] | Exception:
-  """The records of an image or of a volume's slices, but for their labels.
+def read_item(item: Item, config: DataConfig) -> list[Read] | Exception:
+  """What is read of an image or of a volume's slices, or what is wrong with it.
 
-  Or what is wrong with it.
+  Raises:
+    UnavailableFile: nothing can be said of it now.
   """
   size = config.image_size
   try:
     slices = items.read(item, config, at_least=(2 * size, 2 * size))
   except (Unreadable, UnsupportedImage) as problem:
     return problem
-  return [_record(part, item.group, size) for part in slices]
+  return [_read(part, item, size) for part in slices]
 
 
-def _record(part: Slice, group: str, size: int) -> dict[str, Any]:
+def _read(part: Slice, item: Item, size: int) -> Read:
   mask, spacing = part.mask, part.picture.spacing
-  return dict(
-    image=squashed(part.picture.pixels, size),
-    mask=np.zeros((size, size), np.uint8) if mask is None else squashed_mask(mask, size),
+  image = squashed(part.picture.pixels, size)
+  small = np.zeros((size, size), np.uint8) if mask is None else squashed_mask(mask, size)
+  record = dict(
+    image=image,
+    mask=small,
     has_mask=mask is not None,
     id=part.name,
-    group=group,
+    group=item.group,
     full_mask=b'' if mask is None else encode_mask(mask),
     spacing=np.array(UNKNOWN_SPACING if spacing is None else spacing, np.float32),
+    digests=np.stack([digest(image), digest(small, *(() if mask is None else (mask,)))]),
   )
-
-
-def _is_empty(record: Mapping[str, Any]) -> bool:
-  """Whether a mask holds nothing at its own resolution.
-
-  A small lesion may vanish from the resized one.
-  """
-  return not record['mask'].any() and not decode_mask(record['full_mask']).any()
+  return Read(
+    record,
+    None if mask is None else fate(mask, small),
+    mask is not None and items.is_turned_alone(part.picture, item),
+  )
 
 
 class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -107,6 +116,9 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     self._names: dict[str, Item] = {}
     self._empty = 0  # Slices whose mask is there and empty.
     self._listing_notes: list[str] = []
+    self._turned: list[str] = []  # Images that are turned by EXIF, or whose masks are.
+    self._splits_left = 0
+    self._vanished = Vanished(options.image_size, options.mask_classes)
     super().__init__(file_format='array_record', **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -121,6 +133,7 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
       'group': tfds.features.Text(),
       'full_mask': tfds.features.Scalar(np.object_),
       'spacing': tfds.features.Tensor(shape=(2,), dtype=np.float32),
+      'digests': tfds.features.Tensor(shape=(2, DIGEST), dtype=np.uint8, encoding='bytes'),
     }
     return tfds.core.DatasetInfo(
       builder=self,
@@ -137,10 +150,11 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     class_names = self._source.class_names or sorted({item.label for item in listing.items} - {''})
     self.info.metadata['class_names'] = list(class_names)
     by_split = {split: [item for item in listing.items if item.split == split] for split in SPLITS}
+    filled = {split: members for split, members in by_split.items() if members}
+    self._splits_left = len(filled)
     return {
       split: self._generate_examples(split, members, class_names)
-      for split, members in by_split.items()
-      if members
+      for split, members in filled.items()
     }
 
   def _generate_examples(
@@ -155,13 +169,18 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
       if isinstance(found, Exception):
         self._note_problem(found)
         continue
-      for record in found:
+      for record, masked, is_turned in found:
         self._check_name(record['id'], item)
         self._used.append(item)
-        self._empty += item.has_mask and len(found) > 1 and _is_empty(record)
+        self._turned += [item.name] * is_turned
+        if masked:
+          self._empty += len(found) > 1 and not masked.held
+          self._vanished.add(masked, record['full_mask'])
         yield index, {**record, 'label': class_names.index(item.label) if item.label else -1}
         index += 1
-    self.info.metadata['notes'] = self._notes()
+    self._splits_left -= 1
+    if not self._splits_left:
+      self.info.metadata['notes'] = self._notes()
 
   def _note_problem(self, problem: Exception) -> None:
     if not isinstance(problem, Unreadable):
@@ -199,6 +218,12 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     if self._empty:
       notes.append(
         f'slices of volumes with an empty mask, which count as images without lesion: {self._empty}'
+      )
+    notes += self._vanished.lines()
+    if self._turned:
+      notes.append(
+        f'images whose EXIF orientation is not that of their masks: {len(self._turned)} '
+        f'({some(self._turned)}); look by prepare_data --check whether they fit'
       )
     if self.unreadable:
       notes.append(

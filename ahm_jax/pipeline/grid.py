@@ -22,7 +22,7 @@ from ahm_jax.masking import registry
 from ahm_jax.pipeline import cells as grid_cells
 from ahm_jax.pipeline import gallery
 from ahm_jax.pipeline.cells import Cell
-from ahm_jax.pipeline.setup import check_config, held_out, load_data, scored
+from ahm_jax.pipeline.setup import check_config, check_targets, held_out, load_data, scored
 from ahm_jax.pipeline.stages import (
   CLASSIFY,
   PRETRAIN,
@@ -123,11 +123,14 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
 
 
 def _check_labels(config: Config, data: Dataset, classify: bool) -> None:
+  validation = held_out(data, 'mask')
+  check_targets(config, validation, range(len(validation)), 'validation')
   for labels, seed in itertools.product(config.grid.labels, config.grid.seeds):
     cell = dataclasses.replace(
       config, seed=seed, data=dataclasses.replace(config.data, labels=labels)
     )
-    labelled_indices(data.splits['train'], labels, seed)
+    chosen = labelled_indices(data.splits['train'], labels, seed)
+    check_targets(config, data.splits['train'], chosen, 'training')
     if classify:
       diagnosed(cell, data.splits['train'])
 

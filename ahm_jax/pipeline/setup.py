@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ahm_jax.data import dataset as datasets
 from ahm_jax.data import sets
 from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.vanishing import Vanished, fate
 from ahm_jax.errors import UserError
 from ahm_jax.runs import directory, provenance
 from ahm_jax.runs.stage import Stage
@@ -80,7 +81,12 @@ class Plan:
   def images(self, run: Run) -> provenance.Images:
     """What it learns from."""
     train = tuple(self.split.ids[i] for i in self.indices)
-    return provenance.Images(run.data.name, train, self.validation)
+    digests = [
+      digest
+      for split, names in (('train', train), ('validation', self.validation))
+      for digest in provenance.digests(run.data, split, names, run.stage.scored_by)
+    ]
+    return provenance.Images(run.data.name, train, self.validation, digests=tuple(digests))
 
 
 def open_run(stage: Stage, config: Config, workdir: Path, data: Dataset | None = None) -> Run:
@@ -205,6 +211,29 @@ def held_out(data: Dataset, what: str) -> Split:
       f'{hint}'
     )
   return split.take(known)
+
+
+def check_targets(config: Config, split: Split, indices: Collection[int], what: str) -> None:
+  """Makes sure that there is something to learn: a lesion in a mask of the size that networks see.
+
+  Args:
+    split, indices: the images with a mask that a segmentation is trained or validated on.
+    what: they are, as 'training'.
+
+  Raises:
+    UserError: there is none, although masks hold some at their own resolution.
+  """
+  if any(split.masks[i].any() for i in indices):
+    return
+  vanished = Vanished(config.data.image_size, config.data.mask_classes)
+  for i in indices:
+    if split.full_masks[i]:
+      vanished.add(fate(split.full_mask(i), split.masks[i]), split.full_masks[i])
+  if lines := vanished.lines():
+    raise UserError(
+      f'no {what} image has a lesion to be found: {lines[0]}; set a larger config.data.image_size, '
+      'or crop the images to what matters'
+    )
 
 
 def _known(split: Split, what: str) -> np.ndarray:

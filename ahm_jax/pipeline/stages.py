@@ -23,6 +23,7 @@ from ahm_jax.pipeline.setup import (
   Run,
   Start,
   check_alike,
+  check_targets,
   held_out,
 )
 from ahm_jax.pipeline.train import train
@@ -135,6 +136,8 @@ def _plan_segmentation(run: Run) -> Plan:
     _say_unfinished(start.trained, len(train))
   chosen = labelled_indices(train, config.data.labels, config.seed)
   validation = held_out(run.data, 'mask')
+  check_targets(config, train, chosen, 'training')
+  check_targets(config, validation, range(len(validation)), 'validation')
   steps, epoch = _length(run, len(chosen))
   pretrained = start.trained.variables['params'] if start.trained else None
   foreign = start.weights.variables if start.weights else None

@@ -2,12 +2,13 @@
 
 It is written down beside the run, so that a data leakage is found: an image that is held out now,
 but was trained on. Where labels.csv gives no splits, a new image or mask splits all of them again,
-and so does another data.split_seed.
+and so does another data.split_seed. Beside the names stand digests of what is learnt from each
+image, so that a run does not go on with other pixels under the same names.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ class Images(NamedTuple):
   train: tuple[str, ...]  # Its parameters are trained on these,
   validation: tuple[str, ...] = ()  # and its best checkpoint is chosen by these.
   run: str = ''  # Its directory; of a run's own images, where that lies now.
+  # Of those of `train`, then of `validation`, see `digests`; empty: unknown, as in runs of old.
+  digests: tuple[str, ...] = ()
 
 
 class Provenance(NamedTuple):
@@ -31,6 +34,28 @@ class Provenance(NamedTuple):
 
   own: Images
   origins: tuple[Images, ...]  # Of the run that it started from, of that one's start, and so on.
+
+
+def digests(data: Dataset, split: str, names: Iterable[str], what: str) -> tuple[str, ...]:
+  """Digests of images as they were prepared, with that of which 'mask' or 'label' is learnt.
+
+  Args:
+    names: of images of the split.
+    what: the images alone ('image'), or also their masks ('mask'), labels ('label'), or 'both'.
+  """
+  held = data.splits[split]
+  place = {name: i for i, name in enumerate(held.ids)}
+  classes = (*data.class_names, '')  # The last is that of label -1.
+
+  def of(i: int) -> str:
+    found = hashlib.sha256(held.digests[i, 0].tobytes())
+    if what in ('mask', 'both'):
+      found.update(held.digests[i, 1].tobytes() + bytes([bool(held.has_mask[i])]))
+    if what in ('label', 'both'):
+      found.update(classes[held.labels[i]].encode())
+    return found.hexdigest()[:16]
+
+  return tuple(of(place[name]) for name in names)
 
 
 def begin(workdir: Path, images: Images, start: Path | None) -> None:
@@ -43,7 +68,7 @@ def begin(workdir: Path, images: Images, start: Path | None) -> None:
   if (workdir / directory.IMAGES).exists() or checkpoints.latest_step(workdir):
     return
   before = _read(start) if start else None
-  origins = () if before is None else (before.own, *before.origins)
+  origins = () if before is None else (before.own._replace(digests=()), *before.origins)
   tree = {'own': images._asdict(), 'origins': [origin._asdict() for origin in origins]}
   json_files.write_json(workdir / directory.IMAGES, tree)
 
@@ -55,7 +80,10 @@ def check_same(workdir: Path, images: Images) -> None:
     UserError: it does not.
   """
   held = _read(workdir)
-  if held is None or (held.own.train, held.own.validation) == (images.train, images.validation):
+  if held is None:
+    return
+  if (held.own.train, held.own.validation) == (images.train, images.validation):
+    _check_contents(workdir, 'run', dict(_contents(held.own)), dict(_contents(images)))
     return
   was, now = map(_splits, (held.own, images))
   changed = [name for name in was | now if was.get(name) != now.get(name)]
@@ -66,6 +94,24 @@ def check_same(workdir: Path, images: Images) -> None:
     f'{workdir} holds a run that began with other images: {what}; choose another --workdir, or '
     'restore images, masks, labels and splits'
   )
+
+
+def _contents(images: Images) -> Iterator[tuple[str, str]]:
+  """The digest of each image by its name; none where they are unknown."""
+  return zip((*images.train, *images.validation), images.digests, strict=False)
+
+
+def _check_contents(
+  workdir: Path, kind: str, was: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+  """Compares images of the same names; where digests are unknown there is nothing to compare."""
+  changed = [name for name, held in was.items() if now.get(name, held) != held]
+  if changed:
+    raise UserError(
+      f'{workdir} holds a {kind} that began with other images: {len(changed)} of {len(was)} have '
+      f'other pixels, masks or labels under the same names, as {min(changed)!r}; choose another '
+      '--workdir, or restore them'
+    )
 
 
 def _splits(images: Images) -> dict[str, str]:
@@ -123,14 +169,29 @@ def check_grid(workdir: Path, data: Dataset) -> None:
   """
   path = workdir / directory.IMAGES
   if path.exists():
-    if _parsed(path, lambda held: str(held['digest'])) != _digest(data):
+    known, contents = _parsed(path, _grid)
+    if known != _digest(data):
       raise UserError(
         f'{workdir} holds a grid that began with other images, splits, masks or labels; choose '
         'another --workdir, or restore them'
       )
+    _check_contents(workdir, 'grid', contents, _all_contents(data))
   elif not (workdir / directory.FILE).exists():
     workdir.mkdir(parents=True, exist_ok=True)
-    json_files.write_json(path, {'digest': _digest(data)})
+    json_files.write_json(path, {'digest': _digest(data), 'images': _all_contents(data)})
+
+
+def _grid(held: dict[str, Any]) -> tuple[str, dict[str, str]]:
+  """What a grid's images.json holds; one of old has no digests of single images."""
+  return str(held['digest']), dict(held.get('images', {}))
+
+
+def _all_contents(data: Dataset) -> dict[str, str]:
+  return {
+    name: digest
+    for key, split in data.splits.items()
+    for name, digest in zip(split.ids, digests(data, key, split.ids, 'both'), strict=True)
+  }
 
 
 def _digest(data: Dataset) -> str:
@@ -158,7 +219,13 @@ def _read(workdir: Path) -> Provenance | None:
 
 
 def _images(held: dict[str, Any]) -> Images:
-  return Images(held['dataset'], tuple(held['train']), tuple(held['validation']), held['run'])
+  return Images(
+    held['dataset'],
+    tuple(held['train']),
+    tuple(held['validation']),
+    held['run'],
+    tuple(held.get('digests', ())),
+  )
 
 
 def _parsed(path: Path, read: Callable[[Any], Any]) -> Any:

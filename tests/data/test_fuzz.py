@@ -312,7 +312,8 @@ def check_item(path, config):
   found = records.read_item(Item('x', 'train', '', 'x', path, path), config)
   if isinstance(found, list):
     assert all(
-      record['image'].shape == (16, 16, 3) and record['mask'].shape == (16, 16) for record in found
+      read.record['image'].shape == (16, 16, 3) and read.record['mask'].shape == (16, 16)
+      for read in found
     )
   else:
     assert isinstance(found, Unreadable | UnsupportedImage)

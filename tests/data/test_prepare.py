@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -304,5 +305,62 @@ def test_what_is_prepared_changes_only_with_a_version(folder, tmp_path):
   for name, split in dataset.load(folder, tmp_path).splits.items():
     digest.update(repr((name, split.ids, split.groups, split.labels.tolist())).encode())
     digest.update(split.images.tobytes() + split.masks.tobytes() + split.spacing.tobytes())
-  assert (records.VERSION, sets.find(folder).version) == (1, 1)
+  assert (records.VERSION, sets.find(folder).version) == (2, 1)
   assert digest.hexdigest()[:16] == '3c0ecd9bb4a11374'
+
+
+# Digests of single images.
+
+
+def digests(config, place):
+  """By name, those of the image and of its mask, as hexadecimal text."""
+  splits = dataset.load(config, place).splits.values()
+  return {
+    name: tuple(part.tobytes().hex() for part in split.digests[i])
+    for split in splits
+    for i, name in enumerate(split.ids)
+  }
+
+
+def test_digests_are_those_of_what_is_prepared(folder, tmp_path):
+  found = digests(folder, tmp_path)
+  train = dataset.load(folder, tmp_path).splits['train']
+  assert found['1'] == (
+    records.digest(train.images[1]).tobytes().hex(),
+    records.digest(train.masks[1], train.full_mask(1)).tobytes().hex(),
+  )
+  assert len({image for image, _ in found.values()}) == 4
+  assert len({mask for _, mask in found.values()}) == 1  # All masks are the same.
+  assert train.take([1]).digests.tobytes() == train.digests[1].tobytes()
+
+
+@pytest.mark.parametrize('how', ['moved', 'touched', 'again', 'saved otherwise'])
+def test_digests_stay_where_the_pixels_do(folder, tmp_path, how):
+  before, root = digests(folder, tmp_path / 'first'), Path(folder.root)
+  if how == 'moved':
+    folder = dataclasses.replace(folder, root=str(root.rename(tmp_path / 'elsewhere')))
+  if how == 'touched':
+    for path in root.glob('*/*.png'):
+      os.utime(path, (1, 1))
+  if how == 'saved otherwise':
+    for path in (root / 'images').iterdir():
+      Image.open(path).save(path.with_suffix('.bmp'))
+      path.unlink()
+  assert digests(folder, tmp_path / 'second') == before
+
+
+@pytest.mark.parametrize('what', ['image', 'mask', 'mask that is the same when resized'])
+def test_digests_change_with_the_pixels(folder, tmp_path, what):
+  if 'resized' in what:
+    large = np.zeros((64, 64), np.uint8)
+    Image.fromarray(large).save(Path(folder.root) / 'images' / '2.png')
+    Image.fromarray(large).save(Path(folder.root) / 'masks' / '2.png')
+  before = digests(folder, tmp_path)
+  path = Path(folder.root) / ('images' if what == 'image' else 'masks') / '2.png'
+  pixels = np.array(Image.open(path))
+  pixels[3, 5] = 255 - pixels[3, 5]
+  Image.fromarray(pixels).save(path)
+  after = digests(folder, tmp_path)
+  part = 0 if what == 'image' else 1
+  assert after['2'][part] != before['2'][part] and after['2'][1 - part] == before['2'][1 - part]
+  assert {name for name in after if after[name] != before[name]} == {'2'}

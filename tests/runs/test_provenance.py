@@ -1,6 +1,7 @@
 """What a run was trained on is not scored as held out later."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -191,6 +192,91 @@ def test_a_grid_has_one_data_set_throughout(tmp_path, change):
   directory.claim(tmp_path / 'old', 'reproduce', Config())
   provenance.check_grid(tmp_path / 'old', data(**change))
   assert not (tmp_path / 'old' / 'images.json').exists()
+
+
+# Other contents under the same names.
+
+
+CHANGES = {
+  'an image': lambda split: changed(split, 1, 0),
+  'a mask': lambda split: changed(split, 1, 1),
+  'a label': lambda split: dataclasses.replace(split, labels=np.array([0, 1, 0], np.int32)),
+  'no mask': lambda split: dataclasses.replace(split, has_mask=np.array([True, False, True])),
+}
+LEARNT = {  # What a change of it means to a run that learns from: these.
+  'an image': ('image', 'mask', 'label', 'both'),
+  'a mask': ('mask', 'both'),
+  'a label': ('label', 'both'),
+  'no mask': ('mask', 'both'),
+}
+
+
+def changed(split, index, part):
+  digests = split.digests.copy()
+  digests[index, part] += 1
+  return dataclasses.replace(split, digests=digests)
+
+
+@pytest.mark.parametrize('what', ['image', 'mask', 'label', 'both'])
+@pytest.mark.parametrize('change', CHANGES)
+@pytest.mark.parametrize('name', ['train', 'validation'])
+def test_a_run_goes_on_with_the_contents_that_it_began_with(tmp_path, change, what, name):
+  before = data(validation='deh')
+  other = {**before.splits, name: CHANGES[change](before.splits[name])}
+
+  def images(held, known=True):
+    train, validation = ('c', 'b'), ('e', 'd', 'h')
+    found = provenance.digests(held, 'train', train, what)
+    found += provenance.digests(held, 'validation', validation, what)
+    return Images('skin', train, validation, digests=found if known else ())
+
+  provenance.begin(tmp_path, images(before), None)
+  provenance.check_same(tmp_path, images(data(validation='deh')))
+  provenance.check_same(tmp_path, images(before, known=False))
+  now = images(dataclasses.replace(before, splits=other))
+  if what not in LEARNT[change]:
+    provenance.check_same(tmp_path, now)
+    return
+  said = (
+    rf'^{tmp_path} holds a run that began with other images: 1 of 5 have other pixels, masks or '
+    rf"labels under the same names, as '{'b' if name == 'train' else 'e'}'; choose another"
+  )
+  with pytest.raises(UserError, match=said):
+    provenance.check_same(tmp_path, now)
+
+
+def test_a_run_of_old_knows_no_contents(tmp_path):
+  provenance.begin(tmp_path, Images('skin', ('a', 'b'), ('d',)), None)
+  path = tmp_path / 'images.json'
+  held = json.loads(path.read_text())
+  del held['own']['digests']
+  path.write_text(json.dumps(held))
+  provenance.check_same(tmp_path, Images('skin', ('a', 'b'), ('d',), digests=('1', '2', '3')))
+
+
+def test_what_a_run_started_from_is_written_down_without_contents(tmp_path):
+  for run, start in (('far', None), ('near', tmp_path / 'far')):
+    (tmp_path / run).mkdir()
+    provenance.begin(tmp_path / run, Images('skin', ('a',), digests=('1',)), start)
+  held = json.loads((tmp_path / 'near' / 'images.json').read_text())
+  assert (held['own']['digests'], held['origins'][0]['digests']) == (['1'], [])
+
+
+@pytest.mark.parametrize('name', ['train', 'validation', 'test'])
+@pytest.mark.parametrize('part', [0, 1])
+def test_a_grid_has_the_same_contents_throughout(tmp_path, name, part):
+  before = data()
+  provenance.check_grid(tmp_path, before)
+  provenance.check_grid(tmp_path, data())
+  other = dataclasses.replace(
+    before, splits={**before.splits, name: changed(before.splits[name], 1, part)}
+  )
+  image = before.splits[name].ids[1]
+  with pytest.raises(UserError, match=f'holds a grid that began .* 1 of 7 have .* as .{image}.;'):
+    provenance.check_grid(tmp_path, other)
+  path = tmp_path / 'images.json'  # One of old knows no contents.
+  path.write_text(json.dumps({'digest': json.loads(path.read_text())['digest']}))
+  provenance.check_grid(tmp_path, other)
 
 
 def test_the_digest_of_a_grid_is_of_the_names_of_classes(tmp_path):

@@ -12,6 +12,7 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data.audit import duplicates
 from ahm_jax.data.audit.duplicates import FLATNESS, SYMMETRY_NAMES, Pair
 from ahm_jax.data.audit.inspection import (
+  UNAVAILABLE,
   UNREADABLE,
   UNSUPPORTED,
   ImageRecord,
@@ -20,6 +21,7 @@ from ahm_jax.data.audit.inspection import (
 )
 from ahm_jax.data.readers.raster import DEEP
 from ahm_jax.data.sets.items import SPLITS
+from ahm_jax.data.vanishing import Vanished
 
 ERROR, WARNING, NOTE = LEVELS = ('error', 'warning', 'note')
 FEW = 5  # Images of a class in a split; below this, scores of it mean little.
@@ -56,6 +58,8 @@ def find(inspection: Inspection, config: DataConfig) -> list[Finding]:
     *_files(inspection, config.skip_unreadable),
     *_pairs(images),
     *_masks(images),
+    *_vanishing(images, config),
+    *_turned(images),
     *_rare_mask_classes(images, config.mask_classes),
     *_labels(images),
     *_appearance(images),
@@ -106,6 +110,13 @@ def _files(inspection: Inspection, skip_unreadable: bool) -> Iterable[Finding]:
   else:
     do = 'replace them, or have such files left out by --config.data.skip_unreadable'
     yield Finding(ERROR, 'unreadable', 'files cannot be read', do, unreadable)
+  yield Finding(
+    ERROR,
+    'unavailable',
+    'the system does not hand out files; what they hold is not known',
+    'make them readable, and check again',
+    _problem_cases(inspection, UNAVAILABLE),
+  )
   yield Finding(
     ERROR,
     'unsupported',
@@ -265,6 +276,45 @@ def _masks(images: Sequence[ImageRecord]) -> Iterable[Finding]:
     'segmentation chooses its checkpoint on validation and is scored on test; move groups there, '
     'or label some images',
     tuple(Case(split) for split in SPLITS if split not in with_mask),
+  )
+
+
+def _vanishing(images: Sequence[ImageRecord], config: DataConfig) -> Iterable[Finding]:
+  vanished = Vanished(config.image_size, config.mask_classes)
+  trained_on: list[bool] = []  # Of each training mask with a lesion: whether some of it is left.
+  for image in images:
+    if image.mask is not None:
+      vanished.add(image.mask.fate, image.mask.png)
+      if image.split == 'train' and image.mask.fate.held:
+        trained_on.append(image.mask.fate.lost != image.mask.fate.held)
+
+  def names(image: ImageRecord) -> str:
+    assert image.mask is not None
+    return ', '.join(config.mask_classes[index - 1] for index in sorted(image.mask.fate.lost))
+
+  yield Finding(
+    WARNING if any(trained_on) or not trained_on else ERROR,
+    'vanishing_lesion',
+    '; '.join(vanished.lines()),
+    'choose a larger config.data.image_size, or crop the images to what matters; what has vanished '
+    'is trained on as background',
+    _cases(
+      images,
+      lambda image: image.mask is not None and bool(image.mask.fate.lost),
+      names if config.mask_classes else None,
+    ),
+  )
+
+
+def _turned(images: Sequence[ImageRecord]) -> Iterable[Finding]:
+  yield Finding(
+    WARNING,
+    'turned_image',
+    'images are turned or mirrored by an EXIF orientation that their masks do not have, or masks '
+    'are and images are not',
+    'look whether they fit; where a mask was drawn on the pixels as they are stored, save the '
+    'image without the tag',
+    _cases(images, lambda image: image.turned > 1, lambda image: f'orientation {image.turned}'),
   )
 
 

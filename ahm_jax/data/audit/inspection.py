@@ -20,12 +20,22 @@ from ahm_jax.data import sets
 from ahm_jax.data.audit import duplicates
 from ahm_jax.data.audit.duplicates import SIDE, Fingerprint
 from ahm_jax.data.readers import raster
-from ahm_jax.data.readers.base import Held, Unreadable, UnsupportedImage, decoding
+from ahm_jax.data.readers.base import (
+  Held,
+  UnavailableFile,
+  Unreadable,
+  UnsupportedImage,
+  decoding,
+)
+from ahm_jax.data.resize import squashed_mask
 from ahm_jax.data.sets import items
 from ahm_jax.data.sets.items import SPLITS, Item, Slice
 from ahm_jax.data.threads import in_parallel
+from ahm_jax.data.vanishing import Fate, encode_mask, fate
 
-UNREADABLE, UNSUPPORTED = 'unreadable', 'unsupported'  # Kinds of problems.
+# Kinds of problems.
+UNREADABLE, UNSUPPORTED, UNAVAILABLE = 'unreadable', 'unsupported', 'unavailable'
+_PROBLEMS = (Unreadable, UnsupportedImage, UnavailableFile)
 _MAX_BYTES = 2**28  # Of a file that is held in memory.
 _MAX_SAMPLES = 2**16  # Pixels, evenly spaced, that an image's contrast is taken from.
 
@@ -50,6 +60,8 @@ class ImageRecord:
   thumbnail: bytes  # As `inspect` was told to make it.
   mask: 'MaskRecord | None'  # None: it has none, or none that can be used.
   has_mask_file: bool
+  # EXIF orientation (2 to 8) by which image or mask is turned, and the other is not; 1: none is.
+  turned: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +70,8 @@ class MaskRecord:
   borders: int  # How many of the image's four borders it touches.
   digest: bytes  # SHA-256 of its pixels and shape.
   small: np.ndarray  # uint8 [SIDE, SIDE], what share of each pixel is not background, of 255.
+  fate: Fate  # Of its lesions at config.data.image_size.
+  png: bytes  # The mask, as `encode_mask` has it, where one of them vanishes; else b''.
 
   @property
   def total(self) -> float:
@@ -65,9 +79,9 @@ class MaskRecord:
 
 
 class Problem(NamedTuple):
-  """A file that cannot be read, or not be used."""
+  """A file that cannot be read, or not be used, or that the system does not hand out."""
 
-  kind: str  # UNREADABLE or UNSUPPORTED.
+  kind: str  # UNREADABLE, UNSUPPORTED or UNAVAILABLE.
   name: str  # Of the image.
   split: str
   text: str
@@ -90,7 +104,7 @@ def inspect(config: DataConfig, thumbnail: Thumbnail) -> Inspection:
 
   Args:
     config: what to read; `skip_unreadable` does not matter here, and `image_size` only for
-      phantoms, which are drawn at it.
+      phantoms, which are drawn at it, and for lesions that vanish at it.
     thumbnail: makes a small picture of an image, uint8 [H, W, C], and its mask, uint8 [H, W] or
       None, to show it by.
 
@@ -126,11 +140,11 @@ def _inspect_item(
     held, data = _into_memory(item)
     kind, pages = _describe(held)
     slices = items.read_images(held, config)
-  except (Unreadable, UnsupportedImage) as error:
+  except _PROBLEMS as error:
     return [], [_problem(item, error)]
   try:
     slices = items.with_masks(slices, held, config)
-  except (Unreadable, UnsupportedImage) as error:
+  except _PROBLEMS as error:
     problems.append(_problem(item, error))
   about = dict(
     file=item.file,
@@ -141,11 +155,17 @@ def _inspect_item(
     kind=kind if len(slices) == 1 else f'volumes of slices, {kind}',
     pages=pages,
     has_mask_file=item.has_mask,
+    turned=_turned(slices[0], item),
   )
-  classes = max(1, len(config.mask_classes))
   data = data if len(slices) == 1 else b''
   chosen = slices[:: config.every_slice]
-  return [_image_record(part, classes, data, thumbnail, about) for part in chosen], problems
+  return [_image_record(part, config, data, thumbnail, about) for part in chosen], problems
+
+
+def _turned(part: Slice, item: Item) -> int:
+  if item.mask is None or part.mask is None or not items.is_turned_alone(part.picture, item):
+    return 1
+  return max(part.picture.orientation, raster.orientation(item.mask))
 
 
 def _into_memory(item: Item) -> tuple[Item, bytes]:
@@ -174,14 +194,17 @@ def _describe(item: Item) -> tuple[str, int]:
 def _problem(item: Item, error: Exception) -> Problem:
   if isinstance(error, UnsupportedImage):
     return Problem(UNSUPPORTED, item.name, item.split, str(error))
+  if isinstance(error, UnavailableFile):
+    return Problem(UNAVAILABLE, item.name, item.split, str(error))
   return Problem(UNREADABLE, item.name, item.split, f'{error} is damaged or not an image')
 
 
 def _image_record(
-  part: Slice, classes: int, data: bytes, thumbnail: Thumbnail, about: dict[str, Any]
+  part: Slice, config: DataConfig, data: bytes, thumbnail: Thumbnail, about: dict[str, Any]
 ) -> ImageRecord:
   pixels = part.picture.pixels
   mask = None if part.mask is None else part.mask.astype(np.uint8)
+  classes = max(1, len(config.mask_classes))
   step = max(1, pixels[..., 0].size // _MAX_SAMPLES)
   height, width = part.picture.size
   return ImageRecord(
@@ -192,12 +215,15 @@ def _image_record(
     highest=int(pixels.max()),
     print=duplicates.fingerprint(pixels, data),
     thumbnail=thumbnail(pixels, mask),
-    mask=None if mask is None else _mask_record(mask, classes),
+    mask=None if part.mask is None else _mask_record(part.mask, classes, config.image_size),
     **about,
   )
 
 
-def _mask_record(mask: np.ndarray, classes: int) -> MaskRecord:
+def _mask_record(drawn: np.ndarray, classes: int, size: int) -> MaskRecord:
+  """Args: drawn: bool [h, w], or class indices, uint8 [h, w]."""
+  found = fate(drawn, squashed_mask(drawn, size))
+  mask = drawn.astype(np.uint8)
   counts = np.bincount(mask.ravel(), minlength=classes + 1)
   inside = mask > 0
   digest = hashlib.sha256(str(mask.shape).encode() + mask.tobytes()).digest()
@@ -207,6 +233,8 @@ def _mask_record(mask: np.ndarray, classes: int) -> MaskRecord:
     borders=sum(bool(edge.any()) for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1])),
     digest=digest,
     small=np.asarray(small),
+    fate=found,
+    png=encode_mask(drawn) if found.lost else b'',
   )
 
 

@@ -72,6 +72,8 @@ class Picture(NamedTuple):
   spacing: tuple[float, float] | None
   # The file's own (height, width); `pixels` are smaller where `at_least` let them be.
   size: tuple[int, int]
+  # EXIF orientation (1 to 8) by which `pixels` and `size` were turned; 1: they are as stored.
+  orientation: int = 1
 
 
 def known_spacing(row: float, column: float) -> tuple[float, float] | None:

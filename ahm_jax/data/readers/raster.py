@@ -69,7 +69,8 @@ def read(
     if at_least:
       picture.draft(mode, at_least)
     picture.load()
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) in _QUARTER_TURNS:
+    orientation = _orientation(picture)
+    if orientation in _QUARTER_TURNS:
       width, height = height, width
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith(('I', 'F')):
@@ -78,7 +79,7 @@ def read(
     else:
       picture.info.pop('transparency', None)
       pixels = np.asarray(picture.convert(mode)).reshape(picture.height, picture.width, channels)
-  return Picture(pixels, None, (height, width))
+  return Picture(pixels, None, (height, width), orientation)
 
 
 def read_labels(path: Path | Held, by_colour: bool) -> np.ndarray:
@@ -101,6 +102,17 @@ def read_labels(path: Path | Held, by_colour: bool) -> np.ndarray:
       )
     array = array[..., 0]
   return array
+
+
+def orientation(path: Path | Held) -> int:
+  """The EXIF orientation (1 to 8) by which the readers turn a file; 1 where it is not turned, or
+  its header cannot be read.
+  """
+  try:
+    with _open(path) as picture:
+      return _orientation(picture)
+  except Exception:  # Reading it will say what is wrong.
+    return 1
 
 
 def describe(path: Path | Held) -> tuple[str, int]:
@@ -130,6 +142,11 @@ def _open(path: Path | Held) -> Image.Image:
     picture.close()
     raise
   return picture
+
+
+def _orientation(picture: Image.Image) -> int:
+  found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+  return found if found in range(2, 9) else 1
 
 
 def _by_colour(indices: np.ndarray, palette: list[int]) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers import dispatch, raster
 from ahm_jax.data.readers.base import Held, Picture, UnsupportedImage, is_volume, shown
 from ahm_jax.errors import UserError
 
@@ -136,9 +136,31 @@ def with_masks(slices: Sequence[Slice], item: Item, config: DataConfig) -> list[
     if mask.shape != (height, width):
       raise UnsupportedImage(
         f'{mask_name} is {mask.shape[1]}x{mask.shape[0]} but {image_name} is {width}x{height} '
-        '(width x height); make them the same size'
+        f'(width x height); {_size_cure(part.picture, item)}'
       )
   return [
     part._replace(mask=mask if config.mask_classes else mask.astype(bool))
     for part, mask in zip(slices, masks, strict=True)
   ]
+
+
+def is_turned_alone(picture: Picture, item: Item) -> bool:
+  """Whether an image and its mask have different EXIF orientations, as where the mask was drawn on
+  the pixels as they are stored.
+  """
+  if item.mask is None or item.has_slices or is_volume(item.mask):
+    return False
+  return picture.orientation != raster.orientation(item.mask)
+
+
+def _size_cure(picture: Picture, item: Item) -> str:
+  if not is_turned_alone(picture, item):
+    return 'make them the same size'
+  if picture.orientation == 1:
+    return (
+      'the mask is turned by its EXIF orientation, the image is not; save the mask without the tag'
+    )
+  return (
+    f'the image is turned by its EXIF orientation ({picture.orientation}), the mask perhaps is '
+    'not; save the image turned, or without the tag'
+  )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers import dispatch, raster
 from ahm_jax.data.readers.base import Unreadable, UnsupportedImage, shown
 
 # 0 to 4193, as of 12 bits and a little.
@@ -143,6 +143,18 @@ def test_orientation(tmp_path, orientation, values):
   picture = read(tmp_path / 'a.png', 3)
   np.testing.assert_array_equal(picture.pixels, turned(read(tmp_path / 'b.png', 3).pixels))
   assert picture.size == picture.pixels.shape[:2]
+  assert picture.orientation == raster.orientation(tmp_path / 'a.png') == orientation
+  assert raster.orientation(tmp_path / 'b.png') == 1
+
+
+@pytest.mark.parametrize('orientation', [0, 9, 65535])
+def test_an_orientation_that_the_standard_does_not_know_turns_nothing(tmp_path, orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  Image.fromarray(colours()).save(tmp_path / 'a.png', exif=exif)
+  picture = read(tmp_path / 'a.png', 3)
+  np.testing.assert_array_equal(picture.pixels, colours())
+  assert picture.orientation == 1
 
 
 def test_a_jpeg_may_be_halved_but_not_below_what_suffices(tmp_path):

@@ -1,0 +1,99 @@
+"""Lesions that vanish where masks are resized to what networks see: they cover less than half of
+any pixel of it. A network that is trained on such a mask learns that there is nothing.
+"""
+
+import collections
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ahm_jax.data.resize import squashed_mask
+
+STEP = 32  # Sizes that are tried are multiples of it, which every size of a patch divides.
+
+
+class Fate(NamedTuple):
+  """What becomes of one mask."""
+
+  held: frozenset[int]  # Classes that it holds at its own resolution, of a binary mask 1.
+  lost: frozenset[int]  # Those of them that vanish.
+
+
+def fate(mask: np.ndarray, small: np.ndarray) -> Fate:
+  """Compares a mask, bool [h, w] or class indices, uint8 [h, w], with what `squashed_mask` makes of
+  it.
+  """
+  held = _classes(mask)
+  return Fate(held, held - _classes(small))
+
+
+def _classes(mask: np.ndarray) -> frozenset[int]:
+  if mask.dtype == bool:
+    return frozenset({1} if mask.any() else ())
+  return frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0}
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+  """A mask as the bytes of a PNG: bool [h, w] takes one bit a pixel, uint8 [h, w] eight."""
+  stream = io.BytesIO()
+  Image.fromarray(mask).save(stream, 'PNG')
+  return stream.getvalue()
+
+
+def decode_mask(data: bytes) -> np.ndarray:
+  """What `encode_mask` wrote, with its type."""
+  with Image.open(io.BytesIO(data)) as picture:
+    return np.asarray(picture)
+
+
+class Vanished:
+  """The lesions of a data set that vanish at a size, class by class."""
+
+  def __init__(self, size: int, names: Sequence[str] = ()):
+    """Args: size: side in pixels that masks are resized to; names: of mask classes, if any."""
+    self._size = size
+    self._names = names
+    self._held: collections.Counter = collections.Counter()
+    self._lost: dict[int, list[bytes]] = collections.defaultdict(list)
+
+  def add(self, found: Fate, mask: bytes) -> None:
+    """Counts a mask, which is given as `encode_mask` has it."""
+    self._held.update(found.held)
+    for index in found.lost:
+      self._lost[index].append(mask)
+
+  def lines(self) -> list[str]:
+    """A line for each class that vanishes somewhere: in how many masks, and at which size not."""
+    return [self._line(index) for index in sorted(self._lost)]
+
+  def _line(self, index: int) -> str:
+    what = f'class {self._names[index - 1]}' if self._names else 'lesion'
+    size = size_that_keeps(self._lost[index], index, self._size)
+    cure = f'from {size} on it does not' if size else 'it does at any size up to their own'
+    return (
+      f'in {len(self._lost[index])} of {self._held[index]} masks the {what} vanishes at '
+      f'image_size={self._size}; {cure}'
+    )
+
+
+def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> int | None:
+  """The smallest multiple of STEP above a size at which class `index` vanishes from none of the
+  masks that hold it; None: it does at all sizes up to their own.
+
+  Lesions that lie across the pixels' borders vanish at larger sizes than others, so every mask is
+  tried; but first the one that failed last, so that a size that is too small costs little.
+  """
+  waiting = collections.deque(masks)
+  largest = max(max(decode_mask(data).shape) for data in masks)
+  for size in range((above // STEP + 1) * STEP, largest + STEP, STEP):
+    for place, data in enumerate(waiting):
+      if index not in _classes(squashed_mask(decode_mask(data), size)):
+        del waiting[place]
+        waiting.appendleft(data)
+        break
+    else:
+      return size
+  return None
