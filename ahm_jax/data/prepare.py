@@ -42,12 +42,13 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
   home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
   paths.check_named(home, '--config.data.prepared_dir', paths.PREPARING)
   target = home / f'{source.name}-{cache_key(source, config)}'
-  if _is_sound(target):
+  if target.exists() and not manifest.fault(target):
     return target
   home.mkdir(parents=True, exist_ok=True)
   with _lock(target.with_suffix('.lock')):
-    if not _is_sound(target):
-      _remove(target)
+    fault = manifest.fault(target) if target.exists() else 'none are there'
+    if fault:
+      _remove(target, fault)
       scratch = target.with_suffix('.incomplete')
       _remove(scratch)
       try:
@@ -60,26 +61,19 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
   return target
 
 
-def _is_sound(target: Path) -> bool:
-  """Whether data were prepared in a folder; where they are damaged, that is said."""
-  if not target.exists():
-    return False
-  fault = manifest.fault(target)
-  if fault:
-    print(f'{target}: the prepared data are damaged ({fault}); they are prepared again', flush=True)
-  return not fault
+def _remove(folder: Path, fault: str = '') -> None:
+  """Removes prepared data, or what is left of a preparation, and says what is wrong with it.
 
-
-def _remove(folder: Path) -> None:
-  """Removes prepared data, or what is left of a preparation; raises a UserError for what is not
-  ours.
+  Raises:
+    UserError: it is not ours.
   """
   if not folder.is_symlink() and not folder.exists():
     return
   names = {item.name for item in folder.iterdir()} if folder.is_dir() else {''}
-  ours = not names or names & _MARKS
-  if folder.is_symlink() or not ours:
+  if folder.is_symlink() or (names and not names & _MARKS):
     raise UserError(f'{folder} is a link, or holds what was not prepared here; remove it')
+  if fault:
+    print(f'{folder}: the prepared data are damaged ({fault}); they are prepared again', flush=True)
   shutil.rmtree(folder)
 
 

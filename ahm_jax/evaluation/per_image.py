@@ -153,6 +153,6 @@ def _parse(key: str, text: str) -> str | int | float:
 
 
 def _within(key: str, value: Any, most: float) -> Any:
-  if not 0 <= value <= most:
+  if not (0 <= value <= most or math.isnan(value)):
     raise ValueError(f'{key[:_SAID]} is {value}')
   return value
