@@ -34,12 +34,16 @@ def check_free(folder: Path, mark: str, before: Collection[str]) -> None:
   # Another process may have made the mark, and then the others, since the folder was listed.
   if not others or (Path(folder) / mark).exists():
     return
+  named = ', '.join(map(_printable, others[:_NAMED]))
   more = f' and {len(others) - _NAMED} more' if len(others) > _NAMED else ''
   raise UserError(
-    f'{folder} is not empty, and has no {mark} that would make it ours: it holds '
-    f'{", ".join(others[:_NAMED])}{more}; choose an empty folder, or one to be made (or restore '
-    f'{mark}, if a run began here)'
+    f'{folder} is not empty, and has no {mark} that would make it ours: it holds {named}{more}; '
+    f'choose an empty folder, or one to be made (or restore {mark}, if a run began here)'
   )
+
+
+def _printable(name: str) -> str:
+  return ''.join(character if character.isprintable() else '?' for character in name)
 
 
 def _items(folder: Path) -> list[Path]:
