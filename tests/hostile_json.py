@@ -27,7 +27,4 @@ DAMAGES = {
   'object without names': b'{}',
 }
 # What a value within a sound file may be replaced by.
-VALUES = (
-  *(None, True, -1, 7, 0.5, 1e300, 10**30, 'text', '\0', '', [], [None], [[1]], {}),
-  *({'a': {'b': 1}}, [{'a': 1}], ['a', 'a']),
-)
+VALUES = (None, True, -1, 0.5, 10**30, 'text', '\0', [], [[1]], ['a', 'a'], {'a': {'b': 1}})

@@ -35,7 +35,7 @@ def fault(folder: Path) -> str:
   for name, known in held.items():
     path = folder / name
     if path.name != name or not path.is_file():
-      return f'{name!a} is missing'
+      return f'{ascii(name)[1:-1]} is missing'  # It may be no name of ours.
     if _sum(path) != known:
       return f'{name} is not what was written'
   return ''
