@@ -370,7 +370,7 @@ DAMAGES = {
   'gone': lambda _: None,
   'emptied': lambda _: b'',
   'halved': lambda data: data[: len(data) // 2],
-  'cut': lambda data: data[:-1],
+  'cut': lambda data: data[:-3],
   'zeros': lambda data: bytes(len(data)),
   'one bit': lambda data: data[:9] + bytes([data[9] ^ 4]) + data[10:],
 }
