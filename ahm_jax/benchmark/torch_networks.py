@@ -69,7 +69,3 @@ class VGG16(nn.Module):
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
     return self.classifier(nn.functional.max_pool2d(self.trunk(x), 2).mean((2, 3)))
-
-
-def parameter_count(module: nn.Module) -> int:
-  return sum(parameter.numel() for parameter in module.parameters())

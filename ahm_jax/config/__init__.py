@@ -18,6 +18,7 @@ from ahm_jax.config.fields import (
   Config,
   DataConfig,
   EvaluateConfig,
+  FrozenDict,
   GridConfig,
   MaskingConfig,
   ModelConfig,
@@ -27,7 +28,7 @@ from ahm_jax.config.fields import (
   SafetyConfig,
   TransferConfig,
 )
-from ahm_jax.config.methods import is_tuned, pretraining_of, with_method
+from ahm_jax.config.methods import is_tuned, parse, pretraining_name, pretraining_of, with_method
 from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
   'DataConfig',
   'Difference',
   'EvaluateConfig',
+  'FrozenDict',
   'GridConfig',
   'MaskingConfig',
   'ModelConfig',
@@ -58,6 +60,8 @@ __all__ = [
   'differences',
   'from_config_dict',
   'is_tuned',
+  'parse',
+  'pretraining_name',
   'pretraining_of',
   'to_dict',
   'with_method',

@@ -39,7 +39,7 @@ def _methods(held: Config, own: Config) -> list[Difference]:
   return [
     Difference(f'grid.variants.{name}', old.get(name), new.get(name))
     for name in own.grid.methods
-    if name in held.grid.methods and parse(name, old) != parse(name, new)
+    if name in (*held.grid.methods, *old) and parse(name, old) != parse(name, new)
   ]
 
 

@@ -9,6 +9,7 @@ is another name of such a text.
 
 import ast
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -59,9 +60,11 @@ def parse(method: str, variants: Mapping[str, Any] = _NONE) -> Method:
   if method in variants:
     fields = dict(variants[method])
     strategy = fields.pop('strategy')
-    return Method(strategy, tuple(Change(path, str(value)) for path, value in _flat(fields)))
+    return Method(strategy, tuple(Change(path, _text(value)) for path, value in _flat(fields)))
   strategy, _, text = method.partition(':')
-  parts = (change.partition('=') for change in (text.split('+') if text else ()))
+  # A '+' before a digit belongs to a number.
+  changes = re.split(r'\+(?!\d)', text) if text else ()
+  parts = (change.partition('=') for change in changes)
   return Method(
     strategy, tuple(Change(name, value if equals else None) for name, equals, value in parts)
   )
@@ -87,14 +90,22 @@ def with_method(config: Config, method: str) -> Config:
 
 
 def pretraining_of(method: str, variants: Mapping[str, Any] = _NONE) -> str:
-  """The method that pre-trains for `method`: without what it changes of fine-tuning; '' for
-  'scratch'.
+  """The method that pre-trains for `method`: without what it changes of fine-tuning, in the short
+  form; '' for 'scratch'.
 
   A key of `variants` pre-trains, so that much can be told of its name without them.
   """
   strategy, changes = parse(method, variants)
   kept = tuple(change for change in changes if not _is_fine_tuning(change))
   return '' if strategy == SCRATCH else str(Method(strategy, kept))
+
+
+def pretraining_name(pretraining: str, grid: GridConfig) -> str:
+  """How results call a pre-training: as the grid's method that is nothing else, where there is
+  one.
+  """
+  same = (name for name in grid.methods if str(parse(name, grid.variants)) == pretraining)
+  return next(same, pretraining)
 
 
 def is_tuned(method: str, variants: Mapping[str, Any] = _NONE) -> bool:
@@ -107,6 +118,7 @@ def _check(method: str, strategy: str, change: Change) -> None:
   if strategy == SCRATCH and change.section != 'segment':
     raise UserError(f'{refused} segment.FIELD=VALUE')
   allowed = change.section in (*_PRE_TRAINING, *_FINE_TUNING) or change.path in _AGENT
+  allowed &= change.path != 'masking.strategy'
   if not change.field or change.value is None or not allowed:
     raise UserError(
       f'{refused} FIELD=VALUE with a field of masking, pretrain.FIELD, segment.FIELD, '
@@ -125,6 +137,11 @@ def _flat(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, An
       yield from _flat(value, f'{prefix}{name}.')
     else:
       yield prefix + name, value
+
+
+def _text(value: Any) -> str:
+  """A value as the short form has it, where '+' begins another field."""
+  return str(value).replace('e+', 'e') if isinstance(value, float) else str(value)
 
 
 def _literal(text: str | None) -> Any:

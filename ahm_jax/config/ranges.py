@@ -111,8 +111,11 @@ def class_names(names: tuple[str, ...]) -> str:
 def named_methods(variants: Mapping[str, Any]) -> str:
   """Methods by names that folders can have, each with a strategy and what it changes."""
   for name, fields in variants.items():
-    if not re.fullmatch('[A-Za-z0-9_][A-Za-z0-9_.-]*', name) or name == SCRATCH:
-      return f'holds {name!r}; a name may have letters, digits, _, - and ., and not be {SCRATCH}'
+    fits = isinstance(name, str) and re.fullmatch('[A-Za-z0-9_][A-Za-z0-9_-]{,99}', name)
+    if not fits or name == SCRATCH:
+      return (
+        f'holds {name!r}; a name may have up to 100 letters, digits, _ and -, and not be {SCRATCH}'
+      )
     strategy = fields.get('strategy') if isinstance(fields, Mapping) else None
     if not isinstance(strategy, str) or strategy == SCRATCH:
       return (

@@ -6,7 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ahm_jax.config import REPRODUCE, Config, check_same, from_config_dict, to_dict
+from ahm_jax.config import (
+  REPRODUCE,
+  Config,
+  check_same,
+  from_config_dict,
+  pretraining_name,
+  pretraining_of,
+  to_dict,
+)
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare
 from ahm_jax.evaluation.intervals import group_indices
@@ -38,7 +46,7 @@ class Cells(NamedTuple):
   # 'dice', and with classes 'dice_NAME', of each image by its name; nan where prediction and truth
   # are both empty.
   dice: dict[compare.Key, dict[str, dict[str, float]]]
-  # AGENT_METRICS by method, seed; None where there is no value.
+  # AGENT_METRICS by pre-training, in the short form, and seed; None where there is no value.
   agents: dict[tuple[str, int], dict[str, float | None]]
 
 
@@ -84,7 +92,8 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
       for key, scores in cells.scores.items()
     ],
     'pretrainings': [
-      {'method': method, 'seed': seed, **values} for (method, seed), values in cells.agents.items()
+      {'method': pretraining_name(pretraining, config.grid), 'seed': seed, **values}
+      for (pretraining, seed), values in cells.agents.items()
     ],
     'summary': summarise(known, dice, by_class=by_class),
     'over_labels': summarise(
@@ -93,7 +102,8 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
       by_class={name: compare.averaged(values, counts) for name, values in by_class.items()},
     ),
     'agent': {
-      method: _mean(cells, method) for method in dict.fromkeys(method for method, _ in cells.agents)
+      pretraining_name(pretraining, config.grid): _mean(cells, pretraining)
+      for pretraining in dict.fromkeys(pretraining for pretraining, _ in cells.agents)
     },
   }
 
@@ -145,30 +155,33 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
     held = json_files.read_json(path.expanduser(), _TREE, _CURE)
     if held is None:
       raise UserError(f'{path}, in config.grid.results, is not there; {_CURE}')
-    _check(path, held, config, dataset, images)
+    variants = _check(path, held, config, dataset, images).grid.variants
     for cell in held['cells']:
       key = cell['method'], cell['labels'], cell['seed']
       found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))
       found.scores.setdefault(key, cell)
     for agent in held['pretrainings']:
+      pretraining = pretraining_of(agent['method'], variants)
       found.agents.setdefault(
-        (agent['method'], agent['seed']), {name: agent[name] for name in AGENT_METRICS}
+        (pretraining, agent['seed']), {name: agent[name] for name in AGENT_METRICS}
       )
   return found
 
 
-def _check(path: Path, held: dict, config: Config, dataset: str, images: Collection[str]) -> None:
+def _check(path: Path, held: dict, config: Config, dataset: str, images: Collection[str]) -> Config:
   named = f'{path}, in config.grid.results,'
   for name, own in (('dataset', dataset), ('split', config.evaluate.split)):
     if held[name] != own:
-      raise UserError(f'{named} is of {name} {held[name]!r}, not {own!r}; leave it out')
+      raise UserError(f'{named} is of {name} {schema.shown(held[name])}, not {own!r}; leave it out')
   try:
-    from_config_dict(held['config'])
+    other = from_config_dict(held['config'])
+    for item in [*held['cells'], *held['pretrainings']]:
+      pretraining_of(item['method'], other.grid.variants)
   except UserError as error:
     raise UserError(f'{named} is damaged, or of another version: {error}; leave it out') from error
   check_same(named, REPRODUCE, held['config'], config, free=('data.root',), remedy='leave it out')
-  if other := set(images) ^ set(held['images']):
-    raise UserError(f'{named} has scores of other images, as of {min(other)}; leave it out')
+  if strange := set(images) ^ set(held['images']):
+    raise UserError(f'{named} has scores of other images, as of {min(strange)}; leave it out')
   columns = set(dice_columns(config.data.mask_classes))
   for number, cell in enumerate(held['cells']):
     lengths = {len(values) for values in cell[PER_IMAGE].values()}
@@ -176,3 +189,4 @@ def _check(path: Path, held: dict, config: Config, dataset: str, images: Collect
       raise UserError(
         f'{named} is damaged: cells[{number}] has not one Dice for each image; leave it out'
       )
+  return other

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ahm_jax.config import Config, pretraining_of
+from ahm_jax.config import Config, pretraining_name, pretraining_of
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
@@ -39,7 +39,7 @@ def report(cells: Sequence[Cell], tree: dict, config: Config, workdir: Path, dat
     tree: what results.json holds.
   """
   shown = _shown([Networks(cell, config, data) for cell in cells], config, data)
-  curves = _curves(cells, config.grid.classify)
+  curves = _curves(cells, config)
   page.write_report(tree, curves, shown, workdir / directory.REPORT)
   charts.write_summary_charts(tree['summary'], workdir)
   if shown.examples:
@@ -49,18 +49,19 @@ def report(cells: Sequence[Cell], tree: dict, config: Config, workdir: Path, dat
       pictures.write_sheet(sheet, workdir / f'{name}.png')
 
 
-def _curves(cells: Sequence[Cell], classify: bool) -> list[charts.Curves]:
+def _curves(cells: Sequence[Cell], config: Config) -> list[charts.Curves]:
   """What the runs that are here have logged, by stage and number of labels, all labels last."""
   groups: dict[tuple[Stage, str], dict[Path, tuple[str, list[dict]]]] = {}
   for stage in STAGES:
     for cell in sorted(cells, key=lambda cell: (cell.labels == 0, cell.labels)):
       folder = cell.directory(stage)
-      if stage in cell.stages(classify) and folder.exists():
+      if stage in cell.stages(config.grid.classify) and folder.exists():
         shared = stage is PRETRAIN
         title = stage.title if shared else f'{stage.title}, {label_count(cell.labels)} labels'
         runs = groups.setdefault((stage, title), {})
         if folder not in runs:
-          runs[folder] = cell.pretraining if shared else cell.method, metrics_log.read(folder)
+          pretraining = pretraining_name(cell.pretraining, config.grid)
+          runs[folder] = pretraining if shared else cell.method, metrics_log.read(folder)
   return [
     charts.Curves(title, stage.curves, list(runs.values()))
     for (stage, title), runs in groups.items()
@@ -111,7 +112,7 @@ def _shown(cells: Sequence[Networks], config: Config, data: Dataset) -> page.Sho
   first: dict[str, Networks] = {}
   for networks in cells:
     if networks.cell.pretraining:
-      first.setdefault(networks.cell.pretraining, networks)
+      first.setdefault(pretraining_name(networks.cell.pretraining, config.grid), networks)
   viewer = _viewer(cells, config, split)
   if not first or not len(split) or not count:
     return page.Shown(viewer=viewer)

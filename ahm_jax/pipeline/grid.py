@@ -11,7 +11,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ahm_jax.config import REPRODUCE, Config, pretraining_of, with_method
+from ahm_jax.config import (
+  REPRODUCE,
+  SCRATCH,
+  Config,
+  FrozenDict,
+  from_config_dict,
+  parse,
+  pretraining_of,
+  with_method,
+)
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
@@ -51,6 +60,7 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
   """
   check_methods(config)
   directory.check(workdir, REPRODUCE, config)
+  config = _with_known_variants(config, workdir)
   data = load_data(config, workdir)
   images = scored(config, data, SEGMENT.scored_by)
   elsewhere = results.read(config.grid.results, config, data.name, images)
@@ -75,19 +85,50 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
 
 
 def check_methods(config: Config) -> None:
-  """Raises a UserError where an entry of `grid.methods` is no method."""
-  for method in config.grid.methods:
-    strategy = with_method(config, method).masking.strategy
-    if pretraining_of(method, config.grid.variants):
+  """Raises a UserError where an entry of `grid.methods` or `grid.variants` is no method, or two
+  entries are the same.
+  """
+  variants = config.grid.variants
+  for method in (*config.grid.methods, *variants):
+    strategy = parse(method, variants).strategy
+    with_method(config, method)
+    if strategy != SCRATCH:
       try:
         registry.check(strategy)
       except UserError as error:
         raise UserError(f'config.grid.methods holds {method!r}: {error}') from error
-  if shadows := config.grid.variants.keys() & set(registry.names()):
+  for first, second in itertools.combinations(config.grid.methods, 2):
+    if _is_same(config, first, second):
+      raise UserError(
+        f'config.grid.methods holds {first!r} and {second!r}, which are the same; leave out one'
+      )
+  if shadows := variants.keys() & set(registry.names()):
     raise UserError(
       f'config.grid.variants holds {min(shadows)!r}, which is a masking strategy; '
       'choose another name'
     )
+
+
+def _is_same(config: Config, *methods: str) -> bool:
+  """Whether two methods train in the same way."""
+  one, other = (
+    (parse(method, config.grid.variants).strategy, with_method(config, method))
+    for method in methods
+  )
+  return one == other
+
+
+def _with_known_variants(config: Config, workdir: Path) -> Config:
+  """The config with the variants alone that it uses, or that earlier grids in `workdir` used:
+  these keep their meaning.
+  """
+  grid = config.grid
+  held = json_files.read_json(workdir / directory.FILE)
+  known = from_config_dict(held['config']).grid.variants if held else {}
+  used = {name: grid.variants[name] for name in grid.methods if name in grid.variants}
+  return dataclasses.replace(
+    config, grid=dataclasses.replace(grid, variants=FrozenDict({**known, **used}))
+  )
 
 
 def classifies(config: Config, data: Dataset) -> bool:

@@ -16,6 +16,7 @@ from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.vanishing import Vanished, fate
 from ahm_jax.errors import UserError
+from ahm_jax.masking import registry
 from ahm_jax.runs import directory, provenance
 from ahm_jax.runs.stage import Stage
 from ahm_jax.runs.trained import Trained
@@ -131,6 +132,7 @@ def open_trained(
 
 def load_data(config: Config, workdir: Path) -> Dataset:
   """The data set, prepared if need be; what the user should know of it is printed."""
+  check_names(config)
   with processes.first_alone():
     data = datasets.load(config.data, workdir)
   for note in data.notes:
@@ -160,9 +162,18 @@ def check_config(config: Config, stage: Stage) -> None:
   """Makes sure that a stage's config suits the devices; raises a UserError that says what to
   change.
   """
-  sets.check(config.data)
+  check_names(config)
   stage.check(config)
   parallel.check_shared(getattr(config, stage.recipe).batch_size, parallel.all_devices())
+
+
+def check_names(config: Config) -> None:
+  """Raises a UserError where there is no such data set or masking strategy."""
+  sets.check(config.data)
+  try:
+    registry.check(config.masking.strategy)
+  except UserError as error:
+    raise UserError(f'config.masking.strategy: {error}') from error
 
 
 def check_alike(config: Config, origin: Config, fields: Sequence[str]) -> None:

@@ -14,7 +14,6 @@ from ahm_jax.config import Config, fields
 from ahm_jax.data.dataset import Split
 from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
-from ahm_jax.masking import registry
 from ahm_jax.models import build
 from ahm_jax.models.vgg16 import VGG16Trunk
 from ahm_jax.pipeline import lesions, scores
@@ -47,10 +46,6 @@ _PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis'
 
 
 def _check_pretraining(config: Config) -> None:
-  try:
-    registry.check(config.masking.strategy)
-  except UserError as error:
-    raise UserError(f'config.masking.strategy: {error}') from error
   devices = len(parallel.all_devices())
   pretraining.check_workers(config.masking.workers, config.pretrain.batch_size, devices)
 

@@ -52,8 +52,18 @@ def test_a_training_step_is_counted_and_timed():
 
 
 def test_weak_scaling_over_the_devices_there_are(monkeypatch):
-  monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:3]))
+  """What a step over several devices computes, the tests of trainings say."""
+  asked = []
+
+  def pretraining(config, split, devices):
+    asked.append((config.pretrain.batch_size, config.masking.workers, len(split), devices))
+    return lambda: None
+
+  local = tuple(jax.local_devices())
+  monkeypatch.setattr(parallel, 'all_devices', lambda: local[:3])
+  monkeypatch.setattr(workloads.trainings, 'pretraining', pretraining)
   result = workloads.scaling(BENCH)
+  assert asked == [(2, 1, 4, local[:1]), (4, 2, 8, local[:2])]
   check(result, 'scaling', {'1 device', '2 devices', '2 devices, share of linear'})
   assert not any(item.name.startswith('4') for item in result.figures)
   assert [item.median for item in result.figures if item.name == '1 device, share of linear'] == [

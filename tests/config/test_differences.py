@@ -54,5 +54,9 @@ def test_a_method_of_a_grid_keeps_its_name():
   assert differences(grid(2), grid(2), REPRODUCE) == []
   (found,) = differences(grid(2), grid(3), REPRODUCE)
   assert (found.name, found.own['rounds']) == ('grid.variants.r', 3)
-  assert differences(grid(2, ('scratch',)), grid(3), REPRODUCE) == []
+  # What was written down holds the variants that some grid used.
+  (found,) = differences(grid(2, ('scratch',)), grid(3), REPRODUCE)
+  assert found.name == 'grid.variants.r'
+  assert differences(grid(2), grid(3, ('scratch',)), REPRODUCE) == []
+  assert differences(from_config_dict({}), grid(3), REPRODUCE) == []
   assert differences(grid(2), grid(3), SEGMENT) == []

@@ -6,6 +6,7 @@ import ml_collections
 import pytest
 
 from ahm_jax import config
+from ahm_jax.config import methods
 from ahm_jax.config.methods import Change, Method, is_tuned, parse, pretraining_of
 from ahm_jax.errors import UserError
 
@@ -32,6 +33,7 @@ def make(**grid):
     ('scratch', 'scratch', {}),
     ('ahm', 'ahm', {}),
     ('ahm:', 'ahm', {}),
+    ('ahm:pretrain.clip=1e+3+rounds=2', 'ahm', {'pretrain.clip': '1e+3', 'rounds': '2'}),
     ('ahm:rounds=2', 'ahm', {'rounds': '2'}),
     ('ahm:reward=rank+pretrain.clip=2', 'ahm', {'reward': 'rank', 'pretrain.clip': '2'}),
     ('ahm:rounds=', 'ahm', {'rounds': ''}),
@@ -97,6 +99,7 @@ def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
     ('ahm:patch_size=5', 'config.masking.patch_size is 5'),
     ('ahm:patch_size=big', "config.masking.patch_size must be of type int, not 'big'"),
     ('ahm:model.unet_width=8', "where 'model.unet_width=8' is not FIELD=VALUE"),
+    ('ahm:strategy=uniform', "where 'strategy=uniform' is not FIELD=VALUE"),
     ('scratch:mask_ratio=0.5', "where 'mask_ratio=0.5' is not segment.FIELD=VALUE"),
     ('scratch:transfer.encoder_rate=0.5', 'is not segment.FIELD=VALUE'),
     ('scratch:segment.step=5', 'did you mean segment.steps?'),
@@ -124,6 +127,11 @@ def test_variants_that_differ_in_fine_tuning_share_a_pretraining():
   variants = make(variants=VARIANTS).grid.variants
   pretrainings = [pretraining_of(name, variants) for name in ('ahm_slow', 'ahm_r2', 'r2_slow')]
   assert pretrainings == ['ahm', *['ahm:pretrain.clip=2.0+rounds=2'] * 2]
+  named = [
+    methods.pretraining_name(pretrainings[1], make(variants=VARIANTS, methods=used).grid)
+    for used in (('ahm', 'ahm_r2', 'r2_slow'), ('ahm', 'r2_slow'))
+  ]
+  assert named == ['ahm_r2', pretrainings[1]]
   assert [is_tuned(name, variants) for name in VARIANTS] == [False, True, True]
   assert pretraining_of('ahm_r2')  # Of its name alone can be told that it pre-trains.
 
@@ -140,8 +148,10 @@ def test_variants_come_from_a_config_file_and_survive_json():
 @pytest.mark.parametrize(
   ('variants', 'message'),
   [
-    ({'a/b': {'strategy': 'ahm'}}, "holds 'a/b'; a name may have letters"),
-    ({'ahm:r2': {'strategy': 'ahm'}}, "holds 'ahm:r2'; a name may have letters"),
+    *(
+      ({name: {'strategy': 'ahm'}}, f'holds {name!r}; a name may have up to 100 letters')
+      for name in ('a/b', 'ahm:r2', 'a.b', '', 'x' * 101, 1)
+    ),
     ({'.ahm': {'strategy': 'ahm'}}, "holds '.ahm'"),
     ({'scratch': {'strategy': 'ahm'}}, "holds 'scratch'"),
     ({'r2': {'rounds': 2}}, "holds 'r2', which has no masking strategy"),
@@ -152,6 +162,13 @@ def test_variants_come_from_a_config_file_and_survive_json():
 def test_a_variant_without_name_or_strategy_is_refused(variants, message):
   with pytest.raises(UserError, match=re.escape(message)):
     make(variants=variants)
+
+
+@pytest.mark.parametrize('value', [1e22, 1e-22, 3, True, 'rank', (0.1, 0.2)])
+def test_values_of_variants_come_back_as_they_are(value):
+  variants = make(variants={'own': {'strategy': 'ahm', 'entropy_weight': value}}).grid.variants
+  (change,) = parse(str(parse('own', variants))).changes
+  assert methods._literal(change.value) == value
 
 
 def test_a_variant_changes_what_a_method_may():

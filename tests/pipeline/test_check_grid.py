@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from ahm_jax.config import Config, GridConfig, from_config_dict
+from ahm_jax.config import REPRODUCE, Config, GridConfig, from_config_dict
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline import grid as grids
+from ahm_jax.runs import directory
 
 
 def split(count, masks, labels):
@@ -104,6 +105,15 @@ def test_a_method_that_is_no_strategy_is_refused_with_the_nearest():
       "config.grid.methods holds 'imagenet': 'imagenet' is no masking strategy; there are uniform",
     ),
     ({'methods': ('amh',)}, 'did you mean ahm?'),
+    ({'methods': ('scratch', '')}, "config.grid.methods holds '': '' is no masking strategy"),
+    ({'methods': ('ahm', 'ahm')}, "holds 'ahm' and 'ahm', which are the same; leave out one"),
+    ({'methods': ('ahm', 'ahm:')}, "holds 'ahm' and 'ahm:', which are the same; leave out one"),
+    (
+      {'methods': ('ahm:rounds=2', 'r2'), 'variants': {'r2': {'strategy': 'ahm', 'rounds': 2}}},
+      "holds 'ahm:rounds=2' and 'r2', which are the same; leave out one",
+    ),
+    ({'variants': {'r2': {'strategy': 'ham'}}}, "'ham' is no masking strategy"),
+    ({'variants': {'r2': {'strategy': 'ahm', 'round': 2}}}, 'did you mean masking.rounds?'),
     (
       {'methods': ('r2',), 'variants': {'r2': {'strategy': 'reinforced'}}},
       "config.grid.methods holds 'r2': 'reinforced' is no masking strategy",
@@ -123,6 +133,21 @@ def test_a_method_that_is_none_is_refused_before_anything_is_written(grid, messa
 
 
 def test_methods_are_strategies_with_changes_and_names_for_them():
-  methods = ('scratch', 'scratch:segment.steps=7', 'uniform', 'ahm:rounds=2', 'r2')
+  methods = ('scratch', 'scratch:segment.steps=7', 'uniform', 'ahm:rounds=3', 'r2')
   variants = {'r2': {'strategy': 'ahm', 'rounds': 2}}
   grids.check_methods(from_config_dict({'grid': {'methods': methods, 'variants': variants}}))
+
+
+def test_a_name_keeps_its_meaning_over_all_grids_of_a_directory(tmp_path):
+  def grid(rounds, **methods):
+    variants = {'soft': {'strategy': 'ahm', 'rounds': rounds}} if rounds else {}
+    return from_config_dict({'grid': {'variants': variants, **methods}})
+
+  first = grids._with_known_variants(grid(2, methods=('soft',)), tmp_path)
+  directory.claim(tmp_path, REPRODUCE, first)
+  assert not grids._with_known_variants(grid(2), tmp_path / 'other').grid.variants
+  later = grids._with_known_variants(grid(0), tmp_path)
+  assert later.grid.variants == first.grid.variants == grid(2).grid.variants
+  directory.claim(tmp_path, REPRODUCE, later)
+  with pytest.raises(UserError, match=r'with config.grid.variants.soft = .*2.*, and this .*3'):
+    directory.check(tmp_path, REPRODUCE, grid(3, methods=('soft',)))
