@@ -14,7 +14,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ahm_jax import config as config_module
-from ahm_jax.config import Config
+from ahm_jax.config import Config, paths
 from ahm_jax.errors import UserError, full_disk
 from ahm_jax.runs import checkpoints, directory
 from ahm_jax.runtime import compilation, exits, joining, processes, signals
@@ -26,7 +26,22 @@ FAILED = 1  # Exit code for a fault of the program.
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with its variant where it has one: FILE[:variant].'
 )
-_WORKDIR = flags.DEFINE_string(
+
+
+def define_path(name: str, default: str | None, help_text: str) -> flags.FlagHolder[str | None]:
+  """A flag that names a file or a folder of this machine; a URL is refused."""
+  holder = flags.DEFINE_string(name, default, help_text)
+  flags.register_validator(name, _is_local)
+  return holder
+
+
+def _is_local(path: str | None) -> bool:
+  if path and (fault := paths.local(path)):
+    raise flags.ValidationError(fault)
+  return True
+
+
+_WORKDIR = define_path(
   'workdir', None, 'Folder that this run writes into; made if it is not there.'
 )
 _COORDINATOR = flags.DEFINE_string(
@@ -210,6 +225,9 @@ def _parse_flags(required: Sequence[str], help_text: str) -> None:
   if {'-h', '-help', '--help', '--helpshort', '--helpfull'} & set(sys.argv):
     print((sys.modules['__main__'].__doc__ or '').strip() + '\n' + help_text)
     sys.exit(0)
+  for argument in sys.argv:
+    if argument.startswith('--config=') and (fault := paths.local(argument[len('--config=') :])):
+      _refuse(f'flag --config {fault}')
   try:
     rest = flags.FLAGS(sys.argv)
     missing = [name for name in required if flags.FLAGS[name].value in (None, '')]

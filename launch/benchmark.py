@@ -26,7 +26,7 @@ from absl import flags
 
 from launch import app
 
-_OUT = flags.DEFINE_string('out', None, 'JSON file to write.')
+_OUT = app.define_path('out', None, 'JSON file to write.')
 _ONLY = flags.DEFINE_list('only', [], 'Workloads to run; all where empty.')
 
 

@@ -42,7 +42,7 @@ from launch import app
 _COMPARATOR = flags.DEFINE_enum(
   'comparator', None, compare.COMPARATORS, 'What to score beside the run.'
 )
-_CHECKPOINT = flags.DEFINE_string('sam_checkpoint', None, 'Its weights.')
+_CHECKPOINT = app.define_path('sam_checkpoint', None, 'Its weights.')
 _PROMPT = flags.DEFINE_enum('sam_prompt', None, prompts.KINDS, 'What it is shown of a mask; box.')
 _PROMPT_FROM = flags.DEFINE_enum('sam_prompt_from', None, compare.SOURCES, 'Whose mask; unet.')
 _MARGIN = flags.DEFINE_integer(

@@ -36,9 +36,9 @@ from absl import flags
 
 from launch import app
 
-_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a run, or an Orbax export.')
+_CHECKPOINT = app.define_path('checkpoint', None, 'Workdir of a run, or an Orbax export.')
 _FORMAT = flags.DEFINE_string('format', None, 'orbax, stablehlo, onnx, safetensors or npz.')
-_OUT = flags.DEFINE_string('out', None, 'Folder to write.')
+_OUT = app.define_path('out', None, 'Folder to write.')
 _LICENCE = flags.DEFINE_string('licence', '', 'Licence of the weights.')
 _PLATFORMS = flags.DEFINE_list('platforms', ['cpu', 'cuda'], 'That stablehlo is lowered for.')
 

@@ -62,10 +62,10 @@ from absl import flags
 
 from launch import app
 
-_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a segment run, or an export.')
-_IMAGES = flags.DEFINE_string('images', None, 'Folder of images.')
-_OUT = flags.DEFINE_string('out', None, 'Folder to write into.')
-_CLASSIFIER = flags.DEFINE_string('classifier', '', 'Workdir of a classify run.')
+_CHECKPOINT = app.define_path('checkpoint', None, 'Workdir of a segment run, or an export.')
+_IMAGES = app.define_path('images', None, 'Folder of images.')
+_OUT = app.define_path('out', None, 'Folder to write into.')
+_CLASSIFIER = app.define_path('classifier', '', 'Workdir of a classify run.')
 _THRESHOLD = flags.DEFINE_float('threshold', None, 'Lesion where the probability is at least this.')
 _FLIPS = flags.DEFINE_bool('flips', False, 'Average over flips.')
 _TILE = flags.DEFINE_integer('tile', 0, 'Side of a window in pixels of the image; 0: whole images.')

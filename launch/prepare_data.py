@@ -23,6 +23,7 @@ from absl import flags
 from ahm_jax.config import Config
 from ahm_jax.pipeline.data import check_data
 from ahm_jax.pipeline.setup import load_data
+from ahm_jax.runs import directory
 from launch import app
 
 ERRORS_FOUND = 3  # Exit code of --check.
@@ -32,6 +33,7 @@ _CHECK = flags.DEFINE_bool(
 
 
 def main(config: Config, workdir: Path) -> None:
+  directory.check_folder(workdir)
   if _CHECK.value:
     if check_data(config, workdir):
       sys.exit(ERRORS_FOUND)

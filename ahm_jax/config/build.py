@@ -17,6 +17,7 @@ from ahm_jax.config.tree import types as types_of
 from ahm_jax.errors import UserError
 
 Section = TypeVar('Section')
+_LARGEST = 2**63 - 1  # Of whole numbers.
 
 
 def default() -> ml_collections.ConfigDict:
@@ -75,7 +76,9 @@ def _build(default: Section, values: Mapping[str, Any], prefix: str) -> Section:
   So the recipes keep their own defaults.
   """
   hints = types_of(default)
-  unknown = sorted(set(values) - set(hints))
+  if not isinstance(values, Mapping):
+    raise UserError(f'config.{prefix[:-1]} must hold fields, not be {values!r}'.replace('. ', ' '))
+  unknown = sorted(set(map(str, values)) - set(hints))
   if unknown:
     near = difflib.get_close_matches(unknown[0], hints, n=1, cutoff=0)
     raise UserError(f'config has no field {prefix}{unknown[0]}; did you mean {prefix}{near[0]}?')
@@ -102,6 +105,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
   accepted = (int, float) if hint is float else hint
   if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
     raise UserError(f'config.{name} must be of type {hint.__name__}, not {value!r}')
+  if isinstance(value, int) and abs(value) > _LARGEST:
+    raise UserError(f'config.{name} must be at most {_LARGEST}, and is larger')
   return hint(value)
 
 

@@ -8,6 +8,7 @@ none. What must fit together across fields is in `ahm_jax.config.checks`.
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from ahm_jax.config.paths import local
 from ahm_jax.config.ranges import (
   above,
   at_least,
@@ -64,7 +65,7 @@ class DataConfig:
   # One of `ahm_jax.data.sets`. 'phantom': drawn from the seed. 'folder': images/, masks/ and
   # labels.csv under `root`. 'isic2018': the official archives.
   name: str = 'phantom'
-  root: str = ''  # The folder, for 'folder' and 'isic2018'.
+  root: Annotated[str, local] = ''  # The folder, for 'folder' and 'isic2018'.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   image_size: Annotated[int, at_least(16)] = 224
   channels: Literal[1, 3] = 3  # 3: RGB. 1: grey.
@@ -85,7 +86,7 @@ class DataConfig:
   split_fractions: Annotated[tuple[float, ...], three_shares] = (0.7, 0.1, 0.2)
   split_seed: Annotated[int, between(0, MAX_SEED)] = 0  # Seed of that split and of the phantoms.
   # Where prepared data is kept; empty: `data/` in the workdir.
-  prepared_dir: Annotated[str, MAY_CHANGE] = ''
+  prepared_dir: Annotated[str, local, MAY_CHANGE] = ''
   # Hold the training images on the device when they take at most this share of its memory.
   resident_share: Annotated[float, between(0, 1), MAY_CHANGE] = 0.25
   phantom: PhantomConfig = field(default_factory=PhantomConfig)
@@ -132,7 +133,7 @@ class ModelConfig:
   # .safetensors or .npz of a VGG16, torchvision's or Keras's, that agent and classifier start from.
   # The agent's trunk has no norms: those of the file are folded into its convolutions. The
   # classifier has them where the file has: see vgg_norm.
-  vgg_weights: Annotated[str, used_by(PRETRAIN, CLASSIFY)] = ''
+  vgg_weights: Annotated[str, local, used_by(PRETRAIN, CLASSIFY)] = ''
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ class GridConfig:
   seeds: Annotated[tuple[int, ...], not_empty, each(between(0, MAX_SEED))] = (0, 1, 2)
   classify: bool = True
   # Files results.json made elsewhere; cells of this grid that stand in them are not run again.
-  results: tuple[str, ...] = ()
+  results: Annotated[tuple[str, ...], each(local)] = ()
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,7 @@ class Config:
   seed: Annotated[int, between(0, MAX_SEED)] = 0
   # To start from. For segment: a pre-training run, its Orbax export, or a U-Net as .safetensors or
   # .npz. For classify: a segmentation run.
-  init_from: Annotated[str, used_by(SEGMENT, CLASSIFY)] = ''
+  init_from: Annotated[str, local, used_by(SEGMENT, CLASSIFY)] = ''
   data: DataConfig = field(default_factory=DataConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
   masking: Annotated[MaskingConfig, used_by(PRETRAIN)] = field(default_factory=MaskingConfig)

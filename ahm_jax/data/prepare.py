@@ -12,10 +12,15 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ahm_jax.config import DataConfig
-from ahm_jax.data import records, sets
+from ahm_jax.config import DataConfig, paths
+from ahm_jax.data import manifest, records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
 from ahm_jax.data.sets.source import DatasetSource, available
+from ahm_jax.errors import UserError
+from ahm_jax.runtime import durable
+
+# Of which a folder of prepared data has one: beside ours, TFDS's own, whole or not yet.
+_MARKS = {manifest.FILE, 'dataset_info.json', 'features.json', records.Records.name}
 
 
 def prepare(config: DataConfig, workdir: Path) -> Path:
@@ -35,19 +40,41 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
   """
   source = sets.find(config)
   home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
+  paths.check_named(home, '--config.data.prepared_dir', paths.PREPARING)
   target = home / f'{source.name}-{cache_key(source, config)}'
-  if target.exists():
+  if target.exists() and not manifest.fault(target):
     return target
   home.mkdir(parents=True, exist_ok=True)
   with _lock(target.with_suffix('.lock')):
-    if not target.exists():
+    fault = manifest.fault(target) if target.exists() else 'none are there'
+    if fault:
+      _remove(target, fault)
       scratch = target.with_suffix('.incomplete')
-      shutil.rmtree(scratch, ignore_errors=True)
+      _remove(scratch)
       try:
-        _build(source, config, scratch).rename(target)
+        built = _build(source, config, scratch)
+        manifest.write(built)
+        built.rename(target)
+        durable.sync_folder(home)
       finally:
         shutil.rmtree(scratch, ignore_errors=True)
   return target
+
+
+def _remove(folder: Path, fault: str = '') -> None:
+  """Removes prepared data, or what is left of a preparation, and says what is wrong with it.
+
+  Raises:
+    UserError: it is not ours.
+  """
+  if not folder.is_symlink() and not folder.exists():
+    return
+  names = {item.name for item in folder.iterdir()} if folder.is_dir() else {''}
+  if folder.is_symlink() or (names and not names & _MARKS):
+    raise UserError(f'{folder} is a link, or holds what was not prepared here; remove it')
+  if fault:
+    print(f'{folder}: the prepared data are damaged ({fault}); they are prepared again', flush=True)
+  shutil.rmtree(folder)
 
 
 def cache_key(source: DatasetSource, config: DataConfig) -> str:
@@ -87,6 +114,6 @@ def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
   """Holds a file lock, which the system lets go of when the process dies."""
-  with path.open('w') as file:
+  with path.open('a') as file:  # Nothing in it is changed, whatever it is.
     fcntl.flock(file, fcntl.LOCK_EX)
     yield

@@ -1,8 +1,10 @@
 """One row an image: its scores by a trained run, its group, and per_image.csv, which keeps them."""
 
 import csv
+import io
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import numpy as np
 
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.masks import predicted_mask
-from ahm_jax.evaluation.metrics import COUNTS, mask_scores
+from ahm_jax.evaluation.metrics import COUNTS, OVERLAP_SCORES, mask_scores
+from ahm_jax.runtime import durable, json_files
 
 Row = dict[str, Any]
+_SAID = 80  # Characters of what is wrong.
+_ROUNDING = 1e-6  # Of float32, by which a score may pass 1.
 _TEXTS = ('image', 'label', 'predicted')
 # What a text begins with that a spreadsheet may take for a formula.
 _FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")
@@ -94,18 +99,42 @@ def write(path: Path, rows: Sequence[Row]) -> None:
   takes it off.
   """
   columns = list(dict.fromkeys(key for row in rows for key in row))
-  with path.open('w', newline='', encoding='utf-8') as file:
+  with durable.replacing(path) as scratch, scratch.open('w', newline='', encoding='utf-8') as file:
     writer = csv.DictWriter(file, columns, restval='')
     writer.writeheader()
     writer.writerows({key: spreadsheet_safe(value) for key, value in row.items()} for row in rows)
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, columns: Collection[str] = ()) -> list[Row]:
   """Reads what `write` wrote: names as str, groups and counts as int, all else as float, nan for an
   empty field.
+
+  Args:
+    columns: that it must have besides 'image'.
+
+  Raises:
+    json_files.Damaged: it is not there, or does not hold what was written.
+    UserError: it cannot be read.
   """
-  with path.open(newline='', encoding='utf-8') as file:
-    return [{key: _parse(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
+  try:
+    data = json_files.read_bytes(path)
+    if data is None:
+      raise ValueError('it is missing')
+    return _rows(data.decode(), {'image', *columns})
+  except (ValueError, csv.Error) as error:
+    said = str(error).splitlines()[0][:_SAID]
+    raise json_files.Damaged(f'{path} is damaged: {said}; score the run again') from error
+
+
+def _rows(text: str, columns: set[str]) -> list[Row]:
+  rows = []
+  for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=''), strict=True), 1):
+    if None in row or None in row.values() or columns - row.keys():
+      raise ValueError(f'row {number} has not the cells that it is to have')
+    rows.append({key: _parse(key, field) for key, field in row.items()})
+  if not rows or len({row['image'] for row in rows}) < len(rows) or '\0' in text:
+    raise ValueError('it holds no row, an image twice, or NUL characters')
+  return rows
 
 
 def spreadsheet_safe(value: Any) -> Any:
@@ -116,6 +145,14 @@ def spreadsheet_safe(value: Any) -> Any:
 def _parse(key: str, text: str) -> str | int | float:
   if key in _TEXTS:
     return text.removeprefix("'")
-  if key.partition('_')[0] in (*COUNTS, 'group') and text:
-    return int(text)
-  return float(text) if text else math.nan
+  kind = key.partition('_')[0]
+  if kind in (*COUNTS, 'group') and text:
+    return _within(key, int(text), 2**63)
+  most = 1 + _ROUNDING if kind in (*OVERLAP_SCORES, 'probability') else sys.float_info.max
+  return _within(key, float(text), most) if text else math.nan
+
+
+def _within(key: str, value: Any, most: float) -> Any:
+  if not (0 <= value <= most or math.isnan(value)):
+    raise ValueError(f'{key[:_SAID]} is {value}')
+  return value

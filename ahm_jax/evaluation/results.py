@@ -1,7 +1,6 @@
 """results.json: what a grid found, cell by cell, and cells that the same grid found elsewhere."""
 
 import functools
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from ahm_jax.config import (
   REPRODUCE,
   Config,
   check_same,
+  from_config_dict,
   pretraining_name,
   pretraining_of,
   to_dict,
@@ -18,10 +18,24 @@ from ahm_jax.config import (
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import compare
 from ahm_jax.evaluation.intervals import group_indices
+from ahm_jax.evaluation.stored import AGENT, AGENT_METRICS, score, scores
+from ahm_jax.runtime import json_files, schema
 
 PER_IMAGE = 'per_image'
-AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
 DIGITS = 5  # Of each image's Dice.
+_CURE = 'leave it out of config.grid.results'
+_KEY = {'method': schema.text, 'seed': schema.count()}
+_CELL = {**_KEY, 'labels': schema.count(), PER_IMAGE: schema.mapping(schema.list_of(score('dice')))}
+_TREE = schema.record(
+  {
+    'dataset': schema.text,
+    'split': schema.text,
+    'config': schema.mapping(),
+    'images': schema.list_of(schema.text, unique=True),
+    'cells': schema.list_of(schema.both(schema.record({**_CELL}), scores(*_CELL))),
+    'pretrainings': schema.list_of(schema.both(schema.record({**_KEY}), AGENT)),
+  }
+)
 
 
 class Cells(NamedTuple):
@@ -138,42 +152,41 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
   """
   found = Cells({}, {}, {})
   for path in map(Path, paths):
-    try:
-      held = json.loads(path.expanduser().read_text())
-      _check(path, held, config, dataset)
-      if other := set(images) ^ set(held['images']):
-        raise UserError(
-          f'{path}, in config.grid.results, has scores of other images, as of {min(other)}; '
-          'leave it out'
-        )
-      for cell in held['cells']:
-        key = cell['method'], cell['labels'], cell['seed']
-        found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))
-        found.scores.setdefault(key, cell)
-      for agent in held['pretrainings']:
-        pretraining = pretraining_of(agent['method'], held['config']['grid']['variants'])
-        found.agents.setdefault(
-          (pretraining, agent['seed']), {name: agent[name] for name in AGENT_METRICS}
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-      raise UserError(
-        f'{path}, in config.grid.results, cannot be read as a results.json of launch.reproduce; '
-        'leave it out'
-      ) from error
+    held = json_files.read_json(path.expanduser(), _TREE, _CURE)
+    if held is None:
+      raise UserError(f'{path}, in config.grid.results, is not there; {_CURE}')
+    variants = _check(path, held, config, dataset, images).grid.variants
+    for cell in held['cells']:
+      key = cell['method'], cell['labels'], cell['seed']
+      found.dice.setdefault(key, _by_name(cell.pop(PER_IMAGE), held['images']))
+      found.scores.setdefault(key, cell)
+    for agent in held['pretrainings']:
+      pretraining = pretraining_of(agent['method'], variants)
+      found.agents.setdefault(
+        (pretraining, agent['seed']), {name: agent[name] for name in AGENT_METRICS}
+      )
   return found
 
 
-def _check(path: Path, held: dict, config: Config, dataset: str) -> None:
+def _check(path: Path, held: dict, config: Config, dataset: str, images: Collection[str]) -> Config:
+  named = f'{path}, in config.grid.results,'
   for name, own in (('dataset', dataset), ('split', config.evaluate.split)):
     if held[name] != own:
+      raise UserError(f'{named} is of {name} {schema.shown(held[name])}, not {own!r}; leave it out')
+  try:
+    other = from_config_dict(held['config'])
+    for item in [*held['cells'], *held['pretrainings']]:
+      pretraining_of(item['method'], other.grid.variants)
+  except UserError as error:
+    raise UserError(f'{named} is damaged, or of another version: {error}; leave it out') from error
+  check_same(named, REPRODUCE, held['config'], config, free=('data.root',), remedy='leave it out')
+  if strange := set(images) ^ set(held['images']):
+    raise UserError(f'{named} has scores of other images, as of {min(strange)}; leave it out')
+  columns = set(dice_columns(config.data.mask_classes))
+  for number, cell in enumerate(held['cells']):
+    lengths = {len(values) for values in cell[PER_IMAGE].values()}
+    if cell[PER_IMAGE].keys() != columns or lengths != {len(held['images'])}:
       raise UserError(
-        f'{path}, in config.grid.results, is of {name} {held[name]!r}, not {own!r}; leave it out'
+        f'{named} is damaged: cells[{number}] has not one Dice for each image; leave it out'
       )
-  check_same(
-    f'{path}, in config.grid.results,',
-    REPRODUCE,
-    held['config'],
-    config,
-    free=('data.root',),
-    remedy='leave it out',
-  )
+  return other

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ahm_jax.config import to_dict
-from ahm_jax.evaluation import per_image
+from ahm_jax.evaluation import per_image, stored
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import PRETRAIN
@@ -74,14 +74,14 @@ def data_and_scores(trained: Trained) -> dict[str, Any]:
   if (trained.path / EXPORT).exists():
     held = json_files.read_json(trained.path / EXPORT)
     return {'data': held.get('data'), 'scores': held.get('scores')}
-  return {'data': json_files.read_json(trained.path / directory.DATA), 'scores': _scores(trained)}
+  return {'data': directory.summary(trained.path), 'scores': _scores(trained)}
 
 
 def _scores(trained: Trained) -> dict[str, Any] | None:
   """Those of launch.evaluate, with 95 % intervals over images, or groups of them, where there
   are scores per image.
   """
-  result = json_files.read_json(trained.path / directory.EVALUATION)
+  result = stored.evaluation(trained.path)
   if result is None:
     return None
   path = trained.path / directory.PER_IMAGE

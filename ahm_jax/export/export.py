@@ -3,12 +3,14 @@ whole.
 """
 
 import contextlib
+import dataclasses
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ahm_jax.config import paths
 from ahm_jax.errors import UserError
 from ahm_jax.export import card, onnx_model, stablehlo
 from ahm_jax.models.vgg16 import VGG16
@@ -62,6 +64,8 @@ def export(
       f'--out={out} is there already, and nothing is written over; choose a folder that is empty '
       'or not there'
     )
+  if form is FORMATS['orbax']:
+    paths.check_named(out, '--out', paths.SAVING)
   form.check(platforms)
   stages = [stage for stage in STAGES if stage.probabilities or not form.runs]
   trained = load(source, stages)
@@ -95,6 +99,9 @@ def _appearing(out: Path) -> Iterator[Path]:
 
 def _orbax(trained: Trained, home: Path, _: Sequence[str]) -> dict[str, str]:
   checkpoints.write_variables(home / VARIABLES, trained.variables)
+  written = dataclasses.replace(trained, variables=checkpoints.read_variables(home / VARIABLES))
+  if written.digest != trained.digest:
+    raise UserError(f'{home.parent} does not give back what was written; choose another --out')
   return {'files': f"`{VARIABLES}/`, for Orbax's StandardCheckpointer, float32"}
 
 

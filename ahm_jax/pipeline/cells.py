@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from ahm_jax.config import Config, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset
-from ahm_jax.evaluation import compare, per_image, results
+from ahm_jax.evaluation import compare, per_image, results, stored
 from ahm_jax.pipeline.evaluate import evaluate_run
-from ahm_jax.pipeline.setup import open_run
+from ahm_jax.pipeline.setup import open_run, scored
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 from ahm_jax.pipeline.train import train_run
-from ahm_jax.runs import directory
+from ahm_jax.runs import directory, ownership
 from ahm_jax.runs.stage import Stage
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import json_files, schema
 
 
 @dataclass(frozen=True)
@@ -88,31 +88,63 @@ def cell_runs(cell: Cell, config: Config, classify: bool) -> Iterator[CellRun]:
 
 def run_cell(cell: Cell, config: Config, data: Dataset, classify: bool) -> bool:
   """Runs and evaluates what is not finished of a cell; False where another process runs a part."""
-  return all(_finish(run, data) for run in cell_runs(cell, config, classify))
+  return all(_finish(run, data, cell.root) for run in cell_runs(cell, config, classify))
 
 
-def _finish(run: CellRun, data: Dataset) -> bool:
+def _finish(run: CellRun, data: Dataset, root: Path) -> bool:
   stage, config, workdir = run
+  ownership.check_way(root, workdir)
   directory.check(workdir, stage.name, config)
-  if is_finished(workdir, config):
+  if is_finished(run, data):
     return True
   with directory.alone(workdir) as alone:
-    if alone and not is_finished(workdir, config):
+    if alone and (missing := unfinished(run, data)) is not None:
+      if missing:
+        print(f'{missing}; that is done now', flush=True)
       opened = open_run(stage, config, workdir, data)
       train_run(opened)
       evaluate_run(opened)
     return alone
 
 
-def is_finished(workdir: Path, config: Config) -> bool:
-  """Whether a run was evaluated as `config.evaluate` says."""
-  held, own = json_files.read_json(workdir / directory.EVALUATION), config.evaluate
-  return held is not None and (held['split'], held['threshold']) == (own.split, own.threshold)
+def is_finished(run: CellRun, data: Dataset) -> bool:
+  """Whether a run was evaluated as `config.evaluate` says, and its files tell how."""
+  return unfinished(run, data) is None
 
 
-def is_done(cell: Cell, config: Config, classify: bool) -> bool:
+def unfinished(run: CellRun, data: Dataset) -> str | None:
+  """None for a run that is finished; else what is wrong with the files of its evaluation, '' where
+  there is none yet.
+
+  Raises:
+    UserError: they cannot be read.
+  """
+  try:
+    held, own = stored.evaluation(run.workdir), run.config.evaluate
+    if held is None or (held['split'], held['threshold']) != (own.split, own.threshold):
+      return ''
+    if run.stage is PRETRAIN:
+      schema.require(stored.AGENT, held)
+      return None
+    path = run.workdir / directory.PER_IMAGE
+    rows = per_image.read(path, _columns(run))
+    if {row['image'] for row in rows} != set(scored(run.config, data, run.stage.scored_by)):
+      return f'{path} is of other images; score the run again'
+    return None
+  except (json_files.Damaged, ValueError) as problem:
+    return str(problem)
+
+
+def _columns(run: CellRun) -> list[str]:
+  """Of per_image.csv, that are looked at."""
+  is_mask = run.stage.scored_by == 'mask'
+  return results.dice_columns(run.config.data.mask_classes) if is_mask else []
+
+
+def is_done(cell: Cell, config: Config, data: Dataset, classify: bool) -> bool:
   """Whether all that a cell trains beside its pre-training is finished."""
-  return all(is_finished(cell.directory(stage), config) for stage in fine_tunings(classify))
+  tuned = (run for run in cell_runs(cell, config, classify) if run.stage is not PRETRAIN)
+  return all(is_finished(run, data) for run in tuned)
 
 
 def collect(cells: Sequence[Cell], elsewhere: results.Cells, config: Config) -> results.Cells:
@@ -132,14 +164,14 @@ def collect(cells: Sequence[Cell], elsewhere: results.Cells, config: Config) -> 
     if agent in elsewhere.agents:
       known.agents[agent] = elsewhere.agents[agent]
     elif is_own and cell.pretraining:
-      found = json_files.read_json(cell.directory(PRETRAIN) / directory.EVALUATION)
-      known.agents[agent] = {name: found[name] for name in results.AGENT_METRICS}
+      found = stored.evaluation(cell.directory(PRETRAIN)) or {}
+      known.agents[agent] = {name: found[name] for name in stored.AGENT_METRICS}
   return known
 
 
 def _scores(cell: Cell, classify: bool) -> dict:
   scores = {'method': cell.method, 'labels': cell.labels, 'seed': cell.seed}
   for stage in fine_tunings(classify):
-    found = json_files.read_json(cell.directory(stage) / directory.EVALUATION) or {}
+    found = stored.evaluation(cell.directory(stage)) or {}
     scores |= {name: value for name, value in found.items() if name not in directory.CONDITIONS}
   return scores

@@ -28,6 +28,7 @@ def check_data(config: Config, workdir: Path) -> bool:
       f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose '
       'another'
     )
+  data_page.check_free(Path(workdir))
   name = source.display_name(config.data)
   images = inspection.inspect(config.data, data_page.thumbnail)
   found = findings.find(images, config.data)

@@ -35,6 +35,7 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
 
 def evaluate_run(run: Run) -> dict[str, Any]:
   """`evaluate`, of a run that was opened."""
+  directory.check_folder(run.workdir)
   _check_unseen(run)
   scores, rows = run.stage.score(run)
   conditions = (run.stage.name, run.config.evaluate.split, run.config.evaluate.threshold)
@@ -68,6 +69,7 @@ def compare(
   comparison.check(options, held)
   model = segment_anything.load(options.checkpoint)
   run = open_trained(config, workdir, (stage,), data)
+  directory.check_folder(run.workdir)
   _check_unseen(run)
   name, evaluation = run.config.evaluate.split, run.config.evaluate
   split = run.data.splits[name].take(run.data.splits[name].has_mask)

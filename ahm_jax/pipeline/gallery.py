@@ -1,7 +1,6 @@
 """The report of a grid: its curves, and held-out images through the networks of its cells."""
 
 import functools
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ def report(cells: Sequence[Cell], tree: dict, config: Config, workdir: Path, dat
     pictures.write_masks_picture(shown.examples, workdir / 'masks.png')
   for name, sheet in (('strategies', shown.strategies), ('movement', shown.movement)):
     if sheet:
-      sheet.save(workdir / f'{name}.png', optimize=True)
+      pictures.write_sheet(sheet, workdir / f'{name}.png')
 
 
 def _curves(cells: Sequence[Cell], config: Config) -> list[charts.Curves]:
@@ -62,15 +61,11 @@ def _curves(cells: Sequence[Cell], config: Config) -> list[charts.Curves]:
         runs = groups.setdefault((stage, title), {})
         if folder not in runs:
           pretraining = pretraining_name(cell.pretraining, config.grid)
-          runs[folder] = pretraining if shared else cell.method, _metrics(folder)
+          runs[folder] = pretraining if shared else cell.method, metrics_log.read(folder)
   return [
     charts.Curves(title, stage.curves, list(runs.values()))
     for (stage, title), runs in groups.items()
   ]
-
-
-def _metrics(folder: Path) -> list[dict]:
-  return [json.loads(line) for line in (folder / metrics_log.FILE).read_text().splitlines()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,12 +212,16 @@ def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
 
 def _movement(networks: Networks) -> Image.Image | None:
   """How the policy of a pre-training moved, at no more than MOVEMENT of its validations."""
-  kept = snapshots.read(networks.cell.directory(PRETRAIN))
+  kept = {
+    step: arrays['policy']
+    for step, arrays in snapshots.read(networks.cell.directory(PRETRAIN)).items()
+    if 'policy' in arrays and arrays['policy'].ndim == 3
+  }
   if not kept:
     return None
   steps = list(kept)
   chosen = [steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(MOVEMENT, len(steps)))]
-  policies = {f'step {step}': kept[step]['policy'] for step in chosen}
+  policies = {f'step {step}': kept[step] for step in chosen}
   count = len(next(iter(policies.values())))
   images = networks.data.splits['validation'].images[:count]
   return pictures.policies_sheet(images, policies)

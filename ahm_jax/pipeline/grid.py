@@ -66,7 +66,7 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
   elsewhere = results.read(config.grid.results, config, data.name, images)
   cells, classify = grid_cells.all_cells(config, workdir), classifies(config, data)
   own = [cell for cell in cells if cell.key not in elsewhere.scores]
-  unfinished = [cell for cell in own if not grid_cells.is_done(cell, config, classify)]
+  unfinished = [cell for cell in own if not grid_cells.is_done(cell, config, data, classify)]
   check_grid(config, data, dict.fromkeys(cell.method for cell in unfinished))
   provenance.check_grid(workdir, data)
   directory.claim(workdir, REPRODUCE, config)

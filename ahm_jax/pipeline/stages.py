@@ -28,7 +28,7 @@ from ahm_jax.pipeline.setup import (
 from ahm_jax.pipeline.train import train
 from ahm_jax.runs import directory, trained
 from ahm_jax.runs.stage import Card, Stage
-from ahm_jax.runtime import json_files, parallel
+from ahm_jax.runtime import parallel
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
 from ahm_jax.training import segment as segmentation
@@ -153,7 +153,7 @@ def _say_unfinished(start: trained.Trained, images: int) -> None:
     images: how many it was trained on, unless its directory says so.
   """
   recipe = start.config.pretrain
-  known = json_files.read_json(start.path / directory.DATA)
+  known = directory.summary(start.path)
   whole = total_steps(recipe, known['trained_on'] if known else images)
   if start.step < whole and not recipe.patience:
     print(f'{start.path} is not finished: step {start.step} of {whole} is taken')

@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ahm_jax.evaluation.compare import Labels, Row, baselines
 from ahm_jax.evaluation.tables import label_count
+from ahm_jax.runtime import durable
 
 # (light, dark) of the page's text and lines.
 TEXT, LINE = ('#1b1f26', '#e8eaee'), ('#d5d9e0', '#3a414c')
@@ -101,7 +102,7 @@ def write_summary_charts(summary: Sequence[Row], folder: Path) -> None:
   """
   styles = style_numbers([row['method'] for row in summary])
   for name, svg in summary_charts(summary, styles).items():
-    (Path(folder) / f'{name}.svg').write_text(as_file(svg), encoding='utf-8')
+    durable.write(Path(folder) / f'{name}.svg', as_file(svg).encode())
 
 
 def dice_chart(summary: Sequence[Row], styles: Mapping[str, int]) -> str:

@@ -15,16 +15,19 @@ from ahm_jax.data.audit.findings import LEVELS, Finding
 from ahm_jax.data.audit.inspection import ImageRecord, Inspection
 from ahm_jax.data.readers.base import printable
 from ahm_jax.data.sets.items import SPLITS
+from ahm_jax.errors import UserError
 from ahm_jax.evaluation.tables import aligned
 from ahm_jax.report.pictures import TRUTH_COLOUR
 from ahm_jax.report.render import render
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import durable, json_files, schema
 
 JSON, HTML = 'check.json', 'check.html'
 SIDE = 112  # Of a thumbnail's longer side, pixels.
 SHEET = 48  # Images on the contact sheet.
 PICTURED = 24  # Cases of a finding that the page shows with thumbnails.
 LISTED = 500  # Cases of a finding that the page names.
+# What tells a check.json of ours.
+_OURS = schema.record({'format': schema.count(), 'findings': schema.list_of(schema.mapping())})
 PRINTED = 5  # Cases of a finding that the text names.
 
 
@@ -102,6 +105,19 @@ def as_json(name: str, numbers: dict, findings: Sequence[Finding], inspection: I
   }
 
 
+def check_free(workdir: Path) -> None:
+  """Makes sure that nothing but an earlier check is written over.
+
+  Raises:
+    UserError: check.json or check.html is none of ours.
+  """
+  held = json_files.read_json(workdir / JSON, _OURS, 'remove it, or choose another --workdir')
+  if held is None and (workdir / HTML).exists():
+    raise UserError(
+      f'{workdir / HTML} is there without {JSON}, and is not written over; choose another --workdir'
+    )
+
+
 def write(
   workdir: Path, name: str, numbers: dict, findings: Sequence[Finding], inspection: Inspection
 ) -> None:
@@ -121,7 +137,7 @@ def write(
     json_file=JSON,
   )
   # File names may be no text.
-  (workdir / HTML).write_text(page, encoding='utf-8', errors='backslashreplace')
+  durable.write(workdir / HTML, page.encode(errors='backslashreplace'))
 
 
 def _image_row(image: ImageRecord) -> dict:

@@ -23,6 +23,7 @@ from ahm_jax.report.class_pictures import class_swatch
 from ahm_jax.report.conclusions import conclusions
 from ahm_jax.report.pictures import Example
 from ahm_jax.report.render import TEMPLATES, chart, render
+from ahm_jax.runtime import durable
 
 PAGE_BYTES = 10 * 2**20  # What a report has at most.
 _GALLERY_BYTES = 3 * 2**20  # Of each group of examples.
@@ -97,7 +98,7 @@ def write_report(
     **_cell_values(results['cells']),
     **_picture_values(shown),
   }
-  Path(path).write_text(_with_viewer(values, shown.viewer), encoding='utf-8')
+  durable.write(Path(path), _with_viewer(values, shown.viewer).encode())
 
 
 def _table_values(summary: Sequence[Row], over: Sequence[Row]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from ahm_jax.report.class_pictures import class_overlay
+from ahm_jax.runtime import durable
 
 _FIRST_PANELS = ('image', 'policy', 'hidden', 'reconstruction')
 PANELS = (*_FIRST_PANELS, 'outline')
@@ -107,7 +108,13 @@ def write_masks_picture(examples: Sequence[Example], path: Path) -> None:
   }
   shown = [panels(example, 224) for example in examples]
   rows = [[row[name] for name in titles] for row in shown]
-  contact_sheet(list(titles.values()), rows, tile=224).save(path, optimize=True)
+  write_sheet(contact_sheet(list(titles.values()), rows, tile=224), path)
+
+
+def write_sheet(sheet: Image.Image, path: Path) -> None:
+  """Writes a picture as PNG."""
+  with durable.replacing(path) as scratch:
+    sheet.save(scratch, 'PNG', optimize=True)
 
 
 def policies_sheet(

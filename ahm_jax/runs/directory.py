@@ -5,15 +5,18 @@ config, and other files, whose names stand here.
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from ahm_jax.config import Config, check_same, from_config_dict, to_dict
+from ahm_jax.config import Config, check_same, from_config_dict, paths, to_dict
+from ahm_jax.config.fields import STAGES
 from ahm_jax.errors import UserError
+from ahm_jax.runs import ownership
 from ahm_jax.runs.stage import Stage, names
+from ahm_jax.runtime import schema
 from ahm_jax.runtime.json_files import read_json, write_json
 
 FILE = 'run.json'
@@ -28,6 +31,29 @@ RESULTS = 'results.json'  # Of a grid.
 REPORT = 'report.html'
 PROFILE = 'profile'
 LOCK = '.lock'
+# What a command may leave in a directory before its run has a run.json. Prepared data too.
+BEFORE = (LOCK, IMAGES, 'check.json', 'check.html', PROFILE)
+# Folders and files that a run or a grid writes besides, by their patterns.
+FOLDERS = ('checkpoints', 'damaged', 'snapshots', 'data', PROFILE, *STAGES)
+FILES = (
+  *(FILE, IMAGES, DATA, CLASSES, IMPORTED, RESULTS, REPORT, LOCK, 'metrics.jsonl', 'check.*'),
+  *('evaluation*.json', 'per_image*.csv', 'dice.svg', 'vs_*.svg'),
+  *('masks.png', 'strategies.png', 'movement.png'),
+)
+
+_RESTORE = 'restore it, or choose another --workdir'
+_RUN = schema.record({'stage': schema.text, 'config': schema.mapping()}, {'workdir': schema.text})
+_CLASSES = schema.list_of(schema.text, unique=True)
+SUMMARY = schema.record(
+  {
+    'name': schema.text,
+    'splits': schema.mapping(
+      schema.record(dict.fromkeys(('images', 'masks', 'labels'), schema.count()))
+    ),
+    'class_names': _CLASSES,
+    'trained_on': schema.count(1),
+  }
+)
 
 
 def check(workdir: Path, stage: str, config: Config) -> None:
@@ -38,22 +64,35 @@ def check(workdir: Path, stage: str, config: Config) -> None:
 
   Raises:
     UserError: it holds a run of another stage, or one whose config differs in a field that the
-      result depends on.
+      result depends on; or see `check_folder`.
   """
+  check_folder(workdir)
   path = Path(workdir) / FILE
   if path.exists():
     held = _held(path)
+    known = _config(path, held)
     if held['stage'] != stage:
       raise UserError(
         f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir'
       )
     free: tuple[str, ...] = ('init_from',) if _same_start(held, workdir, config) else ()
     is_known = (Path(workdir) / IMAGES).exists()
-    free += (
-      ('data.root',) if is_known and is_gone(from_config_dict(held['config']).data.root) else ()
-    )
+    free += ('data.root',) if is_known and is_gone(known.data.root) else ()
     remedy = 'choose another --workdir, or set the field back'
     check_same(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
+
+
+def check_folder(workdir: Path) -> None:
+  """Makes sure that a run may write into a folder; writes nothing.
+
+  Raises:
+    UserError: its path is none that checkpoints can be saved below; it holds something, but no run
+      of ours; or it has a link, or anything else that we have not made, where a file or folder of
+      a run lies.
+  """
+  paths.check_named(workdir, '--workdir', paths.SAVING)
+  ownership.check_kinds(workdir, FOLDERS, FILES)
+  ownership.check_free(workdir, FILE, BEFORE)
 
 
 def claim(workdir: Path, stage: str, config: Config) -> None:
@@ -118,7 +157,7 @@ def alone(workdir: Path) -> Iterator[bool]:
     yield True
     return
   own.mkdir(parents=True, exist_ok=True)
-  with (own / LOCK).open('a+') as file:
+  with ownership.open_lock(own / LOCK) as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -166,7 +205,7 @@ def read(workdir: Path, stages: Sequence[Stage]) -> tuple[Stage, Config]:
     raise UserError(
       f'{workdir} holds a {held["stage"]} run; give the --workdir of a {names(stages)} run'
     )
-  config = from_config_dict(held['config'])
+  config = _config(path, held)
   if 'workdir' in held and is_gone(config.init_from):
     moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held['workdir']))
     config = dataclasses.replace(config, init_from=moved) if Path(moved).exists() else config
@@ -174,18 +213,28 @@ def read(workdir: Path, stages: Sequence[Stage]) -> tuple[Stage, Config]:
 
 
 def class_names(workdir: Path) -> tuple[str, ...]:
-  """The diagnoses that the run in `workdir` distinguishes, in the order of its outputs."""
-  return tuple(read_json(workdir / CLASSES) or ())
+  """The diagnoses that the run in `workdir` distinguishes, in the order of its outputs; raises a
+  UserError where they cannot be read.
+  """
+  cure = f'write the list class_names of {DATA} beside it into it'
+  return tuple(read_json(Path(workdir) / CLASSES, _CLASSES, cure) or ())
 
 
-def _held(path: Path) -> dict:
+def summary(workdir: Path) -> dict[str, Any] | None:
+  """What data.json holds; None where a run of old has none. Raises a UserError where it cannot be
+  read.
+  """
+  cure = f'remove it; the command that trains in {workdir} writes it again'
+  return read_json(Path(workdir) / DATA, SUMMARY, cure)
+
+
+def _held(path: Path) -> dict[str, Any]:
   """What a run.json says: its 'stage', its 'config', and as what it was begun, 'workdir'."""
+  return read_json(path, _RUN, _RESTORE)
+
+
+def _config(path: Path, held: dict[str, Any]) -> Config:
   try:
-    held = json.loads(path.read_text())
-    if not isinstance(held['stage'], str) or not isinstance(held['config'], dict):
-      raise TypeError
-    return held
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f'{path} cannot be read as the description of a run; choose another --workdir'
-    ) from error
+    return from_config_dict(held['config'])
+  except UserError as error:
+    raise UserError(f'{path} is damaged, or of another version: {error}; {_RESTORE}') from error

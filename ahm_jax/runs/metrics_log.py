@@ -5,13 +5,19 @@ import json
 import math
 import os
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ahm_jax.runtime import durable, json_files, schema
 from ahm_jax.runtime.progress import Bar
 
 FILE = 'metrics.jsonl'  # In a run's directory.
 SKIPPED = 'skipped'  # Metric of a step: 1 where it was skipped, else 0.
+_LINE = schema.both(
+  schema.record({'step': schema.count()}), schema.mapping(schema.optional(schema.number()))
+)
 
 
 class MetricsLog:
@@ -119,15 +125,39 @@ def _means(steps: Sequence[dict[str, float]]) -> dict[str, float | None]:
 
 
 def open_at(path: Path, step: int) -> io.TextIOWrapper:
-  """Opens a metrics file to append to, with whatever follows the line of `step` cut off (a
-  half-written line too).
+  """Opens a metrics file to append to, without the lines of steps after `step`, and without what is
+  no line of ours, which is said unless it is the half-written last one.
   """
-  path.touch()
-  keep = 0
-  with path.open('rb+') as file:
-    for line in file:
-      if not line.endswith(b'\n') or json.loads(line)['step'] > step:
-        break
-      keep += len(line)
-    file.truncate(keep)
-  return path.open('a')
+  lines = (json_files.read_bytes(path) or b'').splitlines(keepends=True)
+  parsed = [_parsed(line) if line.endswith(b'\n') else None for line in lines]
+  kept = [line for line, held in zip(lines, parsed, strict=True) if held and held['step'] <= step]
+  if damaged := parsed[:-1].count(None):
+    _say_damaged(path, damaged)
+  if kept != lines or not path.exists():
+    durable.write(path, b''.join(kept))
+  return path.open('a', encoding='utf-8')
+
+
+def read(workdir: Path) -> list[dict[str, float | None]]:
+  """The lines of a run's metrics.jsonl, for charts; what is no line of ours is left out, which is
+  said.
+  """
+  path = Path(workdir) / FILE
+  lines = [_parsed(line) for line in (json_files.read_bytes(path) or b'').splitlines()]
+  if damaged := lines.count(None):
+    _say_damaged(path, damaged)
+  return [line for line in lines if line is not None]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+  """What a line holds; None where it is none of ours."""
+  try:
+    held = json_files.parse(line)
+    schema.require(_LINE, held)
+  except ValueError:
+    return None
+  return held
+
+
+def _say_damaged(path: Path, count: int) -> None:
+  print(f'{path}: damaged lines, left out: {count}', file=sys.stderr)

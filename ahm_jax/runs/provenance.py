@@ -8,14 +8,23 @@ image, so that a run does not go on with other pixels under the same names.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
 from ahm_jax.runs import checkpoints, directory
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import json_files, schema
+
+_CURE = 'restore it, or remove it, and data leakage is not looked for'
+_NAMES = schema.list_of(schema.text)
+_IMAGES = schema.record(
+  {'dataset': schema.text, 'train': _NAMES, 'validation': _NAMES, 'run': schema.text},
+  {'digests': _NAMES},
+)
+_RUN = schema.record({'own': _IMAGES, 'origins': schema.list_of(_IMAGES)})
+_GRID = schema.record({'digest': schema.text}, {'images': schema.mapping(schema.text)})
 
 
 class Images(NamedTuple):
@@ -168,8 +177,9 @@ def check_grid(workdir: Path, data: Dataset) -> None:
     UserError: images, splits, masks or labels are not those that the grid in `workdir` began with.
   """
   path = workdir / directory.IMAGES
-  if path.exists():
-    known, contents = _parsed(path, _grid)
+  if held := json_files.read_json(path, _GRID, _CURE):
+    # One of old has no digests of single images.
+    known, contents = held['digest'], held.get('images', {})
     if known != _digest(data):
       raise UserError(
         f'{workdir} holds a grid that began with other images, splits, masks or labels; choose '
@@ -179,11 +189,6 @@ def check_grid(workdir: Path, data: Dataset) -> None:
   elif not (workdir / directory.FILE).exists():
     workdir.mkdir(parents=True, exist_ok=True)
     json_files.write_json(path, {'digest': _digest(data), 'images': _all_contents(data)})
-
-
-def _grid(held: dict[str, Any]) -> tuple[str, dict[str, str]]:
-  """What a grid's images.json holds; one of old has no digests of single images."""
-  return str(held['digest']), dict(held.get('images', {}))
 
 
 def _all_contents(data: Dataset) -> dict[str, str]:
@@ -209,13 +214,11 @@ def _digest(data: Dataset) -> str:
 
 
 def _read(workdir: Path) -> Provenance | None:
-  path = workdir / directory.IMAGES
-  if not path.exists():
+  held = json_files.read_json(workdir / directory.IMAGES, _RUN, _CURE)
+  if held is None:
     return None
-  read = _parsed(
-    path, lambda held: Provenance(_images(held['own']), tuple(map(_images, held['origins'])))
-  )
-  return read._replace(own=read.own._replace(run=str(workdir)))
+  own = _images(held['own'])._replace(run=str(workdir))
+  return Provenance(own, tuple(map(_images, held['origins'])))
 
 
 def _images(held: dict[str, Any]) -> Images:
@@ -226,12 +229,3 @@ def _images(held: dict[str, Any]) -> Images:
     held['run'],
     tuple(held.get('digests', ())),
   )
-
-
-def _parsed(path: Path, read: Callable[[Any], Any]) -> Any:
-  try:
-    return read(json.loads(path.read_text()))
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f'{path} cannot be read; restore it, or remove it, and data leakage is not looked for'
-    ) from error

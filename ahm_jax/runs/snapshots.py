@@ -2,11 +2,15 @@
 its directory.
 """
 
+import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ahm_jax.runtime import durable, json_files
 
 FOLDER = 'snapshots'
 
@@ -15,17 +19,34 @@ def write(workdir: Path, step: int, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes, or writes again, the arrays of one step; the file appears when it is whole."""
   folder = Path(workdir) / FOLDER
   folder.mkdir(exist_ok=True)
-  scratch = folder / f'{step}.tmp'
-  with scratch.open('wb') as file:
-    named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+  named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+  with durable.replacing(folder / f'{step}.npz') as scratch, scratch.open('wb') as file:
     np.savez_compressed(file, **named)
-  scratch.replace(folder / f'{step}.npz')
 
 
 def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
-  """The arrays of each step, in the order of steps; empty where the run kept none."""
+  """The arrays of each step, in the order of steps; empty where the run kept none.
+
+  A file that is damaged is left out, which is said: only a picture is made of it.
+
+  Raises:
+    UserError: the system does not let a file be read.
+  """
   found = {}
-  for path in sorted((Path(workdir) / FOLDER).glob('*.npz'), key=lambda path: int(path.stem)):
-    with np.load(path, allow_pickle=False) as file:
-      found[int(path.stem)] = dict(file)
-  return found
+  for path in (Path(workdir) / FOLDER).glob('*.npz'):
+    data = json_files.read_bytes(path) or b''
+    try:
+      found[int(path.stem)] = _arrays(data)
+    except Exception as error:  # NumPy and zipfile raise many kinds.
+      said = ' '.join(str(error).split())[:100]
+      print(f'{path} is damaged, and left out ({said})', file=sys.stderr)
+  return dict(sorted(found.items()))
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+  with np.load(io.BytesIO(data), allow_pickle=False) as file:
+    names = [item.filename for item in file.zip.infolist()]
+    size = sum(item.file_size for item in file.zip.infolist())
+    if len(set(names)) < len(names) or size > json_files.MOST_BYTES:
+      raise ValueError(f'it holds {len(names)} arrays of {size} bytes')
+    return dict(file)

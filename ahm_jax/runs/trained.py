@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ahm_jax.config import Config, from_config_dict, to_dict
+from ahm_jax.config import Config, from_config_dict, paths, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.models.layers import variable_shapes
 from ahm_jax.runs import checkpoint_files, checkpoints, directory
@@ -111,6 +111,7 @@ def load(path: Path, stages: Sequence[Stage], flag: str = '--checkpoint') -> Tra
     raise UserError(
       f'{flag}={path}: there is no such folder; give the workdir of a {names(stages)} run'
     )
+  paths.check_named(path, flag, paths.LOADING)
   if (path / EXPORT).exists():
     return _load_export(path, stages, flag)
   stage, config = directory.read(path, stages)

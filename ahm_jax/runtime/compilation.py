@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jaxlib
 
+from ahm_jax.config import paths
+
 SHORTEST = 0.5  # Seconds: what compiles faster is not kept.
 
 GPU_FLAGS = (
@@ -38,6 +40,8 @@ def keep_programs() -> None:
   if _OPTIONS.jax_compilation_cache_dir is not None:
     return
   home = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+  if paths.local(str(home)):
+    return
   folder = home / 'ahm_jax' / f'jaxlib-{jaxlib.__version__}-{_processor()}'
   try:
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from ahm_jax.config import DataConfig, PhantomConfig
-from ahm_jax.data import dataset, records, sets
+from ahm_jax.data import dataset, manifest, records, sets
 from ahm_jax.data import prepare as module
 from ahm_jax.data.prepare import cache_key, prepare
 from ahm_jax.data.sets import isic2018
@@ -400,3 +400,92 @@ def test_digests_change_with_the_pixels(folder, tmp_path, what):
   part = 0 if what == 'image' else 1
   assert after['2'][part] != before['2'][part] and after['2'][1 - part] == before['2'][1 - part]
   assert {name for name in after if after[name] != before[name]} == {'2'}
+
+
+DAMAGES = {
+  'gone': lambda _: None,
+  'emptied': lambda _: b'',
+  'halved': lambda data: data[: len(data) // 2],
+  'cut': lambda data: data[:-3],
+  'zeros': lambda data: bytes(len(data)),
+  'one bit': lambda data: data[:9] + bytes([data[9] ^ 4]) + data[10:],
+}
+
+
+def test_damaged_data_are_prepared_again_and_that_is_said(tmp_path, capsys, monkeypatch):
+  """Every file that was prepared, in every way."""
+  target = prepare(TINY, tmp_path)
+  whole = {path.name: path.read_bytes() for path in target.iterdir()}
+  assert set(whole) > {'dataset_info.json', 'features.json', 'metadata.json', manifest.FILE}
+  built = []
+
+  def build(*args):
+    scratch = args[-1]
+    built.append(scratch)
+    made = scratch / 'records' / '1.0.0'
+    made.mkdir(parents=True)
+    for name in whole.keys() - {manifest.FILE}:
+      (made / name).write_bytes(whole[name])
+    return made
+
+  monkeypatch.setattr(module, '_build', build)  # Which takes long.
+  for name, data in whole.items():
+    for damage in DAMAGES.values():
+      if (changed := damage(data)) is None:
+        (target / name).unlink()
+      else:
+        (target / name).write_bytes(changed)
+      assert prepare(TINY, tmp_path) == target
+      assert {path.name: path.read_bytes() for path in target.iterdir()} == whole
+      said = capsys.readouterr().out
+      assert said.startswith(f'{target}: the prepared data are damaged ({name} ')
+      assert said.count('\n') == 1
+  assert len(built) == len(whole) * len(DAMAGES)
+  assert prepare(TINY, tmp_path) == target and not capsys.readouterr().out
+  assert dataset.load(TINY, tmp_path).splits['train'].ids == ('train0', 'train1', 'train2')
+
+
+def test_prepared_data_that_cannot_be_read_are_kept(tmp_path, monkeypatch):
+  target = prepare(TINY, tmp_path)
+
+  def refuse(*_, **__):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr('pathlib.Path.open', refuse)
+  with pytest.raises(UserError, match=r'cannot be read \(Permission denied\); make it readable'):
+    prepare(TINY, tmp_path)
+  assert manifest.FILE in {path.name for path in target.iterdir()}
+
+
+@pytest.mark.parametrize('place', ['', '.incomplete'])
+@pytest.mark.parametrize('is_link', [False, True], ids=['folder', 'link'])
+def test_what_was_not_prepared_here_is_not_removed(tmp_path, place, is_link):
+  config = dataclasses.replace(TINY, prepared_dir=str(tmp_path / 'data'))
+  name = f'phantom-{cache_key(sets.find(config), config)}{place}'
+  outside = tmp_path / 'outside'
+  outside.mkdir()
+  (outside / 'mine.txt').write_text('mine')
+  (tmp_path / 'data').mkdir()
+  if is_link:
+    (tmp_path / 'data' / name).symlink_to(outside)
+  else:
+    outside.rename(tmp_path / 'data' / name)
+  with pytest.raises(UserError, match=f'{name} is a link, or holds what was not prepared here'):
+    prepare(config, tmp_path)
+  assert (tmp_path / 'data' / name / 'mine.txt').read_text() == 'mine'
+
+
+def test_a_lock_file_keeps_what_it_holds(tmp_path):
+  (tmp_path / 'data').mkdir()
+  name = f'phantom-{cache_key(sets.find(TINY), TINY)}.lock'
+  (tmp_path / 'data' / name).write_text('mine')
+  prepare(TINY, tmp_path)
+  assert (tmp_path / 'data' / name).read_text() == 'mine'
+
+
+@pytest.mark.parametrize('name', ['a**b', 'gs://bucket/a', 'no\udcfftext'], ids=ascii)
+def test_a_folder_that_tfds_cannot_have_is_refused(tmp_path, name):
+  path = name if '://' in name else str(tmp_path / name)
+  with pytest.raises(UserError, match=r'config\.data\.prepared_dir'):
+    prepare(dataclasses.replace(TINY, prepared_dir=path), tmp_path)
+  assert not list(tmp_path.iterdir())

@@ -1,6 +1,10 @@
 """Help, flags and config files; what is refused before any data is looked at."""
 
+import re
+
 import pytest
+
+from tests.launch.conftest import ROOT
 
 STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reproduce', 'profile')
 
@@ -53,6 +57,8 @@ def test_benchmark_has_flags_of_its_own(commands, tmp_path):
 
 PRETRAIN = ('pretrain', '--config=configs/phantom.py')
 REFUSED = [
+  (('pretrain', '--config=gs://bucket/phantom.py'), "--config is 'gs://bucket/phantom.py', a URL"),
+  ((*PRETRAIN, '--config.data.root=gs://bucket/a'), "config.data.root is 'gs://bucket/a', a URL"),
   (('pretrain',), '--config is missing'),
   (('pretrain', '--config.seed=1', '--config=configs/phantom.py'), 'put --config=FILE first'),
   (('pretrain', '--config=configs/nowhere.py'), 'configs/nowhere.py'),
@@ -143,6 +149,31 @@ def test_a_command_is_refused_before_anything_is_written(commands, command, mess
   assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
   assert message in done.stderr
   assert not (tmp_path / 'run' / 'run.json').exists()
+
+
+@pytest.mark.parametrize(
+  ('stage', 'flag'),
+  [
+    *((stage, 'workdir') for stage in STAGES),
+    ('evaluate', 'sam_checkpoint'),
+    *(('export', flag) for flag in ('checkpoint', 'out')),
+    *(('predict', flag) for flag in ('checkpoint', 'images', 'out', 'classifier')),
+    ('benchmark', 'out'),
+  ],
+)
+def test_every_flag_that_is_a_path_refuses_urls(commands, stage, flag):
+  done = commands.run(stage, f'--{flag}=gs://bucket/a')
+  assert (done.returncode, done.stdout) == (2, '')
+  assert done.stderr.startswith(f"error: flag --{flag}=gs://bucket/a: is 'gs://bucket/a', a URL; ")
+  assert done.stderr.count('\n') == 1
+  assert not (ROOT / 'gs:').exists()
+
+
+def test_no_flag_that_is_a_path_is_forgotten():
+  texts = set()
+  for path in (ROOT / 'launch').glob('*.py'):
+    texts |= set(re.findall(r"DEFINE_string\(\s*'(\w+)'", path.read_text(encoding='utf-8')))
+  assert texts == {'format', 'licence', 'coordinator'}
 
 
 def test_a_missing_workdir_is_refused(commands):

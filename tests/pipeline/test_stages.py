@@ -88,7 +88,9 @@ def test_a_start_that_is_not_finished_is_told(
   path.mkdir()
   (path / directory.FILE).touch()
   if trained_on:
-    (path / directory.DATA).write_text(json.dumps({'trained_on': trained_on}))
+    (path / directory.DATA).write_text(
+      json.dumps({'name': 'toy', 'splits': {}, 'class_names': [], 'trained_on': trained_on})
+    )
   config = dataclasses.replace(Config(), pretrain=pretrain)
   start = setup.Start(Trained(path, PRETRAIN, config, 10, {'params': None}))
   data = Dataset('toy', (), {'train': split(16, 16), 'validation': split(4, 4)}, ())

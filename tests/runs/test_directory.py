@@ -197,7 +197,7 @@ def test_classes_of_masks_are_part_of_every_run_but_a_pre_training(tmp_path):
 
 def test_a_run_file_that_cannot_be_read_is_refused(tmp_path):
   (tmp_path / FILE).write_text('{')
-  with pytest.raises(UserError, match='cannot be read'):
+  with pytest.raises(UserError, match=r'run\.json is damaged: it is no JSON .*; restore it, or'):
     claim(tmp_path, 'pretrain', Config())
 
 

@@ -291,7 +291,7 @@ def test_the_digest_of_a_grid_is_of_the_names_of_classes(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
   path = tmp_path / 'images.json'
   path.write_text(text)
-  with pytest.raises(UserError, match=f'^{path} cannot be read; restore it, or remove it'):
+  with pytest.raises(UserError, match=f'^{path} is damaged: .*; restore it, or remove it'):
     provenance.check_scored(tmp_path, 'test', ['x'])
-  with pytest.raises(UserError, match=f'^{path} cannot be read; restore it, or remove it'):
+  with pytest.raises(UserError, match=f'^{path} is damaged: .*; restore it, or remove it'):
     provenance.check_grid(tmp_path, data())

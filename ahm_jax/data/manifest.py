@@ -1,0 +1,54 @@
+"""The list of files that prepared data has, by which their damage is known before TFDS, which may
+end the process, looks at them.
+"""
+
+import zlib
+from pathlib import Path
+
+from ahm_jax.errors import UserError
+from ahm_jax.runtime import durable, json_files, schema
+
+FILE = 'files.json'
+_LIST = schema.mapping(schema.record({'bytes': schema.count(), 'crc32': schema.count()}))
+
+
+def write(folder: Path) -> None:
+  """Writes the list of all that a folder holds; returns when it and they are on disk."""
+  names = sorted(item.name for item in folder.iterdir())
+  json_files.write_json(folder / FILE, {name: _sum(folder / name) for name in names})
+  durable.sync_tree(folder)
+
+
+def fault(folder: Path) -> str:
+  """What is wrong with a folder, as 'dataset_info.json is not what was written'; '' where it is as
+  it was written.
+
+  Raises:
+    UserError: the system does not let a file be read.
+  """
+  try:
+    held = json_files.read_json(folder / FILE, _LIST)
+  except json_files.Damaged:
+    return f'{FILE} is not what was written'
+  if held is None:
+    return f'{FILE} is missing'
+  for name, known in held.items():
+    path = folder / name
+    if path.name != name or not path.is_file():
+      return f'{ascii(name)[1:-1]} is missing'  # It may be no name of ours.
+    if _sum(path) != known:
+      return f'{name} is not what was written'
+  return ''
+
+
+def _sum(path: Path) -> dict[str, int]:
+  size = crc = 0
+  try:
+    with path.open('rb') as file:
+      while part := file.read(2**20):
+        size, crc = size + len(part), zlib.crc32(part, crc)
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be read ({error.strerror}); make it readable and run the same command again'
+    ) from error
+  return {'bytes': size, 'crc32': crc}

@@ -1,0 +1,128 @@
+"""What in a folder is ours: nothing else is touched, and nothing through a link."""
+
+import errno
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Collection
+from pathlib import Path
+from typing import TextIO
+
+from ahm_jax.errors import UserError
+
+_SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')  # See `runtime.durable`.
+_PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
+_LOCK_TEXT = re.compile(rb'(process \d+ on [^\n]*)?')
+_OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
+_NAMED = 3  # Files that a message names.
+
+
+def check_free(folder: Path, mark: str, before: Collection[str]) -> None:
+  """Makes sure that a folder is ours, or free to become so.
+
+  Args:
+    mark: the file that a folder of ours has.
+    before: names of what may lie there earlier than that.
+
+  Raises:
+    UserError: it holds something else.
+  """
+  others = sorted(
+    item.name for item in _items(folder) if item.name not in before and not _is_nothing(item)
+  )
+  # Another process may have made the mark, and then the others, since the folder was listed.
+  if not others or (Path(folder) / mark).exists():
+    return
+  named = ', '.join(map(_printable, others[:_NAMED]))
+  more = f' and {len(others) - _NAMED} more' if len(others) > _NAMED else ''
+  raise UserError(
+    f'{folder} is not empty, and has no {mark} that would make it ours: it holds {named}{more}; '
+    f'choose an empty folder, or one to be made (or restore {mark}, if a run began here)'
+  )
+
+
+def _printable(name: str) -> str:
+  return ''.join(character if character.isprintable() else '?' for character in name)
+
+
+def _items(folder: Path) -> list[Path]:
+  try:
+    return list(Path(folder).iterdir()) if Path(folder).is_dir() else []
+  except OSError as error:
+    raise UserError(
+      f'{folder} cannot be read ({error.strerror}); make it readable, or choose another folder'
+    ) from error
+
+
+def _is_nothing(item: Path) -> bool:
+  """Whether something makes a folder no less empty: what systems leave, hidden files, files half
+  written by us, and data that was prepared.
+  """
+  name = item.name
+  if name.startswith('.') or name in _OF_SYSTEMS or _SCRATCH.fullmatch(name):
+    return True
+  return name == 'data' and item.is_dir() and all(map(_is_prepared, item.iterdir()))
+
+
+def _is_prepared(item: Path) -> bool:
+  return item.name.startswith('.') or _PREPARED.fullmatch(item.name) is not None
+
+
+def check_kinds(folder: Path, folders: Collection[str], files: Collection[str]) -> None:
+  """Makes sure that what has a name of ours in a folder is a folder, or a file, itself.
+
+  Args:
+    folders, files: patterns of names.
+
+  Raises:
+    UserError: it is a link, or of another kind.
+  """
+  for item in _items(folder):
+    is_folder = _matches(item.name, folders)
+    if not is_folder and not _matches(item.name, files):
+      continue
+    if item.is_symlink():
+      raise UserError(
+        f'{item} is a link, and nothing is written through links; put what it leads to in its '
+        'place, or choose another folder'
+      )
+    if not (item.is_dir() if is_folder else item.is_file()):
+      what = 'folder' if is_folder else 'file'
+      raise UserError(f'{item} is no {what}, as it is to be; remove it, or choose another folder')
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+  return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_way(root: Path, folder: Path) -> None:
+  """Makes sure that no folder on the way from `root` down to `folder` is a link; raises a
+  UserError.
+  """
+  for part in (folder, *folder.parents):
+    if part == root:
+      return
+    if part.is_symlink():
+      raise UserError(
+        f'{part} is a link, and nothing is written through links; put what it leads to in its place'
+      )
+
+
+def open_lock(path: Path) -> TextIO:
+  """Opens a file that is to be locked, or makes it; raises a UserError where it is not ours."""
+  try:
+    # A pipe would wait for somebody to write.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+  except OSError as error:
+    if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+      raise
+    raise UserError(
+      f'{path} is no lock file of ours; remove it, or choose another folder'
+    ) from error
+  regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+  if not (regular and _LOCK_TEXT.fullmatch(os.pread(descriptor, 4096, 0))):
+    os.close(descriptor)
+    raise UserError(f'{path} is no lock file of ours; remove it, or choose another folder')
+  return os.fdopen(descriptor, 'r+')

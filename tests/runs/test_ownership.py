@@ -1,0 +1,197 @@
+"""What is not ours is neither changed nor followed, in a workdir or out of it."""
+
+import os
+
+import pytest
+
+from ahm_jax.config import Config
+from ahm_jax.errors import UserError
+from ahm_jax.runs import directory, ownership
+from ahm_jax.runs.directory import alone, check, check_folder, claim
+
+
+def everything(root):
+  """All that is below a folder: contents of files, and where links lead."""
+  return {
+    path.relative_to(root).as_posix(): path.readlink() if path.is_symlink() else path.read_bytes()
+    for path in root.rglob('*')
+    if path.is_symlink() or path.is_file()
+  }
+
+
+def put(folder, name):
+  path = folder / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(f'somebody wrote {name}')
+
+
+FOREIGN = {
+  "another tool's checkpoints": ['checkpoints/1000/model.bin'],
+  'checkpoints without run.json': ['checkpoints/4/metrics/metrics', 'metrics.jsonl', 'data.json'],
+  'metrics of another tool': ['metrics.jsonl'],
+  'a data folder': ['data/a.png', 'data/phantom-0123456789abcdef/dataset_info.json'],
+  'files of any name': ['notes.txt', 'src/main.py', 'a', 'b'],
+  'results': ['results.json', 'report.html'],
+  'a grid without run.json': ['pretrain/ahm/seed0/run.json', 'results.json', 'images.json'],
+  'a folder of runs': ['mine/run.json'],
+  'exports': ['export.json', 'variables/d/0'],
+}
+
+
+@pytest.mark.parametrize('names', FOREIGN.values(), ids=FOREIGN)
+def test_a_folder_that_holds_something_else_is_refused_as_it_is(tmp_path, names):
+  for name in names:
+    put(tmp_path, name)
+  before = everything(tmp_path)
+  first = min({name.split('/')[0] for name in names} - {'images.json'})
+  with pytest.raises(
+    UserError, match=rf'is not empty, and has no run\.json .*: it holds .*{first}'
+  ):
+    claim(tmp_path, 'segment', Config())
+  assert everything(tmp_path) == before
+
+
+EMPTY = {
+  'nothing': [],
+  'what systems leave': ['.DS_Store', '._a', '.directory', 'Thumbs.db', 'desktop.ini'],
+  'prepared data': [
+    'data/folder-0123456789abcdef/dataset_info.json',
+    'data/folder-0123456789abcdef.lock',
+    'data/folder-0123456789abcdef.incomplete/records/a',
+    'data/.DS_Store',
+  ],
+  'a start that was killed': [f'run.json.{"0a" * 16}.tmp', f'images.json.{"0a" * 16}.tmp'],
+  'a grid that was killed': ['images.json'],
+  'a check of the data': ['check.json', 'check.html'],
+  'a profile': ['profile/plugins/a'],
+}
+
+
+@pytest.mark.parametrize('names', EMPTY.values(), ids=EMPTY)
+def test_what_systems_and_starts_leave_makes_a_folder_no_less_empty(tmp_path, names):
+  for name in names:
+    put(tmp_path, name)
+  (tmp_path / directory.LOCK).write_text('process 7 on host')
+  claim(tmp_path, 'segment', Config())
+  put(tmp_path, 'checkpoints/4/a')
+  put(tmp_path, 'notes.txt')
+  claim(tmp_path, 'segment', Config())  # It is ours now.
+
+
+LINKED = ['checkpoints', 'damaged', 'snapshots', 'data', 'profile', 'pretrain', 'segment']
+LINKED += ['metrics.jsonl', 'run.json', 'images.json', 'data.json', 'classes.json', '.lock']
+LINKED += ['evaluation.json', 'per_image.csv', 'results.json', 'report.html', 'check.json']
+LINKED += ['dice.svg', 'vs_ahm.svg', 'masks.png', 'evaluation_sam_box_unet.json']
+
+
+@pytest.mark.parametrize('is_begun', [False, True], ids=['new', 'begun'])
+@pytest.mark.parametrize('name', LINKED)
+def test_nothing_is_written_through_a_link(tmp_path, name, is_begun):
+  workdir, outside = tmp_path / 'run', tmp_path / 'outside'
+  workdir.mkdir()
+  put(outside, 'file')
+  if is_begun:
+    claim(workdir, 'segment', Config())
+    if name == directory.FILE:
+      (workdir / name).rename(outside / 'file')
+  is_folder = name in directory.FOLDERS
+  (workdir / name).symlink_to(outside if is_folder else outside / 'file')
+  before = everything(tmp_path)
+  with pytest.raises(UserError, match=rf'/{name} is a link, and nothing is written through links'):
+    claim(workdir, 'segment', Config())
+  assert everything(tmp_path) == before
+
+
+def test_a_workdir_may_lie_behind_a_link(tmp_path):
+  (tmp_path / 'disk').mkdir()
+  (tmp_path / 'runs').symlink_to(tmp_path / 'disk')
+  claim(tmp_path / 'runs', 'segment', Config())
+  claim(tmp_path / 'runs' / 'a', 'segment', Config())
+  assert sorted(path.name for path in (tmp_path / 'disk').iterdir()) == ['a', 'run.json']
+
+
+def test_a_cell_behind_a_link_is_refused(tmp_path):
+  root, cell = tmp_path / 'grid', tmp_path / 'grid/segment/ahm/labels6/seed0'
+  cell.mkdir(parents=True)
+  ownership.check_way(root, cell)
+  (tmp_path / 'grid/segment/ahm').rename(tmp_path / 'elsewhere')
+  (tmp_path / 'grid/segment/ahm').symlink_to(tmp_path / 'elsewhere')
+  with pytest.raises(UserError, match='segment/ahm is a link'):
+    ownership.check_way(root, cell)
+  (tmp_path / 'short').symlink_to(root)  # The grid itself may lie behind one.
+  ownership.check_way(tmp_path / 'short', tmp_path / 'short/pretrain/ahm')
+
+
+@pytest.mark.parametrize(
+  ('name', 'make'),
+  [
+    ('checkpoints', lambda path: path.touch()),
+    ('metrics.jsonl', lambda path: path.mkdir()),
+    ('evaluation.json', lambda path: path.mkdir()),
+    ('metrics.jsonl', os.mkfifo),
+  ],
+  ids=['file for folder', 'folder for file', 'folder for JSON', 'pipe'],
+)
+def test_what_is_of_another_kind_is_refused(tmp_path, name, make):
+  claim(tmp_path, 'segment', Config())
+  make(tmp_path / name)
+  with pytest.raises(UserError, match=rf'/{name} is no (file|folder), as it is to be'):
+    check(tmp_path, 'segment', Config())
+
+
+LOCKS = {
+  'text of another': lambda path: path.write_text('1234\n'),
+  'bytes': lambda path: path.write_bytes(b'\x00\xff' * 5000),
+  'link': lambda path: path.symlink_to(path.parent.parent / 'outside'),
+  'link to nothing': lambda path: path.symlink_to(path.parent.parent / 'nowhere'),
+  'folder': lambda path: path.mkdir(),
+  'pipe': os.mkfifo,
+}
+
+
+@pytest.mark.parametrize('make', LOCKS.values(), ids=LOCKS)
+def test_a_lock_file_of_others_is_left_alone(tmp_path, make):
+  workdir = tmp_path / 'run'
+  workdir.mkdir()
+  (tmp_path / 'outside').write_text('process 1 on host')
+  make(workdir / directory.LOCK)
+  before = everything(tmp_path)
+  with pytest.raises(UserError, match=r'/\.lock is no lock file of ours'), alone(workdir):
+    pass
+  assert everything(tmp_path) == before
+
+
+def test_a_lock_of_ours_is_taken_again(tmp_path):
+  for _ in range(2):
+    with alone(tmp_path) as own:
+      assert own
+      assert (tmp_path / directory.LOCK).read_text().startswith(f'process {os.getpid()} on ')
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
+  def refuse(_):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr('pathlib.Path.iterdir', refuse)
+  with pytest.raises(UserError, match=r'cannot be read \(Permission denied\); make it readable'):
+    check_folder(tmp_path)
+
+
+ODD = ['a[x]', 'a]b', 'a*', 'what?', 'back\\slash', '**', 'no\udcfftext', 'a[x]/below']
+
+
+@pytest.mark.parametrize('name', ODD, ids=ascii)
+def test_a_path_that_checkpoints_cannot_have_is_refused(tmp_path, monkeypatch, name):
+  with pytest.raises(UserError, match=r'--workdir leads to .* can be found again; choose a folder'):
+    claim(tmp_path / name, 'segment', Config())
+  (tmp_path / name).mkdir(parents=True)
+  monkeypatch.chdir(tmp_path / name)  # A folder above a relative path.
+  with pytest.raises(UserError, match='--workdir leads to'):
+    claim('run', 'segment', Config())
+  assert not list((tmp_path / name).iterdir())
+
+
+@pytest.mark.parametrize('name', ['a b', 'ä図😀', 'a{b,c}', '%20', '$HOME', "it's", 'a:b', '1000'])
+def test_other_names_will_do(tmp_path, name):
+  claim(tmp_path / name, 'segment', Config())
+  assert (tmp_path / name / 'run.json').exists()
