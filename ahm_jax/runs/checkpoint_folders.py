@@ -88,7 +88,7 @@ def tidy(workdir: Path) -> None:
     UserError: there is something that is not this program's, or a link; or it cannot be read.
   """
   for folder in (directory(workdir), Path(workdir) / DAMAGED):
-    if folder.is_symlink():
+    if _is_link(folder):
       raise UserError(f'{folder} is a link; nothing was touched; put a folder in its place')
   names = _names(workdir)
   for name in filter(_is_step, names):
@@ -101,12 +101,17 @@ def tidy(workdir: Path) -> None:
     path = directory(workdir) / name
     if name.endswith(_SAVING) and _is_ours(path):
       _commit_if_sound(workdir, int(name.removesuffix(_SAVING)))
-    elif _UNFINISHED.fullmatch(name) and not path.is_symlink():
+    elif _UNFINISHED.fullmatch(name) and not _is_link(path):
       shutil.rmtree(path)
 
 
 def _is_ours(path: Path) -> bool:
-  return not path.is_symlink() and any(_has(path / name, mark) for name, mark in _MARKS.items())
+  return not _is_link(path) and any(_has(path / name, mark) for name, mark in _MARKS.items())
+
+
+def _is_link(path: Path) -> bool:
+  with files.reading(path):
+    return path.is_symlink()
 
 
 def _has(path: Path, mark: bytes) -> bool:

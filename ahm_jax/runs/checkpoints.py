@@ -37,16 +37,17 @@ class Checkpoints:
 
   def __init__(self, workdir: Path):
     self.workdir = Path(workdir)
-    with processes.first_alone():
+    with processes.first_alone(), self._writing():
       if processes.is_first():
         folders.tidy(self.workdir)
+    handlers = {
+      files.STATE: ocp.StandardCheckpointHandler(),
+      files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
+    }
     self._orbax = ocp.AsyncCheckpointer(
-      ocp.CompositeCheckpointHandler(
-        **{
-          files.STATE: ocp.StandardCheckpointHandler(),
-          files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
-        }
-      )
+      ocp.CompositeCheckpointHandler(**handlers),
+      # Where a folder cannot be made, threads that wait for it would keep the process from ending.
+      async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
     )
     self._thread = ThreadPoolExecutor(1)
     self._saving: Future[None] | None = None
@@ -78,7 +79,7 @@ class Checkpoints:
     parts = state._asdict() if processes.is_first() else {}  # Process 0 writes the numbers.
     digests = {name: files.digest(part) for name, part in parts.items()}
     numbers = files.numbers(files.Saved(progress, digests))
-    with self._writing(progress.step):
+    with self._writing():
       self._orbax.save(
         folders.saving(self.workdir, progress.step),
         args=ocp.args.Composite(
@@ -91,7 +92,7 @@ class Checkpoints:
 
   def _finish(self, step: int) -> None:
     """Waits until a checkpoint is written, and puts it in its place."""
-    with self._writing(step):
+    with self._writing():
       self._orbax.wait_until_finished()
       if processes.is_first():
         if not self._was_read_back:
@@ -111,7 +112,8 @@ class Checkpoints:
     self._was_read_back = True
 
   @contextlib.contextmanager
-  def _writing(self, step: int) -> Iterator[None]:
+  def _writing(self) -> Iterator[None]:
+    """What the system refuses is the user's to mend; a full disk is told apart elsewhere."""
     try:
       yield
     # TensorStore's are ValueErrors.
@@ -120,8 +122,8 @@ class Checkpoints:
       if why is None or full_disk(error):
         raise
       raise UserError(
-        f'the checkpoint of step {step} cannot be written to {folders.directory(self.workdir)} '
-        f'({why}); run the same command again when it can; it resumes'
+        f'{folders.directory(self.workdir)} cannot be written ({why}); run the same command again '
+        'when it can; it resumes'
       ) from error
 
   def minutes_since_save(self) -> float:
@@ -162,7 +164,7 @@ class Checkpoints:
     Raises:
       UserError: none would be left; or one cannot be read. Nothing is moved then.
     """
-    with processes.first_alone():
+    with processes.first_alone(), self._writing():
       if processes.is_first():
         for step, problem in _unusable(self.workdir, best_too).items():
           folders.set_aside(self.workdir, step, problem)
