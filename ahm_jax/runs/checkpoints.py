@@ -1,7 +1,8 @@
 """The only Orbax: a run's checkpoints, of which the last two and the best are kept."""
 
 import contextlib
-import re
+import errno
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -116,7 +117,6 @@ class Checkpoints:
     """What the system refuses is the user's to mend; a full disk is told apart elsewhere."""
     try:
       yield
-    # TensorStore's are ValueErrors.
     except (OSError, ValueError) as error:
       why = _system_says(error)
       if why is None or full_disk(error):
@@ -202,8 +202,8 @@ def _system_says(error: BaseException) -> str | None:
   """Why the system refused, if that is what went wrong."""
   if isinstance(error, OSError):
     return error.strerror or str(error)
-  said = re.search(r'\[OS error \d+: ([^\]]+)\]', str(error))
-  return said and said[1]
+  # TensorStore says it in a text.
+  return next((said for said in map(os.strerror, errno.errorcode) if said in str(error)), None)
 
 
 def _unusable(workdir: Path, best_too: bool) -> dict[int, str]:

@@ -206,7 +206,7 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
     )
 
 
-FAILURES = 200
+FAILURES = 30
 
 
 @pytest.mark.slow
