@@ -1,6 +1,8 @@
 """A run that cannot be lost: real signals, real files, real processes."""
 
+import collections
 import contextlib
+import errno
 import json
 import shutil
 import signal
@@ -16,7 +18,10 @@ from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoints
 from ahm_jax.runs.checkpoint_files import FOLDER
 
+from .conftest import Commands
+
 ROOT = Path(__file__).parents[2]
+CALLS = 1000  # A run makes about so many on its own files.
 LONG = '--config.segment.steps=100000'
 
 
@@ -151,11 +156,11 @@ def test_a_damaged_run_is_not_started_from(commands, config_file, tmp_path):
   done = commands.run(*segment)
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert done.stderr.startswith(
-    f'error: {tmp_path}/pretrain/checkpoints/6: the checkpoint cannot be read ('
+    f'error: {tmp_path}/pretrain/checkpoints/6: the checkpoint is damaged ('
   )
   assert "run that run's own command again; it resumes from the checkpoint before" in done.stderr
   assert not (tmp_path / 'run').exists()
-  assert 'the checkpoint of step 6 cannot be read (' in commands.succeed(*pretrain).stderr
+  assert 'the checkpoint of step 6 is damaged (' in commands.succeed(*pretrain).stderr
   assert (tmp_path / 'pretrain' / 'damaged' / '6').is_dir()
   commands.succeed(*segment)
 
@@ -189,7 +194,7 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
     process.communicate()
     killed += 1
     reached.add(checkpoints.latest_step(tmp_path / 'run'))
-    saving += any(home.name.endswith('-tmp') for home in (tmp_path / 'run' / FOLDER).glob('*'))
+    saving += any('-saving' in home.name for home in (tmp_path / 'run' / FOLDER).glob('*'))
   commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/run')
   whole, run = (files.arrays(tmp_path / name / FOLDER / '320') for name in ('whole', 'run'))
   assert files.digest(whole) == files.digest(run)
@@ -199,6 +204,65 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
       f'\n{killed} kills, {saving} of them during a save, at {len(reached)} steps from '
       f'{min(reached)} to {max(reached)}'
     )
+
+
+FAILURES = 30
+
+
+@pytest.mark.slow
+def test_two_hundred_errors_of_a_disk_lose_nothing(commands, config_file, tmp_path, capsys):
+  """One read or write of a process fails, at random, until enough have.
+
+  Whole runs follow on each other; the last process of each meets no error that ends it.
+  """
+  library, control = tmp_path / 'failing.so', tmp_path / 'control'
+  try:
+    subprocess.run(
+      ['cc', '-shared', '-fPIC', '-o', library, Path(__file__).with_name('failing_disk.c'), '-ldl'],
+      check=True,
+    )
+  except FileNotFoundError:
+    pytest.skip('no C compiler')
+  often = (
+    '--config.pretrain.eval_every=2',
+    '--config.pretrain.log_every=3',
+    '--config.pretrain.steps=20',
+  )
+  flags = (f'--config={config_file}', *often)
+  commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/whole')
+  whole = files.digest(files.arrays(tmp_path / 'whole' / FOLDER / '20'))
+  disk = Commands(tmp_path / 'compiled')
+  disk.environment |= commands.environment | {
+    'LD_PRELOAD': str(library),
+    'FAILING_FOLDER': str(tmp_path / 'run'),
+    'FAILING_CONTROL': str(control),
+  }
+  rng = np.random.default_rng(0)
+  failed, ended, runs = collections.Counter(), 0, 0
+  while failed.total() < FAILURES or (tmp_path / f'run{runs}').exists():
+    workdir = tmp_path / f'run{runs}'
+    error = rng.choice([errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE, errno.ENOSPC])
+    at = int(np.exp(rng.uniform(0, np.log(CALLS)))) if rng.random() < 0.3 else rng.integers(CALLS)
+    control.write_text(f'{at} {error}' if failed.total() < FAILURES else '')
+    note = control.with_name('control.failed')
+    note.unlink(missing_ok=True)
+    before = checkpoints.latest_step(workdir)
+    done = disk.run('pretrain', *flags, f'--workdir={workdir}')
+    said = f'{note.read_text() if note.exists() else ""}: {done.stderr}'
+    failed.update(said.split(' ')[:1] if note.exists() else ())
+    assert not (workdir / 'damaged').exists(), said
+    assert checkpoints.latest_step(workdir) >= before, said
+    if done.returncode:
+      assert done.returncode == 2 and 'Traceback' not in done.stderr, said
+      ended += 1
+    else:
+      assert files.digest(files.arrays(workdir / FOLDER / '20')) == whole, said
+      assert read(workdir) == read(tmp_path / 'whole'), said
+      shutil.rmtree(workdir)
+      runs += 1
+  disk.close()
+  with capsys.disabled():
+    print(f'\n{failed.total()} errors in {runs} runs, of which {ended} ended a process: {failed}')
 
 
 def read(workdir):

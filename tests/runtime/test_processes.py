@@ -227,7 +227,7 @@ def test_two_processes_set_a_damaged_checkpoint_aside(broken_off, tmp_path, alon
   (workdir / FOLDER / str(latest) / 'default' / 'manifest.ocdbt').write_bytes(b'')
   first, second = Pair(workdir, '--share=0').finish()
   assert first[0] == second[0] == 0, first[2] + second[2]
-  assert f'the checkpoint of step {latest} cannot be read' in first[2] and second[2] == ''
+  assert f'the checkpoint of step {latest} is damaged' in first[2] and second[2] == ''
   assert_equals(np.load(workdir / 'process1.npz'), workdir, alone)
 
 

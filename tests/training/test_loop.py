@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -437,12 +438,18 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
   assert (tmp_path / 'damaged' / '10' / 'metrics').is_dir()
 
 
-def test_a_damaged_best_checkpoint_is_trained_for_again(tmp_path):
+def test_where_the_best_checkpoint_is_damaged_a_run_starts_anew_only_when_told(tmp_path):
   task = scored({5: 0.1, 10: 0.9, 15: 0.5, 20: 0.3}, keep_best=True)
   whole = run(tmp_path, task)
   spoil(tmp_path, 10, 'a bit')
+  for _ in range(2):
+    with pytest.raises(
+      UserError, match=f'nothing was moved; .* remove {tmp_path}/{FOLDER} to start'
+    ):
+      run(tmp_path, task)
+  assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {'10', '15', '20'}
+  shutil.rmtree(tmp_path / FOLDER)
   assert_identical(run(tmp_path, task), whole)
-  assert {path.name for path in (tmp_path / 'damaged').iterdir()} == {'10', '15', '20'}
 
 
 def test_profile_writes_a_trace_and_says_where_a_step_goes(tmp_path, capsys):
