@@ -15,7 +15,7 @@ from PIL import Image
 from ahm_jax.errors import UserError
 
 RASTER = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-DICOM = ('.dcm',)
+DICOM = ('.dcm', '.dicom', '.ima')
 NIFTI = ('.nii', '.nii.gz')
 VOLUMES = DICOM + NIFTI  # One slice or many.
 SUFFIXES = RASTER + VOLUMES
@@ -89,8 +89,16 @@ def suffix(name: str) -> str:
   return '.nii.gz' if lower.endswith('.nii.gz') else PurePath(lower).suffix
 
 
+def stem(name: str) -> str:
+  """A file name without its suffix, where that is one of `SUFFIXES`: what follows the last dot of
+  '1.2.840.7' is none.
+  """
+  ending = suffix(name)
+  return name[: -len(ending)] if ending in SUFFIXES else name
+
+
 def is_volume(path: PurePath | Held) -> bool:
-  """Whether a file may hold many slices."""
+  """Whether a file may hold many slices, by its name; `dispatch.is_volume_file` looks at it."""
   return suffix(path.name) in VOLUMES
 
 

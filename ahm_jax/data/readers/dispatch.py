@@ -1,5 +1,5 @@
 """One file, decoded safely, by the reader that its name asks for: `dicom`, `nifti`, or `raster`,
-which goes by the content.
+which goes by the content. What has none of our suffixes and holds DICOM is read as such.
 
 Whatever a file holds, it gives pixels, or raises `Unreadable` or `UnsupportedImage`; headers are
 checked before memory is taken for what they promise. `intensity` says what becomes of more than
@@ -12,9 +12,10 @@ from types import ModuleType
 
 import numpy as np
 
-from ahm_jax.data.readers import dicom, masks, nifti, raster
+from ahm_jax.data.readers import dicom, dicom_content, masks, nifti, raster
 from ahm_jax.data.readers.base import (
   NIFTI,
+  SUFFIXES,
   Held,
   Picture,
   UnsupportedImage,
@@ -23,6 +24,20 @@ from ahm_jax.data.readers.base import (
   shown,
   suffix,
 )
+
+
+def is_image_file(path: Path) -> bool:
+  """Whether a file is one to read: by its suffix, or as DICOM of any other name by its content."""
+  return suffix(path.name) in SUFFIXES or dicom_content.is_content(path)
+
+
+def is_volume_file(path: Path | Held) -> bool:
+  """Whether a file may hold many slices: by its suffix, or as DICOM of any other name by its
+  content.
+  """
+  if suffix(path.name) in SUFFIXES or isinstance(path, Held):
+    return is_volume(path)
+  return dicom_content.is_content(path)
 
 
 def read_slices(
@@ -36,7 +51,7 @@ def read_slices(
   """Reads the slices of a volume, or an image as the only one.
 
   Args:
-    path: a file of one of `SUFFIXES`; a volume must lie on a disk.
+    path: a file of one of `SUFFIXES`, or DICOM of any other; a volume must lie on a disk.
     channels: 3 for RGB, 1 for grey.
     window: (centre, width) of what has more than 8 bits, in the file's own units after rescaling
       (HU in CT).
@@ -54,7 +69,7 @@ def read_slices(
     UserError: reading it needs a package that is not installed.
   """
   with decoding(path):
-    if not is_volume(path):
+    if not is_volume_file(path):
       pictures = [raster.read(path, channels, window, at_least)]
     elif _is_nifti(path):
       pictures = nifti.read_slices(_on_disk(path), channels, window, axis)
@@ -86,7 +101,7 @@ def read_mask_slices(
   Raises: as `read_slices`.
   """
   with decoding(path):
-    if not is_volume(path):
+    if not is_volume_file(path):
       values = raster.read_labels(path, by_colour=not classes)[None]
     elif _is_nifti(path):
       values = nifti.read_labels(_on_disk(path), axis)
@@ -99,7 +114,7 @@ def check_pair(image: Path | Held, mask: Path | Held) -> None:
   """Refuses (UnsupportedImage) a volume and its mask whose axes mean different things, which
   their sizes alone may not show.
   """
-  if not (is_volume(image) or is_volume(mask)):
+  if not (is_volume_file(image) or is_volume_file(mask)):
     return
   if _is_nifti(image) != _is_nifti(mask):
     raise UnsupportedImage(
