@@ -6,9 +6,9 @@
   masks/            and probabilities/ and overlays/ where they are asked for; folders and names are
                     those of the images
 
-A file appears by renaming, when it is whole and on disk. What was made of an image goes into
-made.txt after all its files are there, and then into the table, which is written anew from made.txt
-where they differ. So neither a kill nor a power cut leaves a row without its files.
+A file appears by renaming, whole. What was made of an image goes into made.txt after all its files
+are on disk, and then into the table, which is written anew from made.txt where they differ. So
+neither a kill nor a power cut leaves a row without its files.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,7 +36,8 @@ from ahm_jax.runs import directory
 from ahm_jax.runtime import durable
 
 OK = 'ok'  # Status of an image that has a mask.
-SYNC_SECONDS = 1.0  # Rows wait so long for others, as to be safe from a power cut takes time.
+SYNC_SECONDS = 1.0  # Rows wait so long for others, since syncing takes time.
+SYNCED_TOGETHER = 16  # Files; file systems write what is asked for at a time in one go.
 _PACKAGES = ('ahm_jax', 'jax', 'jaxlib', 'flax', 'numpy', 'pillow')
 
 
@@ -77,6 +79,7 @@ class Output:
         text = json.dumps({'made_by': self._identity, 'versions': _versions()}, indent=2) + '\n'
         self._put_data(IDENTITY, text.encode())
       self._resume()
+      self._syncing = stack.enter_context(ThreadPoolExecutor(SYNCED_TOGETHER))
       self._made, self._table = (
         stack.enter_context((self.out / name).open('ab', buffering=0))
         for name in (made.FILE, TABLE)
@@ -107,7 +110,6 @@ class Output:
       raise UserError(f'{target.parent} is a link that leads out of --out; remove it')
     try:
       write(scratch)
-      durable.sync(scratch)
       size = scratch.stat().st_size
       scratch.replace(target)
       return size
@@ -147,7 +149,9 @@ class Output:
     """Writes down what waits; see the head of this file."""
     entries, self._waiting = self._waiting, []
     if entries:
-      for folder in _folders(place for entry in entries for place in entry.files):
+      places = [place for entry in entries for place in entry.files]
+      list(self._syncing.map(durable.sync, map(self.out.joinpath, places)))
+      for folder in _folders(places):
         durable.sync_folder(self.out / folder)
       _append(self._made, b''.join(map(made.line, entries)))
       os.fsync(self._made.fileno())
@@ -167,8 +171,8 @@ class Output:
       )
     if not _table(self._header, entries).startswith(before):
       self.notes.append(
-        f'{table} held other rows than {made.FILE} and is written anew; images that are not in '
-        'that are done again'
+        f'{table} held other rows than {made.FILE}, and is written anew; images that are not '
+        'listed there are done again'
       )
     kept, again = [], []
     for entry in entries:
@@ -221,7 +225,11 @@ class Output:
         self._put_data(name, data)
 
   def _put_data(self, name: str, data: bytes) -> None:
-    self.put(name, lambda scratch: scratch.write_bytes(data))
+    def write(scratch: Path) -> None:
+      scratch.write_bytes(data)
+      durable.sync(scratch)
+
+    self.put(name, write)
     durable.sync_folder(self.out)
 
   def _lines(self, rows: Sequence[dict[str, Any]]) -> bytes:

@@ -70,7 +70,7 @@ def predict(
         _say(note)
       failed = _predict_missing(output, predictor, images, names, batch_size, threads)
       if left := output.finish():
-        _say(f'left in {out}, but of no image that has a mask now: {some(left)}')
+        _say(f'left over in {out}, of images that are gone or were renamed: {some(left)}')
   return Counts(len(names) - failed, failed)
 
 
