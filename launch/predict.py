@@ -4,15 +4,19 @@ r"""Masks for a folder of images, by a trained segmentation, with a table of wha
   python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted \
     --flips --overlays
 
-Reads JPEG, PNG, TIFF, BMP, WebP, DICOM and NIfTI (every slice of a volume), in folders of folders
-too. If it is interrupted, run the same command again; it resumes, and tries images again that could
-not be read. Memory does not grow with the number of images.
+Reads JPEG, PNG, TIFF, BMP, WebP, DICOM of any name and NIfTI (every slice of a volume), in folders
+of folders too; says what it passes over. Run the same command again after an interruption, or when
+images were added, changed or removed: it makes what is missing, what is of another image than the
+one there now, and what is not as it was written, and tries images again that could not be read.
+Masks of images that are gone stay, without a row, and are named. Memory does not grow with the
+number of images.
 
 Flags:
   --checkpoint=DIR    Workdir of a segment run, of which the best checkpoint is taken, or an export
                       of one.
-  --images=DIR        Folder of images. Hidden files and links to other folders are skipped.
-  --out=DIR           Folder to write into; made if it is not there. Nothing is written over.
+  --images=DIR        Folder of images. Hidden files and links to folders are passed over.
+  --out=DIR           Folder to write into; made if it is not there. No other's file is written
+                      over.
   --classifier=DIR    Workdir of a classify run, for a diagnosis of each image.
   --threshold=P       Lesion where the probability is at least this; the run's own where it is not
                       given. Of several classes the likeliest is taken.
@@ -32,6 +36,8 @@ What OUT holds then:
   probabilities/NAME.png  of 16 bits, 65535 for 1; with several classes probabilities/CLASS/NAME.png
   overlays/NAME.jpg
   predict.json            what made it: a digest of the weights, the options, the versions
+  made.txt                what was made of each image, by size and times, for the next run; without
+                          it all is made again
   predictions.csv         a row an image, or a slice of a volume:
     image, slice          its path below --images, and the number of the slice from 0, counted
                           across config.data.slice_axis of the volume in RAS+ orientation:
@@ -39,6 +45,7 @@ What OUT holds then:
                           as_closest_canonical
     mask, status          the mask's path, and ok, or what is wrong with the image
     width, height         in pixels
+    pages                 in an image's file, of which the first one counts; empty for volumes
     area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the spacing
     area_share            area_px / (width * height)
     class                 the class with the largest area, background where nothing was found; the

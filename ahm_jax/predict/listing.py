@@ -1,55 +1,67 @@
-"""The images below a folder, by name; reads no pixels."""
+"""The images below a folder, by name; of pixels it reads none."""
 
+import contextlib
 import os
 import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 from ahm_jax.data.readers import dispatch
-from ahm_jax.data.readers.base import RASTER, SUFFIXES, is_odd, is_volume, printable, suffix
+from ahm_jax.data.readers.base import NIFTI, RASTER, SUFFIXES, is_odd, printable, suffix
+from ahm_jax.data.readers.base import stem as bare
 from ahm_jax.errors import UserError
 
 _SLICE = re.compile(r'_s\d{4,}$')
 
 
-def list_images(root: Path) -> list[str]:
-  """Paths of the images below `root`, relative to it, with '/', in order. Hidden files and links to
-  folders are passed over.
+class Listing(NamedTuple):
+  """What lies below a folder, as paths relative to it, with '/', in order."""
+
+  images: list[str]
+  passed_over: list[str]  # What is no image, and links to folders; hidden files are not named.
+
+
+def list_images(root: Path) -> Listing:
+  """The images below `root`: what has one of `SUFFIXES`, and DICOM of any other name.
 
   Raises:
-    UserError: there is none; two would have the same mask; or a package is missing that reads one
-      of them.
+    UserError: there is none; a folder cannot be listed; two would have the same mask; or a package
+      is missing that reads one of them.
   """
-  if not root.is_dir():
+  with _said(root):
+    if not root.is_dir():
+      raise UserError(
+        f'--images={root}: there is no such folder; give the folder that holds the images'
+      )
+    if (root / 'images').is_dir() and (root / 'masks').is_dir():
+      raise UserError(
+        f'--images={root} holds images/ and masks/, and masks are no images; give {root / "images"}'
+      )
+    images, passed_over = _walk(root)
+  if not images:
+    others = f'; it holds {some(passed_over)}' if passed_over else ''
     raise UserError(
-      f'--images={root}: there is no such folder; give the folder that holds the images'
+      f'--images={root} holds no image; it should hold files that end in {", ".join(SUFFIXES)}, or '
+      f'DICOM of any name{others}'
     )
-  if (root / 'images').is_dir() and (root / 'masks').is_dir():
-    raise UserError(
-      f'--images={root} holds images/ and masks/, and masks are no images; give {root / "images"}'
-    )
-  names = []
-  for folder, folders, files in os.walk(root):
-    folders[:] = [name for name in folders if not name.startswith('.')]
-    place = Path(folder).relative_to(root)
-    names += [
-      (place / name).as_posix()
-      for name in files
-      if not name.startswith('.') and suffix(name) in SUFFIXES
-    ]
-  if not names:
-    raise UserError(
-      f'--images={root} holds no image; it should hold files that end in {", ".join(SUFFIXES)}'
-    )
-  names.sort(key=as_cell)
-  _check_stems(root, names)
-  for ending in {suffix(name) for name in names} - set(RASTER):
-    dispatch.require(root / next(name for name in names if suffix(name) == ending))
-  return names
+  images.sort(key=as_cell)
+  _check_stems(root, images)
+  for volume in {suffix(name) in NIFTI: name for name in images if is_volume(name)}.values():
+    dispatch.require(root / volume)
+  return Listing(images, sorted(map(as_cell, passed_over)))
 
 
 def stem(name: str) -> str:
-  """The name without its suffix, of which the names of what is made from it are built."""
-  return name[: -len(suffix(name))]
+  """The path without its suffix, of which the names of what is made from it are built."""
+  folder, slash, last = name.rpartition('/')
+  return folder + slash + bare(last)
+
+
+def is_volume(name: str) -> bool:
+  """Whether a listed image may hold many slices; one without a suffix of ours is DICOM."""
+  return suffix(name) not in RASTER
 
 
 def as_cell(name: str) -> str:
@@ -57,6 +69,55 @@ def as_cell(name: str) -> str:
   hide.
   """
   return printable(name) if is_odd(name) else name
+
+
+def some(names: Sequence[str]) -> str:
+  """How many there are, and the first few, for a line."""
+  return f'{len(names)} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
+
+
+def look_alikes(names: Sequence[str]) -> tuple[str, str] | None:
+  """The first two whose masks share a name where a file system takes a letter's cases, or ways to
+  compose it, for one.
+  """
+  seen: dict[str, str] = {}
+  for name in names:
+    other = seen.setdefault(unicodedata.normalize('NFC', stem(name)).casefold(), name)
+    if other != name:
+      return other, name
+  return None
+
+
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+  images: list[str] = []
+  others: list[str] = []
+  for place, folders, files in os.walk(root, onerror=_raise):
+    folders[:] = [name for name in folders if not name.startswith('.')]
+    below = Path(place).relative_to(root)
+    others += [
+      f'{(below / name).as_posix()}/ (a link)' for name in folders if Path(place, name).is_symlink()
+    ]
+    for name in files:
+      if not name.startswith('.'):
+        kind = images if dispatch.is_image_file(Path(place, name)) else others
+        kind.append((below / name).as_posix())
+  return images, others
+
+
+def _raise(error: OSError) -> NoReturn:
+  raise error
+
+
+@contextlib.contextmanager
+def _said(root: Path) -> Iterator[None]:
+  """Images that cannot be seen now are not to be taken for gone."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+      f'--images={root}: {error.filename or root} cannot be listed ({error.strerror or error}); '
+      'make it readable, or move it elsewhere'
+    ) from error
 
 
 def _check_stems(root: Path, names: list[str]) -> None:
@@ -70,7 +131,7 @@ def _check_stems(root: Path, names: list[str]) -> None:
       )
   for key, name in seen.items():
     volume = seen.get(_SLICE.sub('', key), name)
-    if volume != name and is_volume(Path(volume)):
+    if volume != name and is_volume(volume):
       raise UserError(
         f'{root}: {as_cell(name)} and a slice of {as_cell(volume)} would have the same mask; '
         'rename one of them'

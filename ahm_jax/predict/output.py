@@ -1,13 +1,14 @@
-"""The folder that predictions are written into: what it is known by, what is in it already, and how
-it grows.
+"""The folder that predictions are written into: what is in it already, and how it grows.
 
   predict.json      what made it: checkpoint, images, options, versions
   predictions.csv   a row an image, or a slice of a volume, in the order of the images' names
+  made.txt          what was made of each image, and when that was last changed; see `made`
   masks/            and probabilities/ and overlays/ where they are asked for; folders and names are
                     those of the images
 
-A file appears by renaming, whole. An image's rows are written in one go, after all its files are
-there, so that the table says what is done.
+A file appears by renaming, whole. What was made of an image goes into made.txt after all its files
+are on disk, and then into the table, which is written anew from made.txt where they differ. So
+neither a kill nor a power cut leaves a row without its files.
 """
 
 import contextlib
@@ -18,176 +19,218 @@ import json
 import os
 import shutil
 import sys
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.per_image import spreadsheet_safe
+from ahm_jax.predict import made
+from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
+from ahm_jax.predict.listing import some
 from ahm_jax.runs import directory
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import durable
 
-IDENTITY = 'predict.json'
-TABLE = 'predictions.csv'
 OK = 'ok'  # Status of an image that has a mask.
-_SCRATCH = '.tmp'
+SYNC_SECONDS = 1.0  # Rows wait so long for others, since syncing takes time.
+SYNCED_TOGETHER = 16  # Files; file systems write what is asked for at a time in one go.
 _PACKAGES = ('ahm_jax', 'jax', 'jaxlib', 'flax', 'numpy', 'pillow')
-
-
-def check(out: Path, identity: dict[str, Any]) -> None:
-  """Makes sure that `out` holds no predictions but these; writes nothing.
-
-  Args:
-    identity: what the predictions depend on, by the names of the flags that say it.
-
-  Raises:
-    UserError: it is no folder, holds something else, or predictions of another checkpoint, other
-      images or other options.
-  """
-  if out.exists() and not out.is_dir():
-    raise UserError(f'--out={out} is not a folder; choose another')
-  path = out / IDENTITY
-  if not path.exists():
-    if out.is_dir() and any(item.name not in (directory.LOCK, _SCRATCH) for item in out.iterdir()):
-      raise UserError(
-        f'--out={out} holds other files, and nothing is written over; choose an empty folder, or '
-        'one to be made'
-      )
-    return
-  try:
-    held = json.loads(path.read_text())['made_by']
-    held.items()
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UserError(
-      f'{path} cannot be read as the description of predictions; choose another --out'
-    ) from error
-  wanted = json.loads(json.dumps(identity))
-  for name in dict.fromkeys([*wanted, *held]):
-    if held.get(name) != wanted.get(name):
-      raise UserError(
-        f'--out={out} holds predictions with {name}={_short(held.get(name))}, and this command has '
-        f'{_short(wanted.get(name))}; choose another --out, or give the same'
-      )
-
-
-def _short(value: Any) -> str:
-  text = str(value)
-  return text if len(text) <= 100 else text[:12] + '...'
 
 
 class Output:
   """The folder, from which on it is this process's alone; a context manager.
 
   Args:
-    out: the folder, that `check` has let pass.
-    identity: as for `check`.
+    out: the folder, that `folder.check` has let pass.
+    identity: as for `folder.check`.
     columns: of the table; the first is 'image', and 'status' is among them.
-    names: of the images, as their cells in the table have them, in the order of the table.
+    stamps: of the images, by their cells in the table, in the order of the table.
   """
 
   def __init__(
-    self, out: Path, identity: dict[str, Any], columns: Sequence[str], names: Sequence[str]
+    self,
+    out: Path,
+    identity: dict[str, Any],
+    columns: Sequence[str],
+    stamps: Mapping[str, made.Stamp],
   ):
     self.out, self._identity, self._columns = out, identity, list(columns)
-    self._order = {spreadsheet_safe(name): number for number, name in enumerate(names)}
+    self._stamps = stamps
+    self._header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
+    self._order = {name: number for number, name in enumerate(stamps)}
     self._last, self._in_order = -1, True
-    self._stack = contextlib.ExitStack()
+    self._waiting: list[made.Entry] = []
+    self._synced = time.monotonic()
     self._done: set[str] = set()
+    self.notes: list[str] = []  # What is made again, and why, in lines.
 
   def __enter__(self) -> 'Output':
     with contextlib.ExitStack() as stack:
       stack.enter_context(directory.owned(self.out))
-      shutil.rmtree(self.out / _SCRATCH, ignore_errors=True)
-      (self.out / _SCRATCH).mkdir()
-      stack.callback(shutil.rmtree, self.out / _SCRATCH, ignore_errors=True)
+      durable.sync_folder(self.out.parent)
+      shutil.rmtree(self.out / SCRATCH, ignore_errors=True)
+      (self.out / SCRATCH).mkdir()
+      stack.callback(shutil.rmtree, self.out / SCRATCH, ignore_errors=True)
       if not (self.out / IDENTITY).exists():
-        json_files.write_json(
-          self.out / IDENTITY, {'made_by': self._identity, 'versions': _versions()}
-        )
+        text = json.dumps({'made_by': self._identity, 'versions': _versions()}, indent=2) + '\n'
+        self._put_data(IDENTITY, text.encode())
       self._resume()
-      self._table = stack.enter_context((self.out / TABLE).open('ab', buffering=0))
+      self._syncing = stack.enter_context(ThreadPoolExecutor(SYNCED_TOGETHER))
+      self._made, self._table = (
+        stack.enter_context((self.out / name).open('ab', buffering=0))
+        for name in (made.FILE, TABLE)
+      )
       self._stack = stack.pop_all()
     return self
 
   def __exit__(self, *_):
-    self._stack.close()
+    with self._stack:
+      self._flush()  # What is done counts, whatever ended the rest.
+
+  @property
+  def folds_case(self) -> bool:
+    """Whether its file system takes a letter's cases for one."""
+    return (self.out / IDENTITY.upper()).exists()
 
   def is_done(self, name: str) -> bool:
-    """Whether an image, by its cell in the table, has a mask already.
+    """Whether an image, by its cell in the table, has all its files, and was not changed since."""
+    return name in self._done
 
-    Of one that could not be read the row was taken out.
-    """
-    return spreadsheet_safe(name) in self._done
-
-  def put(self, place: str, write: Callable[[Path], object]) -> None:
+  def put(self, place: str, write: Callable[[Path], object]) -> int:
     """Lets `write` write a file elsewhere and moves it to `place` below the folder, with the
-    folders on its way.
+    folders on its way; returns its size.
     """
-    scratch, target = self.out / _SCRATCH / uuid.uuid4().hex, self.out / place
+    scratch, target = self.out / SCRATCH / uuid.uuid4().hex, self.out / place
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.parent.resolve().is_relative_to(self.out.resolve()):
+    if self._leads_out(target):
       raise UserError(f'{target.parent} is a link that leads out of --out; remove it')
     try:
       write(scratch)
+      size = scratch.stat().st_size
       scratch.replace(target)
+      return size
     finally:
       scratch.unlink(missing_ok=True)
 
-  def append(self, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds the rows of one image to the table."""
-    data = self._lines(rows)
-    before = os.fstat(self._table.fileno()).st_size
-    number = self._order[spreadsheet_safe(rows[0]['image'])]
-    self._in_order &= number > self._last
-    self._last = number
-    if self._table.write(data) != len(data):  # The disk is full.
-      self._table.truncate(before)
-      self._table.write(data)  # Says so.
+  def append(self, rows: Sequence[dict[str, Any]], files: dict[str, int]) -> None:
+    """Adds the rows of one image to the table.
 
-  def finish(self) -> None:
-    """Puts the rows in the order of the names, from which retried images have brought them."""
+    Args:
+      files: that were put for it, with their sizes; they go where it has no mask after all.
+    """
+    name = rows[0]['image']
+    if rows[0]['status'] != OK:
+      self._remove(files)
+      files = {}
+    entry = made.Entry(name, self._stamps[name], files, self._lines(rows).decode())
+    self._waiting.append(entry)
+    self._take_place(name)
+    if time.monotonic() - self._synced >= SYNC_SECONDS:
+      self._flush()
+
+  def finish(self) -> list[str]:
+    """Puts the rows in the order of the names, from which retried images have brought them.
+
+    Returns:
+      files that belong to no image of the table: those of images that were removed or renamed.
+    """
+    self._flush()
     if not self._in_order:
-      groups = sorted(
-        _groups(self.out / TABLE, self._columns),
-        key=lambda group: self._order.get(group[0], len(self._order)),
-      )
-      self._rewrite(lines for _, _, lines in groups)
+      self._rewrite(sorted(self._entries(), key=lambda entry: self._order[entry.image]))
+    durable.sync(self.out / TABLE)
+    own = {place for entry in self._entries() for place in entry.files}
+    return sorted(place for place in self._files() if place not in own)
+
+  def _flush(self) -> None:
+    """Writes down what waits; see the head of this file."""
+    entries, self._waiting = self._waiting, []
+    if entries:
+      places = [place for entry in entries for place in entry.files]
+      list(self._syncing.map(durable.sync, map(self.out.joinpath, places)))
+      for folder in _folders(places):
+        durable.sync_folder(self.out / folder)
+      _append(self._made, b''.join(map(made.line, entries)))
+      os.fsync(self._made.fileno())
+      _append(self._table, ''.join(entry.rows for entry in entries).encode())
+      self._synced = time.monotonic()
 
   def _resume(self) -> None:
-    """Reads which images are done.
-
-    Half a line of a killed process goes, and so do the rows of images without a mask.
+    """Finds out what is done. Files of an image that has changed since, or that are not as they
+    were written, are removed.
     """
-    path = self.out / TABLE
-    header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
-    if not path.exists() or not _first_line(path).endswith(b'\n'):
-      self._write_whole(path, [header])
-    if _first_line(path) != header:
+    table = self.out / TABLE
+    before, entries = _bytes(table), list(self._entries())
+    if not (self._header.startswith(before) or before.startswith(self._header)):
       raise UserError(
-        f'{path} does not begin with the columns of these predictions; choose another --out'
+        f'{table} does not begin with the columns of these predictions; move it away and run the '
+        'same command again: it is written anew'
       )
-    kept, dropped = [], False
-    for name, rows, lines in _groups(path, self._columns):
-      if (
-        all(row['status'] == OK and (self.out / row['mask']).is_file() for row in rows)
-        and name in self._order
-      ):
-        kept.append(lines)
-        self._done.add(name)
-        self._in_order &= self._order[name] > self._last
-        self._last = self._order[name]
+    if not _table(self._header, entries).startswith(before):
+      self.notes.append(
+        f'{table} held other rows than {made.FILE}, and is written anew; images that are not '
+        'listed there are done again'
+      )
+    kept, again = [], []
+    for entry in entries:
+      if not entry.files or entry.image not in self._stamps or entry.image in self._done:
+        continue
+      if self._is_whole(entry):
+        kept.append(entry)
+        self._done.add(entry.image)
+        self._take_place(entry.image)
       else:
-        dropped = True
-    if dropped or sum(map(len, kept)) + len(header) != path.stat().st_size:
-      self._rewrite(kept)
+        again.append(entry.image)
+        self._remove(entry.files)
+    if again:
+      self.notes.append(f'done again, as the image or its files have changed: {some(again)}')
+    self._rewrite(kept)
 
-  def _rewrite(self, groups: Iterable[bytes]) -> None:
-    header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
-    self._write_whole(self.out / TABLE, [header, *groups])
+  def _entries(self) -> Iterator[made.Entry]:
+    return made.read(self.out / made.FILE, self._columns)
 
-  def _write_whole(self, path: Path, parts: Sequence[bytes]) -> None:
-    self.put(path.name, lambda scratch: scratch.write_bytes(b''.join(parts)))
+  def _is_whole(self, entry: made.Entry) -> bool:
+    return entry.stamp == self._stamps[entry.image] != () and all(
+      made.has_size(self.out / place, size) and not self._leads_out(self.out / place)
+      for place, size in entry.files.items()
+    )
+
+  def _take_place(self, name: str) -> None:
+    self._in_order &= self._order[name] > self._last
+    self._last = self._order[name]
+
+  def _remove(self, files: Iterable[str]) -> None:
+    for place in files:
+      if not self._leads_out(self.out / place):
+        (self.out / place).unlink(missing_ok=True)
+
+  def _leads_out(self, target: Path) -> bool:
+    return not target.parent.resolve().is_relative_to(self.out.resolve())
+
+  def _files(self) -> Iterator[str]:
+    """Of images, by their paths below the folder; hidden ones are left out."""
+    for name in made.FOLDERS:
+      for place, _, files in os.walk(self.out / name):
+        below = Path(place).relative_to(self.out)
+        yield from ((below / file).as_posix() for file in files if not file.startswith('.'))
+
+  def _rewrite(self, entries: Sequence[made.Entry]) -> None:
+    """Makes made.txt and the table hold these entries and nothing else."""
+    own = made.header(self._columns) + b''.join(map(made.line, entries))
+    for name, data in ((made.FILE, own), (TABLE, _table(self._header, entries))):
+      if _bytes(self.out / name) != data:
+        self._put_data(name, data)
+
+  def _put_data(self, name: str, data: bytes) -> None:
+    def write(scratch: Path) -> None:
+      scratch.write_bytes(data)
+      durable.sync(scratch)
+
+    self.put(name, write)
+    durable.sync_folder(self.out)
 
   def _lines(self, rows: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO()
@@ -196,39 +239,24 @@ class Output:
     return text.getvalue().encode()
 
 
-def _first_line(path: Path) -> bytes:
-  with path.open('rb') as file:
-    return file.readline()
+def _bytes(path: Path) -> bytes:
+  return path.read_bytes() if path.exists() else b''
 
 
-def _groups(
-  path: Path, columns: Sequence[str]
-) -> Iterator[tuple[str, list[dict[str, str]], bytes]]:
-  """Of every image in a table: its cell, its rows, and its lines. No cell holds the end of a line.
+def _table(header: bytes, entries: Iterable[made.Entry]) -> bytes:
+  return header + ''.join(entry.rows for entry in entries).encode()
 
-  A last line that is half written is left out, with the lines before it that may be of the same
-  image.
-  """
-  group: list[bytes] = []
-  rows: list[dict[str, str]] = []
-  with path.open('rb') as file:
-    file.readline()
-    for line in file:
-      if not line.endswith(b'\n'):
-        return
-      try:
-        row = dict(zip(columns, next(csv.reader([line.decode()])), strict=True))
-      except (ValueError, csv.Error) as error:
-        raise UserError(
-          f'{path}: the row {line[:60]!r} was not written by this command; choose another --out'
-        ) from error
-      if rows and row['image'] != rows[0]['image']:
-        yield rows[0]['image'], rows, b''.join(group)
-        group, rows = [], []
-      group.append(line)
-      rows.append(row)
-  if rows:
-    yield rows[0]['image'], rows, b''.join(group)
+
+def _folders(places: Iterable[str]) -> set[PurePosixPath]:
+  """The folders on the way to files, which must be on disk for these to be found."""
+  return {folder for place in places for folder in PurePosixPath(place).parents}
+
+
+def _append(file: FileIO, data: bytes) -> None:
+  before = os.fstat(file.fileno()).st_size
+  if file.write(data) != len(data):  # The disk is full.
+    file.truncate(before)
+    file.write(data)  # Says so.
 
 
 def _versions() -> dict[str, str]:

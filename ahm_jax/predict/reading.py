@@ -1,5 +1,8 @@
 """An image as prediction reads it: its slices, each with the windows that a network sees of it."""
 
+import contextlib
+import errno
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,19 +11,24 @@ import numpy as np
 from PIL import Image
 
 from ahm_jax.config import Config
-from ahm_jax.data.readers import dispatch
+from ahm_jax.data.readers import dispatch, raster
 from ahm_jax.data.readers.base import (
+  RASTER,
   Picture,
+  UnavailableFile,
   Unreadable,
   UnsupportedImage,
   is_odd,
   link_problem,
+  shown,
+  suffix,
 )
 from ahm_jax.predict.listing import as_cell, stem
 from ahm_jax.predict.options import Options
 from ahm_jax.predict.views import Tiled, Whole, view
 
 OVERLAY_SIDE = 1024  # Longer side of an overlay in pixels, at most.
+_ENDING = (errno.EMFILE, errno.ENFILE)  # What the system refuses of every file, not of this one.
 
 
 @dataclass(eq=False)
@@ -34,6 +42,7 @@ class Slice:
   spacing: tuple[float, float] | None  # mm from a pixel to the next, down and across.
   view: Whole | Tiled
   last: bool  # Of its volume.
+  pages: int | str = ''  # That its file holds, of which this is the first; '' for a volume.
   shown: np.ndarray | None = None  # For its overlay, uint8 [h, w, 3].
   diagnosis: np.ndarray | None = None  # Probability of each class.
 
@@ -57,17 +66,42 @@ def read(root: Path, image: str, config: Config, options: Options) -> list[Slice
   Returns:
     Its slices in order, or a `Problem` alone.
   """
-  if is_odd(image):
-    text = f'{as_cell(image)} has control characters in its name, shown as \\x..; rename it'
-    return [Problem(image, text)]
-  if problem := link_problem(root / image, root):
+  if problem := _odd_name(image) or link_problem(root / image, root) or _odd_kind(root / image):
     return [Problem(image, problem)]
   try:
-    pictures, whole = _pictures(root / image, config, options)
+    return _slices(root, image, config, options)
   except Unreadable as error:
     return [Problem(image, f'{error} is damaged or not an image; replace it')]
   except UnsupportedImage as error:
     return [Problem(image, str(error))]
+  except UnavailableFile as error:
+    if getattr(error.__cause__, 'errno', None) in _ENDING:
+      raise
+    return [Problem(image, str(error))]
+  except MemoryError:
+    return [
+      Problem(image, f'{shown(root / image)} does not fit into memory; free some, or split it')
+    ]
+
+
+def _odd_name(image: str) -> str:
+  if not is_odd(image):
+    return ''
+  return f'{as_cell(image)} has control characters in its name, shown as \\x..; rename it'
+
+
+def _odd_kind(path: Path) -> str:
+  """What is wrong with what would block, or never end, if it were opened."""
+  try:
+    is_file = stat.S_ISREG(path.stat().st_mode)
+  except OSError:  # Reading it will say what is wrong.
+    return ''
+  return '' if is_file else f'{shown(path)} is a pipe, socket or device, and no file; remove it'
+
+
+def _slices(root: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
+  pictures, whole = _pictures(root / image, config, options)
+  pages = _pages(root / image) if suffix(image) in RASTER else ''
   return [
     Slice(
       image=image,
@@ -77,10 +111,18 @@ def read(root: Path, image: str, config: Config, options: Options) -> list[Slice
       spacing=picture.spacing,
       view=view(picture.pixels, config.data.image_size, options.tile, options.overlap),
       last=number == len(pictures) - 1,
+      pages=pages,
       shown=_shrunk(full.pixels) if options.overlays else None,
     )
     for number, ((ending, picture), (_, full)) in enumerate(zip(pictures, whole, strict=True))
   ]
+
+
+def _pages(path: Path) -> int:
+  """How many pages or frames a raster file holds; the second picture of a JPEG is a preview."""
+  with contextlib.suppress(Exception), Image.open(path, formats=raster.FORMATS) as picture:
+    return 1 if picture.format == 'MPO' else int(getattr(picture, 'n_frames', 1))
+  return 1
 
 
 _Pictures = list[tuple[str, Picture]]

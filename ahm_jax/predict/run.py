@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import NamedTuple
 
 import jax
 
-from ahm_jax.data.readers.base import is_volume
 from ahm_jax.errors import UserError, full_disk
-from ahm_jax.predict import stream
-from ahm_jax.predict.listing import as_cell, list_images
+from ahm_jax.predict import made, stream
+from ahm_jax.predict.folder import check
+from ahm_jax.predict.listing import as_cell, is_volume, list_images, look_alikes, some
 from ahm_jax.predict.options import Options, Predictor, identity
-from ahm_jax.predict.output import OK, Output, check
+from ahm_jax.predict.output import OK, Output
 from ahm_jax.predict.reading import Problem, Slice, read
-from ahm_jax.predict.writing import Row, columns, write
+from ahm_jax.predict.writing import Written, columns, write
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime.progress import Bar
 
@@ -54,16 +55,36 @@ def predict(
       '--classifier looks at images as a whole, and --tile does not; leave out one of them'
     )
   check_places(images, out)
-  names = list_images(images)
+  names, passed_over = list_images(images)
   predictor = Predictor(segmenter, options, classifier)
   made_by = identity(predictor, images)
-  check(out, made_by)
   threads = threads or max(2, os.cpu_count() or 2)
-  cells = [as_cell(name) for name in names]
-  with _with_its_place(out), Output(out, made_by, columns(predictor), cells) as output:
-    failed = _predict_missing(output, predictor, images, names, batch_size, threads)
-    output.finish()
+  with _with_its_place(out):
+    check(out, made_by)
+    stamps = {as_cell(name): made.stamp(images / name) for name in names}
+    with Output(out, made_by, columns(predictor), stamps) as output:
+      _check_cases(names, output)
+      if passed_over:
+        _say(f'passed over, of no kind that is read: {some(passed_over)}')
+      for note in output.notes:
+        _say(note)
+      failed = _predict_missing(output, predictor, images, names, batch_size, threads)
+      if left := output.finish():
+        _say(f'left over in {out}, of images that are gone or were renamed: {some(left)}')
   return Counts(len(names) - failed, failed)
+
+
+def _say(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def _check_cases(names: Sequence[str], output: Output) -> None:
+  if output.folds_case and (pair := look_alikes(names)):
+    first, second = map(as_cell, pair)
+    raise UserError(
+      f'{first} and {second} would have the same mask in {output.out}, where upper and lower case '
+      'are one; rename one of them, or choose another --out'
+    )
 
 
 def check_places(images: Path, out: Path) -> None:
@@ -95,29 +116,33 @@ def _predict_missing(
     stream.forward(segmenter, options.flips), jax.device_put(segmenter.variables)
   )
 
-  def write_one(part: Slice | Problem) -> tuple[Row, bool]:
-    return write(part, predictor, output), part.last
+  def write_one(part: Slice | Problem) -> Written:
+    return write(part, predictor, output)
 
-  failed = 0
+  failed, stacks = 0, []
   with contextlib.closing(Bar('predict', len(done), len(names))) as bar, _pool(threads) as pool:
     parts = stream.read_ahead(pool, read_one, todo, _ahead(todo, options, batch_size, threads))
     batches = stream.fill(map(len, groups), parts, batch_size, segmenter.shape)
     found = stream.assemble(stream.compute(batches, network), predictor)
     missing = itertools.filterfalse(lambda part: part.image in done, found)
     behind = threads + (0 if options.tile else batch_size)
-    for rows in stream.by_image(stream.write_behind(pool, write_one, missing, behind)):
-      image, status = rows[0]['image'], rows[0]['status']
+    for rows, files in stream.by_image(stream.write_behind(pool, write_one, missing, behind)):
+      image, status, pages = (rows[0].get(name) for name in ('image', 'status', 'pages'))
       if status != OK:
         failed += 1
         bar.say(f'no mask for {image}: {status}')
-      output.append(rows)
+      elif pages not in ('', 1):
+        stacks.append(f'{image}: 1 of {pages}')
+      output.append(rows, files)
       bar.advance()
+  if stacks:
+    _say(f'of several pages only the first was looked at: {some(stacks)}')
   return failed
 
 
 def _ahead(names: Sequence[str], options: Options, batch_size: int, threads: int) -> int:
   """How many images to read ahead: few where each may be large."""
-  few = options.tile or any(is_volume(Path(name)) for name in names)
+  few = options.tile or any(map(is_volume, names))
   return threads + (1 if few else 2 * batch_size)
 
 

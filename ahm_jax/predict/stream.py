@@ -24,7 +24,7 @@ from ahm_jax.predict.flips import with_flips
 from ahm_jax.predict.options import Predictor
 from ahm_jax.predict.output import OK
 from ahm_jax.predict.reading import Problem, Slice
-from ahm_jax.predict.writing import Row
+from ahm_jax.predict.writing import Row, Written
 from ahm_jax.runs.trained import Trained
 
 Item = TypeVar('Item')
@@ -155,16 +155,19 @@ def _complete(windows: Sequence[Window], found: np.ndarray) -> Iterator[Slice | 
       yield part
 
 
-def by_image(written: Iterable[tuple[Row, bool]]) -> Iterator[list[Row]]:
-  """The rows of each image: those of its slices, or the one that says why there is no mask.
+def by_image(written: Iterable[Written]) -> Iterator[tuple[list[Row], dict[str, int]]]:
+  """Of each image the rows, those of its slices or the one that says why there is no mask, and its
+  files with their sizes.
 
   Args:
-    written: each row, in order, and whether it is the last of its image.
+    written: of each slice or problem, in order.
   """
   rows: list[Row] = []
-  for row, is_last in written:
-    rows.append(row)
-    if is_last:
+  files: dict[str, int] = {}
+  for one in written:
+    rows.append(one.row)
+    files |= one.files
+    if one.last:
       failed = [row for row in rows if row['status'] != OK]
-      yield failed[:1] or rows
-      rows = []
+      yield failed[:1] or rows, files
+      rows, files = [], {}

@@ -2,9 +2,9 @@
 
 import errno
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ Row = dict[str, Any]  # Of the table, by column.
 
 def columns(predictor: Predictor) -> list[str]:
   """Of the table, in order."""
-  about = ['image', 'slice', 'mask', 'status', 'width', 'height']
+  about = ['image', 'slice', 'mask', 'status', 'width', 'height', 'pages']
   measured = measures.columns(predictor.segmenter.mask_classes)
   if predictor.classifier is None:
     return [*about, *measured]
@@ -31,22 +31,40 @@ def columns(predictor: Predictor) -> list[str]:
   return [*about, *measured, 'class_probability', *(f'class_probability_{name}' for name in names)]
 
 
-def write(found: Slice | Problem, predictor: Predictor, output: Output) -> Row:
-  """Writes the files of a slice in which all was found, and returns its row; of a problem, or of a
-  name that is too long for its files, the row that says so.
+class Written(NamedTuple):
+  """What was written of a slice, or of a problem."""
+
+  row: Row
+  files: dict[str, int]  # Size of each by its path below the folder.
+  last: bool  # Of its image.
+
+
+def write(found: Slice | Problem, predictor: Predictor, output: Output) -> Written:
+  """Writes the files of a slice in which all was found; of a problem, or of a name that is too long
+  for its files, there is only the row that says so.
   """
+  image = as_cell(found.image)
   if isinstance(found, Problem):
-    return {'image': as_cell(found.image), 'status': found.text}
+    return Written({'image': image, 'status': found.text}, {}, found.last)
+  files: dict[str, int] = {}
+
+  def put(place: str, write_file: Callable[[Path], object]) -> None:
+    files[place] = output.put(place, write_file)
+
   try:
-    return _write_slice(found, predictor, output)
+    row = _write_slice(found, predictor, put)
+  except MemoryError:
+    row = {'image': image, 'status': f'the mask of {image} does not fit into memory; free some'}
   except OSError as error:
     if error.errno != errno.ENAMETOOLONG:
       raise
-    image = as_cell(found.image)
-    return {'image': image, 'status': f'{image} has too long a name for its mask; rename it'}
+    row = {'image': image, 'status': f'{image} has too long a name for its mask; rename it'}
+  return Written(row, files, found.last)
 
 
-def _write_slice(item: Slice, predictor: Predictor, output: Output) -> Row:
+def _write_slice(
+  item: Slice, predictor: Predictor, put: Callable[[str, Callable[[Path], object]], None]
+) -> Row:
   segmenter, options = predictor.segmenter, predictor.options
   probabilities = item.view.result()
   if probabilities.ndim == 2:  # Resized once; of several classes, all would take much memory.
@@ -60,18 +78,19 @@ def _write_slice(item: Slice, predictor: Predictor, output: Output) -> Row:
     'status': OK,
     'width': item.size[1],
     'height': item.size[0],
+    'pages': item.pages,
     **measures.measure(probabilities, mask, item.spacing, segmenter.lesion_names),
   }
   if predictor.classifier and item.diagnosis is not None:
     row |= _diagnosed(item.diagnosis, predictor.classifier.class_names)
-  output.put(place, functools.partial(write_mask, mask=mask))
+  put(place, functools.partial(write_mask, mask=mask))
   if options.probabilities:
     for folder, plane in planes(probabilities, segmenter.mask_classes):
       write_plane = functools.partial(write_probabilities, plane=plane, size=item.size)
-      output.put(f'probabilities/{folder}{item.name}.png', write_plane)
+      put(f'probabilities/{folder}{item.name}.png', write_plane)
   if item.shown is not None:
     write_picture = functools.partial(write_overlay, image=item.shown, mask=mask)
-    output.put(f'overlays/{item.name}.jpg', write_picture)
+    put(f'overlays/{item.name}.jpg', write_picture)
   return row
 
 

@@ -147,7 +147,7 @@ def test_it_resumes_where_it_was_stopped(commands, trained, many, tmp_path):
   third.communicate()
   assert times == {name: (out / name).stat().st_mtime_ns for name in times}
   ours, theirs = files(out), files(whole)
-  assert ours.keys() == theirs.keys() and len(ours) == MANY + 3
+  assert ours.keys() == theirs.keys() and len(ours) == MANY + 4
   assert all(ours[name] == theirs[name] for name in ours if name != '.lock')
 
 

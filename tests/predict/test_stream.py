@@ -1,5 +1,6 @@
 """The steps from images to rows, each by itself, on planted images and a planted network."""
 
+import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ from ahm_jax.predict import stream
 from ahm_jax.predict.options import Options, Predictor
 from ahm_jax.predict.reading import Problem, Slice
 from ahm_jax.predict.views import Whole
+from ahm_jax.predict.writing import Written
 
 SHAPE = (2, 2, 1)
 
@@ -114,5 +116,18 @@ def test_an_error_is_raised_where_its_result_is_wanted(pool):
 
 def test_an_image_with_a_bad_slice_has_one_row():
   good, bad = {'status': 'ok'}, {'status': 'too long'}
-  written = [(good, True), (good, False), (bad, False), (bad, True), (good, True)]
-  assert list(stream.by_image(written)) == [[good], [bad], [good]]
+  written = itertools.starmap(
+    Written,
+    [
+      (good, {'a': 1}, True),
+      (good, {'b': 2}, False),
+      (bad, {'c': 3}, False),
+      (bad, {}, True),
+      (good, {'d': 4}, True),
+    ],
+  )
+  assert list(stream.by_image(written)) == [
+    ([good], {'a': 1}),
+    ([bad], {'b': 2, 'c': 3}),
+    ([good], {'d': 4}),
+  ]

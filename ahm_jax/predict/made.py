@@ -1,0 +1,95 @@
+"""made.txt: what was made of each image, by which the next run knows what is done, and from what.
+
+A line an image: a checksum, and JSON with the image's stamp, the sizes of its files, and its rows
+of the table. A line that is not as it was written counts as missing, so that its image is done
+again. It is a file of its own, since times and sizes would be in a reader's way in the table.
+"""
+
+import json
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+FILE = 'made.txt'
+FOLDERS = ('masks', 'probabilities', 'overlays')
+
+# Size, and times of the last change of content and of status in ns: copies may keep the former
+# time. Empty where the system does not tell.
+Stamp = tuple[int, ...]
+
+
+class Entry(NamedTuple):
+  """Of one image."""
+
+  image: str  # Its cell in the table.
+  stamp: Stamp
+  files: dict[str, int]  # Size of each by its path below the folder; none: it has no mask.
+  rows: str  # The lines of the table.
+
+
+def stamp(image: Path) -> Stamp:
+  """What changes when an image is written again, or another put into its place."""
+  try:
+    found = image.stat()
+  except OSError:
+    return ()
+  return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def has_size(path: Path, size: int) -> bool:
+  """Whether a file, and no link, is there and has this size."""
+  try:
+    found = path.lstat()
+  except OSError:
+    return False
+  return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def header(columns: Sequence[str]) -> bytes:
+  """The first line, which says how rows are to be read."""
+  return _line({'columns': list(columns)})
+
+
+def line(entry: Entry) -> bytes:
+  return _line(entry._asdict())
+
+
+def read(path: Path, columns: Sequence[str]) -> Iterator[Entry]:
+  """The entries, in the order in which they were written; none where the rows have other columns,
+  or there is no such file.
+  """
+  try:
+    file = path.open('rb')
+  except FileNotFoundError:
+    return
+  with file:
+    if file.readline() == header(columns):
+      yield from filter(None, map(_entry, file))
+
+
+def _line(content: dict) -> bytes:
+  text = json.dumps(content).encode()
+  return b'%08x %s\n' % (zlib.crc32(text), text)
+
+
+def _entry(line: bytes) -> Entry | None:
+  checksum, _, text = line.rstrip(b'\n').partition(b' ')
+  if checksum != b'%08x' % zlib.crc32(text):
+    return None
+  try:
+    entry = Entry(**json.loads(text))
+    is_sound = (
+      isinstance(entry.image, str)
+      and isinstance(entry.rows, str)
+      and all(isinstance(size, int) and _is_ours(place) for place, size in entry.files.items())
+    )
+    return entry._replace(stamp=tuple(entry.stamp)) if is_sound else None
+  except (ValueError, TypeError, AttributeError, RecursionError):
+    return None
+
+
+def _is_ours(place: str) -> bool:
+  folder, *others = PurePosixPath(place).parts or ['']
+  return folder in FOLDERS and '..' not in others and '\0' not in place
