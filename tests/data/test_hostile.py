@@ -154,7 +154,7 @@ def test_pipes_and_devices_are_left_alone(root):
       r'as such',
     ),
     (
-      'image,label\na,x\n'.encode('utf-16'),
+      'image,label\na,x\n'.encode('utf-16-le'),
       r'cannot be read as comma-separated UTF-8 text \(it holds NUL',
     ),
     (
