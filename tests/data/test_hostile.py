@@ -150,10 +150,11 @@ def test_pipes_and_devices_are_left_alone(root):
   [
     (
       b'image,label\na,x\0y\n',
-      r'cannot be read as comma-separated UTF-8 text \(it holds NUL\); save it as such',
+      r'cannot be read as comma-separated UTF-8 text \(it holds NUL, as UTF-16 does\); save it '
+      r'as such',
     ),
     (
-      'image,label\na,x\n'.encode('utf-16-le'),  # Without the mark that tells it.
+      'image,label\na,x\n'.encode('utf-16-le'),
       r'cannot be read as comma-separated UTF-8 text \(it holds NUL',
     ),
     (

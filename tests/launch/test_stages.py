@@ -314,6 +314,9 @@ def test_images_that_are_replaced_under_the_same_names_are_not_trained_on(
 ):
   workdir = tmp_path / 'run'
   shutil.copytree(runs['pretrain'].workdir, workdir)
+  run = json.loads((workdir / 'run.json').read_text())
+  run['config']['data']['root'] = str(tmp_path / 'gone')
+  (workdir / 'run.json').write_text(json.dumps(run))
   for path in (own_folder / 'images').glob('train*.png'):
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
   flags = (f'--config.data.root={own_folder}', f'--config.data.prepared_dir={tmp_path / "data"}')

@@ -68,7 +68,7 @@ def _decoded(data: bytes) -> str:
   else:
     text = data.decode('utf-8-sig') if b'\0' not in data else '\0'
   if '\0' in text:
-    held = 'is a spreadsheet' if data.startswith(b'PK') else 'holds NUL'
+    held = 'is a spreadsheet' if data.startswith(b'PK') else 'holds NUL, as UTF-16 does'
     raise csv.Error(f'it {held}')
   return text
 
