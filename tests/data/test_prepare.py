@@ -408,7 +408,7 @@ def test_damaged_data_are_prepared_again_and_that_is_said(tmp_path, capsys, monk
       assert said.count('\n') == 1
   assert len(built) == len(whole) * len(DAMAGES)
   assert prepare(TINY, tmp_path) == target and not capsys.readouterr().out
-  assert dataset.load(TINY, tmp_path).splits['train'].ids == ('train0', 'train1', 'train2')
+  assert len(dataset.load(TINY, tmp_path).splits['train']) == 3
 
 
 def test_prepared_data_that_cannot_be_read_are_kept(tmp_path, monkeypatch):
