@@ -33,11 +33,11 @@ _CHECK = flags.DEFINE_bool(
 
 
 def main(config: Config, workdir: Path) -> None:
-  directory.check_folder(workdir)
   if _CHECK.value:
     if check_data(config, workdir):
       sys.exit(ERRORS_FOUND)
     return
+  directory.check_folder(workdir)
   data = load_data(config, workdir)
   for name, split in data.splits.items():
     classes = ', '.join(

@@ -20,7 +20,10 @@ from ahm_jax.errors import UserError
 from ahm_jax.runtime import durable
 
 # Of which a folder of prepared data has one: beside ours, TFDS's own, whole or not yet.
-_MARKS = {manifest.FILE, 'dataset_info.json', 'features.json', records.Records.name}
+_MARKS = {
+  *(manifest.FILE, 'dataset_info.json', 'features.json'),
+  *(records.Records.name, 'downloads'),
+}
 
 
 def prepare(config: DataConfig, workdir: Path) -> Path:

@@ -7,6 +7,7 @@ from ahm_jax.data import sets
 from ahm_jax.data.audit import findings, inspection
 from ahm_jax.errors import UserError
 from ahm_jax.report import data_page
+from ahm_jax.runs import ownership
 
 
 def check_data(config: Config, workdir: Path) -> bool:
@@ -28,6 +29,7 @@ def check_data(config: Config, workdir: Path) -> bool:
       f'--workdir={workdir} lies in the data folder {root}, which is not to be changed; choose '
       'another'
     )
+  ownership.check_kinds(workdir, (), (data_page.JSON, data_page.HTML))
   data_page.check_free(Path(workdir))
   name = source.display_name(config.data)
   images = inspection.inspect(config.data, data_page.thumbnail)

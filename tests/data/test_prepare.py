@@ -438,11 +438,13 @@ def test_damaged_data_are_prepared_again_and_that_is_said(tmp_path, capsys, monk
       assert prepare(TINY, tmp_path) == target
       assert {path.name: path.read_bytes() for path in target.iterdir()} == whole
       said = capsys.readouterr().out
-      assert said.startswith(f'{target}: the prepared data are damaged ({name} ')
+      # A name in the list of files may be what is damaged.
+      named = '' if name == manifest.FILE else f'{name} '
+      assert said.startswith(f'{target}: the prepared data are damaged ({named}')
       assert said.count('\n') == 1
   assert len(built) == len(whole) * len(DAMAGES)
   assert prepare(TINY, tmp_path) == target and not capsys.readouterr().out
-  assert dataset.load(TINY, tmp_path).splits['train'].ids == ('train0', 'train1', 'train2')
+  assert len(dataset.load(TINY, tmp_path).splits['train']) == 3
 
 
 def test_prepared_data_that_cannot_be_read_are_kept(tmp_path, monkeypatch):
@@ -455,6 +457,14 @@ def test_prepared_data_that_cannot_be_read_are_kept(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r'cannot be read \(Permission denied\); make it readable'):
     prepare(TINY, tmp_path)
   assert manifest.FILE in {path.name for path in target.iterdir()}
+
+
+@pytest.mark.parametrize('left', ['downloads/extracted', 'records/1.0.0.incompleteA1', ''])
+def test_what_a_killed_preparation_left_is_removed(tmp_path, left):
+  name = f'phantom-{cache_key(sets.find(TINY), TINY)}'
+  (tmp_path / 'data' / f'{name}.incomplete' / left).mkdir(parents=True)
+  assert prepare(TINY, tmp_path).name == name
+  assert sorted(path.name for path in (tmp_path / 'data').iterdir()) == [name, f'{name}.lock']
 
 
 @pytest.mark.parametrize('place', ['', '.incomplete'])
