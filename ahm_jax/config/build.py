@@ -106,7 +106,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
   if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
     raise UserError(f'config.{name} must be of type {hint.__name__}, not {value!r}')
   if isinstance(value, int) and abs(value) > _LARGEST:
-    raise UserError(f'config.{name} must be at most {_LARGEST}, and is larger')
+    raise UserError(f'config.{name} is above {_LARGEST}; give a smaller number')
   return hint(value)
 
 

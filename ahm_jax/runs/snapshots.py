@@ -44,7 +44,8 @@ def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
-  with np.load(io.BytesIO(data), allow_pickle=False) as file:
+  stream = io.BytesIO(data)
+  with np.load(stream, allow_pickle=False) as file:
     names = [item.filename for item in file.zip.infolist()]
     size = sum(item.file_size for item in file.zip.infolist())
     if len(set(names)) < len(names) or size > json_files.MOST_BYTES:

@@ -225,11 +225,11 @@ def test_nothing_is_unpickled():
     assert 'allow_pickle=True' not in text and 'read_pickle' not in text, path
 
 
-def test_a_pickled_array_is_refused(tmp_path):
+def test_a_pickled_array_is_refused(tmp_path, capsys):
   from ahm_jax.runs import snapshots
 
   folder = tmp_path / 'snapshots'
   folder.mkdir()
   np.savez(folder / '0000000001.npz', policy=np.array([{'a': 1}], object))
-  with pytest.raises(ValueError, match='allow_pickle=False'):
-    snapshots.read(tmp_path)
+  assert snapshots.read(tmp_path) == {}
+  assert 'allow_pickle=False' in capsys.readouterr().err
