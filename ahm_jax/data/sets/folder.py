@@ -19,10 +19,9 @@ from ahm_jax.data.readers.base import (
   SUFFIXES,
   UnavailableFile,
   is_odd,
-  is_volume,
   link_problem,
   shown,
-  suffix,
+  stem,
 )
 from ahm_jax.data.sets import naming, table
 from ahm_jax.data.sets.items import SPLITS, Item, Listing, crossing_groups
@@ -59,7 +58,7 @@ def list_items(config: DataConfig) -> Listing:
   labels = table.read(root, images)
   if labels:
     problems += labels.problems
-    notes += labels.notes
+    notes += labels.notes + _masks_without_row(masks, labels)
   origins = _origins(images, masks, problems)
   groups = _groups(images, origins, labels.rows if labels else {}, notes)
   items = [
@@ -103,15 +102,11 @@ SOURCE = DatasetSource(
 
 def _item(name: str, path: Path, mask: Path | None, group: str, labels: table.Table | None) -> Item:
   if labels is None:
-    return Item(_stem(path), 'train', '', group, path, mask)
+    return Item(stem(path.name), 'train', '', group, path, mask)
   row = labels.rows.get(name)
   if row is None:
-    return Item(_stem(path), 'train', '', group, path, listed=False)
-  return Item(_stem(path), row.get('split', 'train'), row.get('label', ''), group, path, mask)
-
-
-def _stem(path: Path) -> str:
-  return path.name[: -len(suffix(path.name))]
+    return Item(stem(path.name), 'train', '', group, path, listed=False)
+  return Item(stem(path.name), row.get('split', 'train'), row.get('label', ''), group, path, mask)
 
 
 def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
@@ -130,20 +125,20 @@ def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> 
   for path in sorted((root / folder).iterdir()):
     if path.name.startswith('.') or path.name.lower() in _SYSTEM:
       continue
-    if suffix(path.name) not in SUFFIXES or not (path.is_file() or path.is_symlink()):
+    if not (path.is_file() or path.is_symlink()) or not dispatch.is_image_file(path):
       others.append(path.name)
       continue
-    stem = table.composed(_stem(path))
-    problem = _problem(path, root, found.get(stem))
+    name = table.composed(stem(path.name))
+    problem = _problem(path, root, found.get(name))
     if problem:
       problems.append(problem)
-    found.setdefault(stem, path)
+    found.setdefault(name, path)
   if others:
     notes.append(
       f'what is ignored in {folder}/: {len(others)} ({table.some(others)}); only files count, and '
-      f'of these only such as end in {", ".join(SUFFIXES)}'
+      f'of these only such as end in {", ".join(SUFFIXES)}, and DICOM of any name'
     )
-  return dict(sorted(found.items(), key=lambda item: _stem(item[1])))
+  return dict(sorted(found.items(), key=lambda item: stem(item[1].name)))
 
 
 def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
@@ -167,10 +162,19 @@ def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> lis
   bare = {name for name in images if name not in masks}
   told, explained = naming.lines(naming.misfits(lone, bare), len(masks))
   return told + [
-    f'{shown(masks[name])} has no image; add images/{_stem(masks[name])}.jpg (or .png) or remove '
-    'the mask'
+    f'{shown(masks[name])} has no image; add images/{stem(masks[name].name)}.jpg (or .png) or '
+    'remove the mask'
     for name in lone
     if name not in explained
+  ]
+
+
+def _masks_without_row(masks: Mapping[str, Path], labels: table.Table) -> list[str]:
+  """A note on masks that are there and not used."""
+  unused = [path.name for name, path in masks.items() if name not in labels.rows]
+  return unused and [
+    f'masks that are NOT used, as their images have no row in {table.NAME}: {len(unused)} '
+    f'({table.some(unused)}); add a row for each, its label may be empty'
   ]
 
 
@@ -235,7 +239,7 @@ def _origins(
   Says at once where a package is missing that the folder needs.
   """
   for path in (*images.values(), *masks.values()):
-    if is_volume(path):
+    if dispatch.is_volume_file(path):
       dispatch.require(path)
   origins = {}
   for name, path in images.items():

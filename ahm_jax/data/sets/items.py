@@ -8,7 +8,7 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import dispatch, raster
-from ahm_jax.data.readers.base import Held, Picture, UnsupportedImage, is_volume, shown
+from ahm_jax.data.readers.base import Held, Picture, UnsupportedImage, shown
 from ahm_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
@@ -38,7 +38,7 @@ class Item(NamedTuple):
   @property
   def has_slices(self) -> bool:
     """Whether it may hold many slices."""
-    return self.image is not None and is_volume(self.image)
+    return self.image is not None and dispatch.is_volume_file(self.image)
 
   @property
   def file(self) -> str:
@@ -149,7 +149,7 @@ def is_turned_alone(picture: Picture, item: Item) -> bool:
   """Whether an image is turned by its EXIF orientation, and its mask is not turned alike, as where
   that was drawn on the pixels as they are stored.
   """
-  if picture.orientation == 1 or item.mask is None or is_volume(item.mask):
+  if picture.orientation == 1 or item.mask is None or dispatch.is_volume_file(item.mask):
     return False
   return picture.orientation != raster.orientation(item.mask)  # Of a PNG it takes decoding it.
 
@@ -161,7 +161,11 @@ def _size_cure(picture: Picture, item: Item) -> str:
       f'the image is turned by its EXIF orientation ({picture.orientation}), the mask perhaps is '
       'not; save the image turned, or without the tag'
     )
-  if picture.orientation == 1 and not is_volume(item.mask) and raster.orientation(item.mask) > 1:
+  if (
+    picture.orientation == 1
+    and not dispatch.is_volume_file(item.mask)
+    and raster.orientation(item.mask) > 1
+  ):
     return (
       'the mask is turned by its EXIF orientation, the image is not; save the mask without the tag'
     )

@@ -560,11 +560,15 @@ def test_images_without_mask_or_row_serve_pretraining_only(complete):
   assert test.ids == ('e', 'f', 'i')  # A row keeps its label and its split.
   assert test.has_mask.tolist() == [True, True, False]
   assert test.labels.tolist() == [0, 1, 0]
-  assert len(data.notes) == 1
+  unused, note = data.notes
+  assert unused == (
+    "masks that are NOT used, as their images have no row in labels.csv: 1 ('h.png'); add a row "
+    'for each, its label may be empty'
+  )
   # Not i, which is no training image.
   assert re.search(
     r'pre-training only: 3 \(without a mask: 1, of which 0 .*without a row in labels.csv: 2\)',
-    data.notes[0],
+    note,
   )
   with pytest.raises(ValueError, match='g has no mask'):
     train.full_mask(2)

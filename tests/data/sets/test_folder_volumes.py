@@ -59,6 +59,27 @@ def test_a_folder_of_volumes(tmp_path, write_nifti):
   assert train.take([4]).spacing.tolist() == [[1, 1]]
 
 
+def test_dicom_is_taken_whatever_its_name(tmp_path, write_dicom):
+  config = make_folder(tmp_path / 'set')
+  names = ('IM0001', 'scan.IMA', '1.2.840.7', 'a.dcm')
+  for index, name in enumerate(names):
+    values = np.full((20, 20), 40 * index, np.uint8)
+    write_dicom(tmp_path / 'set' / 'images' / name, values, PatientID=f'P{index}')
+  write_dicom(tmp_path / 'set' / 'masks' / 'IM0001', np.eye(20, dtype=np.uint8))
+  (tmp_path / 'set' / 'images' / 'README').write_text('Of 2024.')
+  (tmp_path / 'set' / 'labels.csv').write_text(
+    'image,split\nIM0001,train\nscan.IMA,train\n1.2.840.7,validation\na,test\n'
+  )
+  data = dataset.load(config, tmp_path)
+  train = data.splits['train']
+  assert (train.ids, train.groups) == (('IM0001', 'scan'), ('P0', 'P1'))
+  assert train.has_mask.tolist() == [True, False]
+  np.testing.assert_array_equal(train.full_mask(0), np.eye(20, dtype=bool))
+  np.testing.assert_array_equal(train.images[1], np.full((16, 16, 3), 40))
+  assert (data.splits['validation'].ids, data.splits['test'].ids) == (('1.2.840.7',), ('a',))
+  assert "what is ignored in images/: 1 ('README')" in data.notes[0]
+
+
 def test_patients_are_groups_unless_labels_csv_says_otherwise(tmp_path, write_dicom):
   config = make_folder(tmp_path / 'set')
   for index in range(6):
