@@ -275,6 +275,27 @@ def test_a_cell_that_was_scored_by_another_threshold_is_scored_again(commands, c
   assert read(workdir / 'results.json') == before
 
 
+def test_what_is_damaged_of_a_finished_grid_is_made_again(commands, config_file, grid):
+  """Scores, tables, lines of metrics, a snapshot: the results are the same again."""
+  workdir, _ = grid
+  before = read(workdir / 'results.json')
+  damaged = {
+    'segment/scratch/labels6/seed0/per_image.csv': lambda data: data[: len(data) // 2],
+    'segment/ahm/labels6/seed0/evaluation.json': lambda _: b'[' * 10**6,
+    'pretrain/ahm/seed0/evaluation.json': lambda data: data.replace(b'0.', b'7.'),
+    'pretrain/uniform/seed0/metrics.jsonl': lambda data: data + b'{"loss": NaN}\n\0\0',
+    'pretrain/ahm/seed0/snapshots/3.npz': lambda data: data[:-30],
+  }
+  for name, damage in damaged.items():
+    (workdir / name).write_bytes(damage((workdir / name).read_bytes()))
+  done = commands.succeed('reproduce', f'--config={config_file}', f'--workdir={workdir}')
+  assert read(workdir / 'results.json') == before
+  for name in list(damaged)[:3]:
+    assert f'{workdir / name} is damaged: ' in done.stdout
+  for name in list(damaged)[3:]:
+    assert f'{workdir / name}' in done.stderr
+
+
 def test_too_many_labels_are_refused_before_any_training(commands, config_file, tmp_path):
   done = commands.run(
     'reproduce', f'--config={config_file}', f'--workdir={tmp_path}', '--config.grid.labels=(6,60)'
