@@ -29,6 +29,7 @@ DIGESTS = 'digests'  # Among the numbers: a digest of each part of the state,
 SEAL = 'seal'  # and one of all the numbers.
 _NUMBERS = {*Progress._fields, DIGESTS}
 _HEADER = '.zarray'
+_MEMORY = 'memory://'
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -99,25 +100,21 @@ def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
     Damaged: they are not there, or not whole.
     UserError: they cannot be read.
   """
-  contents = _contents(folder)
+  copy = _in_memory(folder)
   with _parsing():
-    return _opened(contents, parts)
+    return _opened(copy, parts)
 
 
-def _opened(contents: Mapping[str, bytes], parts: Sequence[str]) -> dict[str, Any]:
+def _opened(copy: tensorstore.Context, parts: Sequence[str]) -> dict[str, Any]:
   # Arrays one by one: where one is damaged, others that are read with it would go on in threads
   # that complain later.
   tree: dict[str, Any] = {}
-  memory, context = 'memory://', tensorstore.Context()
-  files = tensorstore.KvStore.open(memory, context=context).result()
-  for name, content in contents.items():
-    files.write(name, content).result()
-  store = {'driver': 'ocdbt', 'base': memory}
-  for file in tensorstore.KvStore.open(store, context=context).result().list().result():
+  store = {'driver': 'ocdbt', 'base': _MEMORY}
+  for file in tensorstore.KvStore.open(store, context=copy).result().list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
       array = {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
-      opened = tensorstore.open(array, context=context).result()
+      opened = tensorstore.open(array, context=copy).result()
       _put(tree, name.split('.'), opened.read().result())
   return tree
 
@@ -129,16 +126,19 @@ def _put(tree: dict, path: Sequence[str], leaf: Any) -> None:
   tree[last] = leaf
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
-  """The files in a folder and below, by their paths there; raises as `_read` does."""
+def _in_memory(folder: Path) -> tensorstore.Context:
+  """A copy of the files in a folder and below, to be opened at `_MEMORY`; raises as `read` does."""
 
   def fail(error: OSError):
     raise error
 
   with reading(folder):
     walk = list(os.walk(folder, onerror=fail))
-  paths = [Path(home) / name for home, _, names in walk for name in names]
-  return {path.relative_to(folder).as_posix(): read(path) for path in paths}
+  context = tensorstore.Context()
+  copy = tensorstore.KvStore.open(_MEMORY, context=context).result()
+  for path in (Path(home) / name for home, _, names in walk for name in names):
+    copy.write(path.relative_to(folder).as_posix(), read(path)).result()
+  return context
 
 
 def read(path: Path) -> bytes:

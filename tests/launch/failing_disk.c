@@ -1,5 +1,5 @@
-// Makes one call of a process fail: the n-th of those that open, read, write, flush or rename what
-// lies in a folder. The file FAILING_CONTROL holds n and the error; what failed is noted beside it.
+// Makes one call of a process fail: of those that open, read, write, flush or rename what lies in
+// FAILING_FOLDER, the one that `fail_at` says.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -13,26 +13,25 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-static atomic_long calls = 0;
-static long at = -2;
+static atomic_long left = -1;
 static int number;
+static char failed[4096];
+
+// The call that fails is the one after so many others, and fails with this error.
+void fail_at(long calls, int error) {
+  *failed = 0;
+  number = error;
+  left = calls;
+}
+
+// Which call has failed and on which path; empty while none has.
+const char *what_failed(void) { return failed; }
 
 static int fails(const char *call, const char *path) {
-  const char *folder = getenv("FAILING_FOLDER"), *control = getenv("FAILING_CONTROL");
+  const char *folder = getenv("FAILING_FOLDER");
   if (!folder || !path || strncmp(path, folder, strlen(folder))) return 0;
-  int before = errno;
-  if (at == -2) {
-    at = -1;
-    FILE *file = fopen(control, "r");
-    if (file && fscanf(file, "%ld %d", &at, &number) != 2) at = -1;
-    if (file) fclose(file);
-  }
-  errno = before;
-  if (atomic_fetch_add(&calls, 1) != at) return 0;
-  char name[4096];
-  snprintf(name, sizeof name, "%s.failed", control);
-  FILE *file = fopen(name, "w");
-  if (file) fprintf(file, "%s %s", call, path), fclose(file);
+  if (left < 0 || atomic_fetch_sub(&left, 1)) return 0;
+  snprintf(failed, sizeof failed, "%s %s", call, path);
   errno = number;
   return 1;
 }
