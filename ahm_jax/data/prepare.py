@@ -1,7 +1,6 @@
 """Preparation: a data set becomes TFDS data that are never stale or half done."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data import records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
 from ahm_jax.data.sets.source import DatasetSource
+from ahm_jax.runtime import locks
 
 
 def prepare(config: DataConfig, workdir: Path) -> Path:
@@ -85,6 +85,6 @@ def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
   """Holds a file lock, which the system lets go of when the process dies."""
-  with path.open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+  with path.open('wb') as file:
+    locks.take(file, wait=True)
     yield

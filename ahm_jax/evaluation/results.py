@@ -130,7 +130,7 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
   found = Cells({}, {}, {})
   for path in map(Path, paths):
     try:
-      held = json.loads(path.expanduser().read_text())
+      held = json.loads(path.expanduser().read_text(encoding='utf-8'))
       _check(path, held, config, dataset)
       if other := set(images) ^ set(held['images']):
         raise UserError(

@@ -69,7 +69,8 @@ def _curves(cells: Sequence[Cell], classify: bool) -> list[charts.Curves]:
 
 
 def _metrics(folder: Path) -> list[dict]:
-  return [json.loads(line) for line in (folder / metrics_log.FILE).read_text().splitlines()]
+  lines = (folder / metrics_log.FILE).read_text(encoding='utf-8').splitlines()
+  return [json.loads(line) for line in lines]
 
 
 @dataclass(frozen=True, eq=False)

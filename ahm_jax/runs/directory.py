@@ -4,7 +4,6 @@ config, and other files, whose names stand here.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from ahm_jax.config import Config, check_same, from_config_dict, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.runs.stage import Stage, names
+from ahm_jax.runtime import locks
 from ahm_jax.runtime.json_files import read_json, write_json
 
 FILE = 'run.json'
@@ -111,17 +111,16 @@ _OWN: set[Path] = set()  # The directories that this process has to itself.
 def alone(workdir: Path) -> Iterator[bool]:
   """Whether this process has `workdir` to itself, until the context is left.
 
-  The system lets go of it when the process dies.
+  The system lets go of it when the process dies. Where the file system has no locks, that is said,
+  and nobody is kept out.
   """
   own = Path(workdir).resolve()
   if own in _OWN:
     yield True
     return
   own.mkdir(parents=True, exist_ok=True)
-  with (own / LOCK).open('a+') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+  with (own / LOCK).open('a+', encoding='utf-8') as file:
+    if not locks.take(file, wait=False):
       yield False
       return
     file.truncate(0)
@@ -143,7 +142,7 @@ def owned(workdir: Path) -> Iterator[None]:
   """
   with alone(workdir) as own:
     if not own:
-      other = (Path(workdir) / LOCK).read_text() or 'another process'
+      other = (Path(workdir) / LOCK).read_text(encoding='utf-8') or 'another process'
       raise UserError(
         f'{other} is at work in {workdir}; wait until it is done, or choose another --workdir'
       )

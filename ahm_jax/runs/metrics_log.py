@@ -130,4 +130,4 @@ def open_at(path: Path, step: int) -> io.TextIOWrapper:
         break
       keep += len(line)
     file.truncate(keep)
-  return path.open('a')
+  return path.open('a', encoding='utf-8')
