@@ -30,7 +30,8 @@ from ahm_jax.runs.checkpoint_files import FOLDER  # noqa: E402
 from ahm_jax.runs.checkpoints import latest_step  # noqa: E402
 from ahm_jax.runs.metrics_log import FILE  # noqa: E402
 from ahm_jax.runtime import exits, joining  # noqa: E402
-from ahm_jax.runtime.signals import TRY_AGAIN, line  # noqa: E402
+from ahm_jax.runtime.signals import TRY_AGAIN  # noqa: E402
+from ahm_jax.runtime.signals import line as interrupted_line  # noqa: E402
 
 FORKS = multiprocessing.get_context('forkserver')
 
@@ -108,7 +109,7 @@ def break_off(workdir, victims, number, devices=(2, 2)):
   return pair.finish(), time.monotonic() - since
 
 
-STARTING = ('joined', 'devices', 'first')  # Moments at which a process is lost.
+STARTING = ('joined', 'devices', 'sent')  # Moments at which a process is lost.
 
 
 @pytest.fixture(scope='module')
@@ -221,7 +222,7 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(
 
 def assert_speaks_once(err):
   """Beside the progress of a training, there is one line, and nothing of C++ and Python."""
-  lines = [line for line in err.splitlines() if line.strip() and 'images/s' not in line]
+  lines = [said for said in err.splitlines() if said.strip() and 'images/s' not in said]
   assert len(lines) == 1 and 'another process was lost' in lines[0], err
 
 
@@ -267,7 +268,7 @@ def test_a_signal_to_both_or_to_one_stops_both_at_the_same_step(broken_off, alon
   (first, second), seconds = results[name]
   assert first[0] == second[0] == TRY_AGAIN, first[2] + second[2]
   assert seconds < HEARTBEAT
-  said = line(f'step {latest_step(home / name)} is saved in {home / name}')
+  said = interrupted_line(f'step {latest_step(home / name)} is saved in {home / name}')
   assert first[2].endswith(f'\n{said}\n')
   assert second[2] == f'\nprocess 1: {said}\n'
   assert 5 < latest_step(home / name) < toy.STEPS

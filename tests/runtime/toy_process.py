@@ -33,7 +33,7 @@ FALLING = toy.scored({5: 0.4, 10: 0.3, 15: 0.2, 20: 0.1})  # By these alone, a r
 flags.DEFINE_float('share', 1.0, 'As config.data.resident_share.')
 flags.DEFINE_float('pause', 0.0, 'Seconds before every step.')
 flags.DEFINE_integer('fails', None, 'Which process is to fail, at step 7.')
-flags.DEFINE_enum('lost', None, ['joined', 'devices', 'first'], 'When process 1 is killed.')
+flags.DEFINE_enum('lost', None, ['joined', 'devices', 'sent'], 'When process 1 is killed.')
 
 
 class Watched(Source):
@@ -63,7 +63,7 @@ def stage(_, workdir):
   index = jax.process_index()
   _lose('devices')
   processes.from_first(True)
-  _lose('first')
+  _lose('sent')
   print(f'process {index} speaks')
   item = Watched(
     *vars(
