@@ -104,7 +104,7 @@ def run(stage: Callable[[Config, Path], object], several: bool = False) -> None:
   help_text = _HELP + (_SEVERAL if several else '') + _CODES.format(_LOST if several else '')
   streams.make_steady()
   _parse_flags(('config', 'workdir'), help_text)
-  with _process(_last_checkpoint if several else str):
+  with _process(_saved if several else str):
     config = config_module.from_config_dict(_CONFIG.value)
     directory.check_writable(_workdir(), 'workdir')
     _join_others(several)
@@ -129,7 +129,7 @@ def _join_others(several: bool) -> None:
   if coordinator is not None:
     if not several:
       raise UserError(_ALONE)
-    interrupted = functools.partial(_interrupted, _last_checkpoint)
+    interrupted = functools.partial(_interrupted, _saved)
     joining.join(coordinator, count, index, _last_words, interrupted)
 
 
@@ -183,6 +183,12 @@ def _report(error: BaseException, lost: bool, saved: Callable[[], str]) -> int:
     raise error
   traceback.print_exc()
   return FAILED
+
+
+def _saved() -> str:
+  """What an interrupted training has saved; '' where that is nothing."""
+  step = checkpoints.latest_step(_workdir())
+  return f'the last checkpoint is that of step {step}' if step else ''
 
 
 def _interrupted(saved: Callable[[], str]) -> str:

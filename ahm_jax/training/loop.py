@@ -92,9 +92,9 @@ def fit(
 
 
 def _saved(workdir: Path) -> str:
-  """What to say of a run that is interrupted."""
+  """What to say is saved of a run that is interrupted; '' where nothing is."""
   step = latest_step(workdir)
-  return f'step {step} is saved in {workdir}' if step else f'no step is saved in {workdir} yet'
+  return f'step {step} is saved in {workdir}' if step else ''
 
 
 def _open_log(
