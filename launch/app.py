@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import functools
 import re
 import sys
 import traceback
@@ -17,7 +18,16 @@ from ahm_jax import config as config_module
 from ahm_jax.config import Config, paths
 from ahm_jax.errors import UserError, full_disk
 from ahm_jax.runs import checkpoints, directory
-from ahm_jax.runtime import compilation, exits, joining, processes, signals
+from ahm_jax.runtime import (
+  compilation,
+  exits,
+  joining,
+  limits,
+  processes,
+  refusals,
+  signals,
+  streams,
+)
 from ahm_jax.runtime.signals import TRY_AGAIN
 
 USER_ERROR = 2  # Exit code for wrong input.
@@ -77,14 +87,14 @@ To train in several processes, on one machine or more, start the same command in
 """
 
 _CODES = f"""
-Exit codes: 0 done; 2 wrong input, or a full disk, explained in one line; {TRY_AGAIN} interrupted by
-  Ctrl-C or SIGTERM{{}}: run the same command again; it resumes."""
+Exit codes: 0 done; 2 wrong input, or a full disk or the like, explained in one line; {TRY_AGAIN}
+  interrupted by Ctrl-C, SIGTERM, SIGHUP{{}}: run the same command again; it resumes."""
 _LOST = ', or another process was lost or did not come'
 
 _ALONE = (
   'only launch.pretrain, launch.segment and launch.classify run in several processes; leave out '
   '--coordinator. To share a grid among machines, start launch.reproduce on each with the same '
-  '--workdir; each takes cells that no other is at'
+  '--workdir; each trains cells of the grid that no other is training'
 )
 
 _UNKNOWN_FIELD = re.compile(
@@ -107,8 +117,9 @@ def run(stage: Callable[[Config, Path], object], several: bool = False) -> None:
     several: whether several processes may run the stage together.
   """
   help_text = _HELP + (_SEVERAL if several else '') + _CODES.format(_LOST if several else '')
+  streams.make_steady()
   _parse_flags(('config', 'workdir'), help_text)
-  with _process():
+  with _process(_saved if several else str):
     config = config_module.from_config_dict(_CONFIG.value)
     directory.check_writable(_workdir(), 'workdir')
     _join_others(several)
@@ -117,8 +128,9 @@ def run(stage: Callable[[Config, Path], object], several: bool = False) -> None:
 
 def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str = '') -> None:
   """As `run`, for a script with flags of its own, of which it names those that must be given."""
+  streams.make_steady()
   _parse_flags(required, help_text)
-  with _process():
+  with _process(str):
     main()
 
 
@@ -132,30 +144,36 @@ def _join_others(several: bool) -> None:
   if coordinator is not None:
     if not several:
       raise UserError(_ALONE)
-    joining.join(coordinator, count, index, _last_words)
+    interrupted = functools.partial(_interrupted, _saved)
+    joining.join(coordinator, count, index, _last_words, interrupted)
 
 
 # How a script ends.
 
 
 @contextlib.contextmanager
-def _process() -> Iterator[None]:
-  """The block is all that the process does: it ends afterwards, with the exit code that is due."""
-  faulthandler.enable()
+def _process(saved: Callable[[], str]) -> Iterator[None]:
+  """The block is all that the process does: it ends afterwards, with the exit code that is due.
+
+  `saved` tells what an interrupted process has saved, where the training does not.
+  """
+  faulthandler.enable(sys.stderr)
   _set_up_logging()
-  compilation.set_gpu_flags()
-  compilation.keep_programs()
   code, lost = 0, False
-  with signals.raising():
+  with contextlib.ExitStack() as stack:
     try:
+      stack.enter_context(signals.raising())
+      limits.check()
+      compilation.set_gpu_flags()
+      compilation.keep_programs()
       yield
     except (Exception, KeyboardInterrupt) as error:
       lost = exits.is_loss(error)
-      code = _report(error, lost)
+      code = _report(error, lost, saved)
   exits.leave(code, lost)
 
 
-def _report(error: BaseException, lost: bool) -> int:
+def _report(error: BaseException, lost: bool, saved: Callable[[], str]) -> int:
   """Prints what stopped a script, in one line where that was foreseen.
 
   Returns:
@@ -167,17 +185,30 @@ def _report(error: BaseException, lost: bool) -> int:
   if isinstance(error, UserError):
     return _end(USER_ERROR, f'error: {error}')
   if isinstance(error, KeyboardInterrupt):
-    return _end(TRY_AGAIN, f'\n{signals.LINE}')
+    return _end(TRY_AGAIN, '\n' + (signals.line(str(error)) if str(error) else _interrupted(saved)))
   if said := full_disk(error):
     where = f'{said.lower()} in {_WORKDIR.value} (or in the temporary folder)'
     advice = 'make room and run the same command again; it resumes'
     return _end(USER_ERROR, f'error: {where}; {_last_checkpoint()}; {advice}')
   if lost:
-    return _end(TRY_AGAIN, f'{_last_words()} ({" ".join(str(error).split())})')
+    return _end(TRY_AGAIN, f'{_last_words()} ({exits.said_of_loss(error)})')
+  if said := refusals.explain(error):
+    return _end(USER_ERROR, f'error: {said}')
   if not processes.has_others():
     raise error
   traceback.print_exc()
   return FAILED
+
+
+def _saved() -> str:
+  """What an interrupted training has saved; '' where that is nothing."""
+  step = checkpoints.latest_step(_workdir())
+  return f'the last checkpoint is that of step {step}' if step else ''
+
+
+def _interrupted(saved: Callable[[], str]) -> str:
+  """What to say of a script that a signal ended."""
+  return signals.line(saved())
 
 
 def _end(code: int, line: str) -> int:
@@ -228,6 +259,7 @@ def _parse_flags(required: Sequence[str], help_text: str) -> None:
   if {'-h', '-help', '--help', '--helpshort', '--helpfull'} & set(sys.argv):
     print((sys.modules['__main__'].__doc__ or '').strip() + '\n' + help_text)
     sys.exit(0)
+  _check_characters(sys.argv[1:])
   for argument in sys.argv:
     if argument.startswith('--config=') and (fault := paths.local(argument[len('--config=') :])):
       _refuse(f'flag --config {fault}')
@@ -251,6 +283,17 @@ def _parse_flags(required: Sequence[str], help_text: str) -> None:
   if missing:
     problem = 'missing' if flags.FLAGS[missing[0]].value is None else 'empty'
     _refuse(f'--{missing[0]} is {problem}; see --help')
+
+
+def _check_characters(arguments: Sequence[str]) -> None:
+  """Refuses what is no UTF-8: files of a checkpoint cannot be named by it."""
+  for argument in arguments:
+    if any('\ud800' <= letter <= '\udfff' for letter in argument):
+      encoding = sys.getfilesystemencoding()
+      _refuse(
+        f'argument {argument!a} is no text in {encoding}; '
+        + ('choose another name' if encoding == 'utf-8' else 'put PYTHONUTF8=1 before the command')
+      )
 
 
 def _one_line(error: Exception) -> str:

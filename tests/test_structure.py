@@ -52,7 +52,7 @@ def test_imports_run_downward(path):
     ('jax.pmap(', 'training/parallel_step.py'),
     ('import orbax', 'runs/checkpoints.py'),
     ('profiler.start_trace(', 'runtime/profiler.py'),
-    ('fcntl.flock(', {'runs/directory.py', 'data/prepare.py'}),
+    ('fcntl.flock(', {'runtime/locks.py'}),
   ],
 )
 def test_what_has_one_place(call, place):

@@ -102,7 +102,7 @@ def _kind(device: jax.Device) -> str:
   """The card's name, or the processor's where Linux tells it."""
   processors = Path('/proc/cpuinfo')
   if device.platform == 'cpu' and processors.exists():
-    lines = processors.read_text().splitlines()
+    lines = processors.read_text(encoding='utf-8', errors='replace').splitlines()
     return next(
       (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
       device.device_kind,

@@ -1,7 +1,6 @@
 """Preparation: a data set becomes TFDS data that are never stale or half done."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -17,7 +16,7 @@ from ahm_jax.data import manifest, records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
 from ahm_jax.data.sets.source import DatasetSource, available
 from ahm_jax.errors import UserError
-from ahm_jax.runtime import durable
+from ahm_jax.runtime import durable, locks
 
 # Of which a folder of prepared data has one: beside ours, TFDS's own, whole or not yet.
 _MARKS = {
@@ -117,6 +116,6 @@ def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
   """Holds a file lock, which the system lets go of when the process dies."""
-  with path.open('a') as file:  # Nothing in it is changed, whatever it is.
-    fcntl.flock(file, fcntl.LOCK_EX)
+  with path.open('ab') as file:  # Nothing in it is changed, whatever it is.
+    locks.take(file, wait=True)
     yield

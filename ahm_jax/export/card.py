@@ -53,7 +53,7 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
     **known,
   }
   json_files.write_json(home / EXPORT, description)
-  (home / CARD).write_text(text(trained, facts, known))
+  (home / CARD).write_text(text(trained, facts, known), encoding='utf-8')
 
 
 def versions() -> dict[str, str]:

@@ -53,7 +53,7 @@ def write(trained: Trained, home: Path, platforms: Sequence[str]) -> None:
   exported = jax.export.export(compiled, platforms=tuple(platforms))(abstract, images)
   (home / PROGRAM).write_bytes(exported.serialize())
   results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
-  (home / LOADER).write_text(loader(images, results))
+  (home / LOADER).write_text(loader(images, results), encoding='utf-8')
 
 
 def loader(images: Any, results: Mapping[str, Any]) -> str:
@@ -63,7 +63,8 @@ def loader(images: Any, results: Mapping[str, Any]) -> str:
     images, results: shapes and dtypes.
   """
   gives = ', and '.join(f'{name}, {_text(result)}' for name, result in results.items())
-  return TEMPLATE.read_text().replace('IMAGES', _text(images)).replace('RESULTS', gives)
+  template = TEMPLATE.read_text(encoding='utf-8')
+  return template.replace('IMAGES', _text(images)).replace('RESULTS', gives)
 
 
 def _text(array: Any) -> str:

@@ -4,7 +4,6 @@ config, and other files, whose names stand here.
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from ahm_jax.config.fields import STAGES
 from ahm_jax.errors import UserError
 from ahm_jax.runs import ownership
 from ahm_jax.runs.stage import Stage, names
-from ahm_jax.runtime import schema
+from ahm_jax.runtime import locks, schema
 from ahm_jax.runtime.json_files import read_json, write_json
 
 FILE = 'run.json'
@@ -150,7 +149,8 @@ _OWN: set[Path] = set()  # The directories that this process has to itself.
 def alone(workdir: Path) -> Iterator[bool]:
   """Whether this process has `workdir` to itself, until the context is left.
 
-  The system lets go of it when the process dies.
+  The system lets go of it when the process dies. Where the file system has no locks, that is said,
+  and nobody is kept out.
   """
   own = Path(workdir).resolve()
   if own in _OWN:
@@ -158,9 +158,7 @@ def alone(workdir: Path) -> Iterator[bool]:
     return
   own.mkdir(parents=True, exist_ok=True)
   with ownership.open_lock(own / LOCK) as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locks.take(file, wait=False):
       yield False
       return
     file.truncate(0)
@@ -182,7 +180,7 @@ def owned(workdir: Path) -> Iterator[None]:
   """
   with alone(workdir) as own:
     if not own:
-      other = (Path(workdir) / LOCK).read_text() or 'another process'
+      other = (Path(workdir) / LOCK).read_text(encoding='utf-8') or 'another process'
       raise UserError(
         f'{other} is at work in {workdir}; wait until it is done, or choose another --workdir'
       )

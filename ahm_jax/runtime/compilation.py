@@ -35,17 +35,17 @@ def keep_programs() -> None:
 
   To be called before the first compilation. JAX_COMPILATION_CACHE_DIR, where it is set, says
   another place, and JAX_ENABLE_COMPILATION_CACHE=false that nothing is kept; so does a home that
-  cannot be written to.
+  is not there or cannot be written to.
   """
   if _OPTIONS.jax_compilation_cache_dir is not None:
     return
-  home = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-  if paths.local(str(home)):
-    return
-  folder = home / 'ahm_jax' / f'jaxlib-{jaxlib.__version__}-{_processor()}'
   try:
+    home = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+    if paths.local(str(home)):
+      return
+    folder = home / 'ahm_jax' / f'jaxlib-{jaxlib.__version__}-{_processor()}'
     folder.mkdir(parents=True, exist_ok=True)
-  except OSError:
+  except (OSError, RuntimeError):  # A user whom the system does not know has no home.
     return
   if os.access(folder, os.W_OK):
     jax.config.update('jax_compilation_cache_dir', str(folder))
@@ -90,7 +90,7 @@ def _processor() -> str:
   home directory.
   """
   try:
-    lines = Path('/proc/cpuinfo').read_text().splitlines()
+    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
     features = next((line for line in lines if line.startswith(('flags', 'Features'))), '')
   except OSError:
     features = platform.processor()

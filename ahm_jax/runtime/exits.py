@@ -9,6 +9,7 @@ from a thread of its own. Here that ends with one line and an exit code.
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -18,10 +19,19 @@ from typing import NoReturn
 
 import jax
 
+from ahm_jax.errors import UserError
 from ahm_jax.runtime import processes
+from ahm_jax.runtime.native_errors import NativeErrors
 from ahm_jax.runtime.signals import TRY_AGAIN
 
-_SIGNS_OF_LOSS = ('Gloo', 'remote process', 'UNAVAILABLE', 'CoordinationService')
+# In any letters. Gloo and JAX raise errors of many kinds, from many places.
+_SIGNS_OF_LOSS = (
+  *('gloo', 'connectfullmesh', 'remote process', 'coordination', 'heartbeat', 'barrier'),
+  *('unavailable', 'deadline_exceeded', 'deadline exceeded', 'getkeyvalue', 'preempted'),
+  *('connection reset', 'connection closed', 'connection refused', 'connection aborted'),
+  *('broken pipe', 'socket closed', 'closed by peer', 'reset by peer'),
+)
+_native: NativeErrors | None = None  # Of a process of several.
 _on_abort: Callable[[], int]  # Prints why JAX calls abort(), and returns the exit code.
 
 
@@ -32,7 +42,12 @@ def _aborted(_: int) -> None:
 
 
 def catch_abort() -> None:
-  """From now on, abort() ends this process as the last `abort_means` says."""
+  """From now on, abort() ends this process as the last `abort_means` says, and C++ leaves no stack
+  trace.
+  """
+  global _native
+  _native = NativeErrors()
+  faulthandler.enable(sys.stderr)  # It knows the old one, which is C++'s.
   ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
 
 
@@ -40,8 +55,11 @@ def abort_means(line: Callable[[], str] | None, code: int) -> None:
   """Sets the line to print, if any, and the exit code, where JAX calls abort()."""
 
   def on_abort() -> int:
+    if _native:
+      _native.pass_on()
     if line is not None:
-      print(line(), file=sys.stderr, flush=True)
+      why = f' ({_native.reason})' if _native and _native.reason else ''
+      print(line() + why, file=sys.stderr, flush=True)
     return code
 
   global _on_abort
@@ -49,10 +67,20 @@ def abort_means(line: Callable[[], str] | None, code: int) -> None:
 
 
 def is_loss(error: BaseException) -> bool:
-  """Whether JAX raised `error` because another process was lost."""
-  if not isinstance(error, jax.errors.JaxRuntimeError) or not processes.has_others():
+  """Whether `error` was raised because another process was lost, whatever its type."""
+  if not processes.has_others() or isinstance(error, UserError | KeyboardInterrupt):
     return False
-  return any(sign in str(error) for sign in _SIGNS_OF_LOSS)
+  return said_of_loss(error) is not None
+
+
+def said_of_loss(error: BaseException | None) -> str | None:
+  """What says in `error`, or in what it comes from, that another process was lost; else None."""
+  while error is not None:
+    text = str(error)
+    if any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
+      return ' '.join(text.split())
+    error = error.__cause__ or error.__context__
+  return None
 
 
 def leave(code: int, lost: bool = False) -> NoReturn:
@@ -68,6 +96,8 @@ def leave(code: int, lost: bool = False) -> NoReturn:
 
 def end(code: int) -> NoReturn:
   """Ends the process without Python's clean-up, which would wait for a lost process."""
+  if _native:
+    _native.pass_on()
   sys.stdout.flush()
   sys.stderr.flush()
   if code == TRY_AGAIN and processes.is_first():

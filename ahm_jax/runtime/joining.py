@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ahm_jax.errors import UserError
-from ahm_jax.runtime import exits, processes, signals
+from ahm_jax.runtime import exits, processes, signals, streams
 from ahm_jax.runtime.signals import TRY_AGAIN
 
 AUTO = 'auto'  # In place of the coordinator's address: JAX finds it.
@@ -27,7 +27,11 @@ _NOBODY = (
 
 
 def join(
-  coordinator: str, count: int | None, index: int | None, last_words: Callable[[], str]
+  coordinator: str,
+  count: int | None,
+  index: int | None,
+  last_words: Callable[[], str],
+  interrupted: Callable[[], str],
 ) -> None:
   """Makes this process one of those that train together; to be called before JAX computes anything.
 
@@ -40,13 +44,14 @@ def join(
     count: how many processes there are; None with AUTO.
     index: which of them this is, from 0; None with AUTO.
     last_words: gives the line to print where another process is lost.
+    interrupted: gives the line to print where a signal ends this one.
 
   Raises:
     UserError: the three make no sense, or processes have different numbers of devices.
 
-  Where the port is taken, the process ends with a line and exit code 2; where the processes do not
-  find each other within JOINING seconds, with TRY_AGAIN, since they may yet. SIGINT and SIGTERM end
-  it at once from now on, but for `signals.at_next_step`.
+  Where the port is taken, process 0 ends with a line and exit code 2; where the processes do not
+  find each other within JOINING seconds, or one is lost meanwhile, with TRY_AGAIN, since they may
+  yet. A signal ends it at once from now on, but for `signals.at_next_step`.
   """
   check(coordinator, count, index)
   exits.abort_means(lambda: _NOBODY, TRY_AGAIN)
@@ -55,7 +60,12 @@ def join(
   jax.config.update('jax_enable_preemption_service', False)
   try:
     _initialize(coordinator, count, index)
-  except jax.errors.JaxRuntimeError as error:
+  except UserError:
+    raise
+  except Exception as error:  # JAX and gRPC raise what they like.
+    if index or exits.said_of_loss(error):
+      print(f'{last_words()} ({" ".join(str(error).split())})', file=sys.stderr)
+      exits.end(TRY_AGAIN)
     print(
       f'error: --coordinator={coordinator} cannot be used ({error}); choose another port',
       file=sys.stderr,
@@ -64,7 +74,7 @@ def join(
   exits.abort_means(last_words, TRY_AGAIN)
   _redirect_output()
   # A process that waits in a collective does not hear a signal: here the listening thread ends it.
-  signals.watch(lambda *_: None, 0, _interrupted)
+  signals.watch(lambda *_: None, 0, lambda: _end(interrupted()))
   _check_devices()
 
 
@@ -123,14 +133,14 @@ def _initialize(coordinator: str, count: int | None, index: int | None) -> None:
 def _redirect_output() -> None:
   """Process 0 alone prints, and the others' lines on standard error begin with their name."""
   if processes.is_first():
-    sys.stdout = os.fdopen(os.dup(1), 'w', buffering=1)
+    sys.stdout = streams.steady(os.dup(1), sys.stdout, 'standard output')
   else:
     sys.stderr = _Named(sys.stderr, f'process {jax.process_index()}: ')
   os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Gloo, which is C++, prints every connection there.
 
 
-def _interrupted() -> None:
-  print(f'\n{signals.LINE}', file=sys.stderr)
+def _end(line: str) -> None:
+  print(f'\n{line}', file=sys.stderr)
   exits.end(TRY_AGAIN)
 
 

@@ -1,4 +1,5 @@
-"""What SIGINT (Ctrl-C) and SIGTERM (sent by a cluster before it takes a machine away) do.
+"""What SIGINT (Ctrl-C), SIGTERM (sent by a cluster before it takes a machine away) and SIGHUP (sent
+when a terminal is closed) do.
 
 The main thread runs Python's signal handlers, but not while it compiles or waits for another
 process. So a second thread listens too, and ends the process where the main thread does not.
@@ -9,30 +10,91 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 
 TRY_AGAIN = 75  # Exit code of an interrupted process: EX_TEMPFAIL of sysexits.h.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 20.0  # Seconds from a signal until the process is ended, whatever it is doing.
-LINE = 'interrupted; run the same command again to resume'
+# Seconds from a signal in which others count as the same one: `timeout` and shells send SIGTERM to
+# a process and again to its group, a closed terminal SIGHUP and SIGTERM.
+ECHO = 2.0
+LINE = 'interrupted; run the same command again'
 
 
 class Stopped(KeyboardInterrupt):
-  """A training was interrupted and has saved its state."""
+  """A training was interrupted; its text says what is saved, as `line` takes it."""
 
 
-def end_at_once() -> None:
+def line(saved: str) -> str:
+  """What to say of an interrupted process; of `saved`, if anything was."""
+  return f'interrupted; {saved}; run the same command again to resume' if saved else LINE
+
+
+def end_at_once(saved: Callable[[], str] = str) -> None:
   """Ends the process with a line, without Python's clean-up, which needs the main thread."""
-  print(f'\n{LINE}', file=sys.stderr, flush=True)
+  try:
+    said = line(saved())
+  except Exception:  # Whatever it is, the process is to end.
+    said = LINE
+  with contextlib.suppress(Exception):
+    print(f'\n{said}', file=sys.stderr, flush=True)
   os._exit(TRY_AGAIN)
+
+
+class _Came:
+  """What has come since the outermost `watch`, whichever of them heard it."""
+
+  def __init__(self) -> None:
+    self.depth = 0
+    self.first: float | None = None  # When the first signal was heard, in seconds.
+    self.handled = False
+    self.timer: threading.Timer | None = None
+
+  def leave(self) -> None:
+    self.depth -= 1
+    if not self.depth:
+      if self.timer:
+        self.timer.cancel()
+      self.__init__()  # type: ignore[misc]
+
+  def once(self, handler: Callable) -> Callable:
+    """`handler`, for the first signal only."""
+
+    def handle(*arguments) -> None:
+      if not self.handled:
+        self.handled = True
+        handler(*arguments)
+
+    return handle
+
+  def hear(self, grace: float, end: Callable[[], None]) -> None:
+    """Calls `end` where a signal asks for it now, and later if it is the first."""
+    now = time.monotonic()
+    if self.first is not None:
+      if now - self.first > ECHO:
+        end()
+    elif not grace:
+      end()
+    else:
+      self.first = now
+      self.timer = threading.Timer(grace, end)
+      self.timer.daemon = True
+      with contextlib.suppress(RuntimeError):  # The system allows no more threads.
+        self.timer.start()
+
+
+_came = _Came()
 
 
 def watch(handler: Callable, grace: float, end: Callable[[], None]) -> contextlib.ExitStack:
   """Listens for SIGNALS until the stack that it returns is closed, which restores what was before.
 
-  A signal calls `handler` in the main thread. A second signal, or `grace` seconds after the first,
-  call `end` in a thread of their own. A signal that the process was started to ignore stays
-  ignored. Called in a thread other than the main one, this does nothing.
+  The first signal calls `handler` in the main thread. `end` is called, in another thread, by a
+  signal more than ECHO seconds later, or `grace` seconds after the first. Of stacks within stacks
+  only the innermost hears a signal, and only the first signal of all is the first. A signal that
+  the process was started to ignore (by nohup, say) stays ignored. Called in a thread other than the
+  main one, this does nothing.
 
   Args:
     handler: as for `signal.signal`.
@@ -43,36 +105,34 @@ def watch(handler: Callable, grace: float, end: Callable[[], None]) -> contextli
   if threading.current_thread() is not threading.main_thread():
     return stack
   numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-  timer = threading.Timer(grace, end)
-  timer.daemon = True
-  stack.callback(timer.cancel)
   read_end, write_end = os.pipe()  # Python writes the number of each signal into it.
   os.set_blocking(write_end, False)
+  listen = threading.Thread(target=_listen, args=(read_end, numbers, grace, end), daemon=True)
+  listen.start()
+  _came.depth += 1
+  stack.callback(_came.leave)
   stack.callback(os.close, write_end)  # Ends the thread.
   stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write_end, warn_on_full_buffer=False))
   for number in numbers:
-    stack.callback(signal.signal, number, signal.signal(number, handler))
-  start_timer = timer.start if grace else end
-  listen = threading.Thread(target=_listen, args=(read_end, numbers, start_timer, end), daemon=True)
-  listen.start()
+    stack.callback(signal.signal, number, signal.signal(number, _came.once(handler)))
   return stack
 
 
-def _listen(
-  read_end: int, numbers: Collection[int], first: Callable[[], None], later: Callable[[], None]
-) -> None:
-  """Calls `first` at the first of these signals, `later` at every other, until the pipe closes."""
-  act = first
+def _listen(read_end: int, numbers: Collection[int], grace: float, end: Callable[[], None]) -> None:
+  """Hears these signals, until the pipe closes."""
   with os.fdopen(read_end, 'rb', buffering=0) as pipe:
     while number := pipe.read(1):
       if number[0] in numbers:
-        act()
-        act = later
+        _came.hear(grace, end)
 
 
 def raising() -> contextlib.ExitStack:
-  """A context in which both signals raise KeyboardInterrupt."""
-  return watch(signal.default_int_handler, GRACE, end_at_once)
+  """A context in which the first signal raises KeyboardInterrupt."""
+  return watch(_interrupt, GRACE, end_at_once)
+
+
+def _interrupt(*_) -> None:
+  raise KeyboardInterrupt
 
 
 class StopRequest:
@@ -108,14 +168,22 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def at_next_step() -> Iterator[StopRequest]:
+def at_next_step(saved: Callable[[], str] = str) -> Iterator[StopRequest]:
   """A context in which a signal interrupts nothing, but makes the stop request that is yielded.
 
+  Args:
+    saved: tells what is saved, if anything, when the process or the context is about to end.
+
   Raises:
-    Stopped: at the end, where a stop request was made and nothing else was raised.
+    Stopped: at the end, where a stop request was made or the block raised Stopped, and nothing else
+      was raised.
   """
   request = StopRequest()
-  with watch(request.make, GRACE, end_at_once):
-    yield request
-  if request.made:
-    raise Stopped
+  with watch(request.make, GRACE, lambda: end_at_once(saved)):
+    try:
+      yield request
+      stopped = request.made
+    except Stopped:  # Another process of this run may have been asked, and not this one.
+      stopped = True
+    if stopped:
+      raise Stopped(saved())

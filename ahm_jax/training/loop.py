@@ -1,6 +1,7 @@
 """The one training loop: resume, dispatch, log, validate, checkpoint, stop early."""
 
 import contextlib
+import functools
 import math
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import numpy as np
 from ahm_jax.config import RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source
 from ahm_jax.runs import directory, snapshots
-from ahm_jax.runs.checkpoints import Checkpoints, Progress
+from ahm_jax.runs.checkpoints import Checkpoints, Progress, latest_step
 from ahm_jax.runs.metrics_log import SKIPPED, MetricsLog, SilentLog
 from ahm_jax.runtime import flops, parallel, processes, profile_report, signals
 from ahm_jax.runtime.profiler import Capture, Profiler
@@ -59,14 +60,15 @@ def fit(
 
   Raises:
     UserError: safety.skipped_steps steps in a row were not finite.
-    Stopped: SIGINT or SIGTERM came; the state of the step it came at is saved, and the next call
-      resumes there.
+    Stopped: a signal came; the state of the step it came at is saved, and the next call resumes
+      there.
   """
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   schedule = _schedule(recipe, safety, total_steps)
   init_key, step_key = jax.random.split(jax.random.key(seed))
-  with signals.at_next_step() as stop, Checkpoints(workdir) as checkpoints:
+  saved = functools.partial(_saved, workdir)
+  with signals.at_next_step(saved) as stop, Checkpoints(workdir) as checkpoints:
     checkpoints.drop_damaged(best_too=task.keep_best)
     progress = checkpoints.progress()
     fresh = not progress.step
@@ -89,6 +91,12 @@ def fit(
     )
 
 
+def _saved(workdir: Path) -> str:
+  """What to say is saved of a run that is interrupted; '' where nothing is."""
+  step = latest_step(workdir)
+  return f'step {step} is saved in {workdir}' if step else ''
+
+
 def _open_log(
   workdir: Path, task: Task, source: Source, progress: Progress, total_steps: int
 ) -> MetricsLog | SilentLog:
@@ -101,10 +109,11 @@ def _open_log(
 @contextlib.contextmanager
 def _open_profiler(workdir: Path, steps: str) -> Iterator[Profiler]:
   """All processes trace, and wait for the traced steps, alike; only process 0 keeps its trace."""
-  with tempfile.TemporaryDirectory() as scratch:
-    folder = workdir / directory.PROFILE if processes.is_first() else Path(scratch)
-    with Profiler(steps, folder) as profiler:
-      yield profiler
+  with contextlib.ExitStack() as stack:
+    folder = workdir / directory.PROFILE
+    if steps and not processes.is_first():
+      folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    yield stack.enter_context(Profiler(steps, folder))
 
 
 class _Schedule(NamedTuple):

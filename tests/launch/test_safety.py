@@ -52,7 +52,8 @@ def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(
     since = time.monotonic()
     _, err = process.communicate(timeout=60)
   assert process.returncode == 75 and time.monotonic() - since < 30
-  assert err.endswith('\ninterrupted; run the same command again to resume\n')
+  said = f'step {checkpoints.latest_step(tmp_path)} is saved in {tmp_path}'
+  assert err.endswith(f'\ninterrupted; {said}; run the same command again to resume\n')
   assert 'Traceback' not in err and len(err.splitlines()) <= 4
   last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
   # It logs every two steps.

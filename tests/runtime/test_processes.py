@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,12 +24,14 @@ sys.path.insert(0, str(ROOT / 'tests' / 'runtime'))
 import toy_process  # noqa: E402
 from toy_process import HEARTBEAT, RECIPE, RISING, toy  # noqa: E402
 
+from ahm_jax.errors import UserError  # noqa: E402
 from ahm_jax.runs import snapshots  # noqa: E402
 from ahm_jax.runs.checkpoint_files import FOLDER  # noqa: E402
 from ahm_jax.runs.checkpoints import latest_step  # noqa: E402
 from ahm_jax.runs.metrics_log import FILE  # noqa: E402
-from ahm_jax.runtime import joining  # noqa: E402
-from ahm_jax.runtime.signals import LINE, TRY_AGAIN  # noqa: E402
+from ahm_jax.runtime import exits, joining  # noqa: E402
+from ahm_jax.runtime.signals import TRY_AGAIN  # noqa: E402
+from ahm_jax.runtime.signals import line as interrupted_line  # noqa: E402
 
 FORKS = multiprocessing.get_context('forkserver')
 
@@ -106,6 +109,9 @@ def break_off(workdir, victims, number, devices=(2, 2)):
   return pair.finish(), time.monotonic() - since
 
 
+STARTING = ('joined', 'devices', 'sent')  # Moments at which a process is lost.
+
+
 @pytest.fixture(scope='module')
 def broken_off(tmp_path_factory):
   """Pairs of processes that end early, all at once, since they wait most of the time."""
@@ -119,6 +125,10 @@ def broken_off(tmp_path_factory):
       'ctrl-c': pool.submit(break_off, home / 'ctrl-c', [0, 1], signal.SIGINT),
       'sigterm': pool.submit(break_off, home / 'sigterm', [1], signal.SIGTERM),
       'fault': pool.submit(lambda: Pair(home / 'fault', '--fails=1').finish()),
+      **{
+        when: pool.submit(lambda when=when: Pair(home / when, f'--lost={when}').finish())
+        for when in STARTING
+      },
     }
   return home, {name: future.result() for name, future in found.items()}
 
@@ -176,7 +186,8 @@ LOST = (
 @pytest.mark.parametrize(
   ('name', 'victim', 'why', 'devices'),
   [
-    ('first', 0, ['Terminating process because'], 2),  # The coordinator: JAX calls abort().
+    # The coordinator: JAX calls abort().
+    ('first', 0, ['Socket closed', 'failed to connect', 'by peer'], 2),
     ('second', 1, ['by peer'], 1),  # A collective fails: the connection is closed or reset by peer.
     (
       'waiting',
@@ -204,8 +215,51 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(
   step = latest_step(home / name)
   assert 5 <= step < toy.STEPS
   assert ('process 1: ' * (victim == 0) + LOST.format(step)) in err.splitlines()[-1]
-  assert any(sign in err for sign in why) and 'Traceback' not in err
+  assert any(sign in err for sign in why), err
+  assert_speaks_once(err)
   assert_equals(train(home / name, devices=devices).params, home / name, alone)
+
+
+def assert_speaks_once(err):
+  """Beside the progress of a training, there is one line, and nothing of C++ and Python."""
+  lines = [said for said in err.splitlines() if said.strip() and 'images/s' not in said]
+  assert len(lines) == 1 and 'another process was lost' in lines[0], err
+
+
+@pytest.mark.parametrize('when', STARTING)
+def test_a_process_lost_in_start_up_ends_the_other_in_one_line(broken_off, when):
+  (code, _, err), second = broken_off[1][when]
+  assert (code, second[0]) == (TRY_AGAIN, -signal.SIGKILL), err
+  assert err.startswith('another process was lost, so this one ends; there was no checkpoint yet; ')
+  assert_speaks_once(err)
+
+
+LOSSES = [
+  jax.errors.JaxRuntimeError('UNKNOWN: Gloo AllGather failed: Connection closed by peer'),
+  jax.errors.JaxRuntimeError('INTERNAL: Gloo context initialization failed: timed out'),
+  ValueError('[/gloo/transport/tcp/pair.cc:144] no error'),
+  RuntimeError("Unable to initialize backend 'cpu': DEADLINE_EXCEEDED: GetKeyValue() timed out"),
+  RuntimeError('connectFullMesh failed'),
+  OSError(104, 'Connection reset by peer'),
+  ConnectionRefusedError(111, 'Connection refused'),
+]
+FAULTS = [
+  RuntimeError('a fault'),
+  ValueError('shapes'),
+  UserError('the heartbeat of gloo'),
+  KeyboardInterrupt('heartbeat'),
+]
+
+
+@pytest.mark.parametrize('error', LOSSES + FAULTS, ids=repr)
+def test_errors_of_a_loss_are_told_from_faults_of_the_program(monkeypatch, error):
+  outer = RuntimeError('while it trained')
+  outer.__cause__ = error
+  assert not exits.is_loss(error)  # It has joined nobody.
+  monkeypatch.setattr(exits.processes, 'has_others', lambda: True)
+  assert exits.is_loss(error) == (error in LOSSES)
+  if error in LOSSES:
+    assert exits.is_loss(outer) and exits.said_of_loss(outer) == str(error)
 
 
 @pytest.mark.parametrize('name', ['ctrl-c', 'sigterm'])
@@ -214,8 +268,9 @@ def test_a_signal_to_both_or_to_one_stops_both_at_the_same_step(broken_off, alon
   (first, second), seconds = results[name]
   assert first[0] == second[0] == TRY_AGAIN, first[2] + second[2]
   assert seconds < HEARTBEAT
-  assert first[2].endswith(f'\n{LINE}\n')
-  assert second[2] == f'\nprocess 1: {LINE}\n'
+  said = interrupted_line(f'step {latest_step(home / name)} is saved in {home / name}')
+  assert first[2].endswith(f'\n{said}\n')
+  assert second[2] == f'\nprocess 1: {said}\n'
   assert 5 < latest_step(home / name) < toy.STEPS
   assert_equals(train(home / name).params, home / name, alone)
 

@@ -15,7 +15,7 @@ SCRIPT = """
 import ctypes, signal, sys, time
 from ahm_jax.runtime import signals
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Also where this process ignores it.
-signals.GRACE = {grace}
+signals.GRACE, signals.ECHO = {grace}, {echo}
 
 def wait():
   print('ready', flush=True)
@@ -34,12 +34,12 @@ IN_PYTHON = 'time.sleep(60)'
 
 
 def interrupted(
-  *numbers, grace=60, wait=IN_PYTHON, context='at_next_step', body='wait()', between=0.5
+  *numbers, grace=60, echo=0.2, wait=IN_PYTHON, context='at_next_step', body='wait()', between=0.5
 ):
   """(exit code, standard output, standard error) of a script that waits and is sent signals, and
   how long it took to end.
   """
-  script = SCRIPT.format(grace=grace, wait=wait, context=context, body=body)
+  script = SCRIPT.format(grace=grace, echo=echo, wait=wait, context=context, body=body)
   pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
   with subprocess.Popen([sys.executable, '-c', script], **pipes) as process:
     assert process.stdout.readline() == 'ready\n'
@@ -51,7 +51,7 @@ def interrupted(
   return process.returncode, out, err, time.monotonic() - since
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', signals.SIGNALS)
 def test_a_signal_waits_for_the_end_of_the_block_and_no_longer(number):
   body = (
     'print("ready", flush=True)\n'
@@ -72,6 +72,82 @@ def test_a_process_that_does_not_come_back_ends_after_a_while(context):
 def test_a_second_signal_ends_it_at_once():
   code, out, err, seconds = interrupted(signal.SIGINT, signal.SIGINT, wait=IN_C)
   assert (code, out, err) == (TRY_AGAIN, '', f'\n{LINE}\n') and seconds < 20
+
+
+# Saves for a second once it is asked to stop, and tells what came besides.
+SAVES = """
+import signal, sys, time
+from ahm_jax.runtime import signals
+with signals.raising():
+  try:
+    with signals.at_next_step(lambda: 'step 7 is saved') as stop:
+      print('ready', flush=True)
+      while not stop.made: time.sleep(0.01)
+      time.sleep(1)
+      print('saved', flush=True)
+  except signals.Stopped as stopped:
+    time.sleep(0.5)
+    print(signals.line(str(stopped)), flush=True)
+print('left', flush=True)
+"""
+# How a training is stopped by what sends more than one signal, or sends one to a whole group.
+SENDERS = {
+  'timeout': 'exec timeout 2 "$@"',
+  'timeout in the foreground': 'exec timeout --foreground 2 "$@"',
+  'timeout by SIGINT': 'exec timeout -s INT 2 "$@"',
+  'timeout within timeout': 'exec timeout 2 timeout 2 "$@"',
+  'kill of a group': 'set -m; "$@" & sleep 2; kill -- -$!; wait $!',
+  'a group and a process': 'set -m; "$@" & sleep 2; kill -- -$!; kill $!; kill -INT $!; wait $!',
+  'two signals': '"$@" & sleep 2; kill -INT $!; kill -TERM $!; wait $!',
+  'a closed terminal': '"$@" & sleep 2; kill -HUP $!; kill -CONT $!; kill -TERM $!; wait $!',
+  'one after the other': '"$@" & sleep 2; for i in 1 2 3 4 5; do kill $!; sleep 0.2; done; wait $!',
+  'nohup': 'nohup "$@" & sleep 2; kill -HUP $!; sleep 0.5; kill -TERM $!; wait $!',
+}
+
+
+@pytest.fixture(scope='module')
+def stopped():
+  """(standard output, standard error) of each of SENDERS, which ran at the same time."""
+  command = ['bash', '-c', None, 'bash', sys.executable, '-c', 'import signal\n' + HEARD + SAVES]
+  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+  running = {}
+  for name, sender in SENDERS.items():
+    command[2] = sender
+    running[name] = subprocess.Popen(command, start_new_session=True, **pipes)
+  return {name: process.communicate(timeout=50) for name, process in running.items()}
+
+
+# Jobs of a shell without job control ignore it.
+HEARD = 'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+
+
+@pytest.mark.parametrize('name', SENDERS)
+def test_whoever_sends_the_signals_they_save_as_one_does(stopped, name):
+  out, err = stopped[name]
+  line = 'interrupted; step 7 is saved; run the same command again to resume'
+  assert out.splitlines() == ['ready', 'saved', line, 'left'], err
+  assert 'Traceback' not in err and 'interrupted' not in err
+
+
+def test_what_is_said_at_the_end_is_what_was_saved():
+  class Ends(BaseException):
+    pass
+
+  def ends(code):
+    raise Ends(code)
+
+  def wrong():
+    raise ValueError
+
+  with pytest.MonkeyPatch.context() as patch:
+    said = []
+    patch.setattr('builtins.print', lambda text, **_: said.append(text))
+    patch.setattr(signals.os, '_exit', ends)
+    for saved in (lambda: 'step 3 is saved', str, wrong):
+      with pytest.raises(Ends, match='75'):
+        signals.end_at_once(saved)
+  resumes = '\ninterrupted; step 3 is saved; run the same command again to resume'
+  assert said == [resumes, f'\n{LINE}', f'\n{LINE}']
 
 
 def test_elsewhere_a_signal_raises():
@@ -102,12 +178,24 @@ def test_handlers_and_threads_are_as_they_were_afterwards():
 
 
 @pytest.mark.usefixtures('heard')
-def test_what_is_ignored_stays_ignored():
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize('number', signals.SIGNALS)
+def test_what_is_ignored_stays_ignored(number):
+  signal.signal(number, signal.SIG_IGN)
   with signals.at_next_step() as stop:
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(number)
     assert not stop.made
-  assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+  assert signal.getsignal(number) == signal.SIG_IGN
+
+
+@pytest.mark.usefixtures('heard')
+def test_what_comes_after_the_first_signal_raises_nothing():
+  with pytest.raises(Stopped, match='all is saved'), signals.raising():
+    with signals.at_next_step(lambda: 'all is saved'):
+      with pytest.raises(KeyboardInterrupt), signals.raising():
+        signal.raise_signal(signal.SIGTERM)
+      signal.raise_signal(signal.SIGINT)
+      raise Stopped
+    raise AssertionError
 
 
 @pytest.mark.usefixtures('heard')

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -20,7 +21,7 @@ import test_loop as toy
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.batches import Source, source
-from ahm_jax.runtime import joining
+from ahm_jax.runtime import joining, processes
 from ahm_jax.training.loop import fit
 from launch import app
 
@@ -32,6 +33,7 @@ FALLING = toy.scored({5: 0.4, 10: 0.3, 15: 0.2, 20: 0.1})  # By these alone, a r
 flags.DEFINE_float('share', 1.0, 'As config.data.resident_share.')
 flags.DEFINE_float('pause', 0.0, 'Seconds before every step.')
 flags.DEFINE_integer('fails', None, 'Which process is to fail, at step 7.')
+flags.DEFINE_enum('lost', None, ['joined', 'devices', 'sent'], 'When process 1 is killed.')
 
 
 class Watched(Source):
@@ -47,8 +49,21 @@ class Watched(Source):
       yield inputs
 
 
+def _lose(when):
+  if flags.FLAGS.lost == when and jax.process_index():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _check_devices(check=joining._check_devices):
+  _lose('joined')
+  check()
+
+
 def stage(_, workdir):
   index = jax.process_index()
+  _lose('devices')
+  processes.from_first(True)
+  _lose('sent')
   print(f'process {index} speaks')
   item = Watched(
     *vars(
@@ -72,4 +87,5 @@ def work(argv, devices, home, name, variables):
   jax.config.update('jax_num_cpu_devices', devices)
   jax.config.update('jax_enable_compilation_cache', False)
   joining.HEARTBEAT = joining.LEAVING = HEARTBEAT
+  joining._check_devices = _check_devices
   app.run(stage, several=True)
