@@ -117,5 +117,5 @@ def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
 def _lock(path: Path) -> Iterator[None]:
   """Holds a file lock, which the system lets go of when the process dies."""
   with path.open('ab') as file:  # Nothing in it is changed, whatever it is.
-    locks.take(file, wait=True)
+    locks.take(file, path, wait=True)
     yield

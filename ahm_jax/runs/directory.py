@@ -158,7 +158,7 @@ def alone(workdir: Path) -> Iterator[bool]:
     return
   own.mkdir(parents=True, exist_ok=True)
   with ownership.open_lock(own / LOCK) as file:
-    if not locks.take(file, wait=False):
+    if not locks.take(file, own / LOCK, wait=False):
       yield False
       return
     file.truncate(0)
