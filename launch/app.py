@@ -178,7 +178,10 @@ def _last_words() -> str:
 
 
 def _last_checkpoint() -> str:
-  step = checkpoints.latest_step(_workdir())
+  try:
+    step = checkpoints.latest_step(_workdir())
+  except UserError as error:
+    return str(error)
   return f'the last checkpoint is that of step {step}' if step else 'there was no checkpoint yet'
 
 

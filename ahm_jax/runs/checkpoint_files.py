@@ -1,64 +1,93 @@
-"""A checkpoint as it lies on disk: read without its task, held against what was saved, set aside
-where it is damaged.
+"""A checkpoint as it lies on disk: read without its task, and held against what was saved.
 
-Orbax reads many arrays at once, and where one is damaged the others go on in threads that complain
-later; so arrays are read here one by one.
+Only a wrong digest, or what cannot be parsed, is damage. What the system refuses to read is not: so
+every file is read here, and TensorStore, whose errors do not tell the two apart, parses what is in
+memory.
 """
 
 import contextlib
 import hashlib
 import json
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import tensorstore
 
+from ahm_jax.errors import UserError
+from ahm_jax.runs.progress import Progress
 from ahm_jax.task import TrainState
 
 FOLDER = 'checkpoints'  # In a run's directory; holds a folder for each step.
-DAMAGED = 'damaged'  # Beside it; takes the checkpoints that cannot be used.
 STATE = 'default'  # Orbax's name for the part of a checkpoint that holds arrays,
 METRICS = 'metrics'  # and for the one that holds numbers.
-DIGESTS = 'digests'  # Among the numbers: a digest of each part of the state.
+DIGESTS = 'digests'  # Among the numbers: a digest of each part of the state,
+SEAL = 'seal'  # and one of all the numbers.
+_NUMBERS = {*Progress._fields, DIGESTS}
 _HEADER = '.zarray'
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class Damaged(Exception):
   """A checkpoint that cannot be used; the message completes 'the checkpoint ...'."""
 
 
-def directory(workdir: Path) -> Path:
-  return Path(workdir).absolute() / FOLDER
+class Saved(NamedTuple):
+  """What a checkpoint holds beside its arrays."""
+
+  progress: Progress
+  digests: dict[str, str]  # Of the parts of the state.
 
 
-def steps(workdir: Path) -> list[int]:
-  """The steps of all checkpoints in a run's directory, in order; loads nothing."""
-  return sorted(
-    int(home.name) for home in directory(workdir).glob('[0-9]*') if home.name.isdecimal()
-  )
+def numbers(saved: Saved) -> dict[str, Any]:
+  """What is to be written of it, as JSON, with a seal."""
+  found = {**saved.progress._asdict(), DIGESTS: saved.digests}
+  return {**found, SEAL: _seal(found)}
 
 
-def numbers(home: Path) -> dict[str, Any]:
-  """What the checkpoint in the folder `home` holds beside its arrays; raises Damaged."""
-  with _damaged_where_unreadable():
-    found = json.loads((home / METRICS / METRICS).read_text())
-    return {**found, 'score': float(found['score']), DIGESTS: dict(found[DIGESTS])}
+def _seal(found: Mapping[str, Any]) -> str:
+  plain = json.dumps({name: found[name] for name in _NUMBERS}, sort_keys=True)
+  return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def saved(home: Path) -> Saved:
+  """What the checkpoint in the folder `home`, whose name begins with the step, holds beside its
+  arrays.
+
+  Raises:
+    Damaged: it is not what was saved.
+    UserError: it cannot be read.
+  """
+  content = read(home / METRICS / METRICS)
+  with _parsing():
+    found = json.loads(content)
+    if set(found) - {SEAL} != _NUMBERS:
+      raise ValueError('its numbers are not all there')
+    # Those of an earlier version have no seal.
+    if found.get(SEAL, _seal(found)) != _seal(found):
+      raise ValueError('its numbers are not those that were saved')
+    if found['step'] != int(home.name.partition('.')[0]):
+      raise ValueError(f'it is of step {found["step"]}')
+    kinds = {name: type(default) for name, default in Progress._field_defaults.items()}
+    progress = Progress(**{name: kind(found[name]) for name, kind in kinds.items()})
+    progress = progress._replace(since_line=tuple(map(dict, progress.since_line)))
+    return Saved(progress, dict(found[DIGESTS]))
 
 
 def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, Any]:
   """Parts of the state in a checkpoint, whatever its task: NumPy arrays in nested dicts.
 
   Raises:
-    Damaged: they cannot be read, or are not what was saved.
+    Damaged: they are not what was saved.
+    UserError: they cannot be read.
   """
+  digests = saved(home).digests
   tree = stored(home / STATE, parts)
-  saved = numbers(home)[DIGESTS]
-  if any(digest(tree.get(part, {})) != saved.get(part) for part in parts):
+  if any(digest(tree.get(part, {})) != digests.get(part) for part in parts):
     raise Damaged('is damaged: its numbers are not those that were saved')
   return tree
 
@@ -66,34 +95,30 @@ def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, A
 def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
   """Parts of what Orbax wrote into a folder: NumPy arrays in nested dicts.
 
-  Raises Damaged where they cannot be read.
+  Raises:
+    Damaged: they are not there, or not whole.
+    UserError: they cannot be read.
   """
-  with _damaged_where_unreadable():
-    return _opened(folder, parts, lambda array: array.read().result())
+  contents = _contents(folder)
+  with _parsing():
+    return _opened(contents, parts)
 
 
-def shapes(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, Any]:
-  """As `arrays`, but shapes and dtypes alone, which takes no time: `jax.ShapeDtypeStruct`s in
-  nested dicts. Raises Damaged.
-  """
-  with _damaged_where_unreadable():
-    return _opened(
-      home / STATE, parts, lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype.numpy_dtype)
-    )
-
-
-def _opened(
-  folder: Path, parts: Sequence[str], look: Callable[[tensorstore.TensorStore], Any]
-) -> dict[str, Any]:
+def _opened(contents: Mapping[str, bytes], parts: Sequence[str]) -> dict[str, Any]:
+  # Arrays one by one: where one is damaged, others that are read with it would go on in threads
+  # that complain later.
   tree: dict[str, Any] = {}
-  store = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
-  for file in tensorstore.KvStore.open(store).result().list().result():
+  memory, context = 'memory://', tensorstore.Context()
+  files = tensorstore.KvStore.open(memory, context=context).result()
+  for name, content in contents.items():
+    files.write(name, content).result()
+  store = {'driver': 'ocdbt', 'base': memory}
+  for file in tensorstore.KvStore.open(store, context=context).result().list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
-      array = tensorstore.open(
-        {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
-      ).result()
-      _put(tree, name.split('.'), look(array))
+      array = {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
+      opened = tensorstore.open(array, context=context).result()
+      _put(tree, name.split('.'), opened.read().result())
   return tree
 
 
@@ -104,14 +129,61 @@ def _put(tree: dict, path: Sequence[str], leaf: Any) -> None:
   tree[last] = leaf
 
 
+def _contents(folder: Path) -> dict[str, bytes]:
+  """The files in a folder and below, by their paths there; raises as `_read` does."""
+
+  def fail(error: OSError):
+    raise error
+
+  with reading(folder):
+    walk = list(os.walk(folder, onerror=fail))
+  paths = [Path(home) / name for home, _, names in walk for name in names]
+  return {path.relative_to(folder).as_posix(): read(path) for path in paths}
+
+
+def read(path: Path) -> bytes:
+  with reading(path):
+    # To open a pipe would wait for its other end.
+    if not stat.S_ISREG(path.stat().st_mode):
+      raise FileNotFoundError
+    return path.read_bytes()
+
+
 @contextlib.contextmanager
-def _damaged_where_unreadable() -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+  """Tells what is not there, which is damage, from what cannot be read now.
+
+  Raises:
+    Damaged: it is not there.
+    UserError: it cannot be read.
+  """
+  try:
+    yield
+  except _ABSENT as error:
+    raise Damaged(f'is damaged: {path.name} is not there') from error
+  except (OSError, MemoryError) as error:
+    why = (error.strerror if isinstance(error, OSError) else None) or 'out of memory'
+    raise UserError(
+      f'{path} cannot be read ({why}); nothing was moved; '
+      'make it readable and run the same command again'
+    ) from error
+
+
+@contextlib.contextmanager
+def _parsing() -> Iterator[None]:
   try:
     yield
   # TensorStore's are ValueErrors.
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+  ) as error:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise Damaged(f'cannot be read ({line[:100]})') from error
+    raise Damaged(f'is damaged ({line[:100]})') from error
 
 
 def digest(tree: Any) -> str:
@@ -124,31 +196,3 @@ def _leaf_digest(leaf: Any) -> bytes:
   found = hashlib.sha256(f'{array.dtype} {array.shape} '.encode())
   found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
   return found.digest()
-
-
-def set_aside(workdir: Path, step: int, problem: str) -> None:
-  """Moves a checkpoint out of the way, and says so on standard error."""
-  home = Path(workdir) / DAMAGED
-  home.mkdir(exist_ok=True)
-  earlier = len(list(home.glob(f'{step}*')))
-  target = home / (f'{step}-{earlier}' if earlier else str(step))
-  (directory(workdir) / str(step)).rename(target)
-  print(
-    f'the checkpoint of step {step} {problem}; it is not used, and was moved to {target}',
-    file=sys.stderr,
-  )
-
-
-def tidy(workdir: Path) -> None:
-  """Sets aside checkpoints that would keep Orbax from opening the others, and removes what a
-  killed run had half deleted.
-  """
-  for step in steps(workdir):
-    home = directory(workdir) / str(step)
-    if not (home / METRICS).is_dir():
-      shutil.rmtree(home)
-      continue
-    try:
-      numbers(home)
-    except Damaged as problem:
-      set_aside(workdir, step, str(problem))

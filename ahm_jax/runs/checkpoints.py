@@ -1,53 +1,25 @@
 """The only Orbax: a run's checkpoints, of which the last two and the best are kept."""
 
 import contextlib
-import math
+import re
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, full_disk
 from ahm_jax.runs import checkpoint_files as files
+from ahm_jax.runs import checkpoint_folders as folders
+from ahm_jax.runs.checkpoint_files import Damaged
+from ahm_jax.runs.progress import Progress
 from ahm_jax.runtime import processes, trees
 from ahm_jax.runtime.signals import Stopped
 from ahm_jax.task import TrainState
-
-
-class Progress(NamedTuple):
-  """How far a run is; what a checkpoint holds beside the tensors."""
-
-  step: int = 0
-  # Of the validation at this step; larger is better. Without a validation, the lowest.
-  score: float = -math.inf
-  best_score: float = -math.inf
-  validations_since_best: int = 0
-  validated: int = 0  # Step of the last validation.
-  skipped_in_row: int = 0  # The last so many steps were skipped.
-  since_line: Sequence[dict[str, float]] = ()  # Metrics of steps that metrics.jsonl lacks yet.
-
-  def at(self, step: int) -> 'Progress':
-    """The progress at a later step, without a validation."""
-    return self._replace(step=step, score=-math.inf)
-
-  def after(self, step: int, score: float) -> 'Progress':
-    """The progress after one more validation. A score that is not a number counts as the lowest."""
-    score = -math.inf if math.isnan(score) else score
-    better = score > self.best_score
-    return self._replace(
-      step=step,
-      score=score,
-      best_score=score if better else self.best_score,
-      validations_since_best=0 if better else self.validations_since_best + 1,
-      validated=step,
-    )
-
-
-def _score(numbers: dict[str, float]) -> float:
-  return numbers['score']
 
 
 class Checkpoints:
@@ -58,19 +30,27 @@ class Checkpoints:
 
   Args:
     workdir: the run's directory.
+
+  Raises:
+    UserError: its checkpoints are not this program's, or cannot be read.
   """
 
   def __init__(self, workdir: Path):
     self.workdir = Path(workdir)
     with processes.first_alone():
       if processes.is_first():
-        files.tidy(self.workdir)
-    options = ocp.CheckpointManagerOptions(
-      best_fn=_score,
-      preservation_policy=AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=_score, n=1)]),
-      cleanup_tmp_directories=True,
+        folders.tidy(self.workdir)
+    self._orbax = ocp.AsyncCheckpointer(
+      ocp.CompositeCheckpointHandler(
+        **{
+          files.STATE: ocp.StandardCheckpointHandler(),
+          files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
+        }
+      )
     )
-    self._manager = ocp.CheckpointManager(files.directory(self.workdir), options=options)
+    self._thread = ThreadPoolExecutor(1)
+    self._saving: Future[None] | None = None
+    self._was_read_back = False
     self._saved = time.monotonic()
 
   def __enter__(self):
@@ -80,7 +60,9 @@ class Checkpoints:
     # Closing waits for the other processes, which know nothing of an error in this one.
     together = error is None or isinstance(error, Stopped)
     if together or not processes.has_others():
-      self._manager.close()
+      self._wait()
+      self._orbax.close()
+    self._thread.shutdown(wait=False)
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves in the background, in place of an earlier checkpoint of that step; the next step may
@@ -88,15 +70,59 @@ class Checkpoints:
 
     Args:
       state: replicated over the devices of all processes (`parallel.of_all`).
+
+    Raises:
+      UserError: the save before has failed.
     """
-    if progress.step in self._manager.all_steps():
-      self._manager.wait_until_finished()
-      self._manager.delete(progress.step)
+    self._wait()
     parts = state._asdict() if processes.is_first() else {}  # Process 0 writes the numbers.
     digests = {name: files.digest(part) for name, part in parts.items()}
-    numbers = {**progress._asdict(), files.DIGESTS: digests}
-    self._manager.save(progress.step, args=ocp.args.StandardSave(state), metrics=numbers)
+    numbers = files.numbers(files.Saved(progress, digests))
+    with self._writing(progress.step):
+      self._orbax.save(
+        folders.saving(self.workdir, progress.step),
+        args=ocp.args.Composite(
+          **{files.STATE: ocp.args.StandardSave(state), files.METRICS: ocp.args.JsonSave(numbers)}
+        ),
+        custom_metadata=folders.MARK,
+      )
+    self._saving = self._thread.submit(self._finish, progress.step)
     self._saved = time.monotonic()
+
+  def _finish(self, step: int) -> None:
+    """Waits until a checkpoint is written, and puts it in its place."""
+    with self._writing(step):
+      self._orbax.wait_until_finished()
+      if processes.is_first():
+        if not self._was_read_back:
+          self._read_back(step)
+        folders.commit(self.workdir, step)
+        folders.prune(self.workdir)
+
+  def _read_back(self, step: int) -> None:
+    """Whether checkpoints can be saved here at all."""
+    try:
+      files.arrays(folders.saving(self.workdir, step))
+    except Damaged as problem:
+      raise UserError(
+        f'the checkpoint of step {step} was written into {folders.directory(self.workdir)}, but '
+        f'read back it {problem}; choose another --workdir, on another disk'
+      ) from problem
+    self._was_read_back = True
+
+  @contextlib.contextmanager
+  def _writing(self, step: int) -> Iterator[None]:
+    try:
+      yield
+    # TensorStore's are ValueErrors.
+    except (OSError, ValueError) as error:
+      why = _system_says(error)
+      if why is None or full_disk(error):
+        raise
+      raise UserError(
+        f'the checkpoint of step {step} cannot be written to {folders.directory(self.workdir)} '
+        f'({why}); run the same command again when it can; it resumes'
+      ) from error
 
   def minutes_since_save(self) -> float:
     """Since the last save, or since this was made."""
@@ -104,14 +130,25 @@ class Checkpoints:
 
   def check(self) -> None:
     """Raises what a save in the background has failed with."""
-    self._manager.check_for_errors()
+    if self._saving is not None and self._saving.done():
+      self._wait()
+
+  def _wait(self) -> None:
+    """Waits for the save in the background; raises what it has failed with."""
+    saving, self._saving = self._saving, None
+    if saving is not None:
+      saving.result()
 
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
-    step = self._manager.latest_step()
-    saved = {} if step is None else self._manager.metrics(step)
-    found = Progress(**{name: saved[name] for name in Progress._fields if name in saved})
-    since_line = tuple(found.since_line)  # Process 0 alone looks at them.
+    self._wait()
+    found = Progress()
+    with processes.first_alone():
+      if processes.is_first() and (steps := folders.steps(self.workdir)):
+        home = folders.home(self.workdir, steps[-1])
+        with _named(home):
+          found = files.saved(home).progress
+    since_line = found.since_line  # Process 0 alone looks at them.
     return processes.from_first(found._replace(since_line=()))._replace(since_line=since_line)
 
   def drop_damaged(self, best_too: bool) -> None:
@@ -121,31 +158,14 @@ class Checkpoints:
     Args:
       best_too: where the best one is damaged, sets aside that one and what came after it: a run
         that resumes before it comes upon it again.
-    """
-    dropped = True
-    while dropped:
-      with processes.first_alone():
-        dropped = processes.is_first() and self._drop(best_too)
-      dropped = processes.from_first(dropped)
-      if dropped:
-        self._manager.reload()
 
-  def _drop(self, best_too: bool) -> bool:
-    """Whether a checkpoint was damaged; it is set aside then, and so is what came after it."""
-    needed = {self._manager.latest_step()} | ({self._manager.best_step()} if best_too else set())
-    for step in sorted(needed - {None}):
-      try:
-        files.arrays(files.directory(self.workdir) / str(step))
-      except files.Damaged as problem:
-        for later in sorted(self._manager.all_steps()):
-          if later >= step:
-            files.set_aside(
-              self.workdir,
-              later,
-              str(problem) if later == step else f'followed on that of step {step}',
-            )
-        return True
-    return False
+    Raises:
+      UserError: none would be left; or one cannot be read. Nothing is moved then.
+    """
+    with processes.first_alone():
+      if processes.is_first():
+        for step, problem in _unusable(self.workdir, best_too).items():
+          folders.set_aside(self.workdir, step, problem)
 
   def restore_latest(self, target: TrainState) -> TrainState:
     """The latest state.
@@ -155,30 +175,89 @@ class Checkpoints:
         devices need not be those it was saved from.
 
     Raises:
-      UserError: what was saved has other shapes.
+      UserError: what was saved has other shapes, is damaged, or cannot be read.
     """
-    return self._restore(self._manager.latest_step(), target)
+    return self._restore(target, best=False)
 
   def restore_best(self, target: TrainState) -> TrainState:
     """The state with the highest score, of equal ones the latest.
 
     `target` as for `restore_latest`.
     """
-    return self._restore(self._manager.best_step(), target)
+    return self._restore(target, best=True)
 
-  def _restore(self, step: int | None, target: TrainState) -> TrainState:
-    self._manager.wait_until_finished()
+  def _restore(self, target: TrainState, best: bool) -> TrainState:
+    self._wait()
+    step = 0
+    with processes.first_alone():
+      if processes.is_first():
+        step = int(_chosen(self.workdir, best).name)
     # From process 0: a shared file system may show others an older list.
-    step = processes.from_first(0 if step is None else step)
-    _check_fits(files.directory(self.workdir) / str(step), target)
-    return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+    return _restored(folders.home(self.workdir, processes.from_first(step)), target)
 
 
-def _check_fits(home: Path, target: TrainState) -> None:
+def _system_says(error: BaseException) -> str | None:
+  """Why the system refused, if that is what went wrong."""
+  if isinstance(error, OSError):
+    return error.strerror or str(error)
+  said = re.search(r'\[OS error \d+: ([^\]]+)\]', str(error))
+  return said and said[1]
+
+
+def _unusable(workdir: Path, best_too: bool) -> dict[int, str]:
+  """The checkpoints to be set aside, the latest first, each with the reason why.
+
+  Raises:
+    UserError: none would be left.
+  """
+  found: dict[int, str] = {}
+  left = folders.steps(workdir)
+  while left and (damage := _damage(workdir, left, best_too)):
+    step, problem = damage
+    later = [other for other in left if other > step] if best_too else []
+    found |= dict.fromkeys(later, f'followed on that of step {step}') | {step: problem}
+    left = [other for other in left if other not in found]
+  if found and not left:
+    said = '; '.join(f'that of step {step} {problem}' for step, problem in sorted(found.items()))
+    folder = folders.directory(workdir)
+    raise UserError(
+      f'no checkpoint in {folder} can be used: {said}; nothing was moved; '
+      f'put sound ones in their place, or remove {folder} to start anew'
+    )
+  return dict(sorted(found.items(), reverse=True))
+
+
+def _damage(workdir: Path, steps: Sequence[int], best_too: bool) -> tuple[int, str] | None:
+  """The first step of which what a run needs is damaged, and how."""
+  found: dict[int, Progress] = {}
+  for step in steps:
+    try:
+      found[step] = files.saved(folders.home(workdir, step)).progress
+    except Damaged as problem:
+      return step, str(problem)
+  scores = {step: progress.score for step, progress in found.items()}
+  for step in sorted({steps[-1], folders.best(scores)} if best_too else {steps[-1]}):
+    try:
+      files.arrays(folders.home(workdir, step))
+    except Damaged as problem:
+      return step, str(problem)
+  return None
+
+
+def _restored(home: Path, target: TrainState) -> TrainState:
   with _named(home):
-    problem = trees.shape_mismatch(files.shapes(home), target)
+    found = files.arrays(home)
+  problem = trees.shape_mismatch(found, target)
   if problem:
     raise UserError(f'{home}: {problem}; a checkpoint and run.json of one run belong together')
+  flat = trees.flatten(found)
+  leaves = [_placed(flat[name], leaf) for name, leaf in trees.flatten(target).items()]
+  return jax.tree.unflatten(jax.tree.structure(target), leaves)
+
+
+def _placed(array: np.ndarray, target: jax.ShapeDtypeStruct) -> jax.Array:
+  array = np.asarray(array, target.dtype)
+  return jax.make_array_from_callback(target.shape, target.sharding, lambda index: array[index])
 
 
 @contextlib.contextmanager
@@ -186,7 +265,7 @@ def _named(home: Path) -> Iterator[None]:
   """Says which checkpoint it is that is damaged."""
   try:
     yield
-  except files.Damaged as problem:
+  except Damaged as problem:
     raise UserError(
       f"{home}: the checkpoint {problem}; run that run's own command again; "
       'it resumes from the checkpoint before'
@@ -194,11 +273,12 @@ def _named(home: Path) -> Iterator[None]:
 
 
 def latest_step(workdir: Path) -> int:
-  """That of the latest checkpoint in a run's directory, 0 where there is none.
+  """That of the latest checkpoint in a run's directory, 0 where there is none; loads nothing.
 
-  For a message, since it loads nothing.
+  Raises:
+    UserError: they cannot be listed.
   """
-  return max(files.steps(workdir), default=0)
+  return max(folders.steps(workdir), default=0)
 
 
 def load_state(workdir: Path, target: TrainState) -> TrainState:
@@ -209,14 +289,10 @@ def load_state(workdir: Path, target: TrainState) -> TrainState:
     target: as for `Checkpoints.restore_latest`.
 
   Raises:
-    UserError: there is no checkpoint, it is damaged, or what was saved has other shapes.
+    UserError: there is no checkpoint, it is damaged or cannot be read, or what was saved has other
+      shapes.
   """
-  home = _saved(workdir)[-1]
-  _check_fits(home, target)
-  with _named(home):
-    files.arrays(home)  # Which tells damage.
-  with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(home / files.STATE, target)
+  return _restored(_chosen(workdir, best=False), target)
 
 
 def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
@@ -231,29 +307,30 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
     is {}.
 
   Raises:
-    UserError: there is no checkpoint, or it is damaged.
+    UserError: there is no checkpoint, or it is damaged or cannot be read.
   """
-  homes = _saved(workdir)
-  home = max(reversed(homes), key=_score_at) if best else homes[-1]
+  home = _chosen(workdir, best)
   with _named(home):
     return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
 
 
-def _saved(workdir: Path) -> list[Path]:
-  """The folders of a run's checkpoints, the latest last; raises a UserError where there is none."""
-  homes = [files.directory(workdir) / str(step) for step in files.steps(workdir)]
-  # One without metrics is being deleted.
-  homes = [home for home in homes if (home / files.METRICS).is_dir()]
+def _chosen(workdir: Path, best: bool) -> Path:
+  """The folder of a run's best checkpoint, of equal ones the latest; or of its latest.
+
+  Raises:
+    UserError: there is none, or one is damaged or cannot be read.
+  """
+  homes = [folders.home(workdir, step) for step in folders.steps(workdir)]
   if not homes:
     raise UserError(
       f'{workdir} holds no checkpoint; give the directory of a run that has saved one'
     )
-  return homes
+  return max(reversed(homes), key=_score_at) if best else homes[-1]
 
 
 def _score_at(home: Path) -> float:
   with _named(home):
-    return _score(files.numbers(home))
+    return files.saved(home).progress.score
 
 
 def write_variables(path: Path, variables: Any) -> None:

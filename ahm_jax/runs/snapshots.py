@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ahm_jax.runtime import durable
+
 FOLDER = 'snapshots'
 
 
@@ -15,11 +17,9 @@ def write(workdir: Path, step: int, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes, or writes again, the arrays of one step; the file appears when it is whole."""
   folder = Path(workdir) / FOLDER
   folder.mkdir(exist_ok=True)
-  scratch = folder / f'{step}.tmp'
-  with scratch.open('wb') as file:
-    named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+  named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+  with durable.replacing(folder / f'{step}.npz') as scratch, scratch.open('wb') as file:
     np.savez_compressed(file, **named)
-  scratch.replace(folder / f'{step}.npz')
 
 
 def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:

@@ -1,12 +1,12 @@
-"""JSON files: strict, and written in one move."""
+"""JSON files: strict, and whole after a power cut."""
 
 import json
 import math
-import uuid
 from pathlib import Path
 from typing import Any
 
 from ahm_jax.errors import UserError
+from ahm_jax.runtime import durable
 
 
 def read_json(path: Path) -> Any:
@@ -25,10 +25,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, tree: Any) -> None:
   """Writes strict JSON in one move; numbers that are not finite become null."""
-  # Others may be writing the same file.
-  scratch = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')
-  scratch.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + '\n')
-  scratch.replace(path)
+  durable.write(path, (json.dumps(_finite(tree), indent=2, allow_nan=False) + '\n').encode())
 
 
 def _finite(tree: Any) -> Any:
