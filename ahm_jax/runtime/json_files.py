@@ -1,26 +1,94 @@
-"""JSON files: strict, and whole after a power cut."""
+"""JSON files: strict, and whole after a power cut; what is read was checked."""
 
+import errno
 import json
 import math
+import os
+import stat
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ahm_jax.errors import UserError
-from ahm_jax.runtime import durable
+from ahm_jax.runtime import durable, schema
+from ahm_jax.runtime.schema import Check
+
+MOST_BYTES = 2**28  # What a file of ours never has.
+MOST_DIGITS = 1000  # Of a number.
+RESTORE = 'restore it, or remove it'
 
 
-def read_json(path: Path) -> Any:
+class Damaged(UserError):
+  """A file that is there and can be read, and does not hold what was written."""
+
+
+def read_json(path: Path, check: Check = schema.anything, cure: str = RESTORE) -> Any:
   """What a JSON file holds; None where there is no such file.
 
+  Args:
+    check: that it must pass.
+    cure: what the user can do where it is damaged.
+
   Raises:
-    UserError: it is no JSON.
+    Damaged: it is no strict JSON (UTF-8, finite numbers, no name twice, not too deep), or does not
+      pass the check.
+    UserError: the system does not let it be read, or it is no file.
+  """
+  data = read_bytes(path)
+  if data is None:
+    return None
+  try:
+    tree = parse(data)
+    schema.require(check, tree)
+  except ValueError as error:
+    raise Damaged(f'{path} is damaged: {error}; {cure}') from error
+  return tree
+
+
+def read_bytes(path: Path) -> bytes | None:
+  """What a file holds; None where there is none.
+
+  Raises:
+    Damaged: it is larger than any of ours.
+    UserError: the system does not let it be read, or it is no file; not a word of damage.
   """
   try:
-    return json.loads(path.read_text())
+    # A pipe would wait for somebody to write.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, 'rb') as file:
+      status = os.fstat(descriptor)
+      if not stat.S_ISREG(status.st_mode):
+        what = 'a folder' if stat.S_ISDIR(status.st_mode) else 'no file'
+        raise UserError(f'{path} is {what}, where a file is to be; remove it')
+      if status.st_size > MOST_BYTES:
+        raise Damaged(f'{path} is not what was written: it holds {status.st_size} bytes; remove it')
+      return file.read()
   except FileNotFoundError:
     return None
-  except ValueError as error:
-    raise UserError(f'{path} cannot be read as JSON ({error}); restore it, or remove it') from error
+  except OSError as error:
+    if error.errno == errno.EISDIR:
+      raise UserError(f'{path} is a folder, where a file is to be; remove it') from error
+    raise UserError(
+      f'{path} cannot be read ({error.strerror}); make it readable and run the same command again'
+    ) from error
+
+
+def parse(data: bytes) -> Any:
+  """Strict JSON; raises a ValueError of one line for anything else."""
+  try:
+    return json.loads(
+      data.decode('utf-8-sig'),
+      parse_float=_float,
+      parse_int=_int,
+      parse_constant=_refuse,
+      object_pairs_hook=_object,
+    )
+  except RecursionError:
+    raise ValueError('it is nested too deeply') from None
+  except json.JSONDecodeError as error:
+    raise ValueError(f'it is no JSON ({error})') from None
+  except UnicodeDecodeError as error:
+    raise ValueError(f'byte {error.start} is not UTF-8') from None
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -34,3 +102,24 @@ def _finite(tree: Any) -> Any:
   if isinstance(tree, list | tuple):
     return [_finite(value) for value in tree]
   return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _refuse(name: str) -> NoReturn:
+  raise ValueError(f'it holds {name}')
+
+
+def _float(digits: str) -> float:
+  value = float(digits)
+  return value if math.isfinite(value) else _refuse(f'{digits[:20]}, which is too large')
+
+
+def _int(digits: str) -> int:
+  return int(digits) if len(digits) <= MOST_DIGITS else _refuse('a number of too many digits')
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+    _refuse(f'{schema.shown(twice)} twice')
+  return found

@@ -1,10 +1,17 @@
+import errno
 import json
 import math
+import os
+import time
 
 import pytest
 
 from ahm_jax.errors import UserError
-from ahm_jax.runtime.json_files import read_json, write_json
+from ahm_jax.runtime import schema
+from ahm_jax.runtime.json_files import Damaged, read_json, write_json
+from tests.hostile_json import DAMAGES
+
+RUN = schema.record({'stage': schema.text}, {'steps': schema.list_of(schema.count(), unique=True)})
 
 
 def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path):
@@ -19,5 +26,88 @@ def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path):
 def test_no_file_is_none_and_no_json_is_named(tmp_path):
   assert read_json(tmp_path / 'none.json') is None
   (tmp_path / 'cut.json').write_text('{"dice": ')
-  with pytest.raises(UserError, match=r'cut\.json cannot be read as JSON'):
+  with pytest.raises(UserError, match=r'cut\.json is damaged: it is no JSON'):
     read_json(tmp_path / 'cut.json')
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damage_is_said_in_one_line_with_the_cure(tmp_path, damage):
+  path = tmp_path / 'run.json'
+  path.write_bytes(DAMAGES[damage])
+  start = time.monotonic()
+  with pytest.raises(Damaged, match=r'run\.json is damaged: .*; choose another$') as caught:
+    read_json(path, RUN, 'choose another')
+  assert time.monotonic() - start < 5
+  said = str(caught.value).removeprefix(str(path))
+  assert '\n' not in said
+  assert len(said) < 250
+
+
+@pytest.mark.parametrize(
+  ('number', 'said'),
+  [
+    (errno.EACCES, 'Permission denied'),
+    (errno.EIO, 'Input/output error'),
+    (errno.EMFILE, 'Too many open files'),
+    (errno.ESTALE, 'Stale file handle'),
+  ],
+)
+def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch, number, said):
+  path = tmp_path / 'run.json'
+  write_json(path, {'stage': 'segment'})
+
+  def refuse(*_, **__):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(os, 'open', refuse)
+  with pytest.raises(UserError, match=rf'run\.json cannot be read \({said}\); make it') as caught:
+    read_json(path, RUN)
+  assert not isinstance(caught.value, Damaged)
+
+
+@pytest.mark.parametrize('kind', ['folder', 'pipe', 'within a file'])
+def test_what_is_no_file_is_named(tmp_path, kind):
+  path = tmp_path / 'run.json'
+  if kind == 'folder':
+    path.mkdir()
+  elif kind == 'pipe':
+    os.mkfifo(path)
+  else:
+    path.touch()
+    path /= 'run.json'
+  with pytest.raises(
+    UserError, match=r'is a folder, where|is no file, where|Not a directory'
+  ) as caught:
+    read_json(path, RUN)
+  assert not isinstance(caught.value, Damaged)
+
+
+@pytest.mark.parametrize(
+  ('tree', 'said'),
+  [
+    ({'stage': 3}, 'stage is 3, not a text'),
+    ({'steps': [1]}, 'stage is missing'),
+    ({'stage': 'a', 'steps': [1, -1]}, r'steps\[1\] is -1, not a whole number from 0 on'),
+    ({'stage': 'a', 'steps': [1, True]}, r'steps\[1\] is True, not a whole number'),
+    ({'stage': 'a', 'steps': [1, 1]}, 'steps is a list, not a list without repetitions'),
+    ({'stage': 'a', 'steps': {'b': 1}}, 'steps is an object, not a list'),
+    ({'stage': 'a\0b'}, r"stage is 'a\\x00b', not a text"),
+    (['stage'], 'it is a list, not an object'),
+  ],
+)
+def test_what_is_wrong_is_said_by_its_place(tmp_path, tree, said):
+  write_json(tmp_path / 'run.json', tree)
+  with pytest.raises(Damaged, match=rf'run\.json is damaged: {said}.*; restore it, or remove it$'):
+    read_json(tmp_path / 'run.json', RUN)
+
+
+def test_numbers_have_a_range_and_may_be_left_out():
+  score = schema.optional(schema.number(0, 1))
+  for fine in (None, 0, 1, 0.5):
+    schema.require(score, fine)
+  for wrong in (7, -0.1, True, '1', 10**30, [0.5]):
+    with pytest.raises(ValueError, match=r'it is .*, not a number in \[0, 1\]$'):
+      schema.require(score, wrong)
+  schema.require(schema.either(score, schema.mapping(score)), {'a': None, 'b': 1})
+  with pytest.raises(ValueError, match=r"\['b'\] is 2, not"):
+    schema.require(schema.either(score, schema.mapping(score)), {'a': None, 'b': 2})
