@@ -19,6 +19,7 @@ import numpy as np
 import tensorstore
 
 from ahm_jax.errors import UserError
+from ahm_jax.runs import array_headers
 from ahm_jax.runs.progress import Progress
 from ahm_jax.task import TrainState
 
@@ -113,9 +114,13 @@ def _opened(contents: Mapping[str, bytes], parts: Sequence[str]) -> dict[str, An
   for name, content in contents.items():
     files.write(name, content).result()
   store = {'driver': 'ocdbt', 'base': memory}
-  for file in tensorstore.KvStore.open(store, context=context).result().list().result():
+  held = tensorstore.KvStore.open(store, context=context).result()
+  claimed, stored_bytes = 0, sum(map(len, contents.values()))
+  for file in held.list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
+      claimed += array_headers.claim(held.read(file).result().value)
+      array_headers.check_total(claimed, stored_bytes)
       array = {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
       opened = tensorstore.open(array, context=context).result()
       _put(tree, name.split('.'), opened.read().result())
