@@ -12,6 +12,7 @@ import numpy as np
 from ahm_jax.config import to_dict
 from ahm_jax.evaluation import per_image, stored
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
+from ahm_jax.export import shared
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import PRETRAIN
 from ahm_jax.runs import directory
@@ -40,15 +41,15 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
   Args:
     facts: 'format', 'licence', 'versions' and 'notes', what the format says of its files.
   """
-  known = data_and_scores(trained)
+  known, config = data_and_scores(trained), shared.without_paths(trained.config)
   description = {
     'format': facts['format'],
     'stage': trained.stage.name,
     'step': trained.step,
     'class_names': list(trained.class_names),
     'digest': trained.digest,
-    'config_digest': config_digest(trained.config),
-    'config': to_dict(trained.config),
+    'config_digest': config_digest(config),
+    'config': to_dict(config),
     **facts,
     **known,
   }
@@ -118,6 +119,7 @@ def _flat(result: Mapping[str, Any]) -> dict[str, float]:
 
 def text(trained: Trained, facts: Mapping[str, Any], known: Mapping[str, Any]) -> str:
   """The card, of what `write` has."""
+  config = shared.without_paths(trained.config)
   lines = [
     f'# Model card: {trained.stage}',
     '',
@@ -132,8 +134,8 @@ def text(trained: Trained, facts: Mapping[str, Any], known: Mapping[str, Any]) -
     f'- Intended: {trained.stage.card.use}.',
     '- Not intended: any decision about a patient; images of other organs, devices or populations, '
     'untested.',
-    f'- Licence: {facts["licence"] or NOT_STATED}. The licence of the data may restrict what may '
-    'be done with the weights.',
+    f'- Licence: {shared.plain(facts["licence"]) or NOT_STATED}. The licence of the data may '
+    'restrict what may be done with the weights.',
     '',
     '## Network',
     '',
@@ -154,10 +156,10 @@ def text(trained: Trained, facts: Mapping[str, Any], known: Mapping[str, Any]) -
     '',
     '## Config',
     '',
-    f'SHA-256 `{config_digest(trained.config)}`',
+    f'SHA-256 `{config_digest(config)}`',
     '',
     '```json',
-    json.dumps(to_dict(trained.config), indent=2),
+    json.dumps(to_dict(config), indent=2),
     '```',
     '',
   ]
@@ -167,7 +169,7 @@ def text(trained: Trained, facts: Mapping[str, Any], known: Mapping[str, Any]) -
 def _network(trained: Trained) -> dict[str, Any]:
   network, side = trained.network, trained.image_size
   sees = f'{"RGB" if trained.channels == 3 else "grey"} images, resized to {side} x {side} pixels'
-  says = trained.stage.card.outputs(trained.config, trained.class_names)
+  says = shared.plain(trained.stage.card.outputs(trained.config, trained.class_names))
   weights = f'SHA-256 `{trained.digest}`, of step {trained.step}'
   if not isinstance(network, VGG16):
     return {'sees': sees, 'says': says, 'width': network.width, 'weights': weights}
@@ -186,13 +188,13 @@ def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
   config = trained.config
   if data is None:
     return [
-      f'- Name: {config.data.name}',
+      f'- Name: {shared.plain(config.data.name)}',
       '- Counts: not known; the training did not write them down',
     ]
-  lines = [f'- Name: {data["name"]}']
+  lines = [f'- Name: {shared.plain(data["name"])}']
   for split, counts in data['splits'].items():
     lines.append(
-      f'- {split}: {counts["images"]} images, {counts["masks"]} with a mask, '
+      f'- {shared.plain(split)}: {counts["images"]} images, {counts["masks"]} with a mask, '
       f'{counts["labels"]} with a label'
     )
   training = getattr(config, trained.stage.recipe)
@@ -200,7 +202,7 @@ def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
     f'- Trained on {data["trained_on"]} images, {training.batch_size} at a step, seed {config.seed}'
   )
   if config.init_from and trained.stage is not PRETRAIN:
-    lines.append(f'- Started from {config.init_from}')
+    lines.append(f'- Started from {shared.plain(Path(config.init_from).name)}')
   return lines
 
 
@@ -208,7 +210,7 @@ def _score_lines(scores: Mapping[str, Any] | None) -> list[str]:
   if not scores:
     return ['There are none: launch.evaluate was not run before the export.']
   lines = [
-    f"On the {scores['split']} split, at the images' own size, by launch.evaluate:",
+    f"On the {shared.plain(scores['split'])} split, at the images' own size, by launch.evaluate:",
     '',
     '| score | value | 95 % interval |',
     '|---|---|---|',
@@ -216,7 +218,8 @@ def _score_lines(scores: Mapping[str, Any] | None) -> list[str]:
   for name, value in scores['values'].items():
     interval = scores['intervals'].get(name)
     shown = f'{interval[0]:.4f} to {interval[1]:.4f}' if interval else 'none'
-    lines.append(f'| {name} | {"not known" if value is None else round(value, 4)} | {shown} |')
+    number = 'not known' if value is None else round(value, 4)
+    lines.append(f'| {shared.plain(name)} | {number} | {shown} |')
   return [
     *lines,
     '',

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ahm_jax.errors import UserError
-from ahm_jax.export import portable
+from ahm_jax.export import portable, shared
 from ahm_jax.runs.trained import Trained
 from ahm_jax.weights import files
 
@@ -40,7 +40,7 @@ def write(trained: Trained, home: Path) -> float:
   shape = ('batch', *trained.shape)
   for name in ('onnx_ir', 'jax2onnx'):  # They warn of values whose types they then infer.
     logging.getLogger(name).setLevel(logging.ERROR)
-  with warnings.catch_warnings():
+  with warnings.catch_warnings(), shared.without_source_folders():
     warnings.simplefilter('ignore')
     model = jax2onnx.to_onnx(
       lambda images: probabilities(variables, images),

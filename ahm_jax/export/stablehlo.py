@@ -1,5 +1,6 @@
 """The format stablehlo: a program that takes images of any size, and runs without this package."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ahm_jax.errors import UserError
-from ahm_jax.export import portable, resizing
+from ahm_jax.export import portable, resizing, shared
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime import trees
 from ahm_jax.weights import files
@@ -50,21 +51,37 @@ def write(trained: Trained, home: Path, platforms: Sequence[str]) -> None:
   sizes = jax.export.symbolic_shape(f'b, h, w, {trained.channels}')
   images = jax.ShapeDtypeStruct(sizes, np.uint8)
   compiled = jax.jit(function(trained))
-  exported = jax.export.export(compiled, platforms=tuple(platforms))(abstract, images)
-  (home / PROGRAM).write_bytes(exported.serialize())
+  with shared.without_source_folders():
+    exported = jax.export.export(compiled, platforms=tuple(platforms))(abstract, images)
+  program = exported.serialize()
+  (home / PROGRAM).write_bytes(program)
+  if (home / PROGRAM).read_bytes() != program:
+    raise UserError(f'{home / PROGRAM} does not hold what was written; choose another --out')
   results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
-  (home / LOADER).write_text(loader(images, results), encoding='utf-8')
+  text = loader(images, results, digests(home))
+  (home / LOADER).write_text(text, encoding='utf-8')
 
 
-def loader(images: Any, results: Mapping[str, Any]) -> str:
+def digests(home: Path) -> dict[str, str]:
+  """SHA-256 of what load.py reads."""
+  return {
+    name: hashlib.sha256((home / name).read_bytes()).hexdigest() for name in (PROGRAM, WEIGHTS)
+  }
+
+
+def loader(images: Any, results: Mapping[str, Any], whole: Mapping[str, str]) -> str:
   """The text of load.py: the template, which says what the program takes and gives.
 
   Args:
     images, results: shapes and dtypes.
+    whole: as of `digests`.
   """
   gives = ', and '.join(f'{name}, {_text(result)}' for name, result in results.items())
-  template = TEMPLATE.read_text(encoding='utf-8')
-  return template.replace('IMAGES', _text(images)).replace('RESULTS', gives)
+  text = TEMPLATE.read_text(encoding='utf-8')
+  text = text.replace('IMAGES', _text(images)).replace('RESULTS', gives)
+  for name, digest in whole.items():
+    text = text.replace(f"'{name}': ''", f"'{name}': '{digest}'")
+  return text
 
 
 def _text(array: Any) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import tensorstore
 
 from ahm_jax.errors import UserError
+from ahm_jax.runs import array_headers
 from ahm_jax.runs.progress import Progress
 from ahm_jax.task import TrainState
 
@@ -105,16 +106,20 @@ def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
     return _opened(copy, parts)
 
 
-def _opened(copy: tensorstore.Context, parts: Sequence[str]) -> dict[str, Any]:
+def _opened(copy: '_Copy', parts: Sequence[str]) -> dict[str, Any]:
   # Arrays one by one: where one is damaged, others that are read with it would go on in threads
   # that complain later.
   tree: dict[str, Any] = {}
   store = {'driver': 'ocdbt', 'base': _MEMORY}
-  for file in tensorstore.KvStore.open(store, context=copy).result().list().result():
+  held = tensorstore.KvStore.open(store, context=copy.context).result()
+  claimed = 0
+  for file in held.list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
+      claimed += array_headers.claim(held.read(file).result().value)
+      array_headers.check_total(claimed, copy.size)
       array = {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
-      opened = tensorstore.open(array, context=copy).result()
+      opened = tensorstore.open(array, context=copy.context).result()
       _put(tree, name.split('.'), opened.read().result())
   return tree
 
@@ -126,8 +131,13 @@ def _put(tree: dict, path: Sequence[str], leaf: Any) -> None:
   tree[last] = leaf
 
 
-def _in_memory(folder: Path) -> tensorstore.Context:
-  """A copy of the files in a folder and below, to be opened at `_MEMORY`; raises as `read` does."""
+class _Copy(NamedTuple):
+  context: tensorstore.Context  # In which it lies, at `_MEMORY`.
+  size: int  # Bytes of its files.
+
+
+def _in_memory(folder: Path) -> _Copy:
+  """A copy of the files in a folder and below; raises as `read` does."""
 
   def fail(error: OSError):
     raise error
@@ -135,10 +145,13 @@ def _in_memory(folder: Path) -> tensorstore.Context:
   with reading(folder):
     walk = list(os.walk(folder, onerror=fail))
   context = tensorstore.Context()
-  copy = tensorstore.KvStore.open(_MEMORY, context=context).result()
+  memory = tensorstore.KvStore.open(_MEMORY, context=context).result()
+  size = 0
   for path in (Path(home) / name for home, _, names in walk for name in names):
-    copy.write(path.relative_to(folder).as_posix(), read(path)).result()
-  return context
+    content = read(path)
+    size += len(content)
+    memory.write(path.relative_to(folder).as_posix(), content).result()
+  return _Copy(context, size)
 
 
 def read(path: Path) -> bytes:

@@ -17,11 +17,48 @@ from ahm_jax.errors import UserError
 from ahm_jax.models.layers import variable_shapes
 from ahm_jax.runs import checkpoint_files, checkpoints, directory
 from ahm_jax.runs.stage import Stage, names
-from ahm_jax.runtime import trees
+from ahm_jax.runtime import json_files, schema, trees
 
 EXPORT = 'export.json'  # What an export is.
 VARIABLES = 'variables'  # Beside it, in Orbax's format: the arrays.
 LESION = 'lesion'  # The one class of binary masks.
+
+
+def _interval(value: Any) -> None:
+  schema.list_of(schema.number())(value)
+  if len(value) != 2:
+    raise ValueError(' is not a pair of numbers')
+
+
+_COUNTS = schema.record(dict.fromkeys(('images', 'masks', 'labels'), schema.count()))
+_DESCRIPTION = schema.record(
+  {
+    **dict.fromkeys(('format', 'stage', 'digest'), schema.text),
+    'step': schema.count(),
+    'class_names': schema.list_of(schema.text, unique=True),
+    'config': schema.mapping(),
+  },
+  {
+    'data': schema.optional(
+      schema.record(
+        {
+          'name': schema.text,
+          'splits': schema.mapping(_COUNTS),
+          'trained_on': schema.count(),
+        }
+      )
+    ),
+    'scores': schema.optional(
+      schema.record(
+        {
+          'split': schema.text,
+          'values': schema.mapping(schema.optional(schema.number())),
+          'intervals': schema.mapping(_interval),
+        }
+      )
+    ),
+  },
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +171,8 @@ def load_run(path: Path, stage: Stage, config: Config) -> Trained:
 
 
 def _load_export(path: Path, stages: Sequence[Stage], flag: str) -> Trained:
-  try:
-    told = json.loads((path / EXPORT).read_text())
-    config, name, kind = from_config_dict(told['config']), told['stage'], told['format']
-    step, classes, digest = int(told['step']), tuple(told['class_names']), told['digest']
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f'{path / EXPORT} cannot be read as the description of an export; export it again'
-    ) from error
+  told = json_files.read_json(path / EXPORT, _DESCRIPTION, 'export it again')
+  kind, name, classes = told['format'], told['stage'], tuple(told['class_names'])
   if kind != 'orbax':
     raise UserError(
       f'{flag}={path} is an export in the format {kind}; give one of --format=orbax, or the '
@@ -152,13 +183,24 @@ def _load_export(path: Path, stages: Sequence[Stage], flag: str) -> Trained:
     raise UserError(
       f'{flag}={path} is an export of a {name} run; give one of a {names(stages)} run'
     )
+  try:
+    config = from_config_dict(told['config'])
+  except UserError as error:
+    raise UserError(
+      f'{path / EXPORT} is damaged, or of another version: {error}; export it again'
+    ) from error
   variables = checkpoints.read_variables(path / VARIABLES)
-  found = Trained(path, stage, config, step, variables, classes)
-  if found.digest != digest:
+  found = Trained(path, stage, config, told['step'], variables, classes)
+  if found.digest != told['digest']:
     raise UserError(
       f'{path / VARIABLES} is damaged: its numbers are not those that were exported; export it '
       'again'
     )
+  for array_name, array in trees.flatten(variables).items():
+    if array.dtype != np.float32 or not np.isfinite(array).all():
+      raise UserError(
+        f'{path / VARIABLES}: {array_name} is not of finite float32 numbers; give another export'
+      )
   return checked(found)
 
 

@@ -7,7 +7,6 @@ are resized to the image and cut at 0. MedSAM: squashed to 1024 x 1024, its own 
 its highest 1; probabilities are resized and cut at 0.5 (its MedSAM_Inference.py).
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from ahm_jax.data.resize import squashed
 from ahm_jax.errors import UserError
+from ahm_jax.sam import claims
 
 TITLES = {'sam': 'Segment Anything', 'medsam': 'MedSAM'}  # By the name of the comparator.
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json')
@@ -188,16 +188,17 @@ def _refusal(path: Path | str, why: str) -> UserError:
 
 
 def _from_folder(path: Path):
-  from transformers import SamModel, SamProcessor
+  from transformers import SamConfig, SamModel, SamProcessor
 
   if not (path / 'config.json').is_file():
     raise _refusal(path, 'it has no config.json')
-  config = json.loads((path / 'config.json').read_text(encoding='utf-8'))
+  config = claims.config(path / 'config.json')
   kind = config.get('model_type') if isinstance(config, dict) else None
   if kind != 'sam':
     raise _refusal(path, f'its config.json is of model_type {kind!r}, not sam')
   if not any((path / name).is_file() for name in WEIGHTS):
     raise _refusal(path, f'it has no {WEIGHTS[0]}')
+  claims.check_folder(path, lambda told: _shapes(SamConfig.from_dict(told)))
   # A pair, which transformers' own types do not say.
   loaded: Any = SamModel.from_pretrained(
     path, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype='float32'
@@ -211,7 +212,8 @@ def _from_folder(path: Path):
     images = _image_processor().from_pretrained(path, local_files_only=True)
   else:
     images = _image_processor()(**_sizes(model))
-  if images.pad_size['height'] != model.config.vision_config.image_size:
+  side, padded = model.config.vision_config.image_size, images.pad_size
+  if {padded['height'], padded['width']} != {side} or not 0 < images.size['longest_edge'] <= side:
     raise _refusal(
       path, 'its preprocessor_config.json is for images of another size than its config.json'
     )
@@ -239,15 +241,26 @@ def _from_file(path: Path):
     # That of segment_anything; 1e-6 moves logits by 1e-4.
     mask_decoder_config=SamMaskDecoderConfig(layer_norm_eps=1e-5),
   )
+  claims.check_tensors(weights, _shapes(config))
   model = SamModel(config)
   model.load_state_dict(weights, strict=True)
   return model, SamProcessor(_image_processor()(**_sizes(model)))
+
+
+def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
+  """Of the arrays of a SamModel, by name; allocates none of them."""
+  import torch
+  from transformers import SamModel
+
+  with torch.device('meta'):
+    return {name: tuple(array.shape) for name, array in SamModel(config).state_dict().items()}
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
   """The named tensors of a .pth file."""
   import torch
 
+  claims.check_archive(path)
   try:
     held = torch.load(path, map_location='cpu', weights_only=True)
   except OSError:
@@ -258,6 +271,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
   named = isinstance(held, dict) and all(isinstance(value, torch.Tensor) for value in held.values())
   if not named:
     raise _refusal(path, 'it holds something else than named weights')
+  claims.check_tensors(held)
   return held
 
 

@@ -3,14 +3,21 @@
 Formats that can run code when they are opened are refused.
 """
 
+import contextlib
+import functools
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ahm_jax.errors import UserError
+from ahm_jax.weights import headers
+from ahm_jax.weights.headers import Stored
 
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, OverflowError)
 SUFFIXES = ('.safetensors', '.npz')
 _PYTORCH = (
   'in Python with PyTorch: import torch; from safetensors.torch import save_file; '
@@ -42,10 +49,17 @@ def is_weights(path: str) -> bool:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-  """The arrays in a file, by name, as they are.
+  """The arrays in a file that we wrote, by name, as they are; raises as `opened` does."""
+  with opened(path) as held:
+    return {name: array.read() for name, array in held.items()}
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[dict[str, Stored]]:
+  """The arrays in a file, by name, each of which can be read as long as the context lasts.
 
   Raises:
-    UserError: there is no such file, it is of another format or damaged, or a package is missing.
+    UserError: there is no such file, it is of another format or damaged, or cannot be read.
   """
   path = Path(path).expanduser()
   suffix = path.suffix.lower()
@@ -56,20 +70,55 @@ def read(path: Path) -> dict[str, np.ndarray]:
     raise UserError(f'{path} is neither .safetensors nor .npz; convert it{how and ", "}{how}')
   if not path.is_file():
     raise UserError(f'{path}: there is no such file; give weights as .safetensors or .npz')
+  with contextlib.ExitStack() as stack:
+    with _told(path):
+      file = stack.enter_context(path.open('rb'))
+      found = headers.safetensors(file) if suffix == '.safetensors' else headers.npz(file)
+    yield {
+      name: stored._replace(read=functools.partial(_read, path, stored))
+      for name, stored in found.items()
+    }
+
+
+def _read(path: Path, stored: Stored) -> np.ndarray:
+  with _told(path):
+    return stored.read()
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
   try:
-    return _read_safetensors(path) if suffix == '.safetensors' else _read_npz(path)
-  except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    yield
+  except OSError as error:
+    why = error.strerror or type(error).__name__
+    raise UserError(f'{path} cannot be read ({why}); make it readable and try again') from error
+  # What a damaged archive sets off; RuntimeErrors are of encryption.
+  except (ValueError, EOFError, LookupError, RuntimeError, *_BROKEN) as error:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UserError(f'{path} cannot be read ({line[:120]}); save it again') from error
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-  """Writes a new file; `metadata`, texts, goes into the header of .safetensors."""
+  """Writes a new file, and reads it back; `metadata`, texts, goes into the header of .safetensors.
+
+  Raises:
+    UserError: a package is missing, or the file does not hold what was written.
+  """
   arrays = {name: np.array(array, order='C') for name, array in arrays.items()}
   if path.suffix == '.npz':
     np.savez(path, allow_pickle=False, **arrays)
   else:
     safetensors_numpy().save_file(arrays, path, metadata=dict(metadata))
+  held = read(path)
+  if held.keys() != arrays.keys() or any(
+    not _same(held[name], array) for name, array in arrays.items()
+  ):
+    raise UserError(f'{path} does not hold what was written; write it to another disk')
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+  alike = (one.shape, one.dtype) == (other.shape, other.dtype)
+  return alike and one.tobytes() == other.tobytes()  # NaN too.
 
 
 def safetensors_numpy():
@@ -84,25 +133,3 @@ def safetensors_numpy():
 def missing(what: str, package: str) -> UserError:
   """Says that `what` needs a package, and how to install it."""
   return UserError(f'{what} needs the package {package}, which is not installed; {_INSTALL}')
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-  numpy = safetensors_numpy()
-  import safetensors
-
-  try:
-    return numpy.load_file(path)
-  except safetensors.SafetensorError as error:
-    raise ValueError(str(error)) from error
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-  with path.open('rb') as file:
-    stored = np.load(file, allow_pickle=False)
-    if not isinstance(stored, np.lib.npyio.NpzFile):
-      raise ValueError('it is a single array')
-    found = {name: stored[name] for name in stored.files}
-  for name, array in found.items():
-    if not isinstance(array, np.ndarray):  # Of what is no array, NumPy gives the bytes.
-      raise ValueError(f'{name} is no array')
-  return found

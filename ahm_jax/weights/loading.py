@@ -2,8 +2,10 @@
 report.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +17,12 @@ from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16, VGG16Trunk
 from ahm_jax.runtime import trees
 from ahm_jax.weights import files, names, norms
+from ahm_jax.weights.headers import FLOATS, Stored
 from ahm_jax.weights.names import Entry
 
 SHOWN = 3  # Names in a message, of however many there are.
 
-Weights = Mapping[str, np.ndarray]  # By foreign names.
+Weights = Mapping[str, Stored]  # By foreign names.
 
 
 class LoadedWeights(NamedTuple):
@@ -50,13 +53,13 @@ def unet(path: Path, network: UNet, shape: Sequence[int]) -> LoadedWeights:
   Raises:
     UserError: names are missing or shapes differ; the first are listed, and nothing is loaded.
   """
-  weights = _read(path)
-  if 'up1.up.weight' not in weights and 'up1.conv.double_conv.0.weight' in weights:
-    raise UserError(
-      f'{path} is a U-Net that enlarges bilinearly; ours learns to: give weights of UNet(..., '
-      'bilinear=False)'
-    )
-  return match(path, weights, names.unet(), variable_shapes(network, tuple(shape)))
+  with _opened(path) as weights:
+    if 'up1.up.weight' not in weights and 'up1.conv.double_conv.0.weight' in weights:
+      raise UserError(
+        f'{path} is a U-Net that enlarges bilinearly; ours learns to: give weights of UNet(..., '
+        'bilinear=False)'
+      )
+    return match(path, weights, names.unet(), variable_shapes(network, tuple(shape)))
 
 
 def vgg16(path: Path, network: VGG16, shape: Sequence[int]) -> LoadedWeights:
@@ -69,16 +72,16 @@ def vgg16(path: Path, network: VGG16, shape: Sequence[int]) -> LoadedWeights:
   Raises:
     UserError: as for `unet`; or one of the file and the network has norms and the other has none.
   """
-  weights = _read(path)
-  norm = _vgg16_norm(weights)
-  if norm != network.norm and (_is_keras(weights) or 'features.0.weight' in weights):
-    own, other = ('with', 'without') if norm else ('without', 'with')
-    raise UserError(
-      f'{path} is a VGG16 {own} batch normalisation, and nothing is loaded; give '
-      f'--config.model.vgg_norm={norm or repr(norm)}, or weights of a VGG16 {other} it'
-    )
-  entries = _vgg16_entries(weights, network.width, network.norm)
-  return match(path, weights, entries, variable_shapes(network, tuple(shape)))
+  with _opened(path) as weights:
+    norm = _vgg16_norm(weights)
+    if norm != network.norm and (_is_keras(weights) or 'features.0.weight' in weights):
+      own, other = ('with', 'without') if norm else ('without', 'with')
+      raise UserError(
+        f'{path} is a VGG16 {own} batch normalisation, and nothing is loaded; give '
+        f'--config.model.vgg_norm={norm or repr(norm)}, or weights of a VGG16 {other} it'
+      )
+    entries = _vgg16_entries(weights, network.width, network.norm)
+    return match(path, weights, entries, variable_shapes(network, tuple(shape)))
 
 
 def vgg16_trunk(path: Path, trunk: VGG16Trunk, shape: Sequence[int]) -> LoadedWeights:
@@ -92,16 +95,25 @@ def vgg16_trunk(path: Path, trunk: VGG16Trunk, shape: Sequence[int]) -> LoadedWe
   Raises:
     UserError: as for `unet`.
   """
-  weights = _read(path)
-  norm = _vgg16_norm(weights)
-  wanted = variable_shapes(trunk.clone(norm=norm), tuple(shape))
-  wanted = {part: {'trunk': shapes} for part, shapes in wanted.items()}
-  loaded = match(path, weights, _vgg16_entries(weights, trunk.width, norm), wanted)
+  with _opened(path) as weights:
+    norm = _vgg16_norm(weights)
+    wanted = variable_shapes(trunk.clone(norm=norm), tuple(shape))
+    wanted = {part: {'trunk': shapes} for part, shapes in wanted.items()}
+    loaded = match(path, weights, _vgg16_entries(weights, trunk.width, norm), wanted)
   return loaded._replace(variables=norms.folded(loaded.variables)) if norm else loaded
 
 
-def _read(path: Path) -> Weights:
-  return norms.without_biases({names.tidy(name): array for name, array in files.read(path).items()})
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Weights]:
+  with files.opened(path) as held:
+    times = Counter(map(names.tidy, held))
+    # Of several that would be called alike none is: which one is meant is not known.
+    yield norms.without_biases(
+      {
+        tidied if times[tidied := names.tidy(name)] == 1 else name: stored
+        for name, stored in held.items()
+      }
+    )
 
 
 def _is_keras(weights: Weights) -> bool:
@@ -149,7 +161,7 @@ def _problem(entry: Entry, weights: Weights, shape: tuple[int, ...]) -> str:
   array = weights[entry.theirs]
   if array.shape != theirs:
     return f'is {trees.shape_text(array.shape)}, not {trees.shape_text(theirs)}'
-  return '' if np.issubdtype(array.dtype, np.floating) else f'is of type {array.dtype}'
+  return '' if array.dtype in FLOATS else f'is of type {array.dtype}'
 
 
 def _refuse(path: Path, wrong: Sequence[Entry], problems: Mapping[Entry, str]) -> None:
@@ -174,7 +186,8 @@ def _left_layers(problems: Mapping[Entry, str]) -> set[str]:
 
 
 def _array(path: Path, weights: Weights, entry: Entry) -> np.ndarray:
-  array = np.asarray(entry.layout.inward(weights[entry.theirs]), np.float32, order='C')
+  with np.errstate(over='ignore'):  # What is too large for float32 is refused below.
+    array = np.asarray(entry.layout.inward(weights[entry.theirs].read()), np.float32, order='C')
   if not np.isfinite(array).all():
     raise UserError(f'{path}: {entry.theirs} holds numbers that are not finite; nothing is loaded')
   return array

@@ -2,16 +2,18 @@
 change of what is computed in use.
 """
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ahm_jax.models.layers import EPSILON
+from ahm_jax.weights.headers import Stored
 
 
-def without_biases(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def without_biases(weights: Mapping[str, Stored]) -> dict[str, Stored]:
   """A PyTorch state dict without biases of convolutions before batch norms, as vgg16_bn and older
   U-Nets of milesial have them: they go off the running means, since the norm takes them out.
   """
@@ -22,8 +24,13 @@ def without_biases(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     sequence, place = found.groups()
     mean = f'{sequence}.{int(place) + 1}.running_mean'
     if mean in kept and kept[mean].shape == kept[name].shape:
-      kept[mean] = kept[mean] - kept.pop(name)
+      reads = kept[mean].read, kept.pop(name).read
+      kept[mean] = kept[mean]._replace(read=functools.partial(_difference, *reads))
   return kept
+
+
+def _difference(mean: Callable[[], np.ndarray], bias: Callable[[], np.ndarray]) -> np.ndarray:
+  return mean() - bias()
 
 
 def with_zero_biases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

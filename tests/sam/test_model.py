@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import zipfile
 from functools import partial
 from types import ModuleType
 
@@ -19,6 +20,7 @@ transformers = pytest.importorskip('transformers')
 
 from ahm_jax.errors import UserError  # noqa: E402
 from ahm_jax.sam import model as sam  # noqa: E402
+from tests.hostile_json import DAMAGES  # noqa: E402
 from tests.sam.tiny_sam import (  # noqa: E402
   ENCODER,
   LAYERS,
@@ -317,6 +319,94 @@ def test_files_that_are_no_sam(model, tmp_path, capsys):
   del weights['mask_decoder.iou_token.weight']
   torch.save(weights, path)
   assert 'it cannot be read' in refusal(path)
+
+
+def vision(**fields):
+  return {'vision_config': fields}
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    (vision(num_hidden_layers=10**9), 'config.json has num_hidden_layers = 1e+09, more than 65536'),
+    (vision(num_hidden_layers=60000), 'config.json has num_hidden_layers = 6e+04, and there are'),
+    (vision(image_size=2**16), 'its config.json asks for '),
+    (vision(hidden_size=2**16), 'its config.json asks for '),
+    ({'mask_decoder_config': {'hidden_size': 2**15}}, 'its config.json asks for '),
+    ({'mask_decoder_config': {'iou_head_depth': 10**4}}, 'config.json has iou_head_depth = 1e+04'),
+    (vision(image_size=-(10**30)), 'config.json has image_size = -1e+30, more than 65536'),
+    (vision(image_size='large'), ''),
+    (vision(hidden_size=None), ''),
+    ({'vision_config': [1]}, ''),
+  ],
+)
+def test_a_config_that_asks_for_more_than_the_weights_hold(copy, change, said):
+  config = json.loads((copy / 'config.json').read_text())
+  for name, value in change.items():
+    config[name] = config[name] | value if isinstance(value, dict) else value
+  (copy / 'config.json').write_text(json.dumps(config))
+  assert f'it cannot be read: {said}' in refusal(copy)
+
+
+@pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize('name', ['config.json', 'preprocessor_config.json'])
+def test_json_that_is_no_config_is_refused_in_a_line(copy, name, damage):
+  (copy / name).write_bytes(damage)
+  refusal(copy)
+
+
+@pytest.mark.parametrize(
+  'sizes',
+  [
+    {'size': {'longest_edge': 10**9}},
+    {'pad_size': {'height': SIDE, 'width': 10**9}},
+    {'size': {'longest_edge': 0}},
+  ],
+)
+def test_a_preprocessor_that_would_enlarge_without_end(copy, sizes):
+  fitting = {'pad_size': {'height': SIDE, 'width': SIDE}, 'size': {'longest_edge': SIDE}}
+  (copy / 'preprocessor_config.json').write_text(json.dumps(fitting | sizes))
+  refusal(copy)
+
+
+def test_weights_that_claim_more_than_their_file(copy):
+  path = copy / 'model.safetensors'
+  content = path.read_bytes()
+  length = int.from_bytes(content[:8], 'little')
+  header = json.loads(content[8 : 8 + length])
+  header['mask_decoder.iou_token.weight']['shape'] = [2**42, 1]
+  text = json.dumps(header).encode()
+  path.write_bytes(len(text).to_bytes(8, 'little') + text + content[8 + length :])
+  assert "'mask_decoder.iou_token.weight': its shape and its data_offsets do not" in refusal(copy)
+  path.write_bytes((2**60).to_bytes(8, 'little') + content[8:])
+  assert 'its header is not whole' in refusal(copy)
+
+
+@pytest.mark.usefixtures('tiny_encoder')
+def test_an_official_file_that_claims_more_than_it_holds(model, tmp_path):
+  path, weights = tmp_path / 'file.pth', official_weights(model)
+  name = 'image_encoder.pos_embed'
+  wide = torch.zeros(1, 1, 1, WIDTH)
+
+  torch.save(weights | {name: wide.expand(1, 10**6, 10**6, WIDTH)}, path)
+  assert f'it cannot be read: {name} has fewer numbers than its shape says' in refusal(path)
+  torch.save(weights | {name: weights[name].to_sparse()}, path)
+  assert f'{name} is not a dense tensor' in refusal(path)
+  token = 'mask_decoder.iou_token.weight'
+  torch.save(weights | {token: torch.zeros(3, 7)}, path)
+  assert f'{token} is 3x7, not ' in refusal(path)
+
+  torch.save(weights, tmp_path / 'sound.pth')
+  with (
+    zipfile.ZipFile(tmp_path / 'sound.pth') as sound,
+    zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive,
+  ):
+    for member in sound.namelist():
+      archive.writestr(member, sound.read(member))
+    archive.writestr('archive/data/bomb', bytes(2**27))
+  assert 'it is an archive that inflates to 1.' in refusal(path)
+  path.write_bytes((tmp_path / 'sound.pth').read_bytes()[:-100])
+  assert 'it cannot be read as weights alone' in refusal(path)
 
 
 @pytest.mark.parametrize('package', ['torch', 'transformers'])

@@ -1,3 +1,4 @@
+import pathlib
 import pickle
 import sys
 import zipfile
@@ -123,9 +124,35 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
   for name in [name for name in sys.modules if name.startswith('safetensors.')]:
     monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, 'safetensors', None)
-  (tmp_path / 'w.safetensors').write_bytes(b'')
   with pytest.raises(
     UserError,
     match='needs the package safetensors, which is not installed; EXTRAS=interop launch/with_env',
   ):
-    files.read(tmp_path / 'w.safetensors')
+    files.write(tmp_path / 'w.safetensors', ARRAYS, {})
+  (tmp_path / 'w.safetensors').write_bytes(b'\x02\0\0\0\0\0\0\0{}')
+  assert files.read(tmp_path / 'w.safetensors') == {}  # Which reading does not ask for.
+
+
+def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
+  np.savez(tmp_path / 'w.npz', **ARRAYS)
+
+  def refuse(*_, **__):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(pathlib.Path, 'open', refuse)
+  with pytest.raises(UserError, match=r'cannot be read \(Permission denied\); make it readable'):
+    files.read(tmp_path / 'w.npz')
+
+
+@pytest.mark.parametrize('suffix', files.SUFFIXES)
+def test_what_is_not_on_the_disk_as_it_was_written_is_told(tmp_path, monkeypatch, suffix):
+  if suffix == '.safetensors':
+    pytest.importorskip('safetensors')
+  sound = files.read
+
+  def other(path):
+    return {**sound(path), 'n': np.int64(8)}
+
+  monkeypatch.setattr(files, 'read', other)
+  with pytest.raises(UserError, match='does not hold what was written'):
+    files.write(tmp_path / f'w{suffix}', ARRAYS, {})
