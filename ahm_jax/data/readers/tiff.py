@@ -32,6 +32,7 @@ _DECISIVE = frozenset(
     *(plugin.SAMPLEFORMAT, _YCBCR_SUBSAMPLING),
   )
 )
+_MAX_TAGS = 2**16 - 1
 _CURE = 'save it as TIFF of 8 or 16 bit integers or 32 bit floats, with 0 as black'
 
 
@@ -104,7 +105,7 @@ def _listed(file: IO[bytes], tags: plugin.ImageFileDirectory_v2) -> set[int]:
   file.seek(tags._offset or 0)
   size = struct.calcsize(count)
   (length,) = struct.unpack(order + count, file.read(size).ljust(size, b'\0'))
-  entries = file.read(entry * length)
+  entries = file.read(entry * min(length, _MAX_TAGS))
   file.seek(place)
   if not length or len(entries) < entry * length:
     return {-1, *_DECISIVE}

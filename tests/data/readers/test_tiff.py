@@ -230,3 +230,10 @@ def test_a_directory_that_is_cut_is_damage(tmp_path):
     (tmp_path / 'a.tif').write_bytes(moved[: len(moved) - cut])
     with pytest.raises(Unreadable):
       dispatch.read_slices(tmp_path / 'a.tif', 3)
+
+
+def test_a_directory_of_more_tags_than_memory_holds_is_damage(tmp_path):
+  head = struct.pack('<2sHHHQQ', b'II', 43, 8, 0, 16, 2**40)
+  (tmp_path / 'a.tif').write_bytes(head + bytes(400))
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(tmp_path / 'a.tif', 3)
