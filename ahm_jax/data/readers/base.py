@@ -165,7 +165,7 @@ def decoding(path: Path | Held) -> Iterator[None]:
     # Decoders raise OSErrors of their own, without a number, and seek to where no file can be.
     if error.errno in (None, errno.EINVAL):
       raise _failure(path) from error
-    raise _unavailable(path, error) from error
+    raise unavailable(path, error) from error
   # On broken files SyntaxError, ValueError, struct.error and others.
   except Exception as error:
     raise _failure(path) from error
@@ -188,11 +188,12 @@ def _failure(path: Path | Held) -> Exception:
         while file.read(2**20):
           pass
   except OSError as error:
-    return _unavailable(path, error)
+    return unavailable(path, error)
   return Unreadable(shown(path))
 
 
-def _unavailable(path: Path | Held, error: OSError) -> UnavailableFile:
+def unavailable(path: Path | Held, error: OSError) -> UnavailableFile:
+  """That the system refused a file, from its numbered error."""
   return UnavailableFile(
     f'{shown(path)} cannot be read ({error.strerror}); that says nothing of what it holds: make '
     'it readable and run the same command again'

@@ -32,6 +32,7 @@ _DECISIVE = frozenset(
     *(plugin.SAMPLEFORMAT, _YCBCR_SUBSAMPLING),
   )
 )
+_MAX_TAGS = 2**16 - 1
 _CURE = 'save it as TIFF of 8 or 16 bit integers or 32 bit floats, with 0 as black'
 
 
@@ -96,21 +97,20 @@ def _unsupported(path: Path | Held, kind: str) -> UnsupportedImage:
 
 
 def _listed(file: IO[bytes], tags: plugin.ImageFileDirectory_v2) -> set[int]:
-  """The tags in the directory of a TIFF, also those that Pillow left out; all decisive ones where
-  it is cut.
+  """The tags with values in the directory of a TIFF, also those that Pillow left out; all decisive
+  ones where it is cut.
   """
   place = file.tell()
-  order, (entry, count) = tags._endian, (20, 'Q') if tags._bigtiff else (12, 'H')
+  count, entry = ('Q', 'HHQ8x') if tags._bigtiff else ('H', 'HHI4x')
+  entry = tags._endian + entry
   file.seek(tags._offset or 0)
   size = struct.calcsize(count)
-  (length,) = struct.unpack(order + count, file.read(size).ljust(size, b'\0'))
-  entries = file.read(entry * length)
+  (length,) = struct.unpack(tags._endian + count, file.read(size).ljust(size, b'\0'))
+  entries = file.read(struct.calcsize(entry) * min(length, _MAX_TAGS))
   file.seek(place)
-  if not length or len(entries) < entry * length:
-    return {-1, *_DECISIVE}
-  return {
-    struct.unpack_from(order + 'H', entries, start)[0] for start in range(0, len(entries), entry)
-  }
+  if not length or len(entries) < struct.calcsize(entry) * length:
+    return set(_DECISIVE)
+  return {tag for tag, _, values in struct.iter_unpack(entry, entries) if values}
 
 
 def _in_native_order(tile: ImageFile._Tile) -> ImageFile._Tile:

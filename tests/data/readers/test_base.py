@@ -2,13 +2,15 @@
 
 import errno
 import os
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePath
 
 import pytest
 
-from ahm_jax.data.readers import dispatch, raster
+from ahm_jax.data.readers import archives, dispatch, raster
 from ahm_jax.data.readers.base import (
   SUFFIXES,
+  Held,
   UnavailableFile,
   Unreadable,
   UnsupportedImage,
@@ -85,3 +87,24 @@ def test_a_file_that_may_not_be_read(tmp_path, suffix):
 def test_a_file_that_has_gone(tmp_path, suffix):
   with pytest.raises(UnavailableFile, match='No such file'):
     dispatch.read_slices(tmp_path / f'a{suffix}', 3)
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_an_archive_that_the_system_refuses_is_not_to_be_fetched_again(
+  tmp_path, monkeypatch, number
+):
+  def refuse(*_):
+    raise numbered(number)
+
+  monkeypatch.setattr(zipfile, 'ZipFile', refuse)
+  with pytest.raises(UnavailableFile, match=os.strerror(number)):
+    archives.members(tmp_path / 'a.zip', 'download it again')
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif'])
+def test_an_error_within_an_archive_is_that_of_the_system(name):
+  def refuse():
+    raise numbered(errno.EIO)
+
+  with pytest.raises(UnavailableFile, match=os.strerror(errno.EIO)):
+    dispatch.read_slices(Held(PurePath('a.zip') / name, refuse), 3)

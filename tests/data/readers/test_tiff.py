@@ -230,3 +230,17 @@ def test_a_directory_that_is_cut_is_damage(tmp_path):
     (tmp_path / 'a.tif').write_bytes(moved[: len(moved) - cut])
     with pytest.raises(Unreadable):
       dispatch.read_slices(tmp_path / 'a.tif', 3)
+
+
+def test_a_directory_of_more_tags_than_memory_holds_is_damage(tmp_path):
+  head = struct.pack('<2sHHHQQ', b'II', 43, 8, 0, 16, 2**40)
+  (tmp_path / 'a.tif').write_bytes(head + bytes(400))
+  with pytest.raises(Unreadable):
+    dispatch.read_slices(tmp_path / 'a.tif', 3)
+
+
+@pytest.mark.parametrize('number', [338, 320, 530])
+def test_a_tag_without_values_is_none(tmp_path, number):
+  values = drawn(np.uint8, 8, 20, 24)
+  (tmp_path / 'a.tif').write_bytes(tiffs.encoded(values, tags=[(number, 'H', [])]))
+  np.testing.assert_array_equal(numbers(tmp_path / 'a.tif'), values)
