@@ -23,7 +23,7 @@ from absl import flags
 from ahm_jax.config import Config
 from ahm_jax.pipeline.data import check_data
 from ahm_jax.pipeline.setup import load_data
-from ahm_jax.runs import directory
+from ahm_jax.runs import ownership
 from launch import app
 
 ERRORS_FOUND = 3  # Exit code of --check.
@@ -37,7 +37,7 @@ def main(config: Config, workdir: Path) -> None:
     if check_data(config, workdir):
       sys.exit(ERRORS_FOUND)
     return
-  directory.check_folder(workdir)
+  ownership.check_kinds(workdir, ('data',), ())
   data = load_data(config, workdir)
   for name, split in data.splits.items():
     classes = ', '.join(

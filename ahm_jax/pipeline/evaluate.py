@@ -10,7 +10,7 @@ from ahm_jax.evaluation import per_image
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run, open_trained, scored
 from ahm_jax.pipeline.stages import SEGMENT, STAGES
-from ahm_jax.runs import directory, provenance, trained
+from ahm_jax.runs import directory, ownership, provenance, trained
 from ahm_jax.runtime import json_files
 from ahm_jax.sam import compare as comparison
 from ahm_jax.sam import model as segment_anything
@@ -35,7 +35,7 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
 
 def evaluate_run(run: Run) -> dict[str, Any]:
   """`evaluate`, of a run that was opened."""
-  directory.check_folder(run.workdir)
+  ownership.check_kinds(run.workdir, ('data',), ('evaluation*.json', 'per_image*.csv'))
   _check_unseen(run)
   scores, rows = run.stage.score(run)
   conditions = (run.stage.name, run.config.evaluate.split, run.config.evaluate.threshold)
@@ -69,7 +69,7 @@ def compare(
   comparison.check(options, held)
   model = segment_anything.load(options.checkpoint)
   run = open_trained(config, workdir, (stage,), data)
-  directory.check_folder(run.workdir)
+  ownership.check_kinds(run.workdir, ('data',), ('evaluation*.json', 'per_image*.csv'))
   _check_unseen(run)
   name, evaluation = run.config.evaluate.split, run.config.evaluate
   split = run.data.splits[name].take(run.data.splits[name].has_mask)
