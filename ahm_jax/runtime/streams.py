@@ -4,6 +4,7 @@ disks, terminals that are gone, and characters that the terminal's encoding lack
 
 import contextlib
 import io
+import logging
 import os
 import select
 import sys
@@ -21,7 +22,13 @@ def make_steady() -> None:
       os.fstat(number)
     except OSError:
       os.open(os.devnull, os.O_RDWR)  # Takes the lowest number that is free.
-  sys.stderr = steady(2, sys.stderr)
+  before = sys.stderr
+  sys.stderr = steady(2, before)
+  for (
+    handler
+  ) in logging.root.handlers:  # absl takes out those of standard error, and knows them so.
+    if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+      handler.setStream(sys.stderr)
   sys.stdout = steady(1, sys.stdout, 'standard output')
 
 

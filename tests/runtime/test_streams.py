@@ -84,3 +84,19 @@ def test_what_cpp_writes_is_passed_on_without_its_stack_traces():
     'W1130 11:28:29.2 9 other.cc:80] another note',
     'the end The following tasks are unhealthy',
   ]
+
+
+LOGGED = """
+import logging, sys
+logging.basicConfig()
+from ahm_jax.runtime import streams
+streams.make_steady()
+assert logging.root.handlers[0].stream is sys.stderr
+logging.error('once')
+"""
+
+
+def test_loggers_write_to_the_new_stream():
+  command = [sys.executable, '-c', LOGGED]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert (done.returncode, done.stderr) == (0, 'ERROR:root:once\n')
