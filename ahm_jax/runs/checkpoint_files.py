@@ -29,7 +29,6 @@ DIGESTS = 'digests'  # Among the numbers: a digest of each part of the state,
 SEAL = 'seal'  # and one of all the numbers.
 _NUMBERS = {*Progress._fields, DIGESTS}
 _HEADER = '.zarray'
-_MEMORY = 'memory://'
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -100,21 +99,25 @@ def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
     Damaged: they are not there, or not whole.
     UserError: they cannot be read.
   """
-  copy = _in_memory(folder)
+  contents = _contents(folder)
   with _parsing():
-    return _opened(copy, parts)
+    return _opened(contents, parts)
 
 
-def _opened(copy: tensorstore.Context, parts: Sequence[str]) -> dict[str, Any]:
+def _opened(contents: Mapping[str, bytes], parts: Sequence[str]) -> dict[str, Any]:
   # Arrays one by one: where one is damaged, others that are read with it would go on in threads
   # that complain later.
   tree: dict[str, Any] = {}
-  store = {'driver': 'ocdbt', 'base': _MEMORY}
-  for file in tensorstore.KvStore.open(store, context=copy).result().list().result():
+  memory, context = 'memory://', tensorstore.Context()
+  files = tensorstore.KvStore.open(memory, context=context).result()
+  for name, content in contents.items():
+    files.write(name, content).result()
+  store = {'driver': 'ocdbt', 'base': memory}
+  for file in tensorstore.KvStore.open(store, context=context).result().list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
       array = {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
-      opened = tensorstore.open(array, context=copy).result()
+      opened = tensorstore.open(array, context=context).result()
       _put(tree, name.split('.'), opened.read().result())
   return tree
 
@@ -126,19 +129,16 @@ def _put(tree: dict, path: Sequence[str], leaf: Any) -> None:
   tree[last] = leaf
 
 
-def _in_memory(folder: Path) -> tensorstore.Context:
-  """A copy of the files in a folder and below, to be opened at `_MEMORY`; raises as `read` does."""
+def _contents(folder: Path) -> dict[str, bytes]:
+  """The files in a folder and below, by their paths there; raises as `_read` does."""
 
   def fail(error: OSError):
     raise error
 
   with reading(folder):
     walk = list(os.walk(folder, onerror=fail))
-  context = tensorstore.Context()
-  copy = tensorstore.KvStore.open(_MEMORY, context=context).result()
-  for path in (Path(home) / name for home, _, names in walk for name in names):
-    copy.write(path.relative_to(folder).as_posix(), read(path)).result()
-  return context
+  paths = [Path(home) / name for home, _, names in walk for name in names]
+  return {path.relative_to(folder).as_posix(): read(path) for path in paths}
 
 
 def read(path: Path) -> bytes:
