@@ -30,7 +30,6 @@ DIGESTS = 'digests'  # Among the numbers: a digest of each part of the state,
 SEAL = 'seal'  # and one of all the numbers.
 _NUMBERS = {*Progress._fields, DIGESTS}
 _HEADER = '.zarray'
-_MEMORY = 'memory://'
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -101,25 +100,27 @@ def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
     Damaged: they are not there, or not whole.
     UserError: they cannot be read.
   """
-  copy = _in_memory(folder)
+  contents = _contents(folder)
   with _parsing():
-    return _opened(copy, parts)
+    return _opened(contents, parts)
 
 
-def _opened(copy: '_Copy', parts: Sequence[str]) -> dict[str, Any]:
+def _opened(contents: Mapping[str, bytes], parts: Sequence[str]) -> dict[str, Any]:
   # Arrays one by one: where one is damaged, others that are read with it would go on in threads
   # that complain later.
   tree: dict[str, Any] = {}
-  store = {'driver': 'ocdbt', 'base': _MEMORY}
-  held = tensorstore.KvStore.open(store, context=copy.context).result()
-  claimed = 0
-  for file in held.list().result():
+  memory, context = 'memory://', tensorstore.Context()
+  files = tensorstore.KvStore.open(memory, context=context).result()
+  for name, content in contents.items():
+    files.write(name, content).result()
+  store = {'driver': 'ocdbt', 'base': memory}
+  for file in tensorstore.KvStore.open(store, context=context).result().list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
       claimed += array_headers.claim(held.read(file).result().value)
       array_headers.check_total(claimed, copy.size)
       array = {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
-      opened = tensorstore.open(array, context=copy.context).result()
+      opened = tensorstore.open(array, context=context).result()
       _put(tree, name.split('.'), opened.read().result())
   return tree
 
@@ -131,27 +132,16 @@ def _put(tree: dict, path: Sequence[str], leaf: Any) -> None:
   tree[last] = leaf
 
 
-class _Copy(NamedTuple):
-  context: tensorstore.Context  # In which it lies, at `_MEMORY`.
-  size: int  # Bytes of its files.
-
-
-def _in_memory(folder: Path) -> _Copy:
-  """A copy of the files in a folder and below; raises as `read` does."""
+def _contents(folder: Path) -> dict[str, bytes]:
+  """The files in a folder and below, by their paths there; raises as `_read` does."""
 
   def fail(error: OSError):
     raise error
 
   with reading(folder):
     walk = list(os.walk(folder, onerror=fail))
-  context = tensorstore.Context()
-  memory = tensorstore.KvStore.open(_MEMORY, context=context).result()
-  size = 0
-  for path in (Path(home) / name for home, _, names in walk for name in names):
-    content = read(path)
-    size += len(content)
-    memory.write(path.relative_to(folder).as_posix(), content).result()
-  return _Copy(context, size)
+  paths = [Path(home) / name for home, _, names in walk for name in names]
+  return {path.relative_to(folder).as_posix(): read(path) for path in paths}
 
 
 def read(path: Path) -> bytes:
