@@ -114,11 +114,13 @@ def _opened(contents: Mapping[str, bytes], parts: Sequence[str]) -> dict[str, An
   for name, content in contents.items():
     files.write(name, content).result()
   store = {'driver': 'ocdbt', 'base': memory}
-  for file in tensorstore.KvStore.open(store, context=context).result().list().result():
+  held = tensorstore.KvStore.open(store, context=context).result()
+  claimed, size = 0, sum(map(len, contents.values()))
+  for file in held.list().result():
     name, _, file_name = file.decode().partition('/')
     if file_name == _HEADER and name.partition('.')[0] in parts:
       claimed += array_headers.claim(held.read(file).result().value)
-      array_headers.check_total(claimed, copy.size)
+      array_headers.check_total(claimed, size)
       array = {'driver': 'zarr', 'kvstore': {**store, 'path': f'{name}/'}}
       opened = tensorstore.open(array, context=context).result()
       _put(tree, name.split('.'), opened.read().result())
