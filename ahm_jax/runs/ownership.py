@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
+from ahm_jax.config.fields import STAGES
 from ahm_jax.errors import UserError
 
 _SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')  # See `runtime.durable`.
@@ -29,7 +30,7 @@ def check_free(folder: Path, mark: str, before: Collection[str]) -> None:
     UserError: it holds something else.
   """
   others = sorted(
-    item.name for item in _items(folder) if item.name not in before and not _is_nothing(item)
+    item.name for item in _items(folder) if item.name not in before and not _is_nothing(item, mark)
   )
   # Another process may have made the mark, and then the others, since the folder was listed.
   if not others or (Path(folder) / mark).exists():
@@ -55,14 +56,24 @@ def _items(folder: Path) -> list[Path]:
     ) from error
 
 
-def _is_nothing(item: Path) -> bool:
+def _is_nothing(item: Path, mark: str) -> bool:
   """Whether something makes a folder no less empty: what systems leave, hidden files, files half
-  written by us, and data that was prepared.
+  written by us, data that was prepared, and runs where those of a grid lie.
   """
   name = item.name
   if name.startswith('.') or name in _OF_SYSTEMS or _SCRATCH.fullmatch(name):
     return True
+  if name in STAGES:
+    return _holds_runs(item, mark)
   return name == 'data' and item.is_dir() and all(map(_is_prepared, item.iterdir()))
+
+
+def _holds_runs(folder: Path, mark: str) -> bool:
+  """Whether a folder holds folders of ours, at whatever depth, and nothing else."""
+  if not folder.is_dir() or folder.is_symlink():
+    return False
+  items = (item for item in folder.iterdir() if not item.name.startswith('.'))
+  return all((item / mark).exists() or _holds_runs(item, mark) for item in items)
 
 
 def _is_prepared(item: Path) -> bool:

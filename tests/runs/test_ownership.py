@@ -33,6 +33,7 @@ FOREIGN = {
   'files of any name': ['notes.txt', 'src/main.py', 'a', 'b'],
   'results': ['results.json', 'report.html'],
   'a grid without run.json': ['pretrain/ahm/seed0/run.json', 'results.json', 'images.json'],
+  'a folder named as a stage': ['segment/src/model.py', 'segment/ahm/run.json'],
   'a folder of runs': ['mine/run.json'],
   'exports': ['export.json', 'variables/d/0'],
 }
@@ -43,7 +44,7 @@ def test_a_folder_that_holds_something_else_is_refused_as_it_is(tmp_path, names)
   for name in names:
     put(tmp_path, name)
   before = everything(tmp_path)
-  first = min({name.split('/')[0] for name in names} - {'images.json'})
+  first = min({name.split('/')[0] for name in names} - {'images.json', 'pretrain'})
   with pytest.raises(
     UserError, match=rf'is not empty, and has no run\.json .*: it holds .*{first}'
   ):
@@ -62,6 +63,7 @@ EMPTY = {
   ],
   'a start that was killed': [f'run.json.{"0a" * 16}.tmp', f'images.json.{"0a" * 16}.tmp'],
   'a grid that was killed': ['images.json'],
+  'runs of a grid': ['pretrain/ahm/seed0/run.json', 'pretrain/ahm/seed0/a', 'segment/ahm/.lock'],
   'a check of the data': ['check.json', 'check.html'],
   'a profile': ['profile/plugins/a'],
 }
