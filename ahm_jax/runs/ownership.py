@@ -16,6 +16,8 @@ _SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')  # See `runtime.durable`.
 _PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
 _LOCK_TEXT = re.compile(rb'(process \d+ on [^\n]*)?')
 _OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
+# What shells and clusters write beside a run, often before it starts.
+_LOGS = ('.log', '.out', '.err')
 _NAMED = 3  # Files that a message names.
 
 
@@ -57,11 +59,13 @@ def _items(folder: Path) -> list[Path]:
 
 
 def _is_nothing(item: Path, mark: str) -> bool:
-  """Whether something makes a folder no less empty: what systems leave, hidden files, files half
-  written by us, data that was prepared, and runs where those of a grid lie.
+  """Whether something makes a folder no less empty: what systems leave, hidden files, logs, files
+  half written by us, data that was prepared, and runs where those of a grid lie.
   """
   name = item.name
   if name.startswith('.') or name in _OF_SYSTEMS or _SCRATCH.fullmatch(name):
+    return True
+  if name.endswith(_LOGS) and item.is_file():
     return True
   if name in STAGES:
     return _holds_runs(item, mark)

@@ -55,6 +55,7 @@ def test_a_folder_that_holds_something_else_is_refused_as_it_is(tmp_path, names)
 EMPTY = {
   'nothing': [],
   'what systems leave': ['.DS_Store', '._a', '.directory', 'Thumbs.db', 'desktop.ini'],
+  'logs that a shell redirects': ['train.log', 'nohup.out', 'slurm-17.err'],
   'prepared data': [
     'data/folder-0123456789abcdef/dataset_info.json',
     'data/folder-0123456789abcdef.lock',
