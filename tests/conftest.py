@@ -22,8 +22,8 @@ if FAST not in FLAGS and jaxlib.__version__.startswith(('0.10.', '0.11.', '0.12.
 jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_num_cpu_devices', 4)
 
-# Where tests compile networks, or start commands that do; the longest first, so that no worker is
-# left with one at the end.
+# Where tests compile networks, start commands that do, or take long; the longest first, so that no
+# worker is left with one at the end.
 COMPILES = (
   'launch/test_grid.py',
   'training/',
@@ -39,6 +39,8 @@ COMPILES = (
   'runtime/test_flops.py',
   'runs/test_trained.py',
   'data/test_augment.py',
+  'data/test_fuzz.py',
+  'data/test_prepare.py',
 )
 # What is quick in these folders.
 QUICK = (

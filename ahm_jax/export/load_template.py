@@ -34,7 +34,8 @@ def load(home=pathlib.Path(__file__).parent):
     wanted = ', '.join(program.platforms)
     line = f'this program is for {wanted}, and not for {platform}; set JAX_PLATFORMS, or export it '
     sys.exit(refuse(f'{line}for that'))
-  with np.load(io.BytesIO(contents[1]), allow_pickle=False) as stored:
+  archive = io.BytesIO(contents[1])
+  with np.load(archive, allow_pickle=False) as stored:
     weights = jax.device_put({name: stored[name] for name in stored.files})
   return lambda images: jax.tree.map(np.asarray, jax.jit(program.call)(weights, images))
 

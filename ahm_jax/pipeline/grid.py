@@ -89,16 +89,18 @@ def check_methods(config: Config) -> None:
   entries are the same.
   """
   variants = config.grid.variants
+  seen: list[tuple[str, str, Config]] = []
   for method in (*config.grid.methods, *variants):
-    strategy = parse(method, variants).strategy
-    with_method(config, method)
+    strategy, own = parse(method, variants).strategy, with_method(config, method)
+    seen.append((method, strategy, own))
     if strategy != SCRATCH:
       try:
         registry.check(strategy)
       except UserError as error:
         raise UserError(f'config.grid.methods holds {method!r}: {error}') from error
-  for first, second in itertools.combinations(config.grid.methods, 2):
-    if _is_same(config, first, second):
+  compared = seen[: len(config.grid.methods)]
+  for (first, *one), (second, *other) in itertools.combinations(compared, 2):
+    if one == other:
       raise UserError(
         f'config.grid.methods holds {first!r} and {second!r}, which are the same; leave out one'
       )
@@ -107,15 +109,6 @@ def check_methods(config: Config) -> None:
       f'config.grid.variants holds {min(shadows)!r}, which is a masking strategy; '
       'choose another name'
     )
-
-
-def _is_same(config: Config, *methods: str) -> bool:
-  """Whether two methods train in the same way."""
-  one, other = (
-    (parse(method, config.grid.variants).strategy, with_method(config, method))
-    for method in methods
-  )
-  return one == other
 
 
 def _with_known_variants(config: Config, workdir: Path) -> Config:
