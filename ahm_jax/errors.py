@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -19,10 +20,19 @@ def full_disk(error: BaseException | None) -> str | None:
 
   TensorStore says it in a text.
   """
-  while error is not None:
+  for found in chain(error):
     for number in _FULL:
       said = os.strerror(number)
-      if (isinstance(error, OSError) and error.errno == number) or said in str(error):
+      if (isinstance(found, OSError) and found.errno == number) or said in str(found):
         return said
-    error = error.__cause__ or error.__context__
   return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+  """An error and what it comes from, as a traceback shows them."""
+  seen: set[int] = set()
+  while error is not None and id(error) not in seen:
+    seen.add(id(error))
+    yield error
+    context = None if error.__suppress_context__ else error.__context__
+    error = error.__cause__ or context

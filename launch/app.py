@@ -97,6 +97,8 @@ _ALONE = (
   '--workdir; each trains cells of the grid that no other is training'
 )
 
+_NO_CHECKPOINT = 'there was no checkpoint yet'
+
 _UNKNOWN_FIELD = re.compile(
   r"""
   [\\'"]* (\w+) [\\'"]*                           # The field, in quotes within quotes.
@@ -202,8 +204,8 @@ def _report(error: BaseException, lost: bool, saved: Callable[[], str]) -> int:
 
 def _saved() -> str:
   """What an interrupted training has saved; '' where that is nothing."""
-  step = checkpoints.latest_step(_workdir())
-  return f'the last checkpoint is that of step {step}' if step else ''
+  said = _last_checkpoint()
+  return '' if said == _NO_CHECKPOINT else said
 
 
 def _interrupted(saved: Callable[[], str]) -> str:
@@ -228,7 +230,7 @@ def _last_checkpoint() -> str:
     step = checkpoints.latest_step(_workdir())
   except UserError as error:
     return str(error)
-  return f'the last checkpoint is that of step {step}' if step else 'there was no checkpoint yet'
+  return f'the last checkpoint is that of step {step}' if step else _NO_CHECKPOINT
 
 
 def _set_up_logging() -> None:

@@ -17,6 +17,7 @@ from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import STAGES
 from ahm_jax.runs import checkpoints
 from ahm_jax.runs.trained import VARIABLES, Trained, load
+from ahm_jax.runtime import durable
 from ahm_jax.weights import files, names, norms, saving
 
 WEIGHTS = 'weights'
@@ -86,7 +87,9 @@ def _appearing(out: Path) -> Iterator[Path]:
   scratch.mkdir()
   try:
     yield scratch
+    durable.sync_tree(scratch)
     scratch.rename(out)  # Onto an empty folder too, and onto no other.
+    durable.sync_folder(out.parent)
   except OSError as error:
     if out.exists() and scratch.exists() and any(out.iterdir()):
       raise UserError(

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ahm_jax.data.readers import dispatch
-from ahm_jax.data.readers.base import NIFTI, RASTER, SUFFIXES, is_odd, printable, suffix
+from ahm_jax.data.readers.base import (
+  NIFTI,
+  RASTER,
+  SUFFIXES,
+  UnavailableFile,
+  is_odd,
+  printable,
+  suffix,
+)
 from ahm_jax.data.readers.base import stem as bare
 from ahm_jax.errors import UserError
 
@@ -99,9 +107,17 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     ]
     for name in files:
       if not name.startswith('.'):
-        kind = images if dispatch.is_image_file(Path(place, name)) else others
+        kind = images if _may_be_image(Path(place, name)) else others
         kind.append((below / name).as_posix())
   return images, others
+
+
+def _may_be_image(path: Path) -> bool:
+  """Whether a file is an image, or cannot be looked at now, as its row will say."""
+  try:
+    return dispatch.is_image_file(path)
+  except UnavailableFile:
+    return True
 
 
 def _raise(error: OSError) -> NoReturn:

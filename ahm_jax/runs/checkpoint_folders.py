@@ -23,7 +23,7 @@ _DESCRIPTION = '_CHECKPOINT_METADATA'
 _MARKS = {_DESCRIPTION: b'"ahm_jax"', f'{files.METRICS}/{files.METRICS}': b'"validations_since'}
 _SAVING = '.ahm_jax-saving'  # After the step, in the name of one that is written and not in place,
 _DELETED = '.ahm_jax-deleted'  # and of one that is being removed.
-_UNFINISHED = re.compile(r'\d+\.ahm_jax-(saving\..+|deleted)')
+_UNFINISHED = re.compile(r'\d+\.ahm_jax-(saving(\..+)?|deleted)')
 DAMAGED = 'damaged'  # Beside the checkpoints; takes those that cannot be used.
 
 
@@ -101,6 +101,7 @@ def tidy(workdir: Path) -> None:
     path = directory(workdir) / name
     if name.endswith(_SAVING) and _is_ours(path):
       _commit_if_sound(workdir, int(name.removesuffix(_SAVING)))
+    # Its name is a mark too: a power cut may have emptied the files of one that was being saved.
     elif _UNFINISHED.fullmatch(name) and not _is_link(path):
       shutil.rmtree(path)
 
@@ -154,7 +155,7 @@ def _with_all_below(folder: Path) -> Iterator[Path]:
 def prune(workdir: Path) -> None:
   """Removes all checkpoints but the last two and the best."""
   found = scores(workdir)
-  kept = {*list(found)[-2:], best(found)}
+  kept = {*list(found)[-2:], best(found)} if found else set()
   for step in found.keys() - kept:
     _remove(workdir, step)
 

@@ -61,10 +61,14 @@ class Checkpoints:
   def __exit__(self, kind, error, trace):
     # Closing waits for the other processes, which know nothing of an error in this one.
     together = error is None or isinstance(error, Stopped)
-    if together or not processes.has_others():
-      self._wait()
-      self._orbax.close()
-    self._thread.shutdown(wait=False)
+    try:
+      if together or not processes.has_others():
+        try:
+          self._wait()
+        finally:
+          self._orbax.close()
+    finally:
+      self._thread.shutdown(wait=False)
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves in the background, in place of an earlier checkpoint of that step; the next step may
@@ -281,6 +285,15 @@ def latest_step(workdir: Path) -> int:
     UserError: they cannot be listed.
   """
   return max(folders.steps(workdir), default=0)
+
+
+def saved_line(workdir: Path) -> str:
+  """What to say is saved of a run that ends; '' where nothing is. Raises nothing."""
+  try:
+    step = latest_step(workdir)
+  except UserError as error:
+    return str(error)
+  return f'step {step} is saved in {workdir}' if step else ''
 
 
 def load_state(workdir: Path, target: TrainState) -> TrainState:

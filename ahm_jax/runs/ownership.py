@@ -14,7 +14,8 @@ from ahm_jax.errors import UserError
 
 _SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')  # See `runtime.durable`.
 _PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
-_LOCK_TEXT = re.compile(rb'(process \d+ on [^\n]*)?')
+# Of which a power cut may leave a part, or zeros.
+_LOCK_TEXT = re.compile(rb'(p(r(o(c(e(s(s( [^\n]*)?)?)?)?)?)?)?)?\0*')
 _OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
 # What shells and clusters write beside a run, often before it starts.
 _LOGS = ('.log', '.out', '.err')
@@ -69,14 +70,14 @@ def _is_nothing(item: Path, mark: str) -> bool:
     return True
   if name in STAGES:
     return _holds_runs(item, mark)
-  return name == 'data' and item.is_dir() and all(map(_is_prepared, item.iterdir()))
+  return name == 'data' and item.is_dir() and all(map(_is_prepared, _items(item)))
 
 
 def _holds_runs(folder: Path, mark: str) -> bool:
   """Whether a folder holds folders of ours, at whatever depth, and nothing else."""
   if not folder.is_dir() or folder.is_symlink():
     return False
-  items = (item for item in folder.iterdir() if not item.name.startswith('.'))
+  items = (item for item in _items(folder) if not item.name.startswith('.'))
   return all((item / mark).exists() or _holds_runs(item, mark) for item in items)
 
 

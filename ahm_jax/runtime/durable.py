@@ -47,7 +47,11 @@ def sync(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
   """Returns when all that a folder holds, and its names, are on disk."""
-  for home, _, names in os.walk(folder):
+
+  def fail(error: OSError) -> None:
+    raise error
+
+  for home, _, names in os.walk(folder, onerror=fail):
     for name in names:
       sync(Path(home) / name)
     sync_folder(Path(home))

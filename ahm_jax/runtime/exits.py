@@ -19,17 +19,21 @@ from typing import NoReturn
 
 import jax
 
-from ahm_jax.errors import UserError
-from ahm_jax.runtime import processes
+from ahm_jax.errors import UserError, chain
+from ahm_jax.runtime import processes, refusals
 from ahm_jax.runtime.native_errors import NativeErrors
 from ahm_jax.runtime.signals import TRY_AGAIN
 
-# In any letters. Gloo and JAX raise errors of many kinds, from many places.
+# In any letters. Gloo and JAX raise errors of many kinds, from many places; these words are theirs,
 _SIGNS_OF_LOSS = (
-  *('gloo', 'connectfullmesh', 'remote process', 'coordination', 'heartbeat', 'barrier'),
-  *('unavailable', 'deadline_exceeded', 'deadline exceeded', 'getkeyvalue', 'preempted'),
-  *('connection reset', 'connection closed', 'connection refused', 'connection aborted'),
-  *('broken pipe', 'socket closed', 'closed by peer', 'reset by peer'),
+  *('gloo', 'connectfullmesh', 'getkeyvalue', 'deadline_exceeded', 'closed by peer'),
+  *('reset by peer', 'socket closed'),
+)
+# and these only in an error that they raised.
+_WORDS_OF_LOSS = (
+  *('remote process', 'coordination', 'heartbeat', 'barrier', 'unavailable', 'preempted'),
+  *('deadline exceeded', 'broken pipe', 'connection reset', 'connection closed'),
+  *('connection refused', 'connection aborted'),
 )
 _native: NativeErrors | None = None  # Of a process of several.
 _on_abort: Callable[[], int]  # Prints why JAX calls abort(), and returns the exit code.
@@ -75,12 +79,18 @@ def is_loss(error: BaseException) -> bool:
 
 def said_of_loss(error: BaseException | None) -> str | None:
   """What says in `error`, or in what it comes from, that another process was lost; else None."""
-  while error is not None:
-    text = str(error)
-    if any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
-      return ' '.join(text.split())
-    error = error.__cause__ or error.__context__
+  for found in chain(error):
+    text = ' '.join(str(found).split())
+    if any(sign in text.lower() for sign in _signs(found)):
+      return text
   return None
+
+
+def _signs(error: BaseException) -> tuple[str, ...]:
+  own = isinstance(error, jax.errors.JaxRuntimeError | ConnectionError)
+  if own or refusals.raised_in(error).partition('.')[0] in ('jax', 'jaxlib'):
+    return _SIGNS_OF_LOSS + _WORDS_OF_LOSS
+  return _SIGNS_OF_LOSS
 
 
 def leave(code: int, lost: bool = False) -> NoReturn:

@@ -1,6 +1,5 @@
 """JSON files: strict, and whole after a power cut; what is read was checked."""
 
-import errno
 import json
 import math
 import os
@@ -55,19 +54,20 @@ def read_bytes(path: Path) -> bytes | None:
   try:
     # A pipe would wait for somebody to write.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, 'rb') as file:
+    try:
       status = os.fstat(descriptor)
       if not stat.S_ISREG(status.st_mode):
         what = 'a folder' if stat.S_ISDIR(status.st_mode) else 'no file'
         raise UserError(f'{path} is {what}, where a file is to be; remove it')
       if status.st_size > MOST_BYTES:
         raise Damaged(f'{path} is not what was written: it holds {status.st_size} bytes; remove it')
-      return file.read()
+      with os.fdopen(descriptor, 'rb', closefd=False) as file:
+        return file.read()
+    finally:
+      os.close(descriptor)
   except FileNotFoundError:
     return None
   except OSError as error:
-    if error.errno == errno.EISDIR:
-      raise UserError(f'{path} is a folder, where a file is to be; remove it') from error
     raise UserError(
       f'{path} cannot be read ({error.strerror}); make it readable and run the same command again'
     ) from error

@@ -4,6 +4,8 @@ import errno
 import os
 import sys
 
+from ahm_jax.errors import chain
+
 # Of an OSError; others, such as a file that is not there, may be a fault of the program.
 _REFUSALS = (
   *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
@@ -16,18 +18,10 @@ _AGAIN = 'then run the same command again'
 
 def explain(error: BaseException) -> str | None:
   """What was refused, and what to do; None where `error` is something else."""
-  for found in _chain(error):
+  for found in chain(error):
     if said := _explain(found):
       return said
   return None
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-  found: list[BaseException] = []
-  while error is not None and error not in found:
-    found.append(error)
-    error = error.__cause__ or error.__context__
-  return found
 
 
 def _explain(error: BaseException) -> str | None:
@@ -43,7 +37,7 @@ def _explain(error: BaseException) -> str | None:
       f'the locale of this process is {sys.getfilesystemencoding()}, which has no room for a name '
       'or text here; run the same command again with PYTHONUTF8=1 before it'
     )
-  if _comes_from(error, 'jax._src.xla_bridge'):
+  if raised_in(error) == 'jax._src.xla_bridge':
     platforms = f' for JAX_PLATFORMS={asked}' if (asked := os.environ.get('JAX_PLATFORMS')) else ''
     said = f' ({text.partition(" (set JAX_")[0].rstrip(".")})' if text else ''
     return f'JAX finds no device{platforms}{said}; set it to what is here, such as cpu, or unset it'
@@ -56,12 +50,12 @@ def _explain(error: BaseException) -> str | None:
   return None
 
 
-def _comes_from(error: BaseException, module: str) -> bool:
-  """Whether an error was raised in a module."""
+def raised_in(error: BaseException) -> str:
+  """The module in which an error was raised; '' where it was not raised."""
   trace = error.__traceback__
   while trace is not None and trace.tb_next is not None:
     trace = trace.tb_next
-  return trace is not None and trace.tb_frame.f_globals.get('__name__') == module
+  return '' if trace is None else str(trace.tb_frame.f_globals.get('__name__'))
 
 
 def _is_out_of_memory(text: str) -> bool:

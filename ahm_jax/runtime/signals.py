@@ -180,10 +180,12 @@ def at_next_step(saved: Callable[[], str] = str) -> Iterator[StopRequest]:
   """
   request = StopRequest()
   with watch(request.make, GRACE, lambda: end_at_once(saved)):
+    stopped = False
     try:
       yield request
-      stopped = request.made
     except Stopped:  # Another process of this run may have been asked, and not this one.
       stopped = True
-    if stopped:
+    if stopped or request.made:
       raise Stopped(saved())
+  if request.made:  # Since then.
+    raise Stopped(saved())

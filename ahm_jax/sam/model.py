@@ -173,11 +173,24 @@ def load(path: str) -> Sam:
     model, processor = _from_folder(place) if place.is_dir() else _from_file(place)
   except UserError:
     raise
+  except MemoryError as error:
+    raise UserError(f'--sam_checkpoint={path} does not fit into memory; free some') from error
+  except OSError as error:
+    if error.errno is None:  # Those that readers make up.
+      raise _unreadable(path, error) from error
+    raise UserError(
+      f'--sam_checkpoint={path} cannot be read ({error.strerror}); make it readable and run the '
+      'same command again'
+    ) from error
   except Exception as error:  # What a foreign file can set off has no end.
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise _refusal(path, f'it cannot be read: {first[:200]}') from error
+    raise _unreadable(path, error) from error
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   return Sam(model.eval().to(device), processor)
+
+
+def _unreadable(path: Path | str, error: Exception) -> UserError:
+  first = (str(error).strip() or type(error).__name__).splitlines()[0]
+  return _refusal(path, f'it cannot be read: {first[:200]}')
 
 
 def _refusal(path: Path | str, why: str) -> UserError:

@@ -15,7 +15,7 @@ import numpy as np
 from ahm_jax.config import RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source
 from ahm_jax.runs import directory, snapshots
-from ahm_jax.runs.checkpoints import Checkpoints, Progress, latest_step
+from ahm_jax.runs.checkpoints import Checkpoints, Progress, saved_line
 from ahm_jax.runs.metrics_log import SKIPPED, MetricsLog, SilentLog
 from ahm_jax.runtime import flops, parallel, processes, profile_report, signals
 from ahm_jax.runtime.profiler import Capture, Profiler
@@ -67,7 +67,7 @@ def fit(
   workdir.mkdir(parents=True, exist_ok=True)
   schedule = _schedule(recipe, safety, total_steps)
   init_key, step_key = jax.random.split(jax.random.key(seed))
-  saved = functools.partial(_saved, workdir)
+  saved = functools.partial(saved_line, workdir)
   with signals.at_next_step(saved) as stop, Checkpoints(workdir) as checkpoints:
     checkpoints.drop_damaged(best_too=task.keep_best)
     progress = checkpoints.progress()
@@ -89,12 +89,6 @@ def fit(
     return parallel.one_copy(
       checkpoints.restore_best(target) if task.keep_best else checkpoints.restore_latest(target)
     )
-
-
-def _saved(workdir: Path) -> str:
-  """What to say is saved of a run that is interrupted; '' where nothing is."""
-  step = latest_step(workdir)
-  return f'step {step} is saved in {workdir}' if step else ''
 
 
 def _open_log(

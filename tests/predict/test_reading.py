@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from ahm_jax.config import Config
 from ahm_jax.data.readers import raster
 from ahm_jax.errors import UserError
+from ahm_jax.predict.listing import list_images
 from ahm_jax.predict.options import Options
 from ahm_jax.predict.reading import Problem, read
 
@@ -47,6 +49,22 @@ def test_so_is_too_little_memory_wherever_it_is_missing(root, monkeypatch):
   monkeypatch.setattr('ahm_jax.predict.reading.view', lambda *_: np.empty(2**58))
   (problem,) = read(root, 'a.png', Config(), HALF)
   assert '/a.png does not fit into memory' in problem.text
+
+
+def test_what_cannot_be_looked_at_is_listed_and_has_its_status(root, monkeypatch):
+  """It may be DICOM, and is not passed over."""
+  (root / 'IM0001').write_bytes(b'')
+  real = Path.open
+
+  def refuse(path, *arguments, **options):
+    if path.name == 'IM0001':
+      raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return real(path, *arguments, **options)
+
+  monkeypatch.setattr(Path, 'open', refuse)
+  assert 'IM0001' in list_images(root).images
+  (problem,) = read(root, 'IM0001', Config(), HALF)
+  assert '/IM0001 cannot be read (Input/output error)' in problem.text
 
 
 @pytest.mark.parametrize('number', [errno.EMFILE, errno.ENFILE])

@@ -97,6 +97,18 @@ def test_what_a_killed_run_had_half_written_or_half_removed_goes(tmp_path):
   assert names(home) == ['1', '2', '3']
 
 
+def test_what_a_power_cut_emptied_of_a_checkpoint_that_was_being_saved_goes(tmp_path):
+  save(tmp_path, [0.5, 0.3])
+  home = tmp_path / FOLDER
+  shutil.copytree(home / '2', home / '3.ahm_jax-saving')
+  for path in (home / '3.ahm_jax-saving').rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'')
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state_at(3), Progress(3, 0.1, 0.5, 2))
+  assert names(home) == ['1', '2', '3']
+
+
 def test_a_checkpoint_takes_the_place_of_an_earlier_one_of_its_step(tmp_path):
   save(tmp_path, [0.5])
   with Checkpoints(tmp_path) as checkpoints:

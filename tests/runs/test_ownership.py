@@ -171,6 +171,15 @@ def test_a_lock_of_ours_is_taken_again(tmp_path):
       assert (tmp_path / directory.LOCK).read_text().startswith(f'process {os.getpid()} on ')
 
 
+@pytest.mark.parametrize(
+  'left', [b'', b'proc', b'process 7 on ', bytes(30), b'process 7' + bytes(9)]
+)
+def test_a_lock_that_a_power_cut_left_is_taken(tmp_path, left):
+  (tmp_path / directory.LOCK).write_bytes(left)
+  with alone(tmp_path) as own:
+    assert own
+
+
 def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
   def refuse(_):
     raise PermissionError(13, 'Permission denied')

@@ -246,6 +246,9 @@ LOSSES = [
 FAULTS = [
   RuntimeError('a fault'),
   ValueError('shapes'),
+  KeyError('barrier'),
+  ValueError('the file is unavailable'),
+  RuntimeError('a broken pipe of ours'),
   UserError('the heartbeat of gloo'),
   KeyboardInterrupt('heartbeat'),
 ]

@@ -8,6 +8,8 @@ import re
 import struct
 from pathlib import Path
 
+from ahm_jax.data.readers.base import unavailable
+
 _PREAMBLE, _MARK = 128, b'DICM'
 _DIRECTORY = b'UI\x14\x001.2.840.10008.1.3.10'  # A DICOMDIR, which names other files.
 _SEEN = 2**12  # Bytes from the start that are looked at.
@@ -21,15 +23,18 @@ _LONG = re.compile(b'O[BDFLVW]|S[QV]|U[CNRTV]')
 def is_content(path: Path) -> bool:
   """Whether a file holds DICOM that may be an image; opens regular files only.
 
-  False of what cannot be opened.
+  Raises:
+    UnavailableFile: the system refuses it.
   """
   try:
     if not path.is_file():
       return False
     with path.open('rb') as file:
       start = file.read(_SEEN)
-  except OSError:
+  except FileNotFoundError:
     return False
+  except OSError as error:
+    raise unavailable(path, error) from error
   return is_start(start) and not (data_offset(start) and _DIRECTORY in start)
 
 

@@ -125,7 +125,12 @@ def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> 
   for path in sorted((root / folder).iterdir()):
     if path.name.startswith('.') or path.name.lower() in _SYSTEM:
       continue
-    if not (path.is_file() or path.is_symlink()) or not dispatch.is_image_file(path):
+    try:
+      is_image = (path.is_file() or path.is_symlink()) and dispatch.is_image_file(path)
+    except UnavailableFile as refused:
+      problems.append(str(refused))
+      continue
+    if not is_image:
       others.append(path.name)
       continue
     name = table.composed(stem(path.name))

@@ -65,8 +65,8 @@ def available() -> Iterator[None]:
     yield
   except OSError as error:
     raise UnavailableFile(
-      f'{printable(str(error.filename))} cannot be read ({error.strerror}); make it readable and '
-      'run the same command again'
+      f'{printable(str(error.filename or "a file of the data set"))} cannot be read '
+      f'({error.strerror}); make it readable and run the same command again'
     ) from error
 
 

@@ -1,5 +1,6 @@
 """DICOM known by its content, whatever its name is."""
 
+import errno
 import os
 import struct
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ahm_jax.data.readers import dispatch
-from ahm_jax.data.readers.base import stem
+from ahm_jax.data.readers.base import UnavailableFile, stem
 
 EXAMPLES = Path(pydicom.__file__).parent / 'data' / 'test_files'
 VALUES = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -81,6 +82,20 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
   (tmp_path / 'link').symlink_to(tmp_path / 'nothing')
   for name in ('pipe', 'folder', 'link', 'none'):
     assert not dispatch.is_image_file(tmp_path / name)
+
+
+@pytest.mark.parametrize('code', [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_what_cannot_be_looked_at_is_not_called_something_else(tmp_path, monkeypatch, code):
+  (tmp_path / 'IM0001').write_bytes(b'')
+
+  def refuse(*_, **__):
+    raise OSError(code, os.strerror(code))
+
+  monkeypatch.setattr(Path, 'open', refuse)
+  for look in (dispatch.is_image_file, dispatch.is_volume_file):
+    with pytest.raises(UnavailableFile, match=rf'/IM0001 cannot be read \({os.strerror(code)}'):
+      look(tmp_path / 'IM0001')
+  assert dispatch.is_image_file(tmp_path / 'a.png')
 
 
 def test_our_suffixes_are_taken_at_their_word(tmp_path, write_dicom):

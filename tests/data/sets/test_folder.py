@@ -267,11 +267,13 @@ def test_a_pipe_in_the_place_of_the_table(complete):
   complete.refused('labels.csv: is not a file')
 
 
-@pytest.mark.parametrize('place', ['', 'images', 'masks', 'labels.csv', 'images/a.png'])
+@pytest.mark.parametrize('place', ['', 'images', 'masks', 'labels.csv', 'images/a.png', 'images/x'])
 @pytest.mark.parametrize('code', [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
 def test_what_the_system_refuses_is_one_line(complete, place, code, monkeypatch):
-  """Whether it refuses to list a folder, to tell of a file, or to read it."""
+  """Whether it refuses to list a folder, to tell of a file, or to read it, whatever its name."""
   refused = complete.root / place
+  if place == 'images/x':
+    refused.write_text('notes')
 
   def refusing(name):
     real = getattr(os, name)
