@@ -9,16 +9,15 @@ from ahm_jax.errors import chain, full_disk
 from ahm_jax.runtime import refusals
 
 
-def raised(error, cause=None, hidden=False):
-  """An error that was raised while another one was handled, or `from None` then."""
+def raised(error, cause, hidden=False):
+  """An error that was raised while another one was handled, as if `from None` where hidden."""
   try:
     try:
-      raise cause or ValueError
-    except Exception:
-      if hidden:
-        raise error from None
+      raise cause
+    finally:
       raise error
-  except Exception as found:
+  except KeyError as found:
+    found.__suppress_context__ = hidden
     return found
 
 

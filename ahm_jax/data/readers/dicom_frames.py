@@ -83,18 +83,26 @@ def padding(dataset: Any, dtype: np.dtype) -> tuple[float, float] | None:
     ends = [_get(dataset, f'FloatPixelPadding{x}') for x in ('Value', 'RangeLimit')]
   else:
     ends = [_get(dataset, f'PixelPadding{x}') for x in ('Value', 'RangeLimit')]
-  found = [_as_stored(end, dtype, dataset) for end in ends if isinstance(end, int | float)]
-  return (min(found), max(found)) if found and ends[0] is not None else None
+  stored = [_as_stored(end, dtype, dataset) for end in ends if isinstance(end, int | float)]
+  found = [end for end in stored if end is not None]
+  if not found or ends[0] is None or len(found) < len(stored):
+    return None
+  return min(found), max(found)
 
 
-def _as_stored(value: float, dtype: np.dtype, dataset: Any) -> float:
-  """A value, which files give as signed or not, as the pixels that have it come out."""
+def _as_stored(value: float, dtype: np.dtype, dataset: Any) -> float | None:
+  """A value as the pixels that have it come out, None where none can have it. Some files give it,
+  in 16 bits, as a number of the other sign.
+  """
   if dtype.kind == 'f':
     return float(value)
-  bits = 8 * dtype.itemsize
-  unused = max(0, bits - int(dataset.BitsStored))
-  raised = np.array((int(value) << unused) % 2**bits, f'u{dtype.itemsize}')
-  return float(raised.view(dtype.newbyteorder('=')) >> unused)
+  bits = min(int(dataset.BitsStored), 8 * dtype.itemsize)
+  low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.kind == 'i' else (0, 2**bits - 1)
+  if value < low:
+    value += 2**16
+  elif value > high and dtype.kind == 'i':
+    value -= 2 ** (bits if value < 2**bits else 16)
+  return float(value) if low <= value <= high else None
 
 
 def planes(dataset: Any) -> list[Plane]:

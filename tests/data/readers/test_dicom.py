@@ -287,6 +287,20 @@ def test_padding_is_black_and_counts_for_no_percentile(
   assert not found[:, 20:].any()
 
 
+@pytest.mark.parametrize(
+  ('dtype', 'bits', 'pad'),
+  [('u2', 12, 63536), ('u2', 12, 65535), ('u1', 8, 511), ('u1', 8, 65535)],
+)
+def test_padding_that_no_pixel_can_have_blackens_none(tmp_path, dtype, bits, pad, write_dicom):
+  values = np.arange(2**bits, step=max(1, 2**bits // 256), dtype=dtype).reshape(-1, 16)
+  values.flat[-1] = 2**bits - 1
+  fields = dict(BitsStored=bits, HighBit=bits - 1)
+  plain = grey(write_dicom(tmp_path / 'a.dcm', values, **fields))[0]
+  padded = grey(write_dicom(tmp_path / 'b.dcm', values, PixelPaddingValue=pad, **fields))[0]
+  np.testing.assert_array_equal(padded, plain)
+  assert padded.max() == 255
+
+
 def test_an_image_of_padding_alone(tmp_path, write_dicom):
   values = np.full((8, 8), -32768, np.int16)
   assert not grey(write_dicom(tmp_path / 'a.dcm', values, PixelPaddingValue=-32768))[0].any()
