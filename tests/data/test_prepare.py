@@ -112,6 +112,19 @@ def test_changed_files_are_read_again(folder, tmp_path):
   assert dataset.load(folder, tmp_path).splits['train'].ids == ('0', '1', '4')
 
 
+def test_a_copy_of_the_same_size_and_time_is_read_again(folder, tmp_path):
+  """As `cp -p` and archives write it."""
+  path = tmp_path / 'set' / 'images' / '1.bmp'
+  (tmp_path / 'set' / 'images' / '1.png').unlink()
+  Image.fromarray(np.full((16, 16, 3), 50, np.uint8)).save(path)
+  before, held = prepare(folder, tmp_path), path.stat()
+  Image.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(path)
+  os.utime(path, ns=(held.st_atime_ns, held.st_mtime_ns))
+  assert path.stat().st_size == held.st_size
+  assert prepare(folder, tmp_path) != before
+  assert dataset.load(folder, tmp_path).splits['train'].images[:, 0, 0, 0].tolist() == [0, 99]
+
+
 def test_dot_files_do_not_prepare_again(folder, tmp_path):
   before = prepare(folder, tmp_path)
   for name in ('.DS_Store', '._0.png'):

@@ -202,6 +202,8 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
   try:
     check_size(path, *picture.size)
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
+      # Else Pillow maps the file into memory, by a size that its orientation has swapped.
+      picture.filename = ''
       tiff.mend(picture, path)
   except BaseException:
     picture.close()

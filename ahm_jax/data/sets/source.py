@@ -70,12 +70,13 @@ def available() -> Iterator[None]:
     ) from error
 
 
-def stamps(place: Path) -> Iterator[tuple[str, int, int]]:
-  """Path, size and time of change of a file, or of every file of a folder but dot-files.
+def stamps(place: Path) -> Iterator[tuple[str, int, int, int]]:
+  """Path, size and times of a file, or of every file of a folder but dot-files: that of its content
+  and, as copying may keep that, the one that the system sets at every change.
 
   Nothing where there is neither.
   """
   for path in place.iterdir() if place.is_dir() else (place,):
     if path.is_file() and not path.name.startswith('.'):
       stat = path.stat()
-      yield str(path), stat.st_size, stat.st_mtime_ns
+      yield str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

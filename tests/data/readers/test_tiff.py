@@ -244,3 +244,19 @@ def test_a_tag_without_values_is_none(tmp_path, number):
   values = drawn(np.uint8, 8, 20, 24)
   (tmp_path / 'a.tif').write_bytes(tiffs.encoded(values, tags=[(number, 'H', [])]))
   np.testing.assert_array_equal(numbers(tmp_path / 'a.tif'), values)
+
+
+TURNS = {
+  **{1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud},
+  **{5: np.transpose, 6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).T, 8: np.rot90},
+}
+
+
+@pytest.mark.parametrize('orientation', TURNS)
+def test_plain_files_are_turned_by_their_orientation(tmp_path, orientation):
+  """Pillow maps them into memory where it is given a path."""
+  values = np.arange(8 * 13, dtype=np.uint8).reshape(8, 13)
+  Image.fromarray(values).save(tmp_path / 'a.tif', tiffinfo={0x112: orientation})
+  ((_, picture),) = dispatch.read_slices(tmp_path / 'a.tif', 1)
+  np.testing.assert_array_equal(picture.pixels[..., 0], TURNS[orientation](values))
+  assert picture.size == TURNS[orientation](values).shape
