@@ -64,7 +64,8 @@ class Checkpoints:
     try:
       if together or not processes.has_others():
         try:
-          self._wait()
+          with processes.first_alone():  # Which puts it in its place.
+            self._wait()
         finally:
           self._orbax.close()
     finally:

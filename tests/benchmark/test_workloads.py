@@ -45,7 +45,14 @@ def check(result: Result, workload: str, names: set[str]):
     assert all(0 < value < math.inf for value in values)
 
 
-def test_a_training_step_is_counted_and_timed():
+def test_a_training_step_is_counted_and_timed(monkeypatch):
+  """Beside PyTorch in the one form that compiles nothing; `test_torch` runs them all."""
+  if workloads.has_torch():
+    from ahm_jax.benchmark import torch_steps
+
+    eager = [form for form in torch_steps.FORMS['cpu'] if form.name == 'eager']
+    assert eager
+    monkeypatch.setitem(torch_steps.FORMS, 'cpu', eager)
   result = workloads.unet_train(BENCH)
   check(result, 'unet_train', {'ours float32, batch 1', 'ours float32, batch 2'})
   assert {item.unit for item in result.figures} == {'images/s', 'TFLOP/s'}

@@ -187,7 +187,7 @@ LOST = (
   ('name', 'victim', 'why', 'devices'),
   [
     # The coordinator: JAX calls abort().
-    ('first', 0, ['Socket closed', 'failed to connect', 'by peer'], 2),
+    ('first', 0, ['Socket closed', 'failed to connect', 'by peer', 'coordination service'], 2),
     ('second', 1, ['by peer'], 1),  # A collective fails: the connection is closed or reset by peer.
     (
       'waiting',
