@@ -16,7 +16,7 @@ from ahm_jax.runtime import parallel
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'
 FAST = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
 FLAGS = os.environ.get('XLA_FLAGS', '')
-if FAST not in FLAGS and jaxlib.__version__.startswith(('0.10.', '0.11.', '0.12.')):
+if FAST not in FLAGS and jaxlib.__version__.startswith('0.10.'):
   os.environ['XLA_FLAGS'] = f'{FAST} {FLAGS}'
 
 jax.config.update('jax_disable_most_optimizations', True)
