@@ -24,7 +24,7 @@ def labels(
 
   Raises:
     UnsupportedImage: the mask is a colour image, or drawn in an alpha channel that does not tell
-      its labels.
+      its labels, or contradicts its values.
   """
   alpha = _alpha(image, values)
   if values.ndim == 3:
@@ -45,7 +45,23 @@ def labels(
     drawn = _drawn(alpha, by_colour, path)
     if drawn is not None:
       return drawn
-  return _by_colour(values, used, palette) if by_colour and palette is not None else values
+  if not by_colour:
+    return values
+  found = values if palette is None else _by_colour(values, used, palette)
+  if alpha is not None:
+    _check_transparent(found, alpha, path)
+  return found
+
+
+def _check_transparent(found: np.ndarray, alpha: np.ndarray, path: Path | Held) -> None:
+  """Refuses a binary mask that calls lesion what cannot be seen, where something else can: it may
+  be drawn in a dark colour on a transparent light ground.
+  """
+  if alpha.any() and (found[alpha == 0] > 0).any():
+    raise UnsupportedImage(
+      f'{shown(path)} has lesion by its values where its alpha channel is transparent; save it as '
+      'grey without alpha'
+    )
 
 
 def _alpha(image: Image.Image, values: np.ndarray) -> np.ndarray | None:

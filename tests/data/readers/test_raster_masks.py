@@ -51,13 +51,29 @@ def test_a_mask_of_one_colour_is_drawn_in_its_alpha(tmp_path, kind, mode, colour
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA'])
 @pytest.mark.parametrize(
-  'alpha', [np.full(SHAPE.shape, 255), SHAPE * 255, ~SHAPE * 255, SHAPE * 0, SHAPE * 100 + 50]
+  'alpha', [np.full(SHAPE.shape, 255), SHAPE * 255, SHAPE * 0, SHAPE * 100 + 50]
 )
-def test_colours_count_where_they_differ_whatever_alpha_says(tmp_path, mode, alpha):
+def test_colours_count_where_they_differ_and_alpha_does_not_contradict(tmp_path, mode, alpha):
   layered(mode, SHAPE * 255, alpha).save(tmp_path / 'a.png')
   np.testing.assert_array_equal(read(tmp_path / 'a.png'), SHAPE)
   layered(mode, SHAPE * 2, alpha).save(tmp_path / 'a.png')
   np.testing.assert_array_equal(read(tmp_path / 'a.png', ('a', 'b')), SHAPE * 2)
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
+@pytest.mark.parametrize('opaque', [SHAPE, ~SHAPE])
+def test_a_dark_shape_on_a_transparent_light_ground_is_refused(tmp_path, mode, opaque):
+  """Its values say the ground, its alpha the shape."""
+  if mode == 'P':
+    image = with_palette(opaque, [(255, 255, 255), (0, 0, 0)], 0)
+  else:
+    image = layered(mode, ~opaque * 255, opaque * 255)
+  image.save(tmp_path / 'a.png')
+  with pytest.raises(UnsupportedImage, match='lesion by its values where its alpha channel is'):
+    read(tmp_path / 'a.png')
+  values = np.asarray(image)[..., 0] // 127 if mode != 'P' else opaque
+  layered('LA', values, opaque * 255).save(tmp_path / 'a.png')
+  np.testing.assert_array_equal(read(tmp_path / 'a.png', ('a', 'b')), values)  # Indices count.
 
 
 @pytest.mark.parametrize('colour', [0, 1, 255])
@@ -94,8 +110,8 @@ def test_alpha_tells_no_classes(tmp_path, mode):
     ([(9, 9, 9), (9, 9, 9)], b'\0', SHAPE),
     ([(0, 0, 0), (0, 0, 0)], 0, SHAPE),
     ([(0, 0, 0), (0, 0, 0)], 1, ~SHAPE),
-    ([(255, 255, 255), (0, 0, 0)], b'\0\xff', ~SHAPE),  # Colours that differ count.
-    ([(0, 0, 0), (255, 255, 255)], b'\xff\0', SHAPE),
+    ([(255, 255, 255), (0, 0, 0)], b'\xff\0', ~SHAPE),  # Colours that differ count.
+    ([(0, 0, 0), (255, 255, 255)], b'\0\xff', SHAPE),
     ([(0, 0, 0), (0, 0, 0)], b'\x80\x80', SHAPE),  # Neither tells: indices.
   ],
 )
@@ -118,7 +134,7 @@ def test_a_palette_mask_that_is_wholly_transparent_is_background(tmp_path, colou
 )
 def test_palettes_with_an_alpha_channel(tmp_path, colours, expected):
   """TIFF of two samples; the third one has colours that differ, which count."""
-  values = np.dstack([SHAPE, SHAPE * 255]).astype(np.uint8)
+  values = np.dstack([SHAPE, expected * 255]).astype(np.uint8)
   colours = [value * 257 for value in np.reshape(colours, (256, 3)).T.ravel().tolist()]
   if expected is not SHAPE:  # White is 0.
     colours = [65535, *([0] * 255)] * 3
