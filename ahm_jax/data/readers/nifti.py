@@ -88,10 +88,9 @@ def read_labels(path: Path, axis: int) -> np.ndarray:
 
 
 def check_pair(image: Path, mask: Path) -> None:
-  """See `nifti_affine.check_together`; what differs in shape is not looked at."""
-  own, other = _placed(mask), _placed(image)
-  if own[0] == other[0]:
-    nifti_affine.check_together(mask, own[1], image, other[1], own[0])
+  """See `nifti_affine.check_together`."""
+  (own_shape, own), (shape, other) = _placed(mask), _placed(image)
+  nifti_affine.check_together(mask, own, image, other, (own_shape, shape))
 
 
 def _placed(path: Path) -> tuple[tuple[int, int, int], nifti_affine.Placement]:

@@ -27,7 +27,8 @@ class Placement(NamedTuple):
   affine: np.ndarray  # float64 [4, 4], from indices to mm in RAS+.
   axes: np.ndarray  # Where the stored axes point to, as nibabel.io_orientation gives it.
   spacing: np.ndarray  # float64 [3], mm along the stored axes; nan: unknown.
-  is_told: bool  # Whether the header has an affine, not voxel sizes alone.
+  # The affines that the header has, that which counts first; none where it has voxel sizes alone.
+  told: tuple[np.ndarray, ...]
   remark: str  # What the header says twice, and differently; '': nothing.
 
 
@@ -51,13 +52,14 @@ def placement(path: Path, header: Any) -> Placement:
   if affine is None:
     affine = _plain(path, header, sizes)
   unit = _MILLIMETRES.get(int(header['xyzt_units']) & _SPATIAL, 1.0)
+  in_mm = np.diag([unit, unit, unit, 1.0])
   spacing = np.linalg.norm(affine[:3, :3], axis=0)
   is_equal = np.isclose(spacing, sizes, rtol=_UNEQUAL, atol=0) | ~are_known
   return Placement(
-    np.diag([unit, unit, unit, 1.0]) @ affine,
+    in_mm @ affine,
     package('nibabel', path).io_orientation(affine),
     (spacing if source == 'sform' else np.where(are_known, spacing, np.nan)) * unit,
-    source != 'pixdim',
+    tuple(in_mm @ each for each in told.values() if each is not None and _has_axes(path, each)),
     ''
     if is_equal.all()
     else f'{_text(spacing * unit)} by its sform, {_text(sizes * unit)} by its pixdim',
@@ -66,32 +68,60 @@ def placement(path: Path, header: Any) -> Placement:
 
 @np.errstate(all='ignore')
 def check_together(
-  mask: Path, own: Placement, image: Path, other: Placement, shape: Sequence[int]
+  mask: Path, own: Placement, image: Path, other: Placement, shapes: Sequence[tuple[int, int, int]]
 ) -> None:
-  """Refuses (UnsupportedImage) a mask whose voxels do not lie where those of its image do.
+  """Refuses (UnsupportedImage) a mask whose voxels, turned to RAS+, do not lie where those of its
+  image do, by the affine that counts or another one of their headers; what then differs in shape is
+  not looked at.
 
   Args:
     mask, own: the mask.
     image, other: its image.
-    shape: of both.
+    shapes: of both, as they are stored.
   """
-  own_codes, codes = (_codes(path, placed) for path, placed in ((mask, own), (image, other)))
-  if own_codes != codes:
-    raise UnsupportedImage(
-      f'{shown(mask)} is stored in orientation {own_codes} but {shown(image)} in {codes}; give '
-      'the mask the affine of the image'
-    )
-  if not (own.is_told and other.is_told):
+  if not (own.told and other.told):
+    own_codes, codes = (_codes(path, placed) for path, placed in ((mask, own), (image, other)))
+    if own_codes != codes:
+      raise UnsupportedImage(
+        f'{shown(mask)} is stored in orientation {own_codes} but {shown(image)} in {codes}; give '
+        'the mask the affine of the image'
+      )
     return
-  corners = np.array([(*index, 1) for index in np.ndindex(2, 2, 2)]) * (*np.subtract(shape, 1), 1)
-  apart = (corners @ (own.affine - other.affine).T)[:, :3]  # mm.
-  voxels = np.abs(apart @ np.linalg.inv(other.affine[:3, :3]).T).max()
-  if not voxels <= _APART:
+  (own_shape, owns), (shape, others) = (
+    _turned(path, placed, stored)
+    for path, placed, stored in zip((mask, image), (own, other), shapes, strict=True)
+  )
+  if own_shape != shape:
+    return
+  found = [_apart(each, their, shape) for each in owns for their in others]
+  if not min(voxels for voxels, _ in found) <= _APART:
+    voxels, distance = found[0]
     raise UnsupportedImage(
       f'{shown(mask)} does not lie where {shown(image)} does: by their affines they are up to '
-      f'{voxels:.3g} voxels ({np.linalg.norm(apart, axis=1).max():.3g} mm) apart; resample the '
-      'mask onto the image, or give it the affine of the image where only its header is wrong'
+      f'{voxels:.3g} voxels ({distance:.3g} mm) apart; resample the mask onto the image, or give '
+      'it the affine of the image where only its header is wrong'
     )
+
+
+def _turned(
+  path: Path, placed: Placement, shape: tuple[int, int, int]
+) -> tuple[tuple[int, ...], list[np.ndarray]]:
+  """Shape and affines of a volume whose axes are turned to RAS+."""
+  orientations = package('nibabel.orientations', path)
+  count = len(placed.axes)
+  turned = [1] * len(shape)
+  for stored, axis in enumerate(placed.axes[:, 0].astype(int)):
+    turned[axis] = shape[stored]
+  back = orientations.inv_ornt_aff(placed.axes, shape[:count])
+  return tuple(turned), [affine @ back for affine in placed.told]
+
+
+def _apart(own: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> tuple[float, float]:
+  """How far the corners of two volumes of one shape lie apart at most: in voxels, and in mm."""
+  corners = np.array([(*index, 1) for index in np.ndindex(2, 2, 2)]) * (*np.subtract(shape, 1), 1)
+  apart = (corners @ (own - other).T)[:, :3]
+  voxels = np.abs(apart @ np.linalg.inv(other[:3, :3]).T)
+  return float(voxels.max()), float(np.linalg.norm(apart, axis=1).max())
 
 
 def _sform(header: Any) -> np.ndarray | None:

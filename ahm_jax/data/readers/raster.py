@@ -62,6 +62,9 @@ _SETTLED = (
   *(UnsupportedImage, UserError, MemoryError),
   *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
+# Modes that Pillow converts to grey and colour by way of others; of those in small letters colours
+# are multiplied by alpha.
+_PLAIN = {'LAB': 'RGB', 'La': 'LA', 'RGBa': 'RGBA'}
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations of a camera that was turned by a quarter.
 _TURNS = {  # What undoes an EXIF orientation.
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -104,7 +107,7 @@ def read(
     pixels = with_channels(to_bytes(values, *value_range(values, window)), channels)
   else:
     image.info.pop('transparency', None)
-    image = image.convert('RGB') if image.mode == 'LAB' else image
+    image = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
     pixels = np.asarray(image.convert(mode)).reshape(image.height, image.width, channels)
   return Picture(pixels, None, size, orientation)
 

@@ -259,7 +259,7 @@ IMAGE = np.array([[-0.7, 0, 0, 90], [0, 0.7, 0, -120], [0, 0, 5, 30], [0, 0, 0, 
     (moved(IMAGE, by=[0, -7, 0]), r'up to 10 voxels \(7 mm\)'),
     (moved(IMAGE, times=[1, 1, 0.5]), r'up to 1\.5 voxels \(7\.5 mm\)'),
     (moved(IMAGE, times=1.2), r'up to 1 voxels \(3\.13 mm'),
-    (moved(IMAGE, times=[-1, 1, 1]), r'stored in orientation RAS but .* in LAS; give'),
+    (moved(IMAGE, times=[-1, 1, 1]), r'up to 5 voxels \(3\.5 mm\)'),
   ],
 )
 @pytest.mark.parametrize('unit', ['mm', 'meter'])
@@ -274,6 +274,47 @@ def test_a_mask_lies_where_its_image_does(tmp_path, affine, message, unit):
     return
   with pytest.raises(UnsupportedImage, match=message):
     dispatch.read_mask_slices(tmp_path / 'mask.nii.gz', image=tmp_path / 'image.nii')
+
+
+def test_a_mask_that_is_stored_otherwise_goes_with_its_image(tmp_path, write_nifti):
+  """As tools that turn volumes to their own orientation write it."""
+  labels = np.zeros((6, 5, 4), np.uint8)
+  labels[1, 2, 3] = labels[5, 0, 0] = 1
+  image = write_nifti(tmp_path / 'a.nii', labels, IMAGE)
+  expected = dispatch.read_mask_slices(image)
+  for axes in (('R', 'A', 'S'), ('L', 'P', 'S'), ('S', 'A', 'R'), ('P', 'I', 'L')):
+    turn = nibabel.orientations.ornt_transform(
+      nibabel.io_orientation(IMAGE), nibabel.orientations.axcodes2ornt(axes)
+    )
+    turned = nibabel.Nifti1Image(labels, IMAGE).as_reoriented(turn)
+    nibabel.save(turned, tmp_path / 'mask.nii')
+    found = dispatch.read_mask_slices(tmp_path / 'mask.nii', image=image)
+    np.testing.assert_array_equal(found, expected)
+    nibabel.save(nibabel.Nifti1Image(labels[::-1], IMAGE).as_reoriented(turn), tmp_path / 'b.nii')
+    assert not np.array_equal(dispatch.read_mask_slices(tmp_path / 'b.nii', image=image), expected)
+
+
+def test_a_mask_may_have_the_other_affine_of_its_image(tmp_path):
+  """As programs that write a qform alone make it from an image that has two."""
+  tilted = moved(IMAGE, by=[0, 12, 0])
+  image = nibabel.Nifti1Image(np.zeros((6, 5, 4), np.uint8), IMAGE)
+  image.set_sform(tilted, 2)
+  image.set_qform(IMAGE, 1)
+  nibabel.save(image, tmp_path / 'a.nii')
+  for name, affine in (
+    ('qform', IMAGE),
+    ('sform', tilted),
+    ('neither', moved(IMAGE, by=[0, 5, 0])),
+  ):
+    mask = nibabel.Nifti1Image(np.zeros((6, 5, 4), np.uint8), None)
+    mask.set_sform(None, 0)
+    mask.set_qform(affine, 1)
+    nibabel.save(mask, tmp_path / 'mask.nii')
+    if name == 'neither':
+      with pytest.raises(UnsupportedImage, match='does not lie where'):
+        dispatch.read_mask_slices(tmp_path / 'mask.nii', image=tmp_path / 'a.nii')
+    else:
+      dispatch.read_mask_slices(tmp_path / 'mask.nii', image=tmp_path / 'a.nii')
 
 
 def test_without_an_affine_only_the_axes_are_compared(tmp_path, lying_nifti, write_nifti):

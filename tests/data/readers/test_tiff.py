@@ -260,3 +260,19 @@ def test_plain_files_are_turned_by_their_orientation(tmp_path, orientation):
   ((_, picture),) = dispatch.read_slices(tmp_path / 'a.tif', 1)
   np.testing.assert_array_equal(picture.pixels[..., 0], TURNS[orientation](values))
   assert picture.size == TURNS[orientation](values).shape
+
+
+@pytest.mark.parametrize('samples', [2, 4])
+def test_colours_that_are_multiplied_by_alpha_are_divided_again(tmp_path, samples):
+  """As GIMP writes grey and colour with alpha."""
+  grey = np.arange(1, 65, dtype=np.uint8).reshape(8, 8)
+  alpha = np.full((8, 8), 128, np.uint8)
+  (tmp_path / 'a.tif').write_bytes(
+    tiffs.encoded(
+      np.dstack([*[grey] * (samples - 1), alpha]),
+      photometric=1 if samples == 2 else 2,
+      tags=[(338, 'H', [1])],
+    )
+  )
+  ((_, picture),) = dispatch.read_slices(tmp_path / 'a.tif', 1)
+  np.testing.assert_allclose(picture.pixels[..., 0], grey * (255 / 128), atol=1)

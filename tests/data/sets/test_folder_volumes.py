@@ -189,7 +189,7 @@ def test_one_patient_id_over_several_studies_is_told(tmp_path, write_dicom):
     (
       'a.nii',
       ('a.nii', np.diag([-1, 1, 1, 1])),
-      r'stored in orientation LAS but images/a\.nii in RAS; give the mask the affine',
+      r'masks/a\.nii does not lie where images/a\.nii does: by their affines .* up to 5 voxels',
     ),
     (
       'a.nii',
