@@ -14,7 +14,7 @@ from ahm_jax.data.resize import squashed_mask
 
 STEP = 32  # Sizes that are tried are multiples of it, which every size of a patch divides.
 CONFIRMED_BY = 16  # Masks that a size is confirmed by.
-MAX_PIXELS = 2**28  # Of the masks that are tried.
+MAX_PIXELS = 2**26  # Of the masks that are tried.
 
 
 class Fate(NamedTuple):
@@ -113,8 +113,35 @@ def _shape(data: bytes) -> tuple[int, int]:
 def _one_loses(masks: collections.deque[bytes], count: int, index: int, size: int) -> bool:
   """Whether the class vanishes from one of the first masks, which then comes before the others."""
   for place, data in zip(range(count), masks, strict=False):
-    if index not in _classes(squashed_mask(decode_mask(data), size)):
+    if not _keeps(decode_mask(data), index, size):
       del masks[place]
       masks.appendleft(data)
       return True
   return False
+
+
+def _keeps(mask: np.ndarray, index: int, size: int) -> bool:
+  """Whether a class is somewhere in a mask that is resized."""
+  if mask.dtype != bool:
+    # Pillow, which is fast and not exact, tells where it most likely is.
+    share = Image.fromarray((mask == index).astype(np.uint8) * 255).resize(
+      (size, size), Image.Resampling.BOX
+    )
+    if _wins_at(mask, index, size, np.unravel_index(np.asarray(share).argmax(), (size, size))):
+      return True
+  return index in _classes(squashed_mask(mask, size))
+
+
+def _wins_at(mask: np.ndarray, index: int, size: int, place: Sequence[np.intp]) -> bool:
+  """Whether a class has the largest area in one pixel of a resized mask, as `squashed_mask` says
+  it.
+  """
+  inside = []
+  for length, pixel in zip(mask.shape, map(int, place), strict=True):
+    first, last = pixel * length // size, -(-(pixel + 1) * length // size)
+    edges = np.arange(first, last + 1) * size
+    within = np.clip(edges, pixel * length, (pixel + 1) * length)
+    inside.append((slice(first, last), np.diff(within)))  # Shares of rows or columns, times `size`.
+  (rows, heights), (columns, widths) = inside
+  areas = np.bincount(mask[rows, columns].ravel(), np.outer(heights, widths).ravel(), index + 1)
+  return int(areas.argmax()) == index

@@ -7,7 +7,7 @@ from PIL import Image
 from ahm_jax.config import DataConfig
 from ahm_jax.data import dataset
 from ahm_jax.data.resize import squashed_mask
-from ahm_jax.data.vanishing import Vanished, encode_mask, fate, size_that_keeps
+from ahm_jax.data.vanishing import Vanished, _wins_at, encode_mask, fate, size_that_keeps
 
 
 def spots(side, number, size=512):
@@ -75,6 +75,17 @@ def test_classes_vanish_one_by_one():
     'in 2 of 2 masks the class cup',
     'in 1 of 1 masks the class bleeding',
   ]
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_one_pixel_is_told_as_the_whole_mask_is(seed):
+  rng = np.random.default_rng(seed)
+  shape, size = rng.integers(5, 60, 2), int(rng.integers(3, 50))
+  mask = rng.integers(0, 4, shape).astype(np.uint8)
+  whole = squashed_mask(mask, size)
+  for row, column in np.ndindex(size, size):
+    winner = [_wins_at(mask, index, size, (row, column)) for index in range(4)]
+    assert winner == [index == whole[row, column] for index in range(4)]
 
 
 def test_a_lesion_that_no_size_keeps():
