@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import sets
+from ahm_jax.data.mask_png import decode_mask
 from ahm_jax.data.prepare import prepare
 from ahm_jax.data.records import DIGEST
 from ahm_jax.data.sets.items import SPLITS
-from ahm_jax.data.vanishing import decode_mask
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ahm_jax.config import DataConfig
+from ahm_jax.data.mask_png import encode_mask
 from ahm_jax.data.readers.base import Unreadable, UnsupportedImage
 from ahm_jax.data.resize import squashed, squashed_mask
 from ahm_jax.data.sets import items
@@ -33,7 +34,7 @@ from ahm_jax.data.sets.items import SPLITS, Item, Slice
 from ahm_jax.data.sets.source import DatasetSource
 from ahm_jax.data.sets.table import some
 from ahm_jax.data.threads import CHUNK, in_parallel
-from ahm_jax.data.vanishing import Fate, Vanished, encode_mask, fate
+from ahm_jax.data.vanishing import Fate, Vanished, fate
 
 # Of the record, and of what the readers make of a file. To be raised with every change of either,
 # so that data prepared before are prepared again.

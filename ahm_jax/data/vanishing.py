@@ -3,13 +3,13 @@ any pixel of it. A network that is trained on such a mask learns that there is n
 """
 
 import collections
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from ahm_jax.data.mask_png import decode_mask, mask_size
 from ahm_jax.data.resize import squashed_mask
 
 STEP = 32  # Sizes that are tried are multiples of it, which every size of a patch divides.
@@ -38,19 +38,6 @@ def _classes(mask: np.ndarray) -> frozenset[int]:
   return frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0}
 
 
-def encode_mask(mask: np.ndarray) -> bytes:
-  """A mask as the bytes of a PNG: bool [h, w] takes one bit a pixel, uint8 [h, w] eight."""
-  stream = io.BytesIO()
-  Image.fromarray(mask).save(stream, 'PNG')
-  return stream.getvalue()
-
-
-def decode_mask(data: bytes) -> np.ndarray:
-  """What `encode_mask` wrote, with its type."""
-  with Image.open(io.BytesIO(data)) as picture:
-    return np.asarray(picture)
-
-
 class Vanished:
   """The lesions of a data set that vanish at a size, class by class."""
 
@@ -62,7 +49,7 @@ class Vanished:
     self._lost: dict[int, list[bytes]] = collections.defaultdict(list)
 
   def add(self, found: Fate, mask: bytes) -> None:
-    """Counts a mask, which is given as `encode_mask` has it."""
+    """Counts a mask, which is given as `mask_png.encode_mask` has it."""
     self._held.update(found.held)
     for index in found.lost:
       self._lost[index].append(mask)
@@ -90,7 +77,7 @@ def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> int | Non
   failed last comes first, so that a size that is too small costs little. A lesion may come back and
   vanish again, so a size is taken once some masks pass up to its double.
   """
-  rows, columns = np.max([_shape(data) for data in masks], axis=0).tolist()
+  rows, columns = np.max([mask_size(data) for data in masks], axis=0).tolist()
   waiting = collections.deque(sorted(masks, key=len)[: max(1, MAX_PIXELS // (rows * columns))])
   largest = max(rows, columns)
   found = None
@@ -103,11 +90,6 @@ def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> int | Non
     elif size >= 2 * found:
       break
   return found
-
-
-def _shape(data: bytes) -> tuple[int, int]:
-  with Image.open(io.BytesIO(data)) as picture:
-    return picture.height, picture.width
 
 
 def _one_loses(masks: collections.deque[bytes], count: int, index: int, size: int) -> bool:

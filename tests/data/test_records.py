@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.config import DataConfig, PhantomConfig
-from ahm_jax.data import dataset, vanishing
+from ahm_jax.data import dataset, mask_png
 from ahm_jax.data.sets import phantom
 
 
@@ -14,14 +14,14 @@ from ahm_jax.data.sets import phantom
   ids=['bool', 'uint8'],
 )
 def test_masks_keep_their_type_as_bytes(mask):
-  back = vanishing.decode_mask(vanishing.encode_mask(mask))
+  back = mask_png.decode_mask(mask_png.encode_mask(mask))
   assert back.dtype == mask.dtype
   np.testing.assert_array_equal(back, mask)
 
 
 def test_binary_masks_take_a_bit_a_pixel():
   noise = np.random.default_rng(0).random((200, 200)) < 0.5
-  assert len(vanishing.encode_mask(noise)) < 200 * 200 / 8 * 1.1
+  assert len(mask_png.encode_mask(noise)) < 200 * 200 / 8 * 1.1
 
 
 def test_phantoms_are_those_that_are_drawn(tmp_path):

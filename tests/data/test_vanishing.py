@@ -6,8 +6,9 @@ from PIL import Image
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import dataset
+from ahm_jax.data.mask_png import encode_mask
 from ahm_jax.data.resize import squashed_mask
-from ahm_jax.data.vanishing import Vanished, _wins_at, encode_mask, fate, size_that_keeps
+from ahm_jax.data.vanishing import Vanished, _wins_at, fate, size_that_keeps
 
 
 def spots(side, number, size=512):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.data.dataset import Split
-from ahm_jax.data.records import encode_mask
+from ahm_jax.data.mask_png import encode_mask
 from ahm_jax.evaluation import compare, metrics, per_image
 from ahm_jax.evaluation.agent import border_lift
 from ahm_jax.evaluation.per_image import segmentation_rows

@@ -8,8 +8,8 @@ import pytest
 
 from ahm_jax.config import Config, GridConfig
 from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.mask_png import encode_mask
 from ahm_jax.data.resize import squashed_mask
-from ahm_jax.data.vanishing import encode_mask
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline import grid, setup, stages
 from ahm_jax.runs import provenance

@@ -19,6 +19,7 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data import sets
 from ahm_jax.data.audit import duplicates
 from ahm_jax.data.audit.duplicates import SIDE, Fingerprint
+from ahm_jax.data.mask_png import encode_mask
 from ahm_jax.data.readers import raster
 from ahm_jax.data.readers.base import (
   Held,
@@ -32,7 +33,7 @@ from ahm_jax.data.sets import items
 from ahm_jax.data.sets.items import SPLITS, Item, Slice
 from ahm_jax.data.sets.source import available
 from ahm_jax.data.threads import in_parallel
-from ahm_jax.data.vanishing import Fate, encode_mask, fate
+from ahm_jax.data.vanishing import Fate, fate
 
 # Kinds of problems.
 UNREADABLE, UNSUPPORTED, UNAVAILABLE = 'unreadable', 'unsupported', 'unavailable'
