@@ -1,4 +1,4 @@
-"""Errors that a user can fix: wrong input, and a full disk."""
+"""Errors that a user can fix, and how messages tell of them."""
 
 import errno
 import os
@@ -36,3 +36,25 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     yield error
     context = None if error.__suppress_context__ else error.__context__
     error = error.__cause__ or context
+
+
+def is_of_system(error: OSError) -> bool:
+  """Whether the system raised it. Decoders raise OSErrors of their own, without a number, and seek
+  to where no file can be.
+  """
+  return error.errno not in (None, errno.EINVAL)
+
+
+def cannot_read(
+  what: object,
+  error: OSError | MemoryError,
+  cure: str = 'make it readable and run the same command again',
+) -> str:
+  """That the system refuses to read something, which says nothing of what it holds."""
+  why = (error.strerror if isinstance(error, OSError) else 'out of memory') or type(error).__name__
+  return f'{what} cannot be read ({why}); {cure}'
+
+
+def printable(text: str) -> str:
+  """Text from elsewhere in one line, with what is not printable escaped."""
+  return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -5,7 +5,7 @@ end the process, looks at them.
 import zlib
 from pathlib import Path
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read, printable
 from ahm_jax.runtime import durable, json_files, schema
 
 FILE = 'files.json'
@@ -35,7 +35,7 @@ def fault(folder: Path) -> str:
   for name, known in held.items():
     path = folder / name
     if path.name != name or not path.is_file():
-      return f'{ascii(name)[1:-1]} is missing'  # It may be no name of ours.
+      return f'{printable(name)} is missing'  # It may be no name of ours.
     if _sum(path) != known:
       return f'{name} is not what was written'
   return ''
@@ -48,7 +48,5 @@ def _sum(path: Path) -> dict[str, int]:
       while part := file.read(2**20):
         size, crc = size + len(part), zlib.crc32(part, crc)
   except OSError as error:
-    raise UserError(
-      f'{path} cannot be read ({error.strerror}); make it readable and run the same command again'
-    ) from error
+    raise UserError(cannot_read(path, error)) from error
   return {'bytes': size, 'crc32': crc}

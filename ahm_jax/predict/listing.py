@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ahm_jax.data.readers import dispatch
-from ahm_jax.data.readers.base import (
-  NIFTI,
-  RASTER,
-  SUFFIXES,
-  UnavailableFile,
-  is_odd,
-  printable,
-  suffix,
-)
+from ahm_jax.data.readers.base import NIFTI, RASTER, SUFFIXES, UnavailableFile, is_odd, suffix
 from ahm_jax.data.readers.base import stem as bare
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 
 _SLICE = re.compile(r'_s\d{4,}$')
 

@@ -1,8 +1,6 @@
 """An image as prediction reads it: its slices, each with the windows that a network sees of it."""
 
-import contextlib
 import errno
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +64,7 @@ def read(root: Path, image: str, config: Config, options: Options) -> list[Slice
   Returns:
     Its slices in order, or a `Problem` alone.
   """
-  if problem := _odd_name(image) or link_problem(root / image, root) or _odd_kind(root / image):
+  if problem := _odd_name(image) or link_problem(root / image, root):
     return [Problem(image, problem)]
   try:
     return _slices(root, image, config, options)
@@ -90,18 +88,9 @@ def _odd_name(image: str) -> str:
   return f'{as_cell(image)} has control characters in its name, shown as \\x..; rename it'
 
 
-def _odd_kind(path: Path) -> str:
-  """What is wrong with what would block, or never end, if it were opened."""
-  try:
-    is_file = stat.S_ISREG(path.stat().st_mode)
-  except OSError:  # Reading it will say what is wrong.
-    return ''
-  return '' if is_file else f'{shown(path)} is a pipe, socket or device, and no file; remove it'
-
-
 def _slices(root: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
   pictures, whole = _pictures(root / image, config, options)
-  pages = _pages(root / image) if suffix(image) in RASTER else ''
+  pages = raster.describe(root / image)[1] if suffix(image) in RASTER else ''
   return [
     Slice(
       image=image,
@@ -116,13 +105,6 @@ def _slices(root: Path, image: str, config: Config, options: Options) -> list[Sl
     )
     for number, ((ending, picture), (_, full)) in enumerate(zip(pictures, whole, strict=True))
   ]
-
-
-def _pages(path: Path) -> int:
-  """How many pages or frames a raster file holds; the second picture of a JPEG is a preview."""
-  with contextlib.suppress(Exception), Image.open(path, formats=raster.FORMATS) as picture:
-    return 1 if picture.format == 'MPO' else int(getattr(picture, 'n_frames', 1))
-  return 1
 
 
 _Pictures = list[tuple[str, Picture]]

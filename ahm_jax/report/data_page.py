@@ -13,9 +13,8 @@ from scipy import ndimage
 
 from ahm_jax.data.audit.findings import LEVELS, Finding
 from ahm_jax.data.audit.inspection import ImageRecord, Inspection
-from ahm_jax.data.readers.base import printable
 from ahm_jax.data.sets.items import SPLITS
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 from ahm_jax.evaluation.tables import aligned
 from ahm_jax.report.pictures import TRUTH_COLOUR
 from ahm_jax.report.render import render

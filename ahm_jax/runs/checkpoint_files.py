@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import tensorstore
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runs import array_headers
 from ahm_jax.runs.progress import Progress
 from ahm_jax.task import TrainState
@@ -167,11 +167,8 @@ def reading(path: Path) -> Iterator[None]:
   except _ABSENT as error:
     raise Damaged(f'is damaged: {path.name} is not there') from error
   except (OSError, MemoryError) as error:
-    why = (error.strerror if isinstance(error, OSError) else None) or 'out of memory'
-    raise UserError(
-      f'{path} cannot be read ({why}); nothing was moved; '
-      'make it readable and run the same command again'
-    ) from error
+    cure = 'nothing was moved; make it readable and run the same command again'
+    raise UserError(cannot_read(path, error, cure)) from error
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ahm_jax.config.fields import STAGES
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read, printable
 
 _SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')  # See `runtime.durable`.
 _PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
@@ -38,7 +38,7 @@ def check_free(folder: Path, mark: str, before: Collection[str]) -> None:
   # Another process may have made the mark, and then the others, since the folder was listed.
   if not others or (Path(folder) / mark).exists():
     return
-  named = ', '.join(map(_printable, others[:_NAMED]))
+  named = ', '.join(map(printable, others[:_NAMED]))
   more = f' and {len(others) - _NAMED} more' if len(others) > _NAMED else ''
   raise UserError(
     f'{folder} is not empty, and has no {mark} that would make it ours: it holds {named}{more}; '
@@ -46,17 +46,12 @@ def check_free(folder: Path, mark: str, before: Collection[str]) -> None:
   )
 
 
-def _printable(name: str) -> str:
-  return ''.join(character if character.isprintable() else '?' for character in name)
-
-
 def _items(folder: Path) -> list[Path]:
   try:
     return list(Path(folder).iterdir()) if Path(folder).is_dir() else []
   except OSError as error:
-    raise UserError(
-      f'{folder} cannot be read ({error.strerror}); make it readable, or choose another folder'
-    ) from error
+    cure = 'make it readable, or choose another folder'
+    raise UserError(cannot_read(folder, error, cure)) from error
 
 
 def _is_nothing(item: Path, mark: str) -> bool:

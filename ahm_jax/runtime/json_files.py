@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runtime import durable, schema
 from ahm_jax.runtime.schema import Check
 
@@ -68,9 +68,7 @@ def read_bytes(path: Path) -> bytes | None:
   except FileNotFoundError:
     return None
   except OSError as error:
-    raise UserError(
-      f'{path} cannot be read ({error.strerror}); make it readable and run the same command again'
-    ) from error
+    raise UserError(cannot_read(path, error)) from error
 
 
 def parse(data: bytes) -> Any:

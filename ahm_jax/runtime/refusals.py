@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 
-from ahm_jax.errors import chain
+from ahm_jax.errors import chain, printable
 
 # Of an OSError; others, such as a file that is not there, may be a fault of the program.
 _REFUSALS = (
@@ -67,7 +67,7 @@ def _of_system(error: OSError) -> str | None:
     return f'there is no folder for temporary files; set TMPDIR to one, {_AGAIN}'
   if error.errno not in _REFUSALS:
     return None
-  where = ' and '.join(repr(os.fspath(name))[1:-1] for name in _names(error))
+  where = ' and '.join(printable(name) for name in _names(error))
   said = f'{where}: {error.strerror}' if where else f'{error.strerror}'
   if error.errno in (errno.EMFILE, errno.ENFILE):
     return f'{said}; raise the limit on open files (ulimit -n), {_AGAIN}'

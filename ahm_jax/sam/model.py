@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ahm_jax.data.resize import squashed
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read, is_of_system
 from ahm_jax.sam import claims
 
 TITLES = {'sam': 'Segment Anything', 'medsam': 'MedSAM'}  # By the name of the comparator.
@@ -176,12 +176,9 @@ def load(path: str) -> Sam:
   except MemoryError as error:
     raise UserError(f'--sam_checkpoint={path} does not fit into memory; free some') from error
   except OSError as error:
-    if error.errno is None:  # Those that readers make up.
+    if not is_of_system(error):
       raise _unreadable(path, error) from error
-    raise UserError(
-      f'--sam_checkpoint={path} cannot be read ({error.strerror}); make it readable and run the '
-      'same command again'
-    ) from error
+    raise UserError(cannot_read(f'--sam_checkpoint={path}', error)) from error
   except Exception as error:  # What a foreign file can set off has no end.
     raise _unreadable(path, error) from error
   device = 'cuda' if torch.cuda.is_available() else 'cpu'

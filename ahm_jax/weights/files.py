@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.weights import headers
 from ahm_jax.weights.headers import Stored
 
@@ -90,8 +90,7 @@ def _told(path: Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    why = error.strerror or type(error).__name__
-    raise UserError(f'{path} cannot be read ({why}); make it readable and try again') from error
+    raise UserError(cannot_read(path, error)) from error
   # What a damaged archive sets off; RuntimeErrors are of encryption.
   except (ValueError, EOFError, LookupError, RuntimeError, *_BROKEN) as error:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]

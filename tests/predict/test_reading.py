@@ -77,7 +77,7 @@ def test_what_it_refuses_of_all_files_ends_the_run(root, monkeypatch, number):
 @pytest.mark.parametrize(
   ('make', 'said'),
   [
-    (os.mkfifo, 'is a pipe, socket or device, and no file; remove it'),
+    (os.mkfifo, 'is a pipe, socket, device or folder; remove it'),
     (lambda path: path.symlink_to('/dev/zero'), 'leads out of the folder'),
     (lambda path: path.symlink_to('nothing'), 'is a link to nothing'),
     (lambda _: None, 'cannot be read (No such file or directory)'),

@@ -398,7 +398,7 @@ def _appearance(images: Sequence[ImageRecord]) -> Iterable[Finding]:
   yield Finding(
     WARNING,
     'more_pages',
-    'TIFF files hold several pages, of which only the first one is read',
+    'files hold several pages or frames, of which only the first one is read',
     'save each page that is wanted as a file of its own, or all as a NIfTI volume',
     _cases(images, lambda image: image.pages > 1, lambda image: f'{image.pages} pages'),
   )

@@ -55,7 +55,7 @@ class ImageRecord:
   width: int  # Pixels.
   height: int
   kind: str  # What the file holds, as 'colour, 8 bit'.
-  pages: int  # Of a TIFF, of which the first one is read; 1 of others.
+  pages: int  # Or frames, of which the first one is read.
   contrast: float  # Standard deviation of the grey levels, of 255.
   highest: int  # Largest value of a channel, of 255.
   print: Fingerprint

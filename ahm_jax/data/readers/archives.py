@@ -2,14 +2,13 @@
 promises is believed.
 """
 
-import errno
 import functools
 import threading
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from ahm_jax.data.readers.base import Held, printable, unavailable
-from ahm_jax.errors import UserError
+from ahm_jax.data.readers.base import Held, unavailable
+from ahm_jax.errors import UserError, is_of_system, printable
 
 MAX_BYTES = 2**27  # Of a member, unpacked; more is taken for a zip bomb.
 MAX_MEMBERS = 200_000
@@ -32,7 +31,7 @@ def members(path: Path, again: str) -> dict[str, Held]:
   try:
     archive = zipfile.ZipFile(path)
   except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+    if isinstance(error, OSError) and is_of_system(error):
       raise unavailable(path, error) from error
     raise UserError(
       f'{path} cannot be read as a zip archive ({printable(str(error))}); {again}'

@@ -1,7 +1,6 @@
 """What every reader shares: types, limits, names of files, and what becomes of errors."""
 
 import contextlib
-import errno
 import importlib
 import stat
 import unicodedata
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read, is_of_system, printable
 
 RASTER = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 DICOM = ('.dcm', '.dicom', '.ima')
@@ -112,11 +111,6 @@ def shown(path: PurePath | Held) -> str:
   return printable(f'{path.parent.name}/{path.name}')
 
 
-def printable(text: str) -> str:
-  """Text from a file in one line, with what is not printable escaped."""
-  return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
 def is_odd(text: str) -> bool:
   """Whether a name holds control characters, line breaks, halves of characters, or marks that
   turn the direction of writing.
@@ -162,10 +156,7 @@ def decoding(path: Path | Held) -> Iterator[None]:
       f'{shown(path)} does not fit into memory; free some, or split or shrink the file'
     ) from error
   except OSError as error:
-    # Decoders raise OSErrors of their own, without a number, and seek to where no file can be.
-    if error.errno in (None, errno.EINVAL):
-      raise _failure(path) from error
-    raise unavailable(path, error) from error
+    raise (unavailable(path, error) if is_of_system(error) else _failure(path)) from error
   # On broken files SyntaxError, ValueError, struct.error and others.
   except Exception as error:
     raise _failure(path) from error
@@ -177,7 +168,7 @@ def _check_file(path: Path | Held) -> None:
     return
   with contextlib.suppress(OSError):  # Opening it will say why.
     if not stat.S_ISREG(path.stat().st_mode):
-      raise UnsupportedImage(f'{shown(path)} is not a file, by its name only; remove it')
+      raise UnsupportedImage(f'{shown(path)} is a pipe, socket, device or folder; remove it')
 
 
 def _failure(path: Path | Held) -> Exception:
@@ -194,10 +185,7 @@ def _failure(path: Path | Held) -> Exception:
 
 def unavailable(path: Path | Held, error: OSError) -> UnavailableFile:
   """That the system refused a file, from its numbered error."""
-  return UnavailableFile(
-    f'{shown(path)} cannot be read ({error.strerror}); that says nothing of what it holds: make '
-    'it readable and run the same command again'
-  )
+  return UnavailableFile(cannot_read(shown(path), error))
 
 
 def check_size(path: Path | Held, *lengths: int, limit: int = MAX_PIXELS) -> None:

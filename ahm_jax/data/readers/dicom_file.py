@@ -22,9 +22,9 @@ from ahm_jax.data.readers.base import (
   UnsupportedImage,
   check_size,
   package,
-  printable,
   shown,
 )
+from ahm_jax.errors import printable
 
 DEFLATED = '1.2.840.10008.1.2.1.99'
 _MAX_META = 2**16  # Bytes of a meta header.

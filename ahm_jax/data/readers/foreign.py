@@ -12,7 +12,8 @@ from typing import IO
 from PIL import Image
 
 from ahm_jax.data.readers import tiff
-from ahm_jax.data.readers.base import Held, UnsupportedImage, printable, shown
+from ahm_jax.data.readers.base import Held, UnsupportedImage, shown
+from ahm_jax.errors import printable
 
 _AS_PNG = 'save it as PNG'
 _UNPACK = 'unpack it'

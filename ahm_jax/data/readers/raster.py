@@ -14,7 +14,6 @@ background colour would be our invention. Binary masks of one colour are drawn i
 
 import contextlib
 import ctypes
-import errno
 import io
 import warnings
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ from ahm_jax.data.readers.base import (
   decoding,
 )
 from ahm_jax.data.readers.intensity import to_bytes, value_range, with_channels
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, is_of_system
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')
 DEEP = '16 bit a channel'  # What ends the description of a file that is read by its high bytes.
@@ -134,8 +133,8 @@ def orientation(path: Path | Held) -> int:
 
 
 def describe(path: Path | Held) -> tuple[str, int]:
-  """What a file holds, as far as its header says, as 'colour, 8 bit'; and its number of pages,
-  which is 1 but for a TIFF.
+  """What a file holds, as far as its header says, as 'colour, 8 bit'; and its number of pages or
+  frames, of a JPEG 1, as others in it are previews.
 
   ('', 1) where the header cannot be read.
   """
@@ -144,7 +143,7 @@ def describe(path: Path | Held) -> tuple[str, int]:
       deep_grey = picture.mode.startswith('I;16')
       kind = 'grey, 16 bit' if deep_grey else _KINDS.get(picture.mode, picture.mode)
       kind = kind.replace('8 bit', DEEP) if _is_deep(picture) else kind
-      return kind, int(getattr(picture, 'n_frames', 1)) if picture.format == 'TIFF' else 1
+      return kind, 1 if picture.format == 'MPO' else int(getattr(picture, 'n_frames', 1))
   except (Unreadable, UnsupportedImage, UserError):  # Reading it will say what is wrong.
     return '', 1
 
@@ -156,7 +155,7 @@ def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = 
   except _SETTLED:
     raise
   except Exception as error:
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+    if isinstance(error, OSError) and is_of_system(error):
       raise
     with io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path.open('rb') as file:
       bare = foreign.without_metadata(file)

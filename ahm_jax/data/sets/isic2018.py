@@ -25,10 +25,10 @@ from typing import Any
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import archives
-from ahm_jax.data.readers.base import Held, link_problem, printable
+from ahm_jax.data.readers.base import Held, link_problem
 from ahm_jax.data.sets.items import Item, Listing, crossing_groups, refuse
 from ahm_jax.data.sets.source import DatasetSource, stamps
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 
 VERSION = 1  # See `DatasetSource.version`.
 SITE = 'challenge.isic-archive.com'

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from ahm_jax.data.readers.base import printable
+from ahm_jax.errors import printable
 
 # What the names of masks have, and those of images have not.
 _WORDS = frozenset(('mask', 'masks', 'seg', 'segm', 'segmentation', 'label', 'labels', 'roi')) | {

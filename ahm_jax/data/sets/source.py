@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers.base import UnavailableFile, printable
+from ahm_jax.data.readers.base import UnavailableFile
 from ahm_jax.data.sets.items import Listing, refuse
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, cannot_read, printable
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,8 @@ def available() -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    raise UnavailableFile(
-      f'{printable(str(error.filename or "a file of the data set"))} cannot be read '
-      f'({error.strerror}); make it readable and run the same command again'
-    ) from error
+    name = printable(str(error.filename or 'a file of the data set'))
+    raise UnavailableFile(cannot_read(name, error)) from error
 
 
 def stamps(place: Path) -> Iterator[tuple[str, int, int, int]]:
