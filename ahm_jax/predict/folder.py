@@ -1,17 +1,18 @@
 """What may be in the folder that predictions are written into; writes nothing."""
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
 from ahm_jax.errors import UserError
 from ahm_jax.predict import made
-from ahm_jax.runs import directory
+from ahm_jax.runs import directory, ownership
+from ahm_jax.runtime import durable, json_files, schema
 
 IDENTITY = 'predict.json'
 TABLE = 'predictions.csv'
 SCRATCH = '.predicting'  # Folder of files that have not got their names yet.
+_DESCRIPTION = schema.record({'made_by': schema.mapping()})
 _FILES = (IDENTITY, TABLE, made.FILE, directory.LOCK)
 
 
@@ -27,16 +28,16 @@ def check(out: Path, identity: dict[str, Any]) -> None:
   """
   if out.exists() and not out.is_dir():
     raise UserError(f'--out={out} is not a folder; choose another')
-  _check_kinds(out)
-  path = out / IDENTITY
-  if not path.exists():
-    if out.is_dir() and any(item.name not in (directory.LOCK, SCRATCH) for item in out.iterdir()):
+  ownership.check_kinds(out, (*made.FOLDERS, SCRATCH), _FILES)
+  told = json_files.read_json(out / IDENTITY, _DESCRIPTION, 'choose another --out')
+  if told is None:
+    if out.is_dir() and not all(map(_is_nothing, out.iterdir())):
       raise UserError(
         f'--out={out} holds other files, and nothing is written over; choose an empty folder, or '
         'one to be made'
       )
     return
-  held = _held(path)
+  held = told['made_by']
   wanted = json.loads(json.dumps(identity))
   for name in dict.fromkeys([*wanted, *held]):
     if held.get(name) != wanted.get(name):
@@ -46,34 +47,9 @@ def check(out: Path, identity: dict[str, Any]) -> None:
       )
 
 
-def _held(path: Path) -> dict[str, Any]:
-  """What made the predictions that are there."""
-  try:
-    held = json.loads(path.read_bytes())['made_by']
-    held.items()
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-    raise UserError(
-      f'{path} cannot be read as the description of predictions; choose another --out'
-    ) from error
-  return held
-
-
-def _check_kinds(out: Path) -> None:
-  """Refuses what would lead elsewhere, or could not be written."""
-  for names, kind, is_right in (
-    (_FILES, 'file', stat.S_ISREG),
-    ((*made.FOLDERS, SCRATCH), 'folder', stat.S_ISDIR),
-  ):
-    for name in names:
-      try:
-        mode = (out / name).lstat().st_mode
-      except FileNotFoundError:
-        continue
-      if not is_right(mode):
-        what = 'a link' if stat.S_ISLNK(mode) else f'no {kind}'
-        raise UserError(
-          f'{out / name} is {what}, and a {kind} of --out belongs there; move it away'
-        )
+def _is_nothing(item: Path) -> bool:
+  """Whether it is of predictions that have not begun, as is a half-written description of them."""
+  return item.name in (directory.LOCK, SCRATCH) or durable.is_scratch(item)
 
 
 def _short(value: Any) -> str:

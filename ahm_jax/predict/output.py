@@ -29,7 +29,7 @@ from typing import Any
 
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.per_image import spreadsheet_safe
-from ahm_jax.predict import made
+from ahm_jax.predict import folder, made
 from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
 from ahm_jax.predict.listing import some
 from ahm_jax.runs import directory
@@ -59,6 +59,7 @@ class Output:
     stamps: Mapping[str, made.Stamp],
   ):
     self.out, self._identity, self._columns = out, identity, list(columns)
+    self._place = out.resolve()
     self._stamps = stamps
     self._header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
     self._order = {name: number for number, name in enumerate(stamps)}
@@ -71,13 +72,14 @@ class Output:
   def __enter__(self) -> 'Output':
     with contextlib.ExitStack() as stack:
       stack.enter_context(directory.owned(self.out))
+      folder.check(self.out, self._identity)  # Another process may have been here since.
       durable.sync_folder(self.out.parent)
       shutil.rmtree(self.out / SCRATCH, ignore_errors=True)
       (self.out / SCRATCH).mkdir()
       stack.callback(shutil.rmtree, self.out / SCRATCH, ignore_errors=True)
       if not (self.out / IDENTITY).exists():
         text = json.dumps({'made_by': self._identity, 'versions': _versions()}, indent=2) + '\n'
-        self._put_data(IDENTITY, text.encode())
+        durable.write(self.out / IDENTITY, text.encode())
       self._resume()
       self._syncing = stack.enter_context(ThreadPoolExecutor(SYNCED_TOGETHER))
       self._made, self._table = (
@@ -151,8 +153,8 @@ class Output:
     if entries:
       places = [place for entry in entries for place in entry.files]
       list(self._syncing.map(durable.sync, map(self.out.joinpath, places)))
-      for folder in _folders(places):
-        durable.sync_folder(self.out / folder)
+      for place in _folders(places):
+        durable.sync_folder(self.out / place)
       _append(self._made, b''.join(map(made.line, entries)))
       os.fsync(self._made.fileno())
       _append(self._table, ''.join(entry.rows for entry in entries).encode())
@@ -208,7 +210,7 @@ class Output:
         (self.out / place).unlink(missing_ok=True)
 
   def _leads_out(self, target: Path) -> bool:
-    return not target.parent.resolve().is_relative_to(self.out.resolve())
+    return not target.parent.resolve().is_relative_to(self._place)
 
   def _files(self) -> Iterator[str]:
     """Of images, by their paths below the folder; hidden ones are left out."""
@@ -222,15 +224,7 @@ class Output:
     own = made.header(self._columns) + b''.join(map(made.line, entries))
     for name, data in ((made.FILE, own), (TABLE, _table(self._header, entries))):
       if _bytes(self.out / name) != data:
-        self._put_data(name, data)
-
-  def _put_data(self, name: str, data: bytes) -> None:
-    def write(scratch: Path) -> None:
-      scratch.write_bytes(data)
-      durable.sync(scratch)
-
-    self.put(name, write)
-    durable.sync_folder(self.out)
+        durable.write(self.out / name, data)
 
   def _lines(self, rows: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO()

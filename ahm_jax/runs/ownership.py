@@ -11,8 +11,8 @@ from typing import TextIO
 
 from ahm_jax.config.fields import STAGES
 from ahm_jax.errors import UserError, cannot_read, printable
+from ahm_jax.runtime import durable
 
-_SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')  # See `runtime.durable`.
 _PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
 # Of which a power cut may leave a part, or zeros.
 _LOCK_TEXT = re.compile(rb'(p(r(o(c(e(s(s( [^\n]*)?)?)?)?)?)?)?)?\0*')
@@ -59,7 +59,7 @@ def _is_nothing(item: Path, mark: str) -> bool:
   half written by us, data that was prepared, and runs where those of a grid lie.
   """
   name = item.name
-  if name.startswith('.') or name in _OF_SYSTEMS or _SCRATCH.fullmatch(name):
+  if name.startswith('.') or name in _OF_SYSTEMS or durable.is_scratch(item):
     return True
   if name.endswith(_LOGS) and item.is_file():
     return True
@@ -100,7 +100,10 @@ def check_kinds(folder: Path, folders: Collection[str], files: Collection[str]) 
       )
     if not (item.is_dir() if is_folder else item.is_file()):
       what = 'folder' if is_folder else 'file'
-      raise UserError(f'{item} is no {what}, as it is to be; remove it, or choose another folder')
+      raise UserError(
+        f'{item} is no {what}, and one of ours belongs there; move it away, or choose another '
+        'folder'
+      )
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

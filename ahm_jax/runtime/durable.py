@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-SCRATCH = '.tmp'  # Suffix of a file that has not got its name yet.
+_SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')
 # How a file system says that it syncs no folders.
 _NO_FOLDERS = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EACCES, errno.EISDIR)
 
@@ -20,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
   A link at `path` is replaced, and not followed.
   """
   # Others may be writing the same file.
-  scratch = path.with_name(f'{path.name}.{uuid.uuid4().hex}{SCRATCH}')
+  scratch = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')
   try:
     yield scratch
     sync(scratch)
@@ -28,6 +29,11 @@ def replacing(path: Path) -> Iterator[Path]:
   finally:
     scratch.unlink(missing_ok=True)
   sync_folder(path.parent)
+
+
+def is_scratch(path: Path) -> bool:
+  """Whether a name is one that `replacing` gives, as a process that was killed leaves it."""
+  return _SCRATCH.fullmatch(path.name) is not None
 
 
 def write(path: Path, data: bytes) -> None:

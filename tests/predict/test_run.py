@@ -381,7 +381,7 @@ def test_places_that_are_refused(segmenter, images, tmp_path):
 @pytest.mark.parametrize(
   ('folder', 'message'),
   [
-    ('masks', 'is a link, and a folder of --out'),
+    ('masks', 'is a link, and nothing is written through links'),
     ('masks/sub', 'is a link that leads out of --out'),
   ],
 )

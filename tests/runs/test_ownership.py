@@ -138,7 +138,9 @@ def test_a_cell_behind_a_link_is_refused(tmp_path):
 def test_what_is_of_another_kind_is_refused(tmp_path, name, make):
   claim(tmp_path, 'segment', Config())
   make(tmp_path / name)
-  with pytest.raises(UserError, match=rf'/{name} is no (file|folder), as it is to be'):
+  with pytest.raises(
+    UserError, match=rf'/{name} is no (file|folder), and one of ours belongs there'
+  ):
     check(tmp_path, 'segment', Config())
 
 

@@ -42,7 +42,7 @@ def test_a_file_is_on_disk_before_it_has_its_name(tmp_path, synced, write, name)
   write(home)
   scratch, rename, folder = synced
   assert scratch.startswith(f'{name}.')
-  assert scratch.endswith(durable.SCRATCH)
+  assert durable.is_scratch(home / scratch)
   assert (rename, folder) == ('rename', home.name)
   assert [path.name for path in home.iterdir()] == [name]
 
