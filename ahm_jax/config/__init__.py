@@ -26,7 +26,9 @@ from ahm_jax.config.fields import (
   ProfileConfig,
   RecipeConfig,
   SafetyConfig,
+  SegmentConfig,
   TransferConfig,
+  UnlabelledConfig,
 )
 from ahm_jax.config.methods import is_tuned, parse, pretraining_name, pretraining_of, with_method
 from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
@@ -53,7 +55,9 @@ __all__ = [
   'ProfileConfig',
   'RecipeConfig',
   'SafetyConfig',
+  'SegmentConfig',
   'TransferConfig',
+  'UnlabelledConfig',
   'check_same',
   'check_variant',
   'default',

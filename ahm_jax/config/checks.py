@@ -16,6 +16,7 @@ def check(config: Config) -> None:
       raise UserError(f'config.{leaf.name} {fault}')
   _check_data(config)
   _check_masking(config)
+  _check_unlabelled(config)
   for name, section in vars(config).items():
     if isinstance(section, RecipeConfig):
       _check_length(name, section)
@@ -48,6 +49,20 @@ def _check_masking(config: Config) -> None:
     raise UserError(
       f'config.masking.mask_ratio is {masking.mask_ratio}, of which the strategy adamae masks '
       f'exactly {hidden} of {grid**2} patches; give smaller patches, or another ratio'
+    )
+
+
+def _check_unlabelled(config: Config) -> None:
+  recipe = config.segment
+  if recipe.unlabelled.batch_size % 2:
+    raise UserError(
+      f'config.segment.unlabelled.batch_size is {recipe.unlabelled.batch_size}, and unlabelled '
+      'images come in pairs; make it even'
+    )
+  if recipe.unlabelled.batch_size and not recipe.ema_decay:
+    raise UserError(
+      'config.segment.unlabelled needs a teacher, which is a moving average of the network; set '
+      'config.segment.ema_decay, to 0.99 for one'
     )
 
 

@@ -21,6 +21,7 @@ from ahm_jax.config.ranges import (
   part_of_a_name,
   strictly_between,
   three_shares,
+  two_shares,
 )
 
 # The stages of a run, and the grid of them.
@@ -202,6 +203,41 @@ class RecipeConfig:
 
 
 @dataclass(frozen=True)
+class UnlabelledConfig:
+  """How a segmentation learns from images without their masks: `ahm_jax.training.consistency`."""
+
+  # Images per step, over all devices, beside the labelled ones: any of the training split, in
+  # pairs. 0: none.
+  batch_size: Annotated[int, at_least(0)] = 0
+  weight: Annotated[float, at_least(0)] = 1.0  # Of the consistency loss.
+  # Share of the steps over which the weight grows, as exp(-5 (1 - t)^2).
+  ramp: Annotated[float, between(0, 1)] = 0.3
+  # What the student is to predict: the teacher's probabilities, or its most probable class.
+  targets: Literal['soft', 'hard'] = 'soft'
+  # A pixel is confident where the teacher's most probable class has at least this probability.
+  confidence: Annotated[float, between(0, 1)] = 0.0
+  # What counts: the confident 'pixels', or all of them by their 'share'.
+  confident: Literal['pixels', 'share'] = 'pixels'
+  cutmix: Annotated[float, between(0, 1)] = 1.0  # Share of pairs that exchange a box (CutMix).
+  # Smallest and largest share of the image's area that a box has.
+  cutmix_area: Annotated[tuple[float, ...], two_shares] = (0.1, 0.5)
+  # Geometry is the teacher's and the student's; colours, the student's alone.
+  augment: AugmentConfig = field(
+    default_factory=lambda: AugmentConfig(brightness=0.3, contrast=0.3, hue=0.08)
+  )
+
+
+@dataclass(frozen=True)
+class SegmentConfig(RecipeConfig):
+  """How a segmentation is trained."""
+
+  # Decay of a moving average of the network, at most (1 + t) / (10 + t) after t steps, which is
+  # what is validated and kept, and the teacher of unlabelled images; 0: no average.
+  ema_decay: Annotated[float, between(0, 0.99999)] = 0.0
+  unlabelled: UnlabelledConfig = field(default_factory=UnlabelledConfig)
+
+
+@dataclass(frozen=True)
 class SafetyConfig:
   """What keeps a long run from being lost."""
 
@@ -282,8 +318,8 @@ class Config:
   pretrain: Annotated[RecipeConfig, used_by(PRETRAIN)] = field(
     default_factory=lambda: RecipeConfig(batch_size=12, learning_rate=2e-4, epochs=100)
   )
-  segment: Annotated[RecipeConfig, used_by(SEGMENT)] = field(
-    default_factory=lambda: RecipeConfig(
+  segment: Annotated[SegmentConfig, used_by(SEGMENT)] = field(
+    default_factory=lambda: SegmentConfig(
       batch_size=4, learning_rate=3e-4, epochs=100, schedule='staircase', clip=1.0, patience=4
     )
   )

@@ -39,7 +39,8 @@ class Change(NamedTuple):
 
   @property
   def section(self) -> str:
-    return self.path.rpartition('.')[0]
+    """The outermost one that holds the field."""
+    return self.path.partition('.')[0]
 
   def __str__(self) -> str:
     return self.field if self.value is None else f'{self.field}={self.value}'
@@ -85,7 +86,7 @@ def with_method(config: Config, method: str) -> Config:
     tree['masking']['strategy'] = strategy
   for change in changes:
     _check(method, strategy, change)
-    tree[change.section][change.path.rpartition('.')[2]] = _literal(change.value)
+    _put(tree, change.path, _literal(change.value))
   return from_config_dict(tree)
 
 
@@ -128,6 +129,16 @@ def _check(method: str, strategy: str, change: Change) -> None:
 
 def _is_fine_tuning(change: Change) -> bool:
   return change.section in _FINE_TUNING
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+  """Sets a field by its path; raises a UserError where a section of that name is a field."""
+  *sections, name = path.split('.')
+  for section in sections:
+    tree = tree.setdefault(section, {})
+    if not isinstance(tree, dict):
+      raise UserError(f'config has no field {path}: {section} is no section')
+  tree[name] = value
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -91,6 +91,13 @@ def three_shares(values: tuple[float, ...]) -> str:
   return f'is {values}; give three shares (train, validation, test) that sum to 1'
 
 
+def two_shares(values: tuple[float, ...]) -> str:
+  """The smaller and the larger, above 0 and at most 1."""
+  if len(values) == 2 and 0 < values[0] <= values[1] <= 1:
+    return ''
+  return f'is {values}; give two shares above 0 and at most 1, the smaller first'
+
+
 def centre_and_width(values: tuple[float, ...]) -> str:
   """Of a window: two finite numbers, the second above 0; or none."""
   if not values or (len(values) == 2 and all(map(math.isfinite, values)) and values[1] > 0):

@@ -14,7 +14,8 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.dataset import Split
-from ahm_jax.data.sampling import batch_indices
+from ahm_jax.data.sampling import UNLABELLED, batch_indices
+from ahm_jax.errors import UserError
 from ahm_jax.runtime import parallel, processes
 from ahm_jax.runtime.parallel import Picks, Resident
 from ahm_jax.task import Batch
@@ -25,7 +26,10 @@ AHEAD = 4  # Batches that the stream keeps ready.
 
 @dataclass(frozen=True, eq=False)
 class Source:
-  """The training images of one run, and the order they come in: that of `batch_indices`."""
+  """The training images of one run, and the order they come in: that of `batch_indices`.
+
+  On every device a batch ends with its share of unlabelled images, any of the split.
+  """
 
   split: Split
   indices: np.ndarray  # int [examples]: the images of the split that are trained on.
@@ -33,6 +37,7 @@ class Source:
   seed: int
   devices: tuple[jax.Device, ...]
   resident: Resident | None  # None: streamed.
+  unlabelled: int = 0  # Unlabelled images per step, over all devices.
 
   def inputs(self, start: int, stop: int) -> Iterator[Picks | Batch]:
     """What steps start, start + 1, ..., stop - 1 take, each with leading axes [devices of this
@@ -45,17 +50,24 @@ class Source:
 
   def names(self, step: int) -> list[str]:
     """The ids of the images of a step's batch, over all devices."""
-    return [self.split.ids[i] for i in self._order(step)]
+    return [self.split.ids[i] for part in self._order(step) for i in part]
 
-  def _order(self, step: int) -> np.ndarray:
-    return self.indices[batch_indices(self.seed, int(step), len(self.indices), self.batch_size)]
+  def _order(self, step: int) -> list[np.ndarray]:
+    """The labelled images of a step, and the unlabelled ones if there are any."""
+    step = int(step)
+    order = [self.indices[batch_indices(self.seed, step, len(self.indices), self.batch_size)]]
+    if self.unlabelled:
+      order.append(batch_indices(self.seed, step, len(self.split), self.unlabelled, UNLABELLED))
+    return order
 
   def _picks(self, step: int) -> Picks:
-    order = self._order(step)
-    positions = np.arange(self.batch_size, dtype=np.int32)
-    return Picks(
-      *(parallel.own_rows(array, self.devices) for array in (order.astype(np.int32), positions))
-    )
+    picks, first = [], 0
+    for part in self._order(step):
+      positions = np.arange(first, first + len(part), dtype=np.int32)
+      arrays = part.astype(np.int32), positions
+      picks.append([parallel.own_rows(array, self.devices) for array in arrays])
+      first += len(part)
+    return Picks(*(np.concatenate(parts, 1) for parts in zip(*picks, strict=True)))
 
   def _batch(self, step: int) -> Batch:
     picks = self._picks(step)
@@ -75,6 +87,7 @@ def source(
   batch_size: int,
   seed: int,
   devices: Sequence[jax.Device] | None = None,
+  unlabelled: int = 0,
 ) -> Source:
   """The source of a run's training batches.
 
@@ -86,17 +99,24 @@ def source(
     batch_size: images per step, over all devices.
     seed: of the order.
     devices: what the run trains on; all devices of all processes where None.
+    unlabelled: unlabelled images per step, over all devices.
 
   Raises:
-    UserError: the devices do not divide batch_size, or there is nothing to train on.
+    UserError: the devices do not divide batch_size, or the pairs of unlabelled images, or there is
+      nothing to train on.
   """
   devices = parallel.all_devices() if devices is None else tuple(devices)
   parallel.check_shared(batch_size, devices)
+  if unlabelled % (2 * len(devices)):
+    raise UserError(
+      f'config.segment.unlabelled.batch_size is {unlabelled}, whose pairs {len(devices)} devices '
+      f'cannot share evenly; make it a multiple of {2 * len(devices)}'
+    )
   batch_indices(seed, 0, len(indices), batch_size)
   size = split.images.nbytes + split.masks.nbytes + split.labels.nbytes
   fits = processes.all_of(size <= config.resident_share * _memory(parallel.own(devices)))
   resident = _resident(split, devices) if fits else None
-  return Source(split, np.asarray(indices), batch_size, seed, devices, resident)
+  return Source(split, np.asarray(indices), batch_size, seed, devices, resident, unlabelled)
 
 
 def _memory(devices: Sequence[jax.Device]) -> float:

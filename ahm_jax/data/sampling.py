@@ -12,7 +12,7 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 
 # What tells the streams of random numbers apart that are drawn from one seed.
-LABELS, ORDER = 1, 2
+LABELS, ORDER, UNLABELLED = 1, 2, 3
 
 
 def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> np.ndarray:
@@ -74,7 +74,9 @@ def _take_turns(classes: list[np.ndarray], count: int) -> np.ndarray:
   return np.array(chosen, np.int64)
 
 
-def batch_indices(seed: int, step: int, examples: int, batch_size: int) -> np.ndarray:
+def batch_indices(
+  seed: int, step: int, examples: int, batch_size: int, stream: int = ORDER
+) -> np.ndarray:
   """The images of one training step; a function of its arguments alone.
 
   Image number i of a run is number i mod N of the permutation of epoch i // N; step k takes the
@@ -86,6 +88,7 @@ def batch_indices(seed: int, step: int, examples: int, batch_size: int) -> np.nd
     step: k, at least 0.
     examples: N.
     batch_size: B, over all devices.
+    stream: ORDER, or that of another order of the same images, as UNLABELLED.
 
   Returns:
     int32 [batch_size], each in [0, examples).
@@ -102,7 +105,7 @@ def batch_indices(seed: int, step: int, examples: int, batch_size: int) -> np.nd
   indices = np.empty(batch_size, np.int32)
   for epoch in np.unique(epochs):
     here = epochs == epoch
-    indices[here] = _permutation(examples, ORDER, seed, int(epoch))[places[here]]
+    indices[here] = _permutation(examples, stream, seed, int(epoch))[places[here]]
   return indices
 
 

@@ -22,8 +22,9 @@ from ahm_jax.masking.learner import (
 from ahm_jax.masking.patches import patch_losses
 from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Rollout
-from ahm_jax.masking.strategy import Context, Strategy, average_of, learn_nothing, moving_average
+from ahm_jax.masking.strategy import Context, Strategy, learn_nothing, moving_average
 from ahm_jax.models.agent import PYTORCH_VARIANCE
+from ahm_jax.runtime.averages import average_of
 
 
 def ahm(context: Context) -> Strategy:

@@ -36,13 +36,13 @@ from ahm_jax.masking.rollout import Proposal, Rollout
 from ahm_jax.masking.strategy import (
   Context,
   Strategy,
-  average_of,
   grid_shape,
   growing_share,
   hardest_first,
   moving_average,
 )
 from ahm_jax.models.layers import infer
+from ahm_jax.runtime.averages import average_of
 from ahm_jax.runtime.trees import replaced
 
 HARD_SHARE = 0.5  # Of the masked patches, at the end of training, for AnatoMask and HPM.

@@ -9,9 +9,10 @@ import optax
 
 from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Proposal, Rollout
-from ahm_jax.masking.strategy import WORKERS, Average, Context, draw
+from ahm_jax.masking.strategy import WORKERS, Context, draw
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.layers import infer, init_variables
+from ahm_jax.runtime.averages import Average
 from ahm_jax.runtime.trees import replaced
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking.patches import draw_bernoulli
 from ahm_jax.masking.rollout import Proposal
+from ahm_jax.runtime.averages import Average, moved
 
 WORKERS = 'workers'  # Name of the vmapped axis of workers.
 TRAINED = 1.0  # Progress at the end of training: as then, held-out images are masked.
@@ -104,29 +105,11 @@ def hardest_first(
   return Proposal(jax.random.bernoulli(draw_key, probability).astype(jnp.float32), probability)
 
 
-class Average(NamedTuple):
-  """An exponential moving average of a pytree."""
-
-  value: Any
-  moves: jax.Array  # How often it has moved.
-
-
-def average_of(first: Any) -> Average:
-  """An average that starts from a copy of `first`: the step gives up its buffers, and would give
-  up shared ones twice.
-  """
-  return Average(jax.tree.map(jnp.copy, first), jnp.zeros((), jnp.int32))
-
-
 def moving_average(average: Average, new: Any, progress: jax.Array | float) -> Average:
-  """The average, moved towards `new`.
+  """The average, moved towards `new`, see `averages.moved`.
 
-  The decay grows over the first quarter of the steps (arXiv 2407.06468), but is at most (1 + t) /
-  (10 + t) after t moves, as TensorFlow's averages have it: over a few thousand steps 0.9999 alone
-  would leave half of the random start in it.
+  The decay grows over the first quarter of the steps (arXiv 2407.06468).
   """
   first, last = EMA_DECAY
   decay = first + (last - first) * jnp.clip(4 * progress, 0, 1)
-  decay = jnp.minimum(decay, (1 + average.moves) / (10 + average.moves))
-  value = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, average.value, new)
-  return Average(value, average.moves + 1)
+  return Average(moved(average.value, new, decay, average.moves), average.moves + 1)

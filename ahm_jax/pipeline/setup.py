@@ -65,6 +65,7 @@ class Plan:
     validation: the held-out images that the task is validated on, by name.
     class_names: that a classifier distinguishes.
     imported: report on what was taken from other people's weights.
+    unlabelled: images of the split per step that are learnt from without their masks.
   """
 
   task: Task
@@ -74,20 +75,34 @@ class Plan:
   validation: tuple[str, ...] = ()
   class_names: tuple[str, ...] = ()
   imported: dict[str, Any] | None = None
+  unlabelled: int = 0
 
   def source(self, run: Run) -> Source:
     """Its batches."""
-    return source(self.split, run.config.data, self.indices, run.recipe.batch_size, run.config.seed)
+    return source(
+      self.split,
+      run.config.data,
+      self.indices,
+      run.recipe.batch_size,
+      run.config.seed,
+      unlabelled=self.unlabelled,
+    )
 
   def images(self, run: Run) -> provenance.Images:
     """What it learns from."""
-    train = tuple(self.split.ids[i] for i in self.indices)
+    train, what = tuple(self.split.ids[i] for i in self.indices), run.stage.scored_by
+    known = set(train)
+    others = tuple(name for name in self.split.ids if self.unlabelled and name not in known)
     digests = [
       digest
-      for split, names in (('train', train), ('validation', self.validation))
-      for digest in provenance.digests(run.data, split, names, run.stage.scored_by)
+      for split, names, of in (
+        ('train', train, what),
+        ('train', others, 'image'),
+        ('validation', self.validation, what),
+      )
+      for digest in provenance.digests(run.data, split, names, of)
     ]
-    return provenance.Images(run.data.name, train, self.validation, digests=tuple(digests))
+    return provenance.Images(run.data.name, train + others, self.validation, digests=tuple(digests))
 
 
 def open_run(stage: Stage, config: Config, workdir: Path, data: Dataset | None = None) -> Run:

@@ -143,6 +143,7 @@ def _plan_segmentation(run: Run) -> Plan:
     steps=steps,
     validation=validation.ids,
     imported=start.weights.report if start.weights else None,
+    unlabelled=config.segment.unlabelled.batch_size,
   )
 
 

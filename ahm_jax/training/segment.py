@@ -5,8 +5,9 @@ first. Whatever else differs between the two follows from that number.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,12 @@ from ahm_jax.errors import UserError
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import infer, init_variables
 from ahm_jax.models.unet import UNet
+from ahm_jax.runtime import averages
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
+from ahm_jax.training.consistency import Consistency
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
 from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
 
@@ -56,11 +59,14 @@ def build(
   mask_classes = config.data.mask_classes
   unet = segmentation_unet(config.model, len(mask_classes))
   from_scratch = pretrained is None and foreign is None
+  unlabelled = training.unlabelled
   step = SegmentStep(
     unet,
     optimizer(training, steps, steps_per_epoch),
     training.augment,
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
+    ema_decay=training.ema_decay,
+    consistency=Consistency(unet, unlabelled, steps) if unlabelled.batch_size else None,
   )
 
   def init(key):
@@ -70,7 +76,7 @@ def build(
       variables = replaced(variables, foreign)
     if pretrained is not None:
       variables = {**variables, 'params': transfer(pretrained, variables['params'])}
-    return first_state(step.transformation(), variables)
+    return step.first_state(variables)
 
   def evaluate(state):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
@@ -134,40 +140,79 @@ def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.Gradi
   return optax.chain(tx, optax.stateless(slow))
 
 
+class Student(NamedTuple):
+  """The network that is trained, where a moving average of it is what a state holds as its own."""
+
+  params: Any
+  batch_stats: Any
+
+
 @dataclass(frozen=True)
 class SegmentStep:
   """The pure segmentation step over one device's share of the batch.
 
-  It runs under an axis of devices named DEVICES.
+  It runs under an axis of devices named DEVICES. A state's own parameters and batch statistics are
+  what is validated and kept: with `ema_decay`, the average of the Student in its `extra`.
   """
 
   unet: UNet
   optimizer: Optimizer
   augment: AugmentConfig
   encoder_rate: float = 1.0  # Learning rate of the encoder, as a share of the other layers'.
+  ema_decay: float = 0.0
+  consistency: Consistency | None = None  # The batch ends with its unlabelled images then.
 
   def transformation(self) -> optax.GradientTransformation:
     tx = self.optimizer.transformation()
     return slower_encoder(tx, self.encoder_rate) if self.encoder_rate < 1 else tx
 
+  def first_state(self, variables: Mapping[str, Any]) -> TrainState:
+    """That before the first step, of the U-Net's fresh variables."""
+    state = first_state(self.transformation(), variables)
+    student = Student(*averages.copied((state.params, state.batch_stats)))
+    return state._replace(extra=student) if self.ema_decay else state
+
   def __call__(
     self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    images, masks = _augment(key, batch, self.augment, self.unet.out_channels)
+    student = state._replace(**state.extra._asdict()) if self.ema_decay else state
+    labelled, unlabelled = self._divided(batch)
+    images, masks = _augment(key, labelled, self.augment, self.unet.out_channels)
+    images, views = normalise(images), None
+    if self.consistency:
+      teacher = {'params': state.params, 'batch_stats': state.batch_stats}
+      views = self.consistency.views(jax.random.split(key)[1], teacher, unlabelled)
+      images = jnp.concatenate([images, views.images])
 
     def objective(params):
-      variables = {'params': params, 'batch_stats': state.batch_stats}
-      logits, updates = self.unet.apply(
-        variables, normalise(images), train=True, mutable=['batch_stats']
-      )
-      cross_entropy, dice = _losses(logits, masks)
-      parts = {'cross_entropy': cross_entropy, 'dice_loss': dice}
-      return cross_entropy + dice, (updates['batch_stats'], parts)
+      variables = {'params': params, 'batch_stats': student.batch_stats}
+      logits, updates = self.unet.apply(variables, images, train=True, mutable=['batch_stats'])
+      cross_entropy, dice = _losses(logits[: len(masks)], masks)
+      loss, parts = cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
+      if self.consistency and views:
+        agreement, metrics = self.consistency.loss(logits[len(masks) :], views, state.step)
+        loss, parts = loss + agreement, parts | metrics
+      return loss, (updates['batch_stats'], parts)
 
     gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, (batch_stats, parts)), gradients = gradient(state.params)
-    new = descend(self.transformation(), state, gradients, batch_stats)
-    return new, lax.pmean({'loss': loss, **parts}, DEVICES)
+    (loss, (batch_stats, parts)), gradients = gradient(student.params)
+    new = descend(self.transformation(), student, gradients, batch_stats)
+    return self._averaged(state, new), lax.pmean({'loss': loss, **parts}, DEVICES)
+
+  def _divided(self, batch: Batch) -> tuple[Batch, Batch]:
+    """A device's labelled images, and its unlabelled ones."""
+    count = self.consistency.config.batch_size // lax.axis_size(DEVICES) if self.consistency else 0
+    first = len(batch.images) - count
+    return Batch(*(x[:first] for x in batch)), Batch(*(x[first:] for x in batch))
+
+  def _averaged(self, state: TrainState, new: TrainState) -> TrainState:
+    """`new`, a trained student, as the next state."""
+    if not self.ema_decay:
+      return new
+    student = Student(new.params, new.batch_stats)
+    own = Student(state.params, state.batch_stats)
+    average = averages.moved(own, student, self.ema_decay, state.step)
+    return new._replace(**average._asdict(), extra=student)
 
 
 def _augment(

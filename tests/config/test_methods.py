@@ -104,7 +104,9 @@ def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
     ('scratch:transfer.encoder_rate=0.5', 'is not segment.FIELD=VALUE'),
     ('scratch:segment.step=5', 'did you mean segment.steps?'),
     ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
-    ('ahm:pretrain.augment.hue=0', "where 'pretrain.augment.hue=0' is not FIELD=VALUE"),
+    ('ahm:pretrain.augment.hues=0', 'did you mean pretrain.augment.hue?'),
+    ('ahm:pretrain.steps.hue=0', 'config has no field pretrain.steps.hue: steps is no section'),
+    ('scratch:segment.unlabelled.size=8', 'did you mean segment.unlabelled.'),
   ],
 )
 def test_a_method_that_names_nothing_is_refused(method, message):

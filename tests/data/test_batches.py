@@ -8,7 +8,7 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data import batches as source_module
 from ahm_jax.data.batches import source
 from ahm_jax.data.dataset import Split
-from ahm_jax.data.sampling import batch_indices
+from ahm_jax.data.sampling import UNLABELLED, batch_indices
 from ahm_jax.errors import UserError
 from ahm_jax.task import Batch
 
@@ -69,6 +69,34 @@ def test_streamed_equals_resident_from_any_step(split, devices):
       np.testing.assert_array_equal(one.masks.reshape(BATCH, 4, 4), split.masks[chosen])
       np.testing.assert_array_equal(one.labels.reshape(BATCH), chosen)
       np.testing.assert_array_equal(one.positions.reshape(BATCH), np.arange(BATCH))
+
+
+@pytest.mark.parametrize('share', [0.0, 1.0])
+def test_each_device_s_batch_ends_with_its_unlabelled_images(split, share):
+  unlabelled = 8
+  one, two = (
+    list(batches(make(split, share, devices, unlabelled=unlabelled), 0, 30)) for devices in (1, 2)
+  )
+  for step, (whole, halves) in enumerate(zip(one, two, strict=True)):
+    labelled = INDICES[batch_indices(3, step, len(INDICES), BATCH)]
+    others = batch_indices(3, step, COUNT, unlabelled, UNLABELLED)
+    assert whole.labels[0].tolist() == [*labelled, *others]
+    assert whole.positions[0].tolist() == [*range(BATCH + unlabelled)]
+    np.testing.assert_array_equal(whole.images[0], split.images[whole.labels[0]])
+    for device in (0, 1):
+      own = slice(2 * device, 2 * device + 2), slice(4 * device, 4 * device + 4)
+      assert halves.labels[device].tolist() == [*labelled[own[0]], *others[own[1]]]
+  # Every image serves, in an order of its own, and none before all have.
+  shown = np.concatenate([batch.labels[0, BATCH:] for batch in one])
+  assert all(sorted(epoch) == [*range(COUNT)] for epoch in shown.reshape(-1, COUNT))
+  item = make(split, share, unlabelled=unlabelled)
+  assert item.names(0) == [split.ids[i] for i in one[0].labels[0]]
+
+
+@pytest.mark.parametrize('unlabelled', [1, 6])
+def test_pairs_that_devices_cannot_share_are_the_users_error(split, unlabelled):
+  with pytest.raises(UserError, match=rf'unlabelled.batch_size is {unlabelled}.* multiple of 4'):
+    make(split, 1.0, devices=2, unlabelled=unlabelled)
 
 
 def test_resident_images_are_on_every_device_and_sent_once(split):

@@ -10,7 +10,7 @@ from ahm_jax.masking import strategy as strategies
 from ahm_jax.masking.baselines import ranking_loss, sampling_loss
 from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Rollout
-from ahm_jax.masking.strategy import Average
+from ahm_jax.runtime.averages import Average
 
 
 def test_anatomask_masks_what_its_teacher_reconstructs_worst(build, unet):

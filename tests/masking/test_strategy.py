@@ -6,12 +6,11 @@ import pytest
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import strategy
 from ahm_jax.masking.strategy import (
-  Average,
-  average_of,
   growing_share,
   hardest_first,
   moving_average,
 )
+from ahm_jax.runtime.averages import Average, average_of
 
 # All different.
 SCORES = jnp.asarray(np.random.default_rng(0).permutation(40).reshape(2, 4, 5), jnp.float32)

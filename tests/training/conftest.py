@@ -15,6 +15,7 @@ from ahm_jax.config import (
   MaskingConfig,
   ModelConfig,
   RecipeConfig,
+  SegmentConfig,
 )
 from ahm_jax.data.dataset import Split
 from ahm_jax.models import unet
@@ -64,7 +65,7 @@ def make_config():
         | masking
       ),
       pretrain=recipe,
-      segment=recipe,
+      segment=SegmentConfig(**vars(recipe)),
       classifier=recipe,
       evaluate=EvaluateConfig(batch_size=IMAGES),
     )

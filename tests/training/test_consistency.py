@@ -1,0 +1,275 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from ahm_jax.config import Config, UnlabelledConfig
+from ahm_jax.models.build import segmentation_unet
+from ahm_jax.models.layers import infer
+from ahm_jax.runtime import parallel
+from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.task import Batch
+from ahm_jax.training import consistency, multiclass, segment
+from ahm_jax.training.consistency import Consistency
+from ahm_jax.training.parallel_step import Request, parallel_step, requests
+
+DECAY, STEPS = 0.9, 40
+LABELLED = 4  # Of the eight images; all eight serve without their masks.
+
+
+@pytest.fixture(scope='module')
+def make_task(make_config, split):
+  """make_task(**fields of `unlabelled`): a segmentation with eight unlabelled images a step."""
+
+  def make(augment=False, ema_decay=DECAY, mask_classes=(), **fields):
+    config = make_config(augment)
+    colours = dataclasses.replace(config.segment.augment, brightness=0.1 * augment)
+    fields = {'batch_size': len(split), 'augment': colours, 'ramp': 0.0} | fields
+    recipe = dataclasses.replace(
+      config.segment,
+      batch_size=LABELLED,
+      ema_decay=ema_decay,
+      unlabelled=UnlabelledConfig(**fields),
+    )
+    data = dataclasses.replace(config.data, mask_classes=mask_classes)
+    return segment.build(dataclasses.replace(config, segment=recipe, data=data), split, STEPS, 1)
+
+  return make
+
+
+@pytest.fixture(scope='module')
+def run(split):
+  """run(task, state, devices=1, steps=1, masks=None) -> the last state and the metrics of each
+  step.
+
+  Args:
+    masks: of the unlabelled images.
+  """
+
+  def run(task, state, devices=1, steps=1, masks=None):
+    over = tuple(jax.local_devices()[:devices])
+    advance = parallel_step(task.step, over)
+    arrays = (split.images, split.masks, split.labels)
+    labelled = [x[-LABELLED:] for x in arrays] + [np.arange(LABELLED, dtype=np.int32)]
+    others = split.images, split.masks if masks is None else masks, split.labels
+    positions = np.arange(LABELLED, LABELLED + len(split), dtype=np.int32)
+    rows = ([parallel.own_rows(x, over) for x in part] for part in (labelled, (*others, positions)))
+    batch = Batch(*(np.concatenate(parts, 1) for parts in zip(*rows, strict=True)))
+    key = parallel.replicate(jax.random.key(0), over)
+    state, history = parallel.replicate(state, over), []
+    for _ in range(steps):
+      state, metrics = advance(state, None, batch, key, requests(Request.NONE, over))
+      history.append({name: float(value[0]) for name, value in jax.device_get(metrics).items()})
+    return jax.tree.map(np.array, parallel.one_copy(state)), history
+
+  return run
+
+
+def test_the_weight_grows_as_laine_and_aila_have_it():
+  weights = [float(consistency.ramp(jnp.int32(step), 30.0)) for step in (0, 15, 30, 90)]
+  assert weights == pytest.approx([np.exp(-5), np.exp(-5 / 4), 1, 1])
+  assert consistency.ramp(jnp.int32(0), 0.0) == 1
+
+
+def test_partners_change_places():
+  assert consistency.partners(jnp.arange(6)).tolist() == [1, 0, 3, 2, 5, 4]
+
+
+@pytest.mark.parametrize(('low', 'high'), [(0.1, 0.5), (0.25, 0.25), (1.0, 1.0)])
+def test_boxes_are_rectangles_of_the_area_that_is_asked_for(low, high):
+  size, pairs = 64, np.repeat(np.arange(300), 2)
+  config = UnlabelledConfig(cutmix_area=(low, high))
+  boxes = np.asarray(consistency.boxes(jax.random.key(0), pairs, size, config))
+  np.testing.assert_array_equal(boxes[::2], boxes[1::2])
+  areas = boxes[::2].mean((1, 2))
+  assert areas.min() > low - 0.04
+  assert areas.max() < high + 0.04
+  assert areas.mean() == pytest.approx((low + high) / 2, abs=0.02)
+  for box in boxes[::2]:
+    rows, columns = box.any(1), box.any(0)
+    assert box.sum() == rows.sum() * columns.sum()
+    assert all(np.diff(np.flatnonzero(side)).max(initial=1) == 1 for side in (rows, columns))
+  if low < 1:
+    assert len({box.tobytes() for box in boxes[::2]}) > 250
+    # They lie anywhere, and are as often high as they are wide.
+    assert boxes.any((0, 1)).all() and boxes.any((0, 2)).all()
+    tall = [box.any(1).sum() > box.any(0).sum() for box in boxes[::2]]
+    assert 0.4 < np.mean(tall) < 0.6
+
+
+def test_a_share_of_the_pairs_exchanges_a_box():
+  pairs = np.arange(1000)
+  for share in (0.0, 0.3, 1.0):
+    config = UnlabelledConfig(cutmix=share)
+    boxes = consistency.boxes(jax.random.key(0), pairs, 16, config)
+    assert boxes.any((1, 2)).mean() == pytest.approx(share, abs=0.05)
+
+
+@jax.jit
+def soft(logits, targets, weights):
+  """`soft_losses` of [devices, u, S, S, outputs], each device's."""
+  return jax.vmap(consistency.soft_losses, axis_name=DEVICES)(logits, targets, weights)
+
+
+def test_losses_against_masks_are_those_of_the_labelled_images():
+  generator = np.random.default_rng(0)
+  logits = generator.normal(size=(2, 3, 8, 8, 1)).astype(np.float32)
+  masks = generator.integers(0, 2, (2, 3, 8, 8)).astype(np.float32)
+  every = np.ones(masks.shape, np.float32)
+  expected = jax.vmap(segment.segmentation_losses, axis_name=DEVICES)(logits[..., 0], masks)
+  np.testing.assert_allclose(soft(logits, masks[..., None], every), sum(expected), rtol=1e-6)
+  logits = generator.normal(size=(2, 3, 8, 8, 4)).astype(np.float32)
+  masks = generator.integers(0, 4, (2, 3, 8, 8))
+  expected = jax.vmap(multiclass.class_losses, axis_name=DEVICES)(logits, masks)
+  np.testing.assert_allclose(
+    soft(logits, jax.nn.one_hot(masks, 4), every), sum(expected), rtol=1e-6
+  )
+
+
+def test_losses_against_probabilities_by_hand():
+  """In float64, with half of the pixels left out."""
+  generator = np.random.default_rng(1)
+  logits, q = generator.normal(size=(1, 2, 4, 4)), generator.uniform(size=(1, 2, 4, 4))
+  weights = np.zeros(q.shape)
+  weights[..., :2] = 1
+  p = special.expit(logits)
+  cross_entropy = -(q * np.log(p) + (1 - q) * np.log(1 - p))
+  counted = p[weights > 0], q[weights > 0]
+  dice = 1 - (2 * (counted[0] * counted[1]).sum() + 1) / (sum(x.sum() for x in counted) + 1)
+  (found,) = soft(*(x.astype(np.float32) for x in (logits[..., None], q[..., None], weights)))
+  assert found == pytest.approx(cross_entropy[weights > 0].sum() / q.size + dice, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('p', 'confidence', 'hard'),
+  [([0.2], 0.8, [0.0]), ([0.7], 0.7, [1.0]), ([0.2, 0.5, 0.3], 0.5, [0.0, 1.0, 0.0])],
+)
+def test_confidence_and_the_most_probable_class(p, confidence, hard):
+  p = jnp.array(p)
+  assert consistency.confidence(p) == pytest.approx(confidence)
+  assert consistency.hardened(p).tolist() == hard
+
+
+def test_views_are_those_of_a_pair_and_the_teacher_s_targets_move_with_them(split):
+  """With every pair exchanging one quarter, and a teacher whose probability is that of a pixel."""
+
+  class Pixel:
+    def apply(self, variables, images, train):
+      assert variables == {'params': 1} and not train
+      return images[..., :1]
+
+  still = dataclasses.replace(Config().segment.augment, flip=False, scale=0.0, hue=0.0)
+  config = UnlabelledConfig(cutmix_area=(0.25, 0.25), augment=still, confidence=0.8)
+  step = Consistency(Pixel(), config, 1)
+  batch = Batch(split.images, split.masks, split.labels, np.arange(5, 13, dtype=np.int32))
+  views = step.views(jax.random.key(0), {'params': 1}, batch)
+  plain = (split.images / np.float32(255) - 0.5) / 0.25
+  says = special.expit(plain[..., :1])
+  own = np.abs(views.targets - says) < 1e-5
+  partner = (
+    np.abs(views.targets - says.reshape(4, 2, 16, 16, 1)[:, ::-1].reshape(says.shape)) < 1e-5
+  )
+  assert (own | partner).all()
+  assert 0.6 < own.mean() < 0.9
+  np.testing.assert_array_equal(
+    views.confident, (np.maximum(views.targets, 1 - views.targets) >= 0.8)[..., 0]
+  )
+  # Colours are the student's alone: an image that is not mixed is its own, brighter or darker.
+  changes = np.asarray(views.images - plain)
+  assert np.abs(changes).mean() > 0.05
+
+
+def test_masks_of_unlabelled_images_are_not_looked_at(make_task, start, run, split):
+  task = make_task(augment=True)
+  first = start(task)
+  (one, history), (other, others) = (
+    run(task, first, steps=3, masks=masks) for masks in (None, 1 - split.masks)
+  )
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+  assert history == others
+  assert history[-1]['consistency_loss'] > 0
+
+
+def test_four_devices_equal_one(make_task, start, run, assert_close):
+  task = make_task(augment=True)
+  first = start(task)
+  (one, history), (four, others) = (run(task, first, devices) for devices in (1, 4))
+  assert_close(history, others)
+  assert_close((one.batch_stats, one.opt_state), (four.batch_stats, four.opt_state))
+
+
+def test_what_is_kept_is_the_average_of_the_student(make_task, start, run):
+  """Its decay is at most (1 + t) / (10 + t): 1/10, 2/11, 3/12, ... and DECAY from t = 80 on."""
+  task = make_task()
+  state = start(task)
+  for t in (0, 1, 2):
+    new, _ = run(task, state)
+    decay = (1 + t) / (10 + t)
+    for part in ('params', 'batch_stats'):
+      jax.tree.map(
+        lambda a, b, c, d=decay: np.testing.assert_allclose(c, d * a + (1 - d) * b, atol=1e-6),
+        getattr(state, part),
+        getattr(new.extra, part),
+        getattr(new, part),
+      )
+    state = new
+  late = state._replace(step=np.int32(500))
+  new, _ = run(task, late)
+  jax.tree.map(
+    lambda a, b, c: np.testing.assert_allclose(c, DECAY * a + (1 - DECAY) * b, atol=1e-6),
+    late.params,
+    new.extra.params,
+    new.params,
+  )
+
+
+def test_an_average_changes_nothing_of_what_is_trained(make_config, split, start, drive):
+  plain = segment.build(make_config(), split, STEPS, 1)
+  recipe = dataclasses.replace(make_config().segment, ema_decay=DECAY)
+  averaged = segment.build(dataclasses.replace(make_config(), segment=recipe), split, STEPS, 1)
+  (one, history), (other, others) = (
+    drive(task, start(task), split, steps=3) for task in (plain, averaged)
+  )
+  jax.tree.map(np.testing.assert_array_equal, one.params, other.extra.params)
+  jax.tree.map(np.testing.assert_array_equal, one.batch_stats, other.extra.batch_stats)
+  assert history == others
+
+
+@pytest.mark.parametrize(('mask_classes', 'least'), [((), 0.4), (('small', 'large'), 0.25)])
+def test_the_student_learns_masks_and_to_agree(make_task, start, run, mask_classes, least):
+  task = make_task(mask_classes=mask_classes)
+  last, history = run(task, start(task), steps=STEPS)
+  assert history[-1]['cross_entropy'] < 0.7 * history[0]['cross_entropy']
+  assert history[-1]['loss'] == pytest.approx(
+    sum(history[-1][name] for name in ('cross_entropy', 'dice_loss', 'consistency_loss')), rel=1e-4
+  )
+  assert task.evaluate(last)['dice'] > least > task.evaluate(start(task))['dice']
+
+
+def test_unconfident_pixels_teach_nothing(make_task, start, run):
+  """Nothing is certain to a fresh teacher, so that its student's gradient is that of the masks."""
+  tasks = [make_task(confidence=1.0, confident=way) for way in ('pixels', 'share')]
+  tasks.append(make_task(weight=0.0))
+  ends = [run(task, start(task))[0].extra.params for task in tasks]
+  for end in ends[1:]:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ends[0], end)
+
+
+def test_the_unet_of_the_teacher_is_in_inference(make_task, start, split):
+  """Its own batch would be other statistics than those that the student's batches move."""
+  task = make_task()
+  first = start(task)
+  variables = {'params': first.params, 'batch_stats': first.batch_stats}
+  views = task.step.consistency.views(
+    jax.random.key(0),
+    variables,
+    Batch(split.images, split.masks, split.labels, np.arange(8, dtype=np.int32)),
+  )
+  plain = (split.images / np.float32(255) - 0.5) / 0.25
+  unet = segmentation_unet(Config().model).clone(width=4, axis_name=None)
+  says = jax.nn.sigmoid(infer(unet, variables, plain))
+  close = np.abs(views.targets - says) < 1e-5
+  assert close.mean() > 0.3
