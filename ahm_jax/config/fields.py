@@ -276,6 +276,8 @@ class EvaluateConfig:
   # Lesion where the predicted probability is at least this; of several classes, the likeliest is
   # taken.
   threshold: Annotated[float, strictly_between(0, 1)] = 0.5
+  # Score masks averaged over an image as it is, upside down, mirrored and both.
+  flips: bool = False
   bootstrap_samples: Annotated[int, at_least(100), MAY_CHANGE] = 2000
   # Held-out images shown in report.html.
   report_images: Annotated[int, at_least(0), MAY_CHANGE] = 6

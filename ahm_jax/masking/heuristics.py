@@ -26,7 +26,7 @@ def uniform(context: Context) -> Strategy:
     logits = jnp.zeros(grid_shape(images, masking))
     return draw(key, logits + budget_shift(logits, masking.mask_ratio))
 
-  return Strategy(init=_no_state, propose=propose, learn=learn_nothing)
+  return Strategy(init=no_state, propose=propose, learn=learn_nothing)
 
 
 def blockwise(context: Context) -> Strategy:
@@ -52,7 +52,7 @@ def blockwise(context: Context) -> Strategy:
     hidden = (order < count).astype(jnp.float32)
     return Proposal(hidden, jnp.full_like(hidden, masking.mask_ratio))
 
-  return Strategy(init=_no_state, propose=propose, learn=learn_nothing)
+  return Strategy(init=no_state, propose=propose, learn=learn_nothing)
 
 
 def block_order(key: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -106,7 +106,7 @@ def saliency(context: Context) -> Strategy:
     scores = _standardised(gradient_energy(images, masking.patch_size))
     return draw(key, policy_logits(sign * scores, progress, masking))
 
-  return Strategy(init=_no_state, propose=propose, learn=learn_nothing)
+  return Strategy(init=no_state, propose=propose, learn=learn_nothing)
 
 
 def gradient_energy(images: jax.Array, patch_size: int) -> jax.Array:
@@ -124,6 +124,7 @@ def _standardised(scores: jax.Array) -> jax.Array:
   return centred(scores) / (scores.std((-2, -1), keepdims=True) + _EPSILON)
 
 
-def _no_state(key, images, variables):
+def no_state(key, images, variables):
+  """The `init` of a strategy that keeps nothing."""
   del key, images, variables
   return ()

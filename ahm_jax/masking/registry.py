@@ -6,12 +6,13 @@ and a line in `_BUILDERS`.
 """
 
 import difflib
+from collections.abc import Callable, Mapping
 
 from ahm_jax.errors import UserError
-from ahm_jax.masking import agents, baselines, heuristics
+from ahm_jax.masking import agents, baselines, heuristics, oracles
 from ahm_jax.masking.strategy import Context, Strategy
 
-_BUILDERS = {
+_BUILDERS: Mapping[str, Callable[[Context], Strategy]] = {
   'uniform': heuristics.uniform,
   'untrained': agents.untrained,
   'reinforce': agents.reinforce,
@@ -22,6 +23,9 @@ _BUILDERS = {
   'hpm': baselines.hpm,
   'adamae': baselines.adamae,
   'adios': baselines.adios,
+  'oracle_lesion': oracles.lesion_first,
+  'oracle_border': oracles.border_first,
+  'oracle_background': oracles.background_first,
 }
 
 

@@ -41,12 +41,14 @@ class Strategy(NamedTuple):
     -> (state, metrics).
   load_trunk: (state, {'trunk': parameters}) -> the first state with the trunk of a VGG16 that was
     trained elsewhere; None where the strategy has no such trunk.
+  sees_lesions: in training `propose` also takes `lesions` [b, H, W], 1 in the lesion of an image.
   """
 
   init: Callable[..., Any]
   propose: Callable[..., Proposal]
   learn: Callable[..., tuple[Any, dict[str, jax.Array]]]
   load_trunk: Callable[[Any, Any], Any] | None = None
+  sees_lesions: bool = False
 
 
 def learn_nothing(state, rollouts, variables, progress):

@@ -19,8 +19,9 @@ def probabilities(segmenter: Trained, images: np.ndarray) -> np.ndarray:
   Returns:
     float32 [N, S, S]; with K mask classes those of background and of each class, [N, S, S, K + 1].
   """
+  evaluate = segmenter.config.evaluate
   return segment.predict(
-    segmenter.network, segmenter.variables, images, segmenter.config.evaluate.batch_size
+    segmenter.network, segmenter.variables, images, evaluate.batch_size, evaluate.flips
   )
 
 
@@ -29,8 +30,11 @@ def find(segmenter: Trained, images: np.ndarray, threshold: float) -> np.ndarray
   one is likelier than background.
   """
   if segmenter.mask_classes:
-    batch_size = segmenter.config.evaluate.batch_size
-    return segment.predict_classes(segmenter.network, segmenter.variables, images, batch_size) > 0
+    evaluate = segmenter.config.evaluate
+    found = segment.predict_classes(
+      segmenter.network, segmenter.variables, images, evaluate.batch_size, evaluate.flips
+    )
+    return found > 0
   return probabilities(segmenter, images) >= threshold
 
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from ahm_jax.evaluation.flips import with_flips
 from ahm_jax.predict.diagnosis import diagnose, lesions
-from ahm_jax.predict.flips import with_flips
 from ahm_jax.predict.options import Predictor
 from ahm_jax.predict.output import OK
 from ahm_jax.predict.reading import Problem, Slice

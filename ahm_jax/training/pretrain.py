@@ -126,6 +126,7 @@ class _Workers(NamedTuple):
   """What the K workers of a device start from, b images each."""
 
   images: jax.Array  # [K, b, H, W, C], augmented and normalised
+  lesions: jax.Array  # [K, b, H, W], moved with the images
   positions: jax.Array  # [K, b], in the global batch
   keys: jax.Array  # [K]
 
@@ -178,13 +179,15 @@ class PretrainStep:
     progress = state.step / self.total_steps
     unet = as_one_batch(self.nets.unet)
 
-    def propose(observation, round_key):
-      return strategy.propose(state.extra, observation, round_key, progress, True)
-
     def reconstruct(batch_stats, masked):
       return unet(params, batch_stats, masked)
 
-    def of_worker(images, positions, key):
+    def of_worker(images, lesions, positions, key):
+      known = {'lesions': lesions} if strategy.sees_lesions else {}
+
+      def propose(observation, round_key):
+        return strategy.propose(state.extra, observation, round_key, progress, True, **known)
+
       def recolour(observation):
         changed = recolour_batch(augment_key, denormalise(observation), positions, self.augment)
         return normalise(changed)
@@ -219,11 +222,12 @@ def _share_out(
   """
   if masking.restore_colour:
     augment = geometry_only(augment)
-  images, _ = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augment)
+  images, masks = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augment)
   count = masking.workers // lax.axis_size(DEVICES)
   positions = batch.positions.reshape(count, -1)
   return _Workers(
     images=normalise(images).reshape(count, -1, *images.shape[1:]),
+    lesions=masks.reshape(count, -1, *masks.shape[1:]),
     positions=positions,
     keys=jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, positions[:, 0]),
   )

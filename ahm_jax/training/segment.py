@@ -19,6 +19,7 @@ from ahm_jax.config import SEGMENT, AugmentConfig, Config
 from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
+from ahm_jax.evaluation.flips import with_flips
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import infer, init_variables
 from ahm_jax.models.unet import UNet
@@ -248,11 +249,16 @@ def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array,
   return cross_entropy, 1 - (2 * overlap + 1) / (total + 1)
 
 
-def predict(unet: UNet, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+def predict(
+  unet: UNet, variables: Any, images: np.ndarray, batch_size: int, flips: bool = False
+) -> np.ndarray:
   """The `probabilities` of uint8 images [N, S, S, C]: float32 [N, S, S], or with classes
   [N, S, S, K + 1].
+
+  Args:
+    flips: average over four poses, see `with_flips`.
   """
-  return in_batches(functools.partial(_compiled, unet, variables), images, batch_size)
+  return in_batches(functools.partial(_compiled, unet, flips, variables), images, batch_size)
 
 
 def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
@@ -263,16 +269,22 @@ def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
   return jax.nn.sigmoid(logits[..., 0]) if unet.out_channels == 1 else jax.nn.softmax(logits)
 
 
-_compiled = functools.partial(jax.jit, static_argnums=0)(probabilities)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(unet: UNet, flips: bool, variables: Any, images: jax.Array) -> jax.Array:
+  of = functools.partial(probabilities, unet)
+  return (with_flips(of) if flips else of)(variables, images)
 
 
-def predict_classes(unet: UNet, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+def predict_classes(
+  unet: UNet, variables: Any, images: np.ndarray, batch_size: int, flips: bool = False
+) -> np.ndarray:
   """The most probable class of every pixel, 0 for background: uint8 [N, S, S], of uint8 images
   [N, S, S, C].
   """
-  return in_batches(functools.partial(_most_probable, unet, variables), images, batch_size)
+  run = functools.partial(_most_probable, unet, flips, variables)
+  return in_batches(run, images, batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _most_probable(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
-  return probabilities(unet, variables, images).argmax(-1).astype(jnp.uint8)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _most_probable(unet: UNet, flips: bool, variables: Any, images: jax.Array) -> jax.Array:
+  return _compiled(unet, flips, variables, images).argmax(-1).astype(jnp.uint8)

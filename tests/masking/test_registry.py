@@ -15,6 +15,7 @@ TRUNKS = {
   **dict.fromkeys(('ahm', 'untrained', 'reinforce', 'adamae', 'adios'), 1),
   'hpm': 2,
   **dict.fromkeys(('uniform', 'blockwise', 'saliency', 'anatomask'), 0),
+  **dict.fromkeys(('oracle_lesion', 'oracle_border', 'oracle_background'), 0),
 }
 COUNTED = ('adamae',)  # Mask an exact number of patches.
 

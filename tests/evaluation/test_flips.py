@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax.predict.flips import with_flips
+from ahm_jax.evaluation.flips import with_flips
 
 
 def above(variables, images):
