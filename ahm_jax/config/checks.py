@@ -1,6 +1,6 @@
 """Checks a config: each field's range, which stands at the field, and what must fit together."""
 
-from ahm_jax.config.fields import TILE, Config, RecipeConfig
+from ahm_jax.config.fields import TILE, Config, MaskingConfig, RecipeConfig
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
 
@@ -15,7 +15,7 @@ def check(config: Config) -> None:
     if fault := leaf.fault():
       raise UserError(f'config.{leaf.name} {fault}')
   _check_data(config)
-  _check_masking(config)
+  _check_masking(config, config.masking, 'masking')
   _check_unlabelled(config)
   for name, section in vars(config).items():
     if isinstance(section, RecipeConfig):
@@ -36,18 +36,17 @@ def _check_data(config: Config) -> None:
       )
 
 
-def _check_masking(config: Config) -> None:
-  masking = config.masking
+def _check_masking(config: Config, masking: MaskingConfig, name: str) -> None:
   grid = config.data.image_size // masking.patch_size
   if masking.budget == 'tile' and grid % TILE:
     raise UserError(
-      f'config.masking.budget=tile needs tiles of {TILE} x {TILE} patches, which do not divide the '
+      f'config.{name}.budget=tile needs tiles of {TILE} x {TILE} patches, which do not divide the '
       f'grid of {grid} x {grid} patches'
     )
   hidden = round(masking.mask_ratio * grid**2)
   if masking.strategy == 'adamae' and hidden in (0, grid**2):
     raise UserError(
-      f'config.masking.mask_ratio is {masking.mask_ratio}, of which the strategy adamae masks '
+      f'config.{name}.mask_ratio is {masking.mask_ratio}, of which the strategy adamae masks '
       f'exactly {hidden} of {grid**2} patches; give smaller patches, or another ratio'
     )
 
@@ -64,6 +63,25 @@ def _check_unlabelled(config: Config) -> None:
       'config.segment.unlabelled needs a teacher, which is a moving average of the network; set '
       'config.segment.ema_decay, to 0.99 for one'
     )
+  if recipe.unlabelled.hide:
+    _check_hidden(config, recipe.unlabelled.masking, 'segment.unlabelled.masking')
+
+
+def _check_hidden(config: Config, masking: MaskingConfig, name: str) -> None:
+  """Masks for a student, which reconstructs nothing."""
+  _check_masking(config, masking, name)
+  if config.data.image_size % masking.patch_size:
+    raise UserError(
+      f'config.{name}.patch_size is {masking.patch_size}, which does not divide '
+      f'config.data.image_size={config.data.image_size}'
+    )
+  if masking.strategy in ('anatomask', 'adios') or masking.reward == 'progress':
+    raise UserError(
+      f'config.{name} asks for {masking.strategy} with reward={masking.reward}, which needs a '
+      'reconstruction; take another strategy, and config.segment.unlabelled.reward=progress'
+    )
+  if masking.rounds > 1:
+    raise UserError(f'config.{name}.rounds is {masking.rounds}; a student has one round, 1')
 
 
 def _check_length(name: str, recipe: RecipeConfig) -> None:

@@ -225,6 +225,15 @@ class UnlabelledConfig:
   augment: AugmentConfig = field(
     default_factory=lambda: AugmentConfig(brightness=0.3, contrast=0.3, hue=0.08)
   )
+  # Patches that `masking` places are hidden from the student, in mid-grey or under the partner's;
+  # '': none are.
+  hide: Literal['', 'grey', 'partner'] = ''
+  # What `masking` is rewarded for: the student's 'loss' against the teacher; that of 'confident'
+  # pixels alone; or 'progress', the teacher's own loss on the same image / the student's.
+  reward: Literal['loss', 'confident', 'progress'] = 'loss'
+  masking: MaskingConfig = field(
+    default_factory=lambda: MaskingConfig(strategy='uniform', mask_ratio=0.3)
+  )
 
 
 @dataclass(frozen=True)

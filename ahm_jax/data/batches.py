@@ -80,6 +80,15 @@ class Source:
     )
 
 
+def check_pairs(unlabelled: int, devices: int) -> None:
+  """Raises a UserError where devices cannot share the pairs of so many unlabelled images."""
+  if unlabelled % (2 * devices):
+    raise UserError(
+      f'config.segment.unlabelled.batch_size is {unlabelled}, whose pairs {devices} devices cannot '
+      f'share evenly; make it a multiple of {2 * devices}'
+    )
+
+
 def source(
   split: Split,
   config: DataConfig,
@@ -107,11 +116,7 @@ def source(
   """
   devices = parallel.all_devices() if devices is None else tuple(devices)
   parallel.check_shared(batch_size, devices)
-  if unlabelled % (2 * len(devices)):
-    raise UserError(
-      f'config.segment.unlabelled.batch_size is {unlabelled}, whose pairs {len(devices)} devices '
-      f'cannot share evenly; make it a multiple of {2 * len(devices)}'
-    )
+  check_pairs(unlabelled, len(devices))
   batch_indices(seed, 0, len(indices), batch_size)
   size = split.images.nbytes + split.masks.nbytes + split.labels.nbytes
   fits = processes.all_of(size <= config.resident_share * _memory(parallel.own(devices)))

@@ -185,10 +185,11 @@ def check_config(config: Config, stage: Stage) -> None:
 def check_names(config: Config) -> None:
   """Raises a UserError where there is no such data set or masking strategy."""
   sets.check(config.data)
-  try:
-    registry.check(config.masking.strategy)
-  except UserError as error:
-    raise UserError(f'config.masking.strategy: {error}') from error
+  for section in ('masking', 'segment.unlabelled.masking'):
+    try:
+      registry.check(operator.attrgetter(section)(config).strategy)
+    except UserError as error:
+      raise UserError(f'config.{section}.strategy: {error}') from error
 
 
 def check_alike(config: Config, origin: Config, fields: Sequence[str]) -> None:

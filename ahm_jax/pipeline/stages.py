@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.config import Config, fields
+from ahm_jax.data.batches import check_pairs
 from ahm_jax.data.dataset import Split
 from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
@@ -110,6 +111,15 @@ PRETRAIN = Stage(
 # Segmentation.
 
 
+def _check_segmentation(config: Config) -> None:
+  unlabelled, devices = config.segment.unlabelled, len(parallel.all_devices())
+  check_pairs(unlabelled.batch_size, devices)
+  if unlabelled.hide:
+    section = 'segment.unlabelled.masking'
+    workers = unlabelled.masking.workers
+    pretraining.check_workers(workers, unlabelled.batch_size, devices, section)
+
+
 def _start_segmentation(config: Config) -> Start:
   if not config.init_from:
     return Start()
@@ -169,6 +179,7 @@ SEGMENT = Stage(
   network=lambda config, _: build.segmentation_unet(config.model, len(config.data.mask_classes)),
   probabilities=segmentation.probabilities,
   start=_start_segmentation,
+  check=_check_segmentation,
   plan=_plan_segmentation,
   score=scores.segmentation,
   curves=(('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),

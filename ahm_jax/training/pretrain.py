@@ -36,20 +36,23 @@ POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its ow
 SNAPSHOT_IMAGES = 4  # Of so many of them the policy is kept at each validation.
 
 
-def check_workers(workers: int, batch_size: int, devices: int) -> None:
+def check_workers(workers: int, batch_size: int, devices: int, section: str = 'masking') -> None:
   """Makes sure that workers have the same number of images, and devices the same number of workers.
+
+  Args:
+    section: of the config, that says how many workers there are.
 
   Raises:
     UserError: they cannot.
   """
   if batch_size % workers:
     raise UserError(
-      f'config.masking.workers is {workers}, which does not divide the batch_size of {batch_size}; '
-      'every worker has the same number of images'
+      f'config.{section}.workers is {workers}, which does not divide the batch_size of '
+      f'{batch_size}; every worker has the same number of images'
     )
   if workers % devices:
     raise UserError(
-      f'config.masking.workers is {workers}, which {devices} devices cannot share evenly; '
+      f'config.{section}.workers is {workers}, which {devices} devices cannot share evenly; '
       f'make it a multiple of {devices}'
     )
 

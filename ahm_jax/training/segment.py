@@ -20,7 +20,8 @@ from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.flips import with_flips
-from ahm_jax.models.build import segmentation_unet
+from ahm_jax.masking.networks import Networks
+from ahm_jax.models.build import agent, segmentation_unet
 from ahm_jax.models.layers import infer, init_variables
 from ahm_jax.models.unet import UNet
 from ahm_jax.runtime import averages
@@ -28,7 +29,7 @@ from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
-from ahm_jax.training.consistency import Consistency
+from ahm_jax.training.consistency import Consistency, Views
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
 from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
 
@@ -60,24 +61,23 @@ def build(
   mask_classes = config.data.mask_classes
   unet = segmentation_unet(config.model, len(mask_classes))
   from_scratch = pretrained is None and foreign is None
-  unlabelled = training.unlabelled
   step = SegmentStep(
     unet,
     optimizer(training, steps, steps_per_epoch),
     training.augment,
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
     ema_decay=training.ema_decay,
-    consistency=Consistency(unet, unlabelled, steps) if unlabelled.batch_size else None,
+    consistency=_consistency(config, unet, steps),
   )
 
   def init(key):
-    side = config.data.image_size
-    variables = init_variables(unet, key, (1, side, side, config.data.channels))
+    shape = 1, config.data.image_size, config.data.image_size, config.data.channels
+    variables = init_variables(unet, key, shape)
     if foreign is not None:
       variables = replaced(variables, foreign)
     if pretrained is not None:
       variables = {**variables, 'params': transfer(pretrained, variables['params'])}
-    return step.first_state(variables)
+    return step.first_state(variables, key, shape)
 
   def evaluate(state):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
@@ -97,6 +97,15 @@ def build(
     keep_best=True,
     shown='dice',
   )
+
+
+def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
+  unlabelled = config.segment.unlabelled
+  if not unlabelled.batch_size:
+    return None
+  masking = unlabelled.masking
+  masker = Networks(unet, agent(config.model, masking), masking) if unlabelled.hide else None
+  return Consistency(unet, unlabelled, steps, masker)
 
 
 def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -146,6 +155,7 @@ class Student(NamedTuple):
 
   params: Any
   batch_stats: Any
+  masker: Any = ()  # State of the strategy that hides patches of unlabelled images.
 
 
 @dataclass(frozen=True)
@@ -167,38 +177,62 @@ class SegmentStep:
     tx = self.optimizer.transformation()
     return slower_encoder(tx, self.encoder_rate) if self.encoder_rate < 1 else tx
 
-  def first_state(self, variables: Mapping[str, Any]) -> TrainState:
-    """That before the first step, of the U-Net's fresh variables."""
+  def first_state(
+    self, variables: Mapping[str, Any], key: jax.Array, shape: tuple[int, ...]
+  ) -> TrainState:
+    """That before the first step, of the U-Net's fresh variables, for images of `shape`
+    [1, S, S, C].
+    """
     state = first_state(self.transformation(), variables)
+    if not self.ema_decay:
+      return state
     student = Student(*averages.copied((state.params, state.batch_stats)))
-    return state._replace(extra=student) if self.ema_decay else state
+    if self.consistency:
+      masker = self.consistency.init_masker(jax.random.fold_in(key, 1), shape, variables)
+      student = student._replace(masker=masker)
+    return state._replace(extra=student)
 
   def __call__(
     self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    student = state._replace(**state.extra._asdict()) if self.ema_decay else state
+    student = state.extra if self.ema_decay else Student(state.params, state.batch_stats)
     labelled, unlabelled = self._divided(batch)
     images, masks = _augment(key, labelled, self.augment, self.unet.out_channels)
     images, views = normalise(images), None
+    teacher = {'params': state.params, 'batch_stats': state.batch_stats}
     if self.consistency:
-      teacher = {'params': state.params, 'batch_stats': state.batch_stats}
-      views = self.consistency.views(jax.random.split(key)[1], teacher, unlabelled)
+      views_key = jax.random.split(key)[1]
+      views = self.consistency.views(views_key, teacher, unlabelled, student.masker, state.step)
       images = jnp.concatenate([images, views.images])
 
     def objective(params):
       variables = {'params': params, 'batch_stats': student.batch_stats}
       logits, updates = self.unet.apply(variables, images, train=True, mutable=['batch_stats'])
-      cross_entropy, dice = _losses(logits[: len(masks)], masks)
-      loss, parts = cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
-      if self.consistency and views:
-        agreement, metrics = self.consistency.loss(logits[len(masks) :], views, state.step)
-        loss, parts = loss + agreement, parts | metrics
-      return loss, (updates['batch_stats'], parts)
+      loss, metrics = self._loss(logits, masks, views, state.step)
+      return loss, (updates['batch_stats'], metrics, logits[len(masks) :])
 
     gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, (batch_stats, parts)), gradients = gradient(student.params)
-    new = descend(self.transformation(), student, gradients, batch_stats)
-    return self._averaged(state, new), lax.pmean({'loss': loss, **parts}, DEVICES)
+    (loss, (batch_stats, metrics, logits)), gradients = gradient(student.params)
+    before = state._replace(params=student.params, batch_stats=student.batch_stats)
+    new = descend(self.transformation(), before, gradients, batch_stats)
+    masker = student.masker
+    if self.consistency and views:
+      masker, learnt = self.consistency.learn(masker, views, logits, teacher, state.step)
+      metrics |= learnt
+    return self._averaged(state, new, masker), lax.pmean({'loss': loss, **metrics}, DEVICES)
+
+  def _loss(
+    self, logits: jax.Array, masks: jax.Array, views: Views | None, step: jax.Array
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Of the student's outputs for labelled images, and for unlabelled ones behind them; its
+    parts.
+    """
+    cross_entropy, dice = _losses(logits[: len(masks)], masks)
+    loss, parts = cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
+    if self.consistency and views:
+      agreement, metrics = self.consistency.loss(logits[len(masks) :], views, step)
+      return loss + agreement, parts | metrics
+    return loss, parts
 
   def _divided(self, batch: Batch) -> tuple[Batch, Batch]:
     """A device's labelled images, and its unlabelled ones."""
@@ -206,14 +240,13 @@ class SegmentStep:
     first = len(batch.images) - count
     return Batch(*(x[:first] for x in batch)), Batch(*(x[first:] for x in batch))
 
-  def _averaged(self, state: TrainState, new: TrainState) -> TrainState:
+  def _averaged(self, state: TrainState, new: TrainState, masker: Any) -> TrainState:
     """`new`, a trained student, as the next state."""
     if not self.ema_decay:
       return new
-    student = Student(new.params, new.batch_stats)
-    own = Student(state.params, state.batch_stats)
-    average = averages.moved(own, student, self.ema_decay, state.step)
-    return new._replace(**average._asdict(), extra=student)
+    own, student = (state.params, state.batch_stats), (new.params, new.batch_stats)
+    params, batch_stats = averages.moved(own, student, self.ema_decay, state.step)
+    return new._replace(params=params, batch_stats=batch_stats, extra=Student(*student, masker))
 
 
 def _augment(

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ahm_jax.config import Config, UnlabelledConfig
+from ahm_jax.config import Config, MaskingConfig, UnlabelledConfig
+from ahm_jax.masking.patches import to_pixels
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import infer
 from ahm_jax.runtime import parallel
@@ -163,9 +165,9 @@ def test_views_are_those_of_a_pair_and_the_teacher_s_targets_move_with_them(spli
 
   still = dataclasses.replace(Config().segment.augment, flip=False, scale=0.0, hue=0.0)
   config = UnlabelledConfig(cutmix_area=(0.25, 0.25), augment=still, confidence=0.8)
-  step = Consistency(Pixel(), config, 1)
+  step = Consistency(Pixel(), config, total_steps=1)
   batch = Batch(split.images, split.masks, split.labels, np.arange(5, 13, dtype=np.int32))
-  views = step.views(jax.random.key(0), {'params': 1}, batch)
+  views = step.views(jax.random.key(0), {'params': 1}, batch, (), 0)
   plain = (split.images / np.float32(255) - 0.5) / 0.25
   says = special.expit(plain[..., :1])
   own = np.abs(views.targets - says) < 1e-5
@@ -267,9 +269,128 @@ def test_the_unet_of_the_teacher_is_in_inference(make_task, start, split):
     jax.random.key(0),
     variables,
     Batch(split.images, split.masks, split.labels, np.arange(8, dtype=np.int32)),
+    (),
+    0,
   )
   plain = (split.images / np.float32(255) - 0.5) / 0.25
   unet = segmentation_unet(Config().model).clone(width=4, axis_name=None)
   says = jax.nn.sigmoid(infer(unet, variables, plain))
   close = np.abs(views.targets - says) < 1e-5
   assert close.mean() > 0.3
+
+
+HIDING = {'strategy': 'ahm', 'patch_size': 4, 'warmup': 0.0, 'mask_ratio': 0.5}
+
+
+@pytest.fixture(scope='module')
+def hiding(make_task):
+  """hiding(**fields of `unlabelled`): a task in which an agent hides patches of the student's."""
+
+  def make(masking=HIDING, **fields):
+    return make_task(masking=MaskingConfig(**masking), cutmix=0.0, **fields)
+
+  return make
+
+
+def of_one_device(function, *arguments):
+  """Under an axis of devices, of which there is one."""
+  arguments = jax.tree.map(lambda x: jnp.asarray(x)[None], arguments)
+  found = jax.vmap(function, axis_name=DEVICES)(*arguments)
+  return jax.tree.map(lambda x: x[0], found)
+
+
+@pytest.mark.parametrize('hide', ['grey', 'partner'])
+def test_patches_are_hidden_in_grey_or_under_the_partner_s(hiding, start, split, hide):
+  task = hiding(hide=hide)
+  step, first = task.step.consistency, start(task)
+  teacher = {'params': first.params, 'batch_stats': first.batch_stats}
+  batch = Batch(split.images, split.masks, split.labels, np.arange(8, dtype=np.int32))
+
+  def view(masker):
+    return step.views(jax.random.key(0), teacher, batch, masker, 1)
+
+  views = of_one_device(view, first.extra.masker)
+  hidden = np.asarray(to_pixels(views.proposal.hidden.reshape(8, 4, 4), 4)) > 0
+  assert 0.3 < hidden.mean() < 0.7
+  plain = (split.images / np.float32(255) - 0.5) / 0.25
+  says = np.asarray(jax.nn.sigmoid(infer(step.unet.clone(axis_name=None), teacher, plain)))
+  under = consistency.partners(plain) if hide == 'partner' else 0 * plain
+  others = consistency.partners(says) if hide == 'partner' else says
+  where = hidden[..., None]
+  np.testing.assert_allclose(views.images, np.where(where, under, plain), atol=1e-6)
+  np.testing.assert_allclose(views.unmasked, plain, atol=1e-6)
+  np.testing.assert_allclose(views.targets, np.where(where, others, says), atol=1e-5)
+
+
+@pytest.mark.parametrize('reward', ['loss', 'confident', 'progress'])
+def test_the_agent_learns_in_every_step_and_no_network_learns_for_it(hiding, start, run, reward):
+  task = hiding(hide='grey', reward=reward, confidence=0.6)
+  first = start(task)
+  last, (metrics,) = run(task, first)
+  before, after = first.extra.masker.params, last.extra.masker.params
+  changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
+  assert all(jax.tree.leaves(changed))
+  assert metrics['entropy'] > 0
+  # The student's gradient is what it would be, were nobody to learn from what is hidden.
+  plain = hiding({**HIDING, 'learning_rate': 0.0}, hide='grey', reward=reward, confidence=0.6)
+  other, _ = run(plain, start(plain))
+  jax.tree.map(np.testing.assert_array_equal, last.extra.params, other.extra.params)
+
+
+def test_four_devices_equal_one_where_an_agent_hides(hiding, start, run, assert_close):
+  task = hiding(hide='partner')
+  first = start(task)
+  (one, history), (four, others) = (run(task, first, devices) for devices in (1, 4))
+  assert_close(history, others)
+  assert_close(one.extra.masker.batch_stats, four.extra.masker.batch_stats)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+    one.extra.masker.params,
+    four.extra.masker.params,
+  )
+
+
+@pytest.mark.parametrize(
+  ('reward', 'polarity', 'expected'),
+  [
+    ('loss', 'hard', 'wrong'),
+    ('loss', 'easy', 'right'),
+    ('confident', 'hard', 'wrong and confident'),
+    ('progress', 'hard', 'right'),
+  ],
+)
+def test_a_planted_reward_is_learnt(hiding, start, reward, polarity, expected):
+  """The student is wrong in the patches of the left half, and the teacher confident in those of
+  the upper half; on the same images the teacher is as wrong anywhere.
+  """
+  task = hiding({**HIDING, 'learning_rate': 1e-2, 'polarity': polarity}, hide='grey', reward=reward)
+  step, masker = task.step.consistency, start(task).extra.masker
+  left, upper = np.zeros((8, 16, 16, 1), np.float32), np.zeros((8, 16, 16), np.float32)
+  left[:, :, :8], upper[:, :8] = 1, 1
+  images = (np.concatenate([left, upper[..., None], 0 * left], -1) - 0.5) / 0.25
+  logits = np.where(left > 0, np.float32(-2), np.float32(2))  # Where 1 is to be said.
+
+  class Flat:
+    def apply(self, variables, images, train):
+      assert variables == {} and not train
+      return jnp.zeros((*images.shape[:-1], 1))
+
+  step = dataclasses.replace(step, unet=Flat())
+  positions = np.arange(8, dtype=np.int32)
+
+  def advance(masker, key):
+    proposal = step._propose(key, positions, images, left[..., 0], masker, 1)
+    views = consistency.Views(images, images, 0 * logits + 0.9, upper, proposal)
+    return step.learn(masker, views, logits, {}, 1)[0]
+
+  advance = jax.jit(functools.partial(of_one_device, advance))
+  for key in jax.random.split(jax.random.key(1), 60):
+    masker = advance(masker, key)
+  strategy = step.masker.strategy
+  p = strategy.propose(masker, images, jax.random.key(0), 1.0, False).probability[0]
+  wrong = np.zeros((4, 4), bool)
+  wrong[:, :2] = True
+  confident = np.zeros((4, 4), bool)
+  confident[:2] = True
+  where = {'wrong': wrong, 'right': ~wrong, 'wrong and confident': wrong & confident}[expected]
+  assert p[where].mean() > p[~where].mean() + 0.3

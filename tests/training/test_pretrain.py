@@ -14,6 +14,7 @@ from ahm_jax.models.agent import NEAR_ZERO
 from ahm_jax.pipeline import stages
 from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.task import Batch
 from ahm_jax.training import pretrain
 
 PATCH, STEPS = 4, 40
@@ -357,3 +358,23 @@ def test_workers_that_cannot_share_the_batch_are_refused(make_config, tmp_path):
   ):
     stages.pretrain(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_lesions_move_with_their_images(make_config, split):
+  """For masks that know them: images that show nothing but their lesion."""
+  masking = make_config(workers=2).masking
+  images = np.repeat(split.masks[..., None] * np.uint8(255), 3, -1)
+  batch = Batch(images, split.masks, split.labels, np.arange(len(split), dtype=np.int32))
+  augment = AugmentConfig(brightness=0.0, contrast=0.0, hue=0.0)
+
+  def share(batch, key):
+    return pretrain._share_out(batch, key, key, masking, augment)
+
+  in_axes = jax.tree.map(lambda _: None, batch), 0
+  workers = jax.vmap(share, in_axes, axis_name=DEVICES)(
+    batch, jax.random.split(jax.random.key(0), 1)
+  )
+  shown = pretrain.denormalise(workers.images[0])[..., 0] >= 0.5
+  assert workers.lesions.shape == (1, 2, len(split) // 2, *split.masks.shape[1:])
+  np.testing.assert_array_equal(workers.lesions[0], shown)
+  assert not np.array_equal(workers.lesions[0].reshape(split.masks.shape), split.masks)
