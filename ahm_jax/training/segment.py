@@ -29,7 +29,9 @@ from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Batch, Task, TrainState
+from ahm_jax.training import soft_losses
 from ahm_jax.training.consistency import Consistency, Views
+from ahm_jax.training.hiding import Hiding
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
 from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
 
@@ -103,9 +105,12 @@ def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
   unlabelled = config.segment.unlabelled
   if not unlabelled.batch_size:
     return None
-  masking = unlabelled.masking
-  masker = Networks(unet, agent(config.model, masking), masking) if unlabelled.hide else None
-  return Consistency(unet, unlabelled, steps, masker)
+  hiding = None
+  if unlabelled.hide:
+    masking = unlabelled.masking
+    networks = Networks(unet, agent(config.model, masking), masking)
+    hiding = Hiding(networks, unlabelled.hide, unlabelled.reward, steps)
+  return Consistency(unet, unlabelled, steps, hiding)
 
 
 def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -155,7 +160,7 @@ class Student(NamedTuple):
 
   params: Any
   batch_stats: Any
-  masker: Any = ()  # State of the strategy that hides patches of unlabelled images.
+  strategy: Any = ()  # State of the strategy that hides patches of unlabelled images.
 
 
 @dataclass(frozen=True)
@@ -187,9 +192,9 @@ class SegmentStep:
     if not self.ema_decay:
       return state
     student = Student(*averages.copied((state.params, state.batch_stats)))
-    if self.consistency:
-      masker = self.consistency.init_masker(jax.random.fold_in(key, 1), shape, variables)
-      student = student._replace(masker=masker)
+    if self.consistency and self.consistency.hiding:
+      first = self.consistency.hiding.init(jax.random.fold_in(key, 1), shape, variables)
+      student = student._replace(strategy=first)
     return state._replace(extra=student)
 
   def __call__(
@@ -202,7 +207,7 @@ class SegmentStep:
     teacher = {'params': state.params, 'batch_stats': state.batch_stats}
     if self.consistency:
       views_key = jax.random.split(key)[1]
-      views = self.consistency.views(views_key, teacher, unlabelled, student.masker, state.step)
+      views = self.consistency.views(views_key, teacher, unlabelled, student.strategy, state.step)
       images = jnp.concatenate([images, views.images])
 
     def objective(params):
@@ -215,11 +220,11 @@ class SegmentStep:
     (loss, (batch_stats, metrics, logits)), gradients = gradient(student.params)
     before = state._replace(params=student.params, batch_stats=student.batch_stats)
     new = descend(self.transformation(), before, gradients, batch_stats)
-    masker = student.masker
+    strategy = student.strategy
     if self.consistency and views:
-      masker, learnt = self.consistency.learn(masker, views, logits, teacher, state.step)
+      strategy, learnt = self.consistency.learn(strategy, views, logits, teacher, state.step)
       metrics |= learnt
-    return self._averaged(state, new, masker), lax.pmean({'loss': loss, **metrics}, DEVICES)
+    return self._averaged(state, new, strategy), lax.pmean({'loss': loss, **metrics}, DEVICES)
 
   def _loss(
     self, logits: jax.Array, masks: jax.Array, views: Views | None, step: jax.Array
@@ -240,13 +245,13 @@ class SegmentStep:
     first = len(batch.images) - count
     return Batch(*(x[:first] for x in batch)), Batch(*(x[first:] for x in batch))
 
-  def _averaged(self, state: TrainState, new: TrainState, masker: Any) -> TrainState:
+  def _averaged(self, state: TrainState, new: TrainState, strategy: Any) -> TrainState:
     """`new`, a trained student, as the next state."""
     if not self.ema_decay:
       return new
     own, student = (state.params, state.batch_stats), (new.params, new.batch_stats)
     params, batch_stats = averages.moved(own, student, self.ema_decay, state.step)
-    return new._replace(params=params, batch_stats=batch_stats, extra=Student(*student, masker))
+    return new._replace(params=params, batch_stats=batch_stats, extra=Student(*student, strategy))
 
 
 def _augment(
@@ -298,8 +303,8 @@ def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
   """Of one batch of uint8 images [B, S, S, C]: probabilities of lesion, float32 [B, S, S]; with
   classes, which sum to 1, [B, S, S, K + 1]. Pure.
   """
-  logits = infer(unet, variables, normalise(images / 255.0))
-  return jax.nn.sigmoid(logits[..., 0]) if unet.out_channels == 1 else jax.nn.softmax(logits)
+  p = soft_losses.probabilities(infer(unet, variables, normalise(images / 255.0)))
+  return p[..., 0] if unet.out_channels == 1 else p
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

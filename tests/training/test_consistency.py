@@ -8,13 +8,14 @@ import pytest
 from scipy import special
 
 from ahm_jax.config import Config, MaskingConfig, UnlabelledConfig
+from ahm_jax.data import cutmix
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import infer
 from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch
-from ahm_jax.training import consistency, multiclass, segment
+from ahm_jax.training import consistency, multiclass, segment, soft_losses
 from ahm_jax.training.consistency import Consistency
 from ahm_jax.training.parallel_step import Request, parallel_step, requests
 
@@ -77,14 +78,14 @@ def test_the_weight_grows_as_laine_and_aila_have_it():
 
 
 def test_partners_change_places():
-  assert consistency.partners(jnp.arange(6)).tolist() == [1, 0, 3, 2, 5, 4]
+  assert cutmix.partners(jnp.arange(6)).tolist() == [1, 0, 3, 2, 5, 4]
 
 
 @pytest.mark.parametrize(('low', 'high'), [(0.1, 0.5), (0.25, 0.25), (1.0, 1.0)])
 def test_boxes_are_rectangles_of_the_area_that_is_asked_for(low, high):
   size, pairs = 64, np.repeat(np.arange(300), 2)
   config = UnlabelledConfig(cutmix_area=(low, high))
-  boxes = np.asarray(consistency.boxes(jax.random.key(0), pairs, size, config))
+  boxes = np.asarray(cutmix.boxes(jax.random.key(0), pairs, size, config))
   np.testing.assert_array_equal(boxes[::2], boxes[1::2])
   areas = boxes[::2].mean((1, 2))
   assert areas.min() > low - 0.04
@@ -106,7 +107,7 @@ def test_a_share_of_the_pairs_exchanges_a_box():
   pairs = np.arange(1000)
   for share in (0.0, 0.3, 1.0):
     config = UnlabelledConfig(cutmix=share)
-    boxes = consistency.boxes(jax.random.key(0), pairs, 16, config)
+    boxes = cutmix.boxes(jax.random.key(0), pairs, 16, config)
     assert boxes.any((1, 2)).mean() == pytest.approx(share, abs=0.05)
 
 
@@ -151,8 +152,8 @@ def test_losses_against_probabilities_by_hand():
 )
 def test_confidence_and_the_most_probable_class(p, confidence, hard):
   p = jnp.array(p)
-  assert consistency.confidence(p) == pytest.approx(confidence)
-  assert consistency.hardened(p).tolist() == hard
+  assert soft_losses.confidence(p) == pytest.approx(confidence)
+  assert soft_losses.hardened(p).tolist() == hard
 
 
 def test_views_are_those_of_a_pair_and_the_teacher_s_targets_move_with_them(split):
@@ -309,13 +310,13 @@ def test_patches_are_hidden_in_grey_or_under_the_partner_s(hiding, start, split,
   def view(masker):
     return step.views(jax.random.key(0), teacher, batch, masker, 1)
 
-  views = of_one_device(view, first.extra.masker)
+  views = of_one_device(view, first.extra.strategy)
   hidden = np.asarray(to_pixels(views.proposal.hidden.reshape(8, 4, 4), 4)) > 0
   assert 0.3 < hidden.mean() < 0.7
   plain = (split.images / np.float32(255) - 0.5) / 0.25
   says = np.asarray(jax.nn.sigmoid(infer(step.unet.clone(axis_name=None), teacher, plain)))
-  under = consistency.partners(plain) if hide == 'partner' else 0 * plain
-  others = consistency.partners(says) if hide == 'partner' else says
+  under = cutmix.partners(plain) if hide == 'partner' else 0 * plain
+  others = cutmix.partners(says) if hide == 'partner' else says
   where = hidden[..., None]
   np.testing.assert_allclose(views.images, np.where(where, under, plain), atol=1e-6)
   np.testing.assert_allclose(views.unmasked, plain, atol=1e-6)
@@ -327,7 +328,7 @@ def test_the_agent_learns_in_every_step_and_no_network_learns_for_it(hiding, sta
   task = hiding(hide='grey', reward=reward, confidence=0.6)
   first = start(task)
   last, (metrics,) = run(task, first)
-  before, after = first.extra.masker.params, last.extra.masker.params
+  before, after = first.extra.strategy.params, last.extra.strategy.params
   changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
   assert all(jax.tree.leaves(changed))
   assert metrics['entropy'] > 0
@@ -342,11 +343,11 @@ def test_four_devices_equal_one_where_an_agent_hides(hiding, start, run, assert_
   first = start(task)
   (one, history), (four, others) = (run(task, first, devices) for devices in (1, 4))
   assert_close(history, others)
-  assert_close(one.extra.masker.batch_stats, four.extra.masker.batch_stats)
+  assert_close(one.extra.strategy.batch_stats, four.extra.strategy.batch_stats)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
-    one.extra.masker.params,
-    four.extra.masker.params,
+    one.extra.strategy.params,
+    four.extra.strategy.params,
   )
 
 
@@ -364,7 +365,7 @@ def test_a_planted_reward_is_learnt(hiding, start, reward, polarity, expected):
   the upper half; on the same images the teacher is as wrong anywhere.
   """
   task = hiding({**HIDING, 'learning_rate': 1e-2, 'polarity': polarity}, hide='grey', reward=reward)
-  step, masker = task.step.consistency, start(task).extra.masker
+  step, masker = task.step.consistency, start(task).extra.strategy
   left, upper = np.zeros((8, 16, 16, 1), np.float32), np.zeros((8, 16, 16), np.float32)
   left[:, :, :8], upper[:, :8] = 1, 1
   images = (np.concatenate([left, upper[..., None], 0 * left], -1) - 0.5) / 0.25
@@ -379,14 +380,14 @@ def test_a_planted_reward_is_learnt(hiding, start, reward, polarity, expected):
   positions = np.arange(8, dtype=np.int32)
 
   def advance(masker, key):
-    proposal = step._propose(key, positions, images, left[..., 0], masker, 1)
+    proposal = step.hiding.propose(masker, key, positions, images, left[..., 0], 1)
     views = consistency.Views(images, images, 0 * logits + 0.9, upper, proposal)
     return step.learn(masker, views, logits, {}, 1)[0]
 
   advance = jax.jit(functools.partial(of_one_device, advance))
   for key in jax.random.split(jax.random.key(1), 60):
     masker = advance(masker, key)
-  strategy = step.masker.strategy
+  strategy = step.hiding.networks.strategy
   p = strategy.propose(masker, images, jax.random.key(0), 1.0, False).probability[0]
   wrong = np.zeros((4, 4), bool)
   wrong[:, :2] = True

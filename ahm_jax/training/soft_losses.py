@@ -1,0 +1,66 @@
+"""Losses of a segmentation against probabilities, where those of masks are in `segment` and
+`multiclass`.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from ahm_jax.runtime.parallel import DEVICES
+
+
+def probabilities(logits: jax.Array) -> jax.Array:
+  """Of logits [..., outputs]: of lesion, for one output; of background and K classes."""
+  return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+
+
+def confidence(p: jax.Array) -> jax.Array:
+  """The probability of the most probable class, [...], of `probabilities` [..., outputs]."""
+  return jnp.maximum(p, 1 - p)[..., 0] if p.shape[-1] == 1 else p.max(-1)
+
+
+def hardened(p: jax.Array) -> jax.Array:
+  """1 for the most probable class and 0 for others, of `probabilities` [..., outputs]."""
+  if p.shape[-1] == 1:
+    return (p >= 0.5).astype(p.dtype)
+  return jax.nn.one_hot(p.argmax(-1), p.shape[-1], dtype=p.dtype)
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Of every pixel, [...], against probabilities; both [..., outputs]."""
+  if logits.shape[-1] == 1:
+    return optax.sigmoid_binary_cross_entropy(logits, targets)[..., 0]
+  return optax.softmax_cross_entropy(logits, targets)
+
+
+def entropy(p: jax.Array) -> jax.Array:
+  """Of `probabilities` [..., outputs], in nats: [...]."""
+  both = jnp.concatenate([p, 1 - p], -1) if p.shape[-1] == 1 else p
+  return jax.scipy.special.entr(both).sum(-1)
+
+
+def soft_losses(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+  """Cross-entropy plus soft Dice loss, as `segment.segmentation_losses` and
+  `multiclass.class_losses`, against probabilities, with a weight for every pixel.
+
+  Cross-entropy is a mean over all pixels, so that where few count the loss is small (as in
+  UniMatch).
+
+  Args:
+    logits, targets: [u, S, S, outputs].
+    weights: [u, S, S].
+  """
+  found, lesions = probabilities(logits), slice(0 if logits.shape[-1] == 1 else 1, None)
+  pixel_losses = cross_entropy(logits, targets)
+  found, targets, pixels = found[..., lesions], targets[..., lesions], (0, 1, 2)
+  weighted = weights[..., None]
+  overlap, total = lax.psum(
+    (
+      (weighted * found * targets).sum(pixels),
+      (weighted * found).sum(pixels) + (weighted * targets).sum(pixels),
+    ),
+    DEVICES,
+  )
+  dice = 1 - ((2 * overlap + 1) / (total + 1)).mean()
+  return (weights * pixel_losses).mean() + dice
