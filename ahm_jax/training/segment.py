@@ -5,18 +5,14 @@ first. Whatever else differs between the two follows from that number.
 """
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
 
-from ahm_jax.config import SEGMENT, AugmentConfig, Config
-from ahm_jax.data.augment import augment_batch, normalise
+from ahm_jax.config import SEGMENT, Config
+from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.flips import with_flips
@@ -24,16 +20,15 @@ from ahm_jax.masking.networks import Networks
 from ahm_jax.models.build import agent, segmentation_unet
 from ahm_jax.models.layers import infer, init_variables
 from ahm_jax.models.unet import UNet
-from ahm_jax.runtime import averages
 from ahm_jax.runtime.batching import in_batches
-from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.runtime.trees import replaced
-from ahm_jax.task import Batch, Task, TrainState
+from ahm_jax.task import Task
 from ahm_jax.training import soft_losses
-from ahm_jax.training.consistency import Consistency, Views
+from ahm_jax.training.consistency import Consistency
 from ahm_jax.training.hiding import Hiding
-from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
-from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
+from ahm_jax.training.multiclass import class_dice
+from ahm_jax.training.optimizers import optimizer
+from ahm_jax.training.segment_step import SegmentStep
 
 # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
 HEAD = 'head'
@@ -138,153 +133,6 @@ def transfer(pretrained: Any, fresh: Any) -> Any:
       'give both runs the same config.model.unet_width and config.data.channels'
     )
   return {**fresh, **body}
-
-
-def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.GradientTransformation:
-  """`tx` with the updates of the U-Net's encoder multiplied by `rate`, as a lower learning rate
-  does.
-  """
-
-  def slow(updates, params):
-    del params
-    return {
-      name: jax.tree.map(lambda x: rate * x, part) if name.startswith('encoder') else part
-      for name, part in updates.items()
-    }
-
-  return optax.chain(tx, optax.stateless(slow))
-
-
-class Student(NamedTuple):
-  """The network that is trained, where a moving average of it is what a state holds as its own."""
-
-  params: Any
-  batch_stats: Any
-  strategy: Any = ()  # State of the strategy that hides patches of unlabelled images.
-
-
-@dataclass(frozen=True)
-class SegmentStep:
-  """The pure segmentation step over one device's share of the batch.
-
-  It runs under an axis of devices named DEVICES. A state's own parameters and batch statistics are
-  what is validated and kept: with `ema_decay`, the average of the Student in its `extra`.
-  """
-
-  unet: UNet
-  optimizer: Optimizer
-  augment: AugmentConfig
-  encoder_rate: float = 1.0  # Learning rate of the encoder, as a share of the other layers'.
-  ema_decay: float = 0.0
-  consistency: Consistency | None = None  # The batch ends with its unlabelled images then.
-
-  def transformation(self) -> optax.GradientTransformation:
-    tx = self.optimizer.transformation()
-    return slower_encoder(tx, self.encoder_rate) if self.encoder_rate < 1 else tx
-
-  def first_state(
-    self, variables: Mapping[str, Any], key: jax.Array, shape: tuple[int, ...]
-  ) -> TrainState:
-    """That before the first step, of the U-Net's fresh variables, for images of `shape`
-    [1, S, S, C].
-    """
-    state = first_state(self.transformation(), variables)
-    if not self.ema_decay:
-      return state
-    student = Student(*averages.copied((state.params, state.batch_stats)))
-    if self.consistency and self.consistency.hiding:
-      first = self.consistency.hiding.init(jax.random.fold_in(key, 1), shape, variables)
-      student = student._replace(strategy=first)
-    return state._replace(extra=student)
-
-  def __call__(
-    self, state: TrainState, batch: Batch, key: jax.Array
-  ) -> tuple[TrainState, dict[str, jax.Array]]:
-    student = state.extra if self.ema_decay else Student(state.params, state.batch_stats)
-    labelled, unlabelled = self._divided(batch)
-    images, masks = _augment(key, labelled, self.augment, self.unet.out_channels)
-    images, views = normalise(images), None
-    teacher = {'params': state.params, 'batch_stats': state.batch_stats}
-    if self.consistency:
-      views_key = jax.random.split(key)[1]
-      views = self.consistency.views(views_key, teacher, unlabelled, student.strategy, state.step)
-      images = jnp.concatenate([images, views.images])
-
-    def objective(params):
-      variables = {'params': params, 'batch_stats': student.batch_stats}
-      logits, updates = self.unet.apply(variables, images, train=True, mutable=['batch_stats'])
-      loss, metrics = self._loss(logits, masks, views, state.step)
-      return loss, (updates['batch_stats'], metrics, logits[len(masks) :])
-
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, (batch_stats, metrics, logits)), gradients = gradient(student.params)
-    before = state._replace(params=student.params, batch_stats=student.batch_stats)
-    new = descend(self.transformation(), before, gradients, batch_stats)
-    strategy = student.strategy
-    if self.consistency and views:
-      strategy, learnt = self.consistency.learn(strategy, views, logits, teacher, state.step)
-      metrics |= learnt
-    return self._averaged(state, new, strategy), lax.pmean({'loss': loss, **metrics}, DEVICES)
-
-  def _loss(
-    self, logits: jax.Array, masks: jax.Array, views: Views | None, step: jax.Array
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Of the student's outputs for labelled images, and for unlabelled ones behind them; its
-    parts.
-    """
-    cross_entropy, dice = _losses(logits[: len(masks)], masks)
-    loss, parts = cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
-    if self.consistency and views:
-      agreement, metrics = self.consistency.loss(logits[len(masks) :], views, step)
-      return loss + agreement, parts | metrics
-    return loss, parts
-
-  def _divided(self, batch: Batch) -> tuple[Batch, Batch]:
-    """A device's labelled images, and its unlabelled ones."""
-    count = self.consistency.config.batch_size // lax.axis_size(DEVICES) if self.consistency else 0
-    first = len(batch.images) - count
-    return Batch(*(x[:first] for x in batch)), Batch(*(x[first:] for x in batch))
-
-  def _averaged(self, state: TrainState, new: TrainState, strategy: Any) -> TrainState:
-    """`new`, a trained student, as the next state."""
-    if not self.ema_decay:
-      return new
-    own, student = (state.params, state.batch_stats), (new.params, new.batch_stats)
-    params, batch_stats = averages.moved(own, student, self.ema_decay, state.step)
-    return new._replace(params=params, batch_stats=batch_stats, extra=Student(*student, strategy))
-
-
-def _augment(
-  key: jax.Array, batch: Batch, config: AugmentConfig, outputs: int
-) -> tuple[jax.Array, jax.Array]:
-  example = key, batch.images, batch.masks, batch.positions, config
-  return augment_batch(*example) if outputs == 1 else augment_classes(*example, outputs)
-
-
-def _losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  return (
-    segmentation_losses(logits[..., 0], masks)
-    if logits.shape[-1] == 1
-    else class_losses(logits, masks)
-  )
-
-
-def segmentation_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Cross-entropy and soft Dice loss, under an axis of devices named DEVICES.
-
-  Dice is that of the whole batch, 1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), its counts summed
-  over the devices: a mean of the devices' Dice would be another number. Cross-entropy is this
-  device's mean over pixels.
-
-  Args:
-    logits, masks: [b, H, W]; masks in {0, 1}.
-  """
-  cross_entropy = optax.sigmoid_binary_cross_entropy(logits, masks).mean()
-  probabilities = jax.nn.sigmoid(logits)
-  overlap, total = lax.psum(
-    ((probabilities * masks).sum(), probabilities.sum() + masks.sum()), DEVICES
-  )
-  return cross_entropy, 1 - (2 * overlap + 1) / (total + 1)
 
 
 def predict(

@@ -41,7 +41,7 @@ def entropy(p: jax.Array) -> jax.Array:
 
 
 def soft_losses(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-  """Cross-entropy plus soft Dice loss, as `segment.segmentation_losses` and
+  """Cross-entropy plus soft Dice loss, as `segment_step.segmentation_losses` and
   `multiclass.class_losses`, against probabilities, with a weight for every pixel.
 
   Cross-entropy is a mean over all pixels, so that where few count the loss is small (as in

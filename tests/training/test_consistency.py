@@ -15,7 +15,7 @@ from ahm_jax.models.layers import infer
 from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch
-from ahm_jax.training import consistency, multiclass, segment, soft_losses
+from ahm_jax.training import consistency, multiclass, segment, segment_step, soft_losses
 from ahm_jax.training.consistency import Consistency
 from ahm_jax.training.parallel_step import Request, parallel_step, requests
 
@@ -122,7 +122,7 @@ def test_losses_against_masks_are_those_of_the_labelled_images():
   logits = generator.normal(size=(2, 3, 8, 8, 1)).astype(np.float32)
   masks = generator.integers(0, 2, (2, 3, 8, 8)).astype(np.float32)
   every = np.ones(masks.shape, np.float32)
-  expected = jax.vmap(segment.segmentation_losses, axis_name=DEVICES)(logits[..., 0], masks)
+  expected = jax.vmap(segment_step.segmentation_losses, axis_name=DEVICES)(logits[..., 0], masks)
   np.testing.assert_allclose(soft(logits, masks[..., None], every), sum(expected), rtol=1e-6)
   logits = generator.normal(size=(2, 3, 8, 8, 4)).astype(np.float32)
   masks = generator.integers(0, 4, (2, 3, 8, 8))

@@ -12,9 +12,10 @@ from ahm_jax.config import AugmentConfig
 from ahm_jax.data.augment import augment_batch
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.task import TrainState
 from ahm_jax.training import segment
 from ahm_jax.training.multiclass import augment_classes, class_dice, class_losses
-from ahm_jax.training.segment import segmentation_losses
+from ahm_jax.training.segment_step import segmentation_losses
 
 NAMES = ('a', 'b')
 
@@ -193,7 +194,7 @@ def test_the_network_has_an_output_more_than_classes_and_a_validation_scores_the
   assert state.params['head']['kernel'].shape[-1] == 3
   ones = np.full((8, 16, 16), 1, np.uint8)
   monkeypatch.setattr(segment, 'predict_classes', lambda *_: ones)
-  found = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
+  found = task.evaluate(TrainState(0, {}, {}, (), ()))
   # Of values 0, 1, 2, 0, 1, 2, 0, 1: each is wrong but for the three of 1; those of 2 have both
   # classes wrong.
   assert found == {'dice': 3 / 8, 'dice_a': 3 / 8, 'dice_b': 0, 'score': 3 / 8}

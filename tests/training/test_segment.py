@@ -14,7 +14,8 @@ from ahm_jax.config import TransferConfig
 from ahm_jax.errors import UserError
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.runtime.parallel import DEVICES
-from ahm_jax.training import segment
+from ahm_jax.task import TrainState
+from ahm_jax.training import segment, segment_step
 
 STEPS = 40
 
@@ -26,7 +27,7 @@ def is_moments(part):
 @jax.jit
 def losses(logits, masks):
   """`segmentation_losses` of [devices, b, H, W], each device's."""
-  return jax.vmap(segment.segmentation_losses, axis_name=DEVICES)(
+  return jax.vmap(segment_step.segmentation_losses, axis_name=DEVICES)(
     jnp.asarray(logits), jnp.asarray(masks)
   )
 
@@ -72,7 +73,7 @@ def test_dice_is_that_of_the_whole_batch_on_four_devices_and_so_is_its_gradient(
 
   def on_one_device(weights, scores, masks):
     value, gradient = jax.value_and_grad(
-      lambda w: segment.segmentation_losses(w[0] * scores + w[1], masks)[1]
+      lambda w: segment_step.segmentation_losses(w[0] * scores + w[1], masks)[1]
     )(weights)
     return value, lax.pmean(gradient, DEVICES)
 
@@ -187,7 +188,7 @@ def test_the_score_is_the_mean_dice_by_hand(make_config, split, monkeypatch):
   held_out.masks[:] = masks
   task = segment.build(make_config(), held_out, STEPS, 1)
   monkeypatch.setattr(segment, 'predict', lambda *arguments: probabilities[: len(arguments[2])])
-  scores = task.evaluate(segment.TrainState(0, {}, {}, (), ()))
+  scores = task.evaluate(TrainState(0, {}, {}, (), ()))
   assert scores == {
     'dice': pytest.approx((2 * 2 / (2 + 4) + 2 * 8 / (16 + 8)) / 2),
     'score': scores['dice'],
