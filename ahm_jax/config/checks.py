@@ -80,6 +80,12 @@ def _check_hidden(config: Config, masking: MaskingConfig, name: str) -> None:
       f'config.{name} asks for {masking.strategy} with reward={masking.reward}, which needs a '
       'reconstruction; take another strategy, and config.segment.unlabelled.reward=progress'
     )
+  unlabelled = config.segment.unlabelled
+  if unlabelled.views > 1 or unlabelled.feature_dropout:
+    raise UserError(
+      'config.segment.unlabelled.hide needs a student with one view; set views to 1 and '
+      'feature_dropout to 0'
+    )
   if masking.rounds > 1:
     raise UserError(f'config.{name}.rounds is {masking.rounds}; a student has one round, 1')
 

@@ -221,6 +221,11 @@ class UnlabelledConfig:
   cutmix: Annotated[float, between(0, 1)] = 1.0  # Share of pairs that exchange a box (CutMix).
   # Smallest and largest share of the image's area that a box has.
   cutmix_area: Annotated[tuple[float, ...], two_shares] = (0.1, 0.5)
+  # How often the student sees each image, with other colours and boxes each time.
+  views: Literal[1, 2] = 1
+  # Share of the encoder's channels that are dropped in one more view, which is as the teacher's
+  # (UniMatch); 0: there is no such view.
+  feature_dropout: Annotated[float, between(0, 0.9)] = 0.0
   # Geometry is the teacher's and the student's; colours, the student's alone.
   augment: AugmentConfig = field(
     default_factory=lambda: AugmentConfig(brightness=0.3, contrast=0.3, hue=0.08)

@@ -2,6 +2,8 @@
 padded convolutions.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,14 +38,23 @@ class UNet(nn.Module):
   axis_name: str | None = None
   recompute: bool = False
 
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """Channels of each level's features."""
+    return tuple(self.width * 2**level for level in range(LEVELS))
+
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, train: bool, scales: Sequence[jax.Array] | None = None
+  ) -> jax.Array:
     """Runs the network.
 
     Args:
       x: normalised images [B, H, W, C]; any C, H and W multiples of 16.
       train: normalise with the statistics of this batch and move the running averages (collection
         'batch_stats', to be passed as mutable), instead of using those.
+      scales: what the decoder gets of each channel of the encoder, [B, channels] for each level,
+        from the first; None: all.
 
     Returns:
       float32 [B, H, W, out_channels], not squashed.
@@ -61,7 +72,7 @@ class UNet(nn.Module):
     block = nn.remat(TwoConvs, static_argnums=(1,)) if self.recompute else TwoConvs
 
     def convolve_twice(level, name, *inputs):
-      features = self.width * 2 ** (level - 1)
+      features = self.widths[level - 1]
       return block(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(
         train, *inputs
       )
@@ -69,16 +80,20 @@ class UNet(nn.Module):
     skips = []
     for level in range(1, LEVELS):
       x = convolve_twice(level, 'encoder', x)
-      skips.append(x)
+      skips.append(_scaled(x, scales, level))
       x = max_pool(x)
-    x = convolve_twice(LEVELS, 'encoder', x)
+    x = _scaled(convolve_twice(LEVELS, 'encoder', x), scales, LEVELS)
     for level in range(LEVELS - 1, 0, -1):
-      x = UpConvolution(self.width * 2 ** (level - 1), dtype=self.dtype, name=f'up{level}')(x)
+      x = UpConvolution(self.widths[level - 1], dtype=self.dtype, name=f'up{level}')(x)
       x = convolve_twice(level, 'decoder', skips.pop(), x)
     head = nn.Conv(
       self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head'
     )
     return head(x)
+
+
+def _scaled(x: jax.Array, scales: Sequence[jax.Array] | None, level: int) -> jax.Array:
+  return x if scales is None else x * scales[level - 1][:, None, None].astype(x.dtype)
 
 
 class TwoConvs(nn.Module):

@@ -27,13 +27,14 @@ from ahm_jax.training.soft_losses import confidence, hardened, probabilities, so
 
 
 class Views(NamedTuple):
-  """What the student sees of u images, and what it is to say of it."""
+  """What the student sees, v views in all of u images, and what it is to say of them."""
 
-  images: jax.Array  # [u, S, S, C], normalised.
-  unmasked: jax.Array  # The same, with no patch hidden.
-  targets: jax.Array  # [u, S, S, outputs]: the teacher's probabilities, or 0 and 1.
-  confident: jax.Array  # [u, S, S]: 1 where the teacher is, else 0.
-  proposal: Proposal | None  # Of patches that are hidden.
+  images: jax.Array  # [v, S, S, C], normalised.
+  targets: jax.Array  # [v, S, S, outputs]: the teacher's probabilities, or 0 and 1.
+  confident: jax.Array  # [v, S, S]: 1 where the teacher is, else 0.
+  scales: tuple[jax.Array, ...] = ()  # Of the encoder's channels, as the U-Net takes them.
+  unmasked: jax.Array | None = None  # The images with no patch hidden, where some are:
+  proposal: Proposal | None = None  # these.
 
 
 @dataclass(frozen=True)
@@ -62,33 +63,62 @@ class Consistency:
       strategy_state: of the strategy that hides patches.
       step: how many were done before.
     """
-    config = self.config
-    view_key, box_key, mask_key = jax.random.split(key, 3)
+    config, positions = self.config, batch.positions
+    move_key, hide_key, drop_key, *view_keys = jax.random.split(key, 3 + config.views)
     plain, lesions = augment_batch(
-      view_key, batch.images, batch.masks, batch.positions, geometry_only(config.augment)
+      move_key, batch.images, batch.masks, positions, geometry_only(config.augment)
     )
     says = lax.stop_gradient(probabilities(infer(self.unet, teacher, normalise(plain))))
-    changed = normalise(recolour_batch(view_key, plain, batch.positions, config.augment))
-    pairs = jnp.repeat(batch.positions[::2], 2)
-    box = boxes(box_key, pairs, plain.shape[1], config)
-    images, says = (jnp.where(box[..., None], partners(x), x) for x in (changed, says))
-    proposal, unmasked = None, images
+    shown = [self._view(key, positions, plain, says, lesions) for key in view_keys]
+    images, targets, lesions = (jnp.concatenate(parts) for parts in zip(*shown, strict=True))
     if self.hiding:
-      lesions = jnp.where(box, partners(lesions), lesions)
-      proposal = self.hiding.propose(
-        strategy_state, mask_key, batch.positions, images, lesions, step
-      )
-      images, says = self.hiding.hide(proposal, images, says)
-    confident = confidence(says) >= config.confidence
-    targets = hardened(says) if config.targets == 'hard' else says
-    return Views(images, unmasked, targets, confident.astype(jnp.float32), proposal)
+      proposal = self.hiding.propose(strategy_state, hide_key, positions, images, lesions, step)
+      hidden, targets = self.hiding.hide(proposal, images, targets)
+      return Views(hidden, *self._targets(targets), unmasked=images, proposal=proposal)
+    if not config.feature_dropout:
+      return Views(images, *self._targets(targets))
+    images = jnp.concatenate([images, normalise(plain)])
+    targets = jnp.concatenate([targets, says])
+    return Views(images, *self._targets(targets), self._dropped(drop_key, positions))
+
+  def _view(
+    self, key: jax.Array, positions: jax.Array, *of: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Images in other colours, with a box of their partners; with what else is said of them.
+
+    Args:
+      of: images in [0, 1], what the teacher says of them, and their lesions.
+    """
+    plain, says, lesions = of
+    colour_key, box_key = jax.random.split(key)
+    changed = recolour_batch(colour_key, plain, positions, self.config.augment)
+    box = boxes(box_key, jnp.repeat(positions[::2], 2), plain.shape[1], self.config)
+    images, says = (jnp.where(box[..., None], partners(x), x) for x in (normalise(changed), says))
+    return images, says, jnp.where(box, partners(lesions), lesions)
+
+  def _targets(self, says: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the student is to say, and where that counts."""
+    confident = confidence(says) >= self.config.confidence
+    targets = hardened(says) if self.config.targets == 'hard' else says
+    return targets, confident.astype(jnp.float32)
+
+  def _dropped(self, key: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
+    """Scales of the encoder's channels: 1 for all views but the last, of which some are dropped."""
+    keep, keys = 1 - self.config.feature_dropout, jax.random.split(key, len(self.unet.widths))
+
+    def of_level(key, width):
+      each = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+      kept = jax.vmap(lambda key: jax.random.bernoulli(key, keep, (width,)))(each) / keep
+      return jnp.concatenate([jnp.ones((self.config.views * len(positions), width)), kept])
+
+    return tuple(map(of_level, keys, self.unet.widths))
 
   def loss(self, logits: jax.Array, views: Views, step: jax.Array) -> tuple[jax.Array, dict]:
     """The weighted loss of a step, and metrics: the loss without its weight, and the share of
     pixels that the teacher is confident of.
 
     Args:
-      logits: [u, S, S, outputs], of the student for `views.images`.
+      logits: [v, S, S, outputs], of the student for `views.images`.
       step: how many were done before.
     """
     share = lax.pmean(views.confident.mean(), DEVICES)
@@ -108,7 +138,7 @@ class Consistency:
       logits: of the student, as `loss` takes them.
       teacher: variables of the U-Net.
     """
-    if not self.hiding or views.proposal is None:
+    if not self.hiding or views.proposal is None or views.unmasked is None:
       return strategy_state, {}
     losses = self.hiding.losses(logits, views.targets, views.confident)
     if self.config.reward == 'progress':

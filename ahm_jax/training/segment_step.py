@@ -83,16 +83,19 @@ class SegmentStep:
     student = state.extra if self.ema_decay else Student(state.params, state.batch_stats)
     labelled, unlabelled = self._divided(batch)
     images, masks = _augment(key, labelled, self.augment, self.unet.out_channels)
-    images, views = normalise(images), None
+    images, views, scales = normalise(images), None, None
     teacher = {'params': state.params, 'batch_stats': state.batch_stats}
     if self.consistency:
       views_key = jax.random.split(key)[1]
       views = self.consistency.views(views_key, teacher, unlabelled, student.strategy, state.step)
       images = jnp.concatenate([images, views.images])
+      scales = [jnp.pad(x, [(len(masks), 0), (0, 0)], constant_values=1) for x in views.scales]
 
     def objective(params):
       variables = {'params': params, 'batch_stats': student.batch_stats}
-      logits, updates = self.unet.apply(variables, images, train=True, mutable=['batch_stats'])
+      logits, updates = self.unet.apply(
+        variables, images, train=True, scales=scales or None, mutable=['batch_stats']
+      )
       loss, metrics = self._loss(logits, masks, views, state.step)
       return loss, (updates['batch_stats'], metrics, logits[len(masks) :])
 

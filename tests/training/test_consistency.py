@@ -280,6 +280,34 @@ def test_the_unet_of_the_teacher_is_in_inference(make_task, start, split):
   assert close.mean() > 0.3
 
 
+def test_views_of_unimatch(make_task, start, split):
+  """Two of each image with boxes and colours of their own, and one as the teacher's, of which half
+  of the channels are dropped.
+  """
+  task = make_task(augment=True, views=2, feature_dropout=0.5, targets='hard')
+  first, count = start(task), len(split)
+  teacher = {'params': first.params, 'batch_stats': first.batch_stats}
+  batch = Batch(split.images, split.masks, split.labels, np.arange(count, dtype=np.int32))
+  step = task.step.consistency
+  views = step.views(jax.random.key(0), teacher, batch, (), 0)
+  assert views.images.shape == (3 * count, 16, 16, 3)
+  one, other, plain = np.split(np.asarray(views.images), 3)
+  assert np.abs(one - other).max((1, 2, 3)).min() > 0.01
+  says = jax.nn.sigmoid(infer(step.unet.clone(axis_name=None), teacher, plain))
+  np.testing.assert_array_equal(views.targets[-count:], says >= 0.5)
+  assert [scale.shape for scale in views.scales] == [(3 * count, 4), (3 * count, 8)]
+  for scale in views.scales:
+    assert (scale[:-count] == 1).all()
+    assert set(np.unique(scale[-count:])) == {0, 2}
+
+
+def test_unimatch_learns(make_task, start, run):
+  task = make_task(views=2, feature_dropout=0.5, targets='hard', confidence=0.6)
+  _, history = run(task, start(task), steps=STEPS)
+  assert history[-1]['cross_entropy'] < 0.7 * history[0]['cross_entropy']
+  assert history[-1]['consistency_loss'] < history[0]['consistency_loss']
+
+
 HIDING = {'strategy': 'ahm', 'patch_size': 4, 'warmup': 0.0, 'mask_ratio': 0.5}
 
 
@@ -381,7 +409,7 @@ def test_a_planted_reward_is_learnt(hiding, start, reward, polarity, expected):
 
   def advance(masker, key):
     proposal = step.hiding.propose(masker, key, positions, images, left[..., 0], 1)
-    views = consistency.Views(images, images, 0 * logits + 0.9, upper, proposal)
+    views = consistency.Views(images, 0 * logits + 0.9, upper, unmasked=images, proposal=proposal)
     return step.learn(masker, views, logits, {}, 1)[0]
 
   advance = jax.jit(functools.partial(of_one_device, advance))
