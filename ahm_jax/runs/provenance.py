@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
-from ahm_jax.runs import checkpoints, directory
+from ahm_jax.runs import checkpoint_reading, directory
 from ahm_jax.runtime import json_files, schema
 
 _CURE = 'restore it, or remove it, and data leakage is not looked for'
@@ -74,7 +74,7 @@ def begin(workdir: Path, images: Images, start: Path | None) -> None:
   Args:
     start: directory of the run that this one starts from, if it does.
   """
-  if (workdir / directory.IMAGES).exists() or checkpoints.latest_step(workdir):
+  if (workdir / directory.IMAGES).exists() or checkpoint_reading.latest_step(workdir):
     return
   before = _read(start) if start else None
   origins = () if before is None else (before.own._replace(digests=()), *before.origins)

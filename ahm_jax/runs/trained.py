@@ -15,7 +15,7 @@ import numpy as np
 from ahm_jax.config import Config, from_config_dict, paths, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.models.layers import variable_shapes
-from ahm_jax.runs import checkpoint_files, checkpoints, directory
+from ahm_jax.runs import checkpoint_files, checkpoint_reading, checkpoints, directory
 from ahm_jax.runs.stage import Stage, names
 from ahm_jax.runtime import json_files, schema, trees
 
@@ -162,7 +162,7 @@ def load_run(path: Path, stage: Stage, config: Config) -> Trained:
   Raises:
     UserError: there is none, it is damaged, or its weights do not fit the config.
   """
-  learnt = checkpoints.load_variables(path, best=stage.keeps_best)
+  learnt = checkpoint_reading.load_variables(path, best=stage.keeps_best)
   variables = {part: learnt[part] for part in ('params', 'batch_stats') if learnt[part]}
   names = directory.class_names(path)
   if stage.scored_by == 'label' and not names:

@@ -15,7 +15,8 @@ import numpy as np
 from ahm_jax.config import RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source
 from ahm_jax.runs import directory, snapshots
-from ahm_jax.runs.checkpoints import Checkpoints, Progress, saved_line
+from ahm_jax.runs.checkpoint_reading import saved_line
+from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runs.metrics_log import SKIPPED, MetricsLog, SilentLog
 from ahm_jax.runtime import flops, parallel, processes, profile_report, signals
 from ahm_jax.runtime.profiler import Capture, Profiler

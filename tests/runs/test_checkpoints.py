@@ -17,13 +17,8 @@ from jax.sharding import SingleDeviceSharding
 from ahm_jax.errors import UserError
 from ahm_jax.runs import checkpoint_folders as folders
 from ahm_jax.runs.checkpoint_files import FOLDER, Damaged, digest, saved
-from ahm_jax.runs.checkpoints import (
-  Checkpoints,
-  Progress,
-  latest_step,
-  load_state,
-  load_variables,
-)
+from ahm_jax.runs.checkpoint_reading import latest_step, load_state, load_variables
+from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
 

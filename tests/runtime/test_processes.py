@@ -27,7 +27,7 @@ from toy_process import HEARTBEAT, RECIPE, RISING, toy  # noqa: E402
 from ahm_jax.errors import UserError  # noqa: E402
 from ahm_jax.runs import snapshots  # noqa: E402
 from ahm_jax.runs.checkpoint_files import FOLDER  # noqa: E402
-from ahm_jax.runs.checkpoints import latest_step  # noqa: E402
+from ahm_jax.runs.checkpoint_reading import latest_step  # noqa: E402
 from ahm_jax.runs.metrics_log import FILE  # noqa: E402
 from ahm_jax.runtime import exits, joining  # noqa: E402
 from ahm_jax.runtime.signals import TRY_AGAIN  # noqa: E402
