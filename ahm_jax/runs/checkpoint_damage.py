@@ -6,7 +6,7 @@ from pathlib import Path
 from ahm_jax.errors import UserError
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
-from ahm_jax.runs.checkpoint_files import Damaged
+from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runs.progress import Progress
 
 
@@ -39,12 +39,12 @@ def _damage(workdir: Path, steps: Sequence[int], best_too: bool) -> tuple[int, s
   for step in steps:
     try:
       found[step] = files.saved(folders.home(workdir, step)).progress
-    except Damaged as problem:
+    except DamagedCheckpoint as problem:
       return step, str(problem)
   scores = {step: progress.score for step, progress in found.items()}
   for step in sorted({steps[-1], folders.best(scores)} if best_too else {steps[-1]}):
     try:
       files.arrays(folders.home(workdir, step))
-    except Damaged as problem:
+    except DamagedCheckpoint as problem:
       return step, str(problem)
   return None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ahm_jax.errors import UserError
 from ahm_jax.runs import checkpoint_files as files
-from ahm_jax.runs.checkpoint_files import Damaged
+from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runtime import durable
 
 MARK = {'program': 'ahm_jax'}  # In the description of a checkpoint, which is Orbax's,
@@ -54,7 +54,7 @@ def _names(workdir: Path) -> list[str]:
   try:
     with files.reading(folder):
       return sorted(path.name for path in folder.iterdir())
-  except Damaged:
+  except DamagedCheckpoint:
     return []
 
 
@@ -70,7 +70,7 @@ def scores(workdir: Path) -> dict[int, float]:
   """
   found = {}
   for step in steps(workdir):
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(DamagedCheckpoint):
       found[step] = files.saved(home(workdir, step)).progress.score
   return found
 
@@ -118,14 +118,14 @@ def _is_link(path: Path) -> bool:
 def _has(path: Path, mark: bytes) -> bool:
   try:
     return mark in files.read(path)
-  except Damaged:
+  except DamagedCheckpoint:
     return False
 
 
 def _commit_if_sound(workdir: Path, step: int) -> None:
   try:
     files.arrays(saving(workdir, step))
-  except Damaged:
+  except DamagedCheckpoint:
     shutil.rmtree(saving(workdir, step))
   else:
     commit(workdir, step)

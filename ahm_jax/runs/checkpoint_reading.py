@@ -13,7 +13,7 @@ import numpy as np
 from ahm_jax.errors import UserError
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
-from ahm_jax.runs.checkpoint_files import Damaged
+from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runtime import trees
 from ahm_jax.task import TrainState
 
@@ -109,7 +109,7 @@ def named(home: Path) -> Iterator[None]:
   """Says which checkpoint it is that is damaged."""
   try:
     yield
-  except Damaged as problem:
+  except DamagedCheckpoint as problem:
     raise UserError(
       f"{home}: the checkpoint {problem}; run that run's own command again; "
       'it resumes from the checkpoint before'

@@ -16,7 +16,7 @@ from ahm_jax.runs import checkpoint_damage as damage
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
 from ahm_jax.runs import checkpoint_reading as reading
-from ahm_jax.runs.checkpoint_files import Damaged
+from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runs.progress import Progress
 from ahm_jax.runtime import processes
 from ahm_jax.runtime.signals import Stopped
@@ -110,7 +110,7 @@ class Checkpoints:
     """Whether checkpoints can be saved here at all."""
     try:
       files.arrays(folders.saving(self.workdir, step))
-    except Damaged as problem:
+    except DamagedCheckpoint as problem:
       raise UserError(
         f'the checkpoint of step {step} was written into {folders.directory(self.workdir)}, but '
         f'read back it {problem}; choose another --workdir, on another disk'
@@ -227,5 +227,5 @@ def read_variables(path: Path) -> dict[str, Any]:
   """
   try:
     return files.stored(Path(path).absolute(), ('params', 'batch_stats'))
-  except files.Damaged as problem:
+  except files.DamagedCheckpoint as problem:
     raise UserError(f'{path} {problem}; export it again') from problem

@@ -30,7 +30,6 @@ def _interval(value: Any) -> None:
     raise ValueError(' is not a pair of numbers')
 
 
-_COUNTS = schema.record(dict.fromkeys(('images', 'masks', 'labels'), schema.count()))
 _DESCRIPTION = schema.record(
   {
     **dict.fromkeys(('format', 'stage', 'digest'), schema.text),
@@ -39,15 +38,7 @@ _DESCRIPTION = schema.record(
     'config': schema.mapping(),
   },
   {
-    'data': schema.optional(
-      schema.record(
-        {
-          'name': schema.text,
-          'splits': schema.mapping(_COUNTS),
-          'trained_on': schema.count(),
-        }
-      )
-    ),
+    'data': schema.optional(directory.SUMMARY),
     'scores': schema.optional(
       schema.record(
         {

@@ -16,7 +16,7 @@ from jax.sharding import SingleDeviceSharding
 
 from ahm_jax.errors import UserError
 from ahm_jax.runs import checkpoint_folders as folders
-from ahm_jax.runs.checkpoint_files import FOLDER, Damaged, digest, saved
+from ahm_jax.runs.checkpoint_files import FOLDER, DamagedCheckpoint, digest, saved
 from ahm_jax.runs.checkpoint_reading import latest_step, load_state, load_variables
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runtime import parallel
@@ -420,7 +420,7 @@ def test_every_bit_of_the_numbers_counts(sound, tmp_path):
   content = path.read_bytes()
   for place in range(len(content)):
     path.write_bytes(damaged(content, {place}))
-    with pytest.raises(Damaged, match='is damaged'):
+    with pytest.raises(DamagedCheckpoint, match='is damaged'):
       saved(home)
 
 

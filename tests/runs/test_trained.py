@@ -153,7 +153,12 @@ def test_a_damaged_description_is_refused(own, damage):
 @pytest.mark.parametrize('value', VALUES, ids=ascii)
 def test_a_field_of_another_kind_is_refused_or_is_told_nowhere(own, value, trained, monkeypatch):
   told = json.loads((own / EXPORT).read_text())
-  told['data'] = {'name': 'a', 'splits': {'train': dict.fromkeys(COUNTS, 1)}, 'trained_on': 3}
+  told['data'] = {
+    'name': 'a',
+    'splits': {'train': dict.fromkeys(COUNTS, 1)},
+    'class_names': ['x'],
+    'trained_on': 3,
+  }
   told['scores'] = {'split': 'test', 'values': {'dice': 0.5}, 'intervals': {'dice': [0.1, 0.9]}}
   monkeypatch.setattr(checkpoints, 'read_variables', lambda _: trained.variables)
   monkeypatch.setattr('ahm_jax.runs.trained.checked', lambda found: found)  # Which takes time.
