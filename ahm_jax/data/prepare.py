@@ -16,7 +16,7 @@ from ahm_jax.data import manifest, records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
 from ahm_jax.data.sets.source import DatasetSource, available
 from ahm_jax.errors import UserError
-from ahm_jax.runtime import durable, locks
+from ahm_jax.runtime import durable, locks, places
 
 # Of which a folder of prepared data has one: beside ours, TFDS's own, whole or not yet.
 _MARKS = {
@@ -47,7 +47,7 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
   if target.exists() and not manifest.fault(target):
     return target
   home.mkdir(parents=True, exist_ok=True)
-  with _lock(target.with_suffix('.lock')):
+  with places.kept(home), _lock(target.with_suffix('.lock')):
     fault = manifest.fault(target) if target.exists() else 'none are there'
     if fault:
       _remove(target, fault)

@@ -41,7 +41,7 @@ from ahm_jax.pipeline.stages import (
   diagnosed,
 )
 from ahm_jax.runs import directory, provenance
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import json_files, places
 
 PAUSE = 2.0  # Seconds between looks at cells that other processes hold.
 
@@ -70,18 +70,19 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
   check_grid(config, data, dict.fromkeys(cell.method for cell in unfinished))
   provenance.check_grid(workdir, data)
   directory.claim(workdir, REPRODUCE, config)
-  if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
-    print(
-      f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}',
-      flush=True,
-    )
-  _run_all(own, config, data, classify)
-  found = grid_cells.collect(cells, elsewhere, config)
-  groups = group_numbers(data.splits[config.evaluate.split])
-  tree = results.tree(found, config, data.name, groups)
-  json_files.write_json(workdir / directory.RESULTS, tree)
-  gallery.report(own, tree, config, workdir, data)
-  return tree
+  with places.kept(workdir):
+    if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
+      print(
+        f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}',
+        flush=True,
+      )
+    _run_all(own, config, data, classify)
+    found = grid_cells.collect(cells, elsewhere, config)
+    groups = group_numbers(data.splits[config.evaluate.split])
+    tree = results.tree(found, config, data.name, groups)
+    json_files.write_json(workdir / directory.RESULTS, tree)
+    gallery.report(own, tree, config, workdir, data)
+    return tree
 
 
 def check_methods(config: Config) -> None:

@@ -33,7 +33,7 @@ from ahm_jax.predict import folder, made
 from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
 from ahm_jax.predict.listing import some
 from ahm_jax.runs import directory
-from ahm_jax.runtime import durable
+from ahm_jax.runtime import durable, places
 
 OK = 'ok'  # Status of an image that has a mask.
 SYNC_SECONDS = 1.0  # Rows wait so long for others, since syncing takes time.
@@ -106,6 +106,7 @@ class Output:
     """Lets `write` write a file elsewhere and moves it to `place` below the folder, with the
     folders on its way; returns its size.
     """
+    places.check(self.out)
     scratch, target = self.out / SCRATCH / uuid.uuid4().hex, self.out / place
     target.parent.mkdir(parents=True, exist_ok=True)
     if self._leads_out(target):
@@ -151,9 +152,10 @@ class Output:
     """Writes down what waits; see the head of this file."""
     entries, self._waiting = self._waiting, []
     if entries:
-      places = [place for entry in entries for place in entry.files]
-      list(self._syncing.map(durable.sync, map(self.out.joinpath, places)))
-      for place in _folders(places):
+      files = [place for entry in entries for place in entry.files]
+      places.check(self.out)
+      list(self._syncing.map(durable.sync, map(self.out.joinpath, files)))
+      for place in _folders(files):
         durable.sync_folder(self.out / place)
       _append(self._made, b''.join(map(made.line, entries)))
       os.fsync(self._made.fileno())

@@ -18,7 +18,7 @@ from ahm_jax.runs import checkpoint_folders as folders
 from ahm_jax.runs import checkpoint_reading as reading
 from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runs.progress import Progress
-from ahm_jax.runtime import processes
+from ahm_jax.runtime import places, processes
 from ahm_jax.runtime.signals import Stopped
 from ahm_jax.task import TrainState
 
@@ -38,9 +38,11 @@ class Checkpoints:
 
   def __init__(self, workdir: Path):
     self.workdir = Path(workdir)
+    self._kept = contextlib.ExitStack()
     with processes.first_alone(), self._writing():
       if processes.is_first():
         folders.tidy(self.workdir)
+        self._keep()
     handlers = {
       files.STATE: ocp.StandardCheckpointHandler(),
       files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
@@ -70,6 +72,16 @@ class Checkpoints:
           self._orbax.close()
     finally:
       self._thread.shutdown(wait=False)
+      self._kept.close()
+
+  def _keep(self) -> None:
+    """Watches over the folders that are written into, of which none may be moved meanwhile."""
+    for folder in (self.workdir, folders.directory(self.workdir)):
+      with files.reading(folder):
+        is_there = folder.is_dir()
+      if not is_there:
+        folder.mkdir(parents=True, exist_ok=True)
+      self._kept.enter_context(places.kept(folder))
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves in the background, in place of an earlier checkpoint of that step; the next step may
@@ -79,9 +91,10 @@ class Checkpoints:
       state: replicated over the devices of all processes (`parallel.of_all`).
 
     Raises:
-      UserError: the save before has failed.
+      UserError: the save before has failed, or the directory was moved or replaced.
     """
-    self._wait()
+    with processes.first_alone():
+      self._wait()
     parts = state._asdict() if processes.is_first() else {}  # Process 0 writes the numbers.
     digests = {name: files.digest(part) for name, part in parts.items()}
     numbers = files.numbers(files.Saved(progress, digests))
@@ -101,6 +114,7 @@ class Checkpoints:
     with self._writing():
       self._orbax.wait_until_finished()
       if processes.is_first():
+        places.check(folders.directory(self.workdir))
         if not self._was_read_back:
           self._read_back(step)
         folders.commit(self.workdir, step)
@@ -123,6 +137,7 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError) as error:
+      places.check(folders.directory(self.workdir))
       why = _system_says(error)
       if why is None or full_disk(error):
         raise
@@ -141,16 +156,19 @@ class Checkpoints:
       self._wait()
 
   def _wait(self) -> None:
-    """Waits for the save in the background; raises what it has failed with."""
+    """Waits for the save in the background; raises what it has failed with, or that the directory
+    was moved or replaced.
+    """
     saving, self._saving = self._saving, None
     if saving is not None:
       saving.result()
+    places.check(folders.directory(self.workdir))
 
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
-    self._wait()
     found = Progress()
     with processes.first_alone():
+      self._wait()
       if processes.is_first() and (steps := folders.steps(self.workdir)):
         home = folders.home(self.workdir, steps[-1])
         with reading.named(home):
@@ -194,9 +212,9 @@ class Checkpoints:
     return self._restore(target, best=True)
 
   def _restore(self, target: TrainState, best: bool) -> TrainState:
-    self._wait()
     step = 0
     with processes.first_alone():
+      self._wait()
       if processes.is_first():
         step = int(reading.chosen(self.workdir, best).name)
     # From process 0: a shared file system may show others an older list.

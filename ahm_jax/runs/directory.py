@@ -15,7 +15,7 @@ from ahm_jax.config.fields import STAGES
 from ahm_jax.errors import UserError
 from ahm_jax.runs import ownership
 from ahm_jax.runs.stage import Stage, names
-from ahm_jax.runtime import locks, schema
+from ahm_jax.runtime import locks, places, schema
 from ahm_jax.runtime.json_files import read_json, write_json
 
 FILE = 'run.json'
@@ -156,6 +156,7 @@ def alone(workdir: Path) -> Iterator[bool]:
   if own in _OWN:
     yield True
     return
+  places.check(Path(workdir))
   own.mkdir(parents=True, exist_ok=True)
   with ownership.open_lock(own / LOCK) as file:
     if not locks.take(file, own / LOCK, wait=False):
@@ -166,7 +167,8 @@ def alone(workdir: Path) -> Iterator[bool]:
     file.flush()
     _OWN.add(own)
     try:
-      yield True
+      with places.kept(workdir):
+        yield True
     finally:
       _OWN.remove(own)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.runtime import durable, json_files
+from ahm_jax.runtime import durable, json_files, places
 
 FOLDER = 'snapshots'
 
@@ -18,6 +18,7 @@ FOLDER = 'snapshots'
 def write(workdir: Path, step: int, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes, or writes again, the arrays of one step; the file appears when it is whole."""
   folder = Path(workdir) / FOLDER
+  places.check(folder)
   folder.mkdir(exist_ok=True)
   named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
   with durable.replacing(folder / f'{step}.npz') as scratch, scratch.open('wb') as file:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from ahm_jax.runs.checkpoint_reading import latest_step, load_state, load_variab
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
+from tests.runtime.test_places import MOVES
 
 
 def state_at(step):
@@ -669,6 +671,42 @@ def test_what_was_set_aside_before_is_kept(sound, tmp_path):
     shutil.copytree(sound / FOLDER, tmp_path / FOLDER, dirs_exist_ok=True)
     folders.set_aside(tmp_path, 2, f'is bad {number}')
   assert names(tmp_path / 'damaged') == ['2', '2-1', '2-2']
+
+
+# A run stays where it is.
+
+
+@pytest.mark.parametrize('name', ['home', f'home/{FOLDER}'])
+@pytest.mark.parametrize('move', MOVES)
+@pytest.mark.parametrize('at', ['save', 'written', 'end', 'restore'])
+def test_a_run_that_is_moved_ends_and_its_parts_stay_together(tmp_path, at, move, name):
+  change, _ = MOVES[move]
+  workdir, moved = tmp_path / 'place' / 'home', tmp_path / 'place' / name
+  said = r'^\S*/home(/checkpoints)? was (moved to|removed or replaced) '
+  with pytest.raises(UserError, match=said) as caught, Checkpoints(workdir) as checkpoints:
+    checkpoints.save(state_at(1), Progress().after(1, 0.5))
+    checkpoints.progress()
+    if at == 'written':
+      wait = checkpoints._orbax.wait_until_finished
+
+      def wait_in_the_background():
+        wait()
+        if threading.current_thread() is not threading.main_thread():
+          change(moved)
+
+      checkpoints._orbax.wait_until_finished = wait_in_the_background
+      checkpoints.save(state_at(2), Progress().after(2, 0.6))
+    else:
+      change(moved)
+      before = everything(tmp_path)
+      if at == 'save':
+        checkpoints.save(state_at(2), Progress().after(2, 0.6))
+      elif at == 'restore':
+        checkpoints.restore_best(target(jax.local_devices()[:1]))
+  assert '\n' not in str(caught.value)
+  if at != 'written':
+    assert everything(tmp_path) == before
+  assert not [path for path in tmp_path.rglob('2') if path.is_dir()]
 
 
 # What was written is read back.
