@@ -66,8 +66,7 @@ class Checkpoints:
     try:
       if together or not processes.has_others():
         try:
-          with processes.first_alone():  # Which puts it in its place.
-            self._wait()
+          self._settle()
         finally:
           self._orbax.close()
     finally:
@@ -93,8 +92,7 @@ class Checkpoints:
     Raises:
       UserError: the save before has failed, or the directory was moved or replaced.
     """
-    with processes.first_alone():
-      self._wait()
+    self._settle()
     parts = state._asdict() if processes.is_first() else {}  # Process 0 writes the numbers.
     digests = {name: files.digest(part) for name, part in parts.items()}
     numbers = files.numbers(files.Saved(progress, digests))
@@ -156,19 +154,24 @@ class Checkpoints:
       self._wait()
 
   def _wait(self) -> None:
-    """Waits for the save in the background; raises what it has failed with, or that the directory
-    was moved or replaced.
-    """
+    """Waits for the save in the background; raises what it has failed with."""
     saving, self._saving = self._saving, None
     if saving is not None:
       saving.result()
-    places.check(folders.directory(self.workdir))
+
+  def _settle(self) -> None:
+    """Waits for the save in the background, in process 0 and then in the others, and makes sure
+    that the directory is where it was; raises a UserError.
+    """
+    with processes.first_alone():
+      self._wait()
+      places.check(folders.directory(self.workdir))
 
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
+    self._settle()
     found = Progress()
     with processes.first_alone():
-      self._wait()
       if processes.is_first() and (steps := folders.steps(self.workdir)):
         home = folders.home(self.workdir, steps[-1])
         with reading.named(home):
@@ -212,9 +215,9 @@ class Checkpoints:
     return self._restore(target, best=True)
 
   def _restore(self, target: TrainState, best: bool) -> TrainState:
+    self._settle()
     step = 0
     with processes.first_alone():
-      self._wait()
       if processes.is_first():
         step = int(reading.chosen(self.workdir, best).name)
     # From process 0: a shared file system may show others an older list.

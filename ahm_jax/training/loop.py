@@ -233,8 +233,10 @@ class _Training:
       with self.stop.interrupts(not processes.has_others()):
         state = parallel.one_copy(state)
         scores = processes.from_first(self.task.evaluate(state))
-        if self.task.snapshot and processes.is_first():
-          snapshots.write(self.checkpoints.workdir, step, self.task.snapshot(state))
+        if self.task.snapshot:
+          with processes.first_alone():
+            if processes.is_first():
+              snapshots.write(self.checkpoints.workdir, step, self.task.snapshot(state))
         return scores
     except Stopped:
       return None
