@@ -137,10 +137,12 @@ def commit(workdir: Path, step: int) -> None:
   """
   for path in _with_all_below(saving(workdir, step)):
     durable.sync_folder(path) if path.is_dir() else durable.sync(path)
-  if step in steps(workdir):
-    _remove(workdir, step)
+  # Others may be reading: what is removed must not keep them from the new one for long.
+  earlier = _take_away(workdir, step) if step in steps(workdir) else None
   saving(workdir, step).rename(home(workdir, step))
   durable.sync_folder(directory(workdir))
+  if earlier:
+    shutil.rmtree(earlier)
 
 
 def _with_all_below(folder: Path) -> Iterator[Path]:
@@ -157,14 +159,14 @@ def prune(workdir: Path) -> None:
   found = scores(workdir)
   kept = {*list(found)[-2:], best(found)} if found else set()
   for step in found.keys() - kept:
-    _remove(workdir, step)
+    shutil.rmtree(_take_away(workdir, step))
 
 
-def _remove(workdir: Path, step: int) -> None:
-  # A folder that is half removed has another name.
+def _take_away(workdir: Path, step: int) -> Path:
+  """Gives a checkpoint another name, since a folder that is half removed must have one."""
   path = directory(workdir) / f'{step}{_DELETED}'
   home(workdir, step).rename(path)
-  shutil.rmtree(path)
+  return path
 
 
 def set_aside(workdir: Path, step: int, problem: str) -> None:

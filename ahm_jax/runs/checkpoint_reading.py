@@ -3,9 +3,9 @@ nothing.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,13 @@ from ahm_jax.runs import checkpoint_folders as folders
 from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runtime import trees
 from ahm_jax.task import TrainState
+
+_TRIES = 3  # At a checkpoint that is there; to prune takes less time than to read.
+T = TypeVar('T')
+
+
+class _Removed(UserError):
+  """A checkpoint that a training removed while it was read."""
 
 
 def latest_step(workdir: Path) -> int:
@@ -47,7 +54,7 @@ def load_state(workdir: Path, target: TrainState) -> TrainState:
     UserError: there is no checkpoint, it is damaged or cannot be read, or what was saved has other
       shapes.
   """
-  return restored(chosen(workdir, best=False), target)
+  return _read_again(lambda: restored(chosen(workdir, best=False), target))
 
 
 def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
@@ -64,9 +71,23 @@ def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
   Raises:
     UserError: there is no checkpoint, or it is damaged or cannot be read.
   """
-  home = chosen(workdir, best)
-  with named(home):
-    return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
+
+  def read() -> dict[str, Any]:
+    home = chosen(workdir, best)
+    with named(home):
+      return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
+
+  return _read_again(read)
+
+
+def _read_again(read: Callable[[], T]) -> T:
+  """What `read` returns, which chooses a checkpoint and reads it; chooses again where a training
+  has removed it, or put a later one of its step in its place, meanwhile.
+  """
+  for _ in range(_TRIES - 1):
+    with contextlib.suppress(_Removed):
+      return read()
+  return read()
 
 
 def chosen(workdir: Path, best: bool) -> Path:
@@ -106,11 +127,35 @@ def _placed(array: np.ndarray, target: jax.ShapeDtypeStruct) -> jax.Array:
 
 @contextlib.contextmanager
 def named(home: Path) -> Iterator[None]:
-  """Says which checkpoint it is that is damaged."""
+  """Says which checkpoint it is that is damaged, or was removed while it was read."""
+  before = _identity(home)
   try:
     yield
-  except DamagedCheckpoint as problem:
+  except (DamagedCheckpoint, UserError) as problem:
+    if _is_other(before, _identity(home)):
+      raise _Removed(
+        f'{home} was removed, or replaced, while it was read; run the same command again'
+      ) from problem
+    if isinstance(problem, UserError):
+      raise
     raise UserError(
       f"{home}: the checkpoint {problem}; run that run's own command again; "
       'it resumes from the checkpoint before'
     ) from problem
+
+
+def _identity(home: Path) -> tuple[int, ...] | None:
+  """What tells a folder from a later one of its name; None where there is none, () where that is
+  not to be known.
+  """
+  try:
+    found = home.stat()
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except (OSError, MemoryError):
+    return ()
+  return found.st_dev, found.st_ino
+
+
+def _is_other(before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> bool:
+  return before is None or now is None or (before != now and () not in (before, now))

@@ -16,8 +16,9 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from ahm_jax.errors import UserError
+from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
-from ahm_jax.runs.checkpoint_files import FOLDER, DamagedCheckpoint, digest, saved
+from ahm_jax.runs.checkpoint_files import FOLDER, DamagedCheckpoint, digest, numbers, saved
 from ahm_jax.runs.checkpoint_reading import latest_step, load_state, load_variables
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runtime import parallel
@@ -707,6 +708,100 @@ def test_a_run_that_is_moved_ends_and_its_parts_stay_together(tmp_path, at, move
   if at != 'written':
     assert everything(tmp_path) == before
   assert not [path for path in tmp_path.rglob('2') if path.is_dir()]
+
+
+# A run is read while it trains.
+
+
+def pruned(workdir):
+  """Better states are saved, so that all that was there goes."""
+  held = saved(workdir / FOLDER / '3')
+  for step in (4, 5):
+    home = shutil.copytree(workdir / FOLDER / '3', folders.saving(workdir, step))
+    progress = held.progress._replace(step=step, score=0.9)
+    (home / 'metrics' / 'metrics').write_text(json.dumps(numbers(held._replace(progress=progress))))
+    folders.commit(workdir, step)
+    folders.prune(workdir)
+  assert names(workdir / FOLDER) == ['4', '5']
+
+
+def saved_again(workdir):
+  for step in (2, 3):
+    shutil.copytree(workdir / FOLDER / str(step), folders.saving(workdir, step))
+    folders.commit(workdir, step)
+
+
+def first_weight(state):
+  return float(state['layer']['kernel'][0, 0])
+
+
+READS = {
+  'best': lambda workdir: first_weight(load_variables(workdir, best=True)['params']),
+  'latest': lambda workdir: first_weight(load_variables(workdir, best=False)['params']),
+  'state': lambda workdir: first_weight(
+    load_state(workdir, target(jax.local_devices()[:1])).params
+  ),
+}
+
+
+@pytest.mark.parametrize('error', [None, errno.ESTALE])
+@pytest.mark.parametrize('change', [pruned, saved_again])
+@pytest.mark.parametrize('read', READS)
+def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_called_damaged(
+  three, tmp_path, monkeypatch, read, change, error
+):
+  """At each of the files that are read, and by each word of a server for a file that is gone."""
+  monkeypatch.setattr(folders.durable, 'sync', lambda _: None)
+  reading = files.read
+  for n in range(100):
+    workdir, left = shutil.copytree(three, tmp_path / str(n)), n
+
+    def remove_and_read(path):
+      nonlocal left
+      left -= 1
+      if left == -1:
+        change(workdir)  # noqa: B023
+        if error:
+          with files.reading(path):
+            raise OSError(error, os.strerror(error))
+      return reading(path)
+
+    monkeypatch.setattr(files, 'read', remove_and_read)
+    value = READS[read](workdir)
+    monkeypatch.setattr(files, 'read', reading)
+    whole = left >= 0  # It was read before anything was removed.
+    was_best = read == 'best' and (change is saved_again or whole)
+    assert value == (2 if was_best else 3), n
+    if whole:
+      break
+  assert n > 5
+
+
+@pytest.fixture(scope='module')
+def three(tmp_path_factory):
+  """A run that has the checkpoints 2, the best, and 3; not to be changed."""
+  workdir = tmp_path_factory.mktemp('three')
+  save(workdir, [0.1, 0.5, 0.3])
+  return workdir
+
+
+def test_a_checkpoint_that_is_always_removed_ends_in_a_line(tmp_path, monkeypatch):
+  save(tmp_path, [0.1, 0.5])
+  tries = []
+
+  def remove(path):
+    tries.append(path)
+    home = tmp_path / FOLDER / '2'
+    home.rename(home.with_name('away'))
+    shutil.copytree(home.with_name('away'), home)
+    shutil.rmtree(home.with_name('away'))
+    raise DamagedCheckpoint('is damaged: x is not there')
+
+  monkeypatch.setattr(files, 'read', remove)
+  said = r'checkpoints/2 was removed, or replaced, while it was read; run the same command again$'
+  with pytest.raises(UserError, match=said):
+    load_variables(tmp_path, best=False)
+  assert len(tries) == 3
 
 
 # What was written is read back.
