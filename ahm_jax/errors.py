@@ -2,9 +2,19 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the system refuses; other numbers, such as that of a file that is not there, may as well come
+# of a fault of the program.
+REFUSALS = (
+  *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
+  *(errno.ENOMEM, errno.EAGAIN, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENXIO),
+  *(errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY),
+  *(errno.EPIPE, errno.ECONNRESET),
+)
+_CODE = re.compile(r"\[os_error_code='(\d+)'\]")  # In what TensorStore says.
 
 
 class UserError(Exception):
@@ -43,6 +53,19 @@ def is_of_system(error: OSError) -> bool:
   to where no file can be.
   """
   return error.errno not in (None, errno.EINVAL)
+
+
+def refusal(error: BaseException) -> str | None:
+  """What the system said where it refused to do something, if that is what an error tells.
+
+  TensorStore tells it in a text, which may speak of damage too.
+  """
+  if isinstance(error, OSError):
+    return error.strerror if error.errno is not None else None
+  if code := _CODE.search(str(error)):
+    number = int(code[1])
+    return os.strerror(number) if number in REFUSALS else None
+  return next((said for said in map(os.strerror, REFUSALS) if said in str(error)), None)
 
 
 def cannot_read(

@@ -1,8 +1,6 @@
 """The only Orbax: a run's checkpoints, of which the last two and the best are kept."""
 
 import contextlib
-import errno
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +9,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from ahm_jax.errors import UserError, full_disk
+from ahm_jax.errors import UserError, full_disk, refusal
 from ahm_jax.runs import checkpoint_damage as damage
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
@@ -136,7 +134,7 @@ class Checkpoints:
       yield
     except (OSError, ValueError) as error:
       places.check(folders.directory(self.workdir))
-      why = _system_says(error)
+      why = refusal(error)
       if why is None or full_disk(error):
         raise
       raise UserError(
@@ -222,14 +220,6 @@ class Checkpoints:
         step = int(reading.chosen(self.workdir, best).name)
     # From process 0: a shared file system may show others an older list.
     return reading.restored(folders.home(self.workdir, processes.from_first(step)), target)
-
-
-def _system_says(error: BaseException) -> str | None:
-  """Why the system refused, if that is what went wrong."""
-  if isinstance(error, OSError):
-    return error.strerror or str(error)
-  # TensorStore says it in a text.
-  return next((said for said in map(os.strerror, errno.errorcode) if said in str(error)), None)
 
 
 def write_variables(path: Path, variables: Any) -> None:

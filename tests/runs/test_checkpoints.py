@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import REFUSALS, UserError
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
 from ahm_jax.runs.checkpoint_files import FOLDER, DamagedCheckpoint, digest, numbers, saved
@@ -24,6 +24,7 @@ from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
 from tests.runtime.test_places import MOVES
+from tests.test_errors import NOT_REFUSED, tensorstores
 
 
 def state_at(step):
@@ -574,6 +575,47 @@ def test_what_cannot_be_read_stops_a_run_and_nothing_is_moved(sound, monkeypatch
     )
     for line in said
   ), said
+
+
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+
+
+@pytest.mark.parametrize('number', sorted({*GONE, *REFUSALS, errno.EINVAL, errno.EBADMSG}))
+def test_only_what_is_not_there_is_damage(sound, monkeypatch, number):
+  def refuse(_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(Path, 'read_bytes', refuse)
+  if number in GONE:
+    with pytest.raises(DamagedCheckpoint, match=r'^is damaged: metrics is not there$'):
+      saved(sound / FOLDER / '2')
+  else:
+    with pytest.raises(UserError, match=r'/metrics cannot be read \(.*nothing was moved; '):
+      saved(sound / FOLDER / '2')
+
+
+@pytest.mark.parametrize('number', [0, *REFUSALS])
+def test_what_cannot_be_parsed_is_damage_whatever_is_said_of_it(sound, monkeypatch, number):
+  """The files are in memory then: the system has no part in it."""
+  error = tensorstores(os.strerror(number), number)
+
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr(files, '_opened', fail)
+  with pytest.raises(DamagedCheckpoint, match=r'^is damaged '):
+    files.arrays(sound / FOLDER / '2')
+
+
+@pytest.mark.parametrize('error', NOT_REFUSED.values(), ids=NOT_REFUSED)
+def test_a_fault_while_saving_is_not_said_to_be_the_disks(tmp_path, monkeypatch, error):
+  def fail(*_):
+    raise error
+
+  with pytest.raises(type(error)) as caught, Checkpoints(tmp_path) as checkpoints:
+    monkeypatch.setattr(folders, 'commit', fail)
+    checkpoints.save(state_at(1), Progress().after(1, 0.5))
+  assert caught.value is error
 
 
 def test_no_checkpoint_is_looked_for_in_a_folder_that_cannot_be_listed(sound, monkeypatch):

@@ -322,8 +322,12 @@ def test_a_directory_that_is_moved_ends_both(broken_off):
   home, results = broken_off
   (first, second), _ = results['moved']
   assert (first[0], second[0]) == (2, 2), first[2] + second[2]
-  assert first[2].splitlines()[-1].startswith(
-    f'error: {home}/moved was moved to {home}/elsewhere while this command was at work in it; '
+  assert (
+    first[2]
+    .splitlines()[-1]
+    .startswith(
+      f'error: {home}/moved was moved to {home}/elsewhere while this command was at work in it; '
+    )
   )
   assert second[2] == 'process 1: error: process 0 has stopped; its own line says why\n'
   assert not (home / 'moved').exists() and latest_step(home / 'elsewhere') >= 5
