@@ -18,10 +18,21 @@ from ahm_jax.runs import checkpoint_reading, directory
 from ahm_jax.runtime import json_files, schema
 
 _CURE = 'restore it, or remove it, and data leakage is not looked for'
-_NAMES = schema.list_of(schema.text)
-_IMAGES = schema.record(
-  {'dataset': schema.text, 'train': _NAMES, 'validation': _NAMES, 'run': schema.text},
-  {'digests': _NAMES},
+_NAMES = schema.list_of(schema.text, unique=True)
+
+
+def _paired(value: dict[str, Any]) -> None:
+  count, digests = len(value['train']) + len(value['validation']), value.get('digests')
+  if digests and len(digests) != count:
+    raise ValueError(f'.digests are {len(digests)}, of {count} images')
+
+
+_IMAGES = schema.both(
+  schema.record(
+    {'dataset': schema.text, 'train': _NAMES, 'validation': _NAMES, 'run': schema.text},
+    {'digests': schema.list_of(schema.text)},
+  ),
+  _paired,
 )
 _RUN = schema.record({'own': _IMAGES, 'origins': schema.list_of(_IMAGES)})
 _GRID = schema.record({'digest': schema.text}, {'images': schema.mapping(schema.text)})

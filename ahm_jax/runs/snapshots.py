@@ -37,11 +37,17 @@ def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
   for path in (Path(workdir) / FOLDER).glob('*.npz'):
     data = json_files.read_bytes(path) or b''
     try:
-      found[int(path.stem)] = _arrays(data)
+      found[_step(path.stem)] = _arrays(data)
     except Exception as error:  # NumPy and zipfile raise many kinds.
       said = ' '.join(str(error).split())[:100]
       print(f'{path} is damaged, and left out ({said})', file=sys.stderr)
   return dict(sorted(found.items()))
+
+
+def _step(name: str) -> int:
+  if not name.isdecimal() or name != str(int(name)):
+    raise ValueError('its name is no step')
+  return int(name)
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
