@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,8 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
 
   Raises:
     UserError: there is no such data set, or it cannot be used; one line that names the first files
-      that are wrong.
+      that are wrong. Or the folder holds something that is not ours, in the place of what is to be
+      written.
   """
   source = sets.find(config)
   home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
@@ -47,7 +47,7 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
   if target.exists() and not manifest.fault(target):
     return target
   home.mkdir(parents=True, exist_ok=True)
-  with _lock(target.with_suffix('.lock')):
+  with locks.locked(target.with_suffix('.lock'), wait=True):
     fault = manifest.fault(target) if target.exists() else 'none are there'
     if fault:
       _remove(target, fault)
@@ -111,11 +111,3 @@ def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
       raise
   refuse(Path(config.root), problems)
   return Path(builder.data_dir)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-  """Holds a file lock, which the system lets go of when the process dies."""
-  with path.open('ab') as file:  # Nothing in it is changed, whatever it is.
-    locks.take(file, path, wait=True)
-    yield

@@ -157,8 +157,8 @@ def alone(workdir: Path) -> Iterator[bool]:
     yield True
     return
   own.mkdir(parents=True, exist_ok=True)
-  with ownership.open_lock(own / LOCK) as file:
-    if not locks.take(file, own / LOCK, wait=False):
+  with locks.locked(own / LOCK, wait=False) as file:
+    if file is None:
       yield False
       return
     file.truncate(0)
@@ -180,7 +180,7 @@ def owned(workdir: Path) -> Iterator[None]:
   """
   with alone(workdir) as own:
     if not own:
-      other = (Path(workdir) / LOCK).read_text(encoding='utf-8') or 'another process'
+      other = locks.owner(Path(workdir) / LOCK) or 'another process'
       raise UserError(
         f'{other} is at work in {workdir}; wait until it is done, or choose another --workdir'
       )

@@ -1,21 +1,15 @@
 """What in a folder is ours: nothing else is touched, and nothing through a link."""
 
-import errno
 import fnmatch
-import os
 import re
-import stat
 from collections.abc import Collection
 from pathlib import Path
-from typing import TextIO
 
 from ahm_jax.config.fields import STAGES
 from ahm_jax.errors import UserError, cannot_read, printable
 from ahm_jax.runtime import durable
 
 _PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
-# Of which a power cut may leave a part, or zeros.
-_LOCK_TEXT = re.compile(rb'(p(r(o(c(e(s(s( [^\n]*)?)?)?)?)?)?)?)?\0*')
 _OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
 # What shells and clusters write beside a run, often before it starts.
 _LOGS = ('.log', '.out', '.err')
@@ -121,22 +115,3 @@ def check_way(root: Path, folder: Path) -> None:
       raise UserError(
         f'{part} is a link, and nothing is written through links; put what it leads to in its place'
       )
-
-
-def open_lock(path: Path) -> TextIO:
-  """Opens a file that is to be locked, or makes it; raises a UserError where it is not ours."""
-  try:
-    # A pipe would wait for somebody to write.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o666)
-  except OSError as error:
-    if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-      raise
-    raise UserError(
-      f'{path} is no lock file of ours; remove it, or choose another folder'
-    ) from error
-  regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-  if not (regular and _LOCK_TEXT.fullmatch(os.pread(descriptor, 4096, 0))):
-    os.close(descriptor)
-    raise UserError(f'{path} is no lock file of ours; remove it, or choose another folder')
-  return os.fdopen(descriptor, 'r+')

@@ -498,14 +498,6 @@ def test_what_was_not_prepared_here_is_not_removed(tmp_path, place, is_link):
   assert (tmp_path / 'data' / name / 'mine.txt').read_text() == 'mine'
 
 
-def test_a_lock_file_keeps_what_it_holds(tmp_path):
-  (tmp_path / 'data').mkdir()
-  name = f'phantom-{cache_key(sets.find(TINY), TINY)}.lock'
-  (tmp_path / 'data' / name).write_text('mine')
-  prepare(TINY, tmp_path)
-  assert (tmp_path / 'data' / name).read_text() == 'mine'
-
-
 @pytest.mark.parametrize('name', ['a**b', 'gs://bucket/a', 'no\udcfftext'], ids=ascii)
 def test_a_folder_that_tfds_cannot_have_is_refused(tmp_path, name):
   path = name if '://' in name else str(tmp_path / name)

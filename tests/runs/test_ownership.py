@@ -7,7 +7,7 @@ import pytest
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
 from ahm_jax.runs import directory, ownership
-from ahm_jax.runs.directory import alone, check, check_folder, claim
+from ahm_jax.runs.directory import check, check_folder, claim
 
 
 def everything(root):
@@ -142,44 +142,6 @@ def test_what_is_of_another_kind_is_refused(tmp_path, name, make):
     UserError, match=rf'/{name} is no (file|folder), and one of ours belongs there'
   ):
     check(tmp_path, 'segment', Config())
-
-
-LOCKS = {
-  'text of another': lambda path: path.write_text('1234\n'),
-  'bytes': lambda path: path.write_bytes(b'\x00\xff' * 5000),
-  'link': lambda path: path.symlink_to(path.parent.parent / 'outside'),
-  'link to nothing': lambda path: path.symlink_to(path.parent.parent / 'nowhere'),
-  'folder': lambda path: path.mkdir(),
-  'pipe': os.mkfifo,
-}
-
-
-@pytest.mark.parametrize('make', LOCKS.values(), ids=LOCKS)
-def test_a_lock_file_of_others_is_left_alone(tmp_path, make):
-  workdir = tmp_path / 'run'
-  workdir.mkdir()
-  (tmp_path / 'outside').write_text('process 1 on host')
-  make(workdir / directory.LOCK)
-  before = everything(tmp_path)
-  with pytest.raises(UserError, match=r'/\.lock is no lock file of ours'), alone(workdir):
-    pass
-  assert everything(tmp_path) == before
-
-
-def test_a_lock_of_ours_is_taken_again(tmp_path):
-  for _ in range(2):
-    with alone(tmp_path) as own:
-      assert own
-      assert (tmp_path / directory.LOCK).read_text().startswith(f'process {os.getpid()} on ')
-
-
-@pytest.mark.parametrize(
-  'left', [b'', b'proc', b'process 7 on ', bytes(30), b'process 7' + bytes(9)]
-)
-def test_a_lock_that_a_power_cut_left_is_taken(tmp_path, left):
-  (tmp_path / directory.LOCK).write_bytes(left)
-  with alone(tmp_path) as own:
-    assert own
 
 
 def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
