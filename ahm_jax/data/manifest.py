@@ -2,6 +2,7 @@
 end the process, looks at them.
 """
 
+import re
 import zlib
 from pathlib import Path
 
@@ -9,7 +10,19 @@ from ahm_jax.errors import UserError, cannot_read, printable
 from ahm_jax.runtime import durable, json_files, schema
 
 FILE = 'files.json'
+HOME = 'data'  # Of prepared data, in a workdir.
+_NAME = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.(lock|incomplete))?')
 _LIST = schema.mapping(schema.record({'bytes': schema.count(), 'crc32': schema.count()}))
+
+
+def folder_name(source: str, key: str) -> str:
+  """That of the prepared data of a data set, by its name and a key, 16 hexadecimal digits."""
+  return f'{source}-{key}'
+
+
+def is_ours(name: str) -> bool:
+  """Whether a name is that of prepared data, or of what stands beside them."""
+  return _NAME.fullmatch(name) is not None
 
 
 def write(folder: Path) -> None:

@@ -41,9 +41,11 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
       written.
   """
   source = sets.find(config)
-  home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
+  home = (
+    Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / manifest.HOME
+  )
   paths.check_named(home, '--config.data.prepared_dir', paths.PREPARING)
-  target = home / f'{source.name}-{cache_key(source, config)}'
+  target = home / manifest.folder_name(source.name, cache_key(source, config))
   if target.exists() and not manifest.fault(target):
     return target
   home.mkdir(parents=True, exist_ok=True)

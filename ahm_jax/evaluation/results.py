@@ -20,11 +20,12 @@ from ahm_jax.evaluation import compare
 from ahm_jax.evaluation.intervals import group_indices
 from ahm_jax.evaluation.stored import AGENT, AGENT_METRICS, score, scores
 from ahm_jax.runtime import json_files, schema
+from ahm_jax.runtime.schema import Check
 
 PER_IMAGE = 'per_image'
 DIGITS = 5  # Of each image's Dice.
 _CURE = 'leave it out of config.grid.results'
-_KEY = {'method': schema.text, 'seed': schema.count()}
+_KEY: dict[str, Check] = {'method': schema.text, 'seed': schema.count()}
 _CELL = {**_KEY, 'labels': schema.count(), PER_IMAGE: schema.mapping(schema.list_of(score('dice')))}
 _TREE = schema.record(
   {
@@ -32,8 +33,8 @@ _TREE = schema.record(
     'split': schema.text,
     'config': schema.mapping(),
     'images': schema.list_of(schema.text, unique=True),
-    'cells': schema.list_of(schema.both(schema.record({**_CELL}), scores(*_CELL))),
-    'pretrainings': schema.list_of(schema.both(schema.record({**_KEY}), AGENT)),
+    'cells': schema.list_of(schema.both(schema.record(_CELL), scores(*_CELL))),
+    'pretrainings': schema.list_of(schema.both(schema.record(_KEY), AGENT)),
   }
 )
 

@@ -18,9 +18,10 @@ from ahm_jax.errors import UserError, printable
 from ahm_jax.evaluation.tables import aligned
 from ahm_jax.report.pictures import TRUTH_COLOUR
 from ahm_jax.report.render import render
+from ahm_jax.runs import directory
 from ahm_jax.runtime import durable, json_files, schema
 
-JSON, HTML = 'check.json', 'check.html'
+JSON, HTML = directory.CHECKS
 SIDE = 112  # Of a thumbnail's longer side, pixels.
 SHEET = 48  # Images on the contact sheet.
 PICTURED = 24  # Cases of a finding that the page shows with thumbnails.

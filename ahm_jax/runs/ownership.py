@@ -1,15 +1,14 @@
 """What in a folder is ours: nothing else is touched, and nothing through a link."""
 
 import fnmatch
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ahm_jax.config.fields import STAGES
+from ahm_jax.data import manifest
 from ahm_jax.errors import UserError, cannot_read, printable
 from ahm_jax.runtime import durable
 
-_PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
 _OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
 # What shells and clusters write beside a run, often before it starts.
 _LOGS = ('.log', '.out', '.err')
@@ -59,7 +58,7 @@ def _is_nothing(item: Path, mark: str) -> bool:
     return True
   if name in STAGES:
     return _holds_runs(item, mark)
-  return name == 'data' and item.is_dir() and all(map(_is_prepared, _items(item)))
+  return name == manifest.HOME and item.is_dir() and all(map(_is_prepared, _items(item)))
 
 
 def _holds_runs(folder: Path, mark: str) -> bool:
@@ -71,7 +70,7 @@ def _holds_runs(folder: Path, mark: str) -> bool:
 
 
 def _is_prepared(item: Path) -> bool:
-  return item.name.startswith('.') or _PREPARED.fullmatch(item.name) is not None
+  return item.name.startswith('.') or manifest.is_ours(item.name)
 
 
 def check_kinds(folder: Path, folders: Collection[str], files: Collection[str]) -> None:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import stat
-from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +20,7 @@ class Damaged(UserError):
   """A file that is there and can be read, and does not hold what was written."""
 
 
-def read_json(path: Path, check: Check = schema.anything, cure: str = RESTORE) -> Any:
+def read_json(path: Path, check: Check, cure: str = RESTORE) -> Any:
   """What a JSON file holds; None where there is no such file.
 
   Args:
@@ -118,6 +117,5 @@ def _int(digits: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found = dict(pairs)
   if len(found) < len(pairs):
-    twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-    _refuse(f'{schema.shown(twice)} twice')
+    _refuse(f'{schema.shown(schema.repeated(name for name, _ in pairs)[0])} twice')
   return found

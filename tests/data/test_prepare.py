@@ -477,7 +477,10 @@ def test_what_a_killed_preparation_left_is_removed(tmp_path, left):
   name = f'phantom-{cache_key(sets.find(TINY), TINY)}'
   (tmp_path / 'data' / f'{name}.incomplete' / left).mkdir(parents=True)
   assert prepare(TINY, tmp_path).name == name
-  assert sorted(path.name for path in (tmp_path / 'data').iterdir()) == [name, f'{name}.lock']
+  names = sorted(path.name for path in (tmp_path / 'data').iterdir())
+  assert names == [name, f'{name}.lock']
+  assert all(map(manifest.is_ours, [*names, f'{name}.incomplete']))
+  assert not any(map(manifest.is_ours, ['a.png', 'phantom', f'{name}.png', f'{name}0', f'-{name}']))
 
 
 @pytest.mark.parametrize('place', ['', '.incomplete'])

@@ -126,8 +126,6 @@ def test_a_lock_that_a_power_cut_left_is_taken(tmp_path, left):
     assert own
 
 
-
-
 @pytest.mark.parametrize(
   ('text', 'said'),
   [
