@@ -11,8 +11,11 @@ class UserError(Exception):
   """Wrong input.
 
   The message says what is wrong, where, and what to do; launch scripts print it and exit with code
-  2.
+  2. It is one line, whatever texts from elsewhere are in it: what is not printable is escaped.
   """
+
+  def __init__(self, message: object):
+    super().__init__(printable(str(message)))
 
 
 def full_disk(error: BaseException | None) -> str | None:

@@ -6,7 +6,7 @@ import re
 import zlib
 from pathlib import Path
 
-from ahm_jax.errors import UserError, cannot_read, printable
+from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runtime import durable, json_files, schema
 
 FILE = 'files.json'
@@ -48,7 +48,7 @@ def fault(folder: Path) -> str:
   for name, known in held.items():
     path = folder / name
     if path.name != name or not path.is_file():
-      return f'{printable(name)} is missing'  # It may be no name of ours.
+      return f'{name} is missing'
     if _sum(path) != known:
       return f'{name} is not what was written'
   return ''

@@ -14,7 +14,7 @@ from ahm_jax.config import DataConfig, paths
 from ahm_jax.data import manifest, records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
 from ahm_jax.data.sets.source import DatasetSource, available
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 from ahm_jax.runtime import durable, locks
 
 # Of which a folder of prepared data has one: beside ours, TFDS's own, whole or not yet.
@@ -77,7 +77,8 @@ def _remove(folder: Path, fault: str = '') -> None:
   if folder.is_symlink() or (names and not names & _MARKS):
     raise UserError(f'{folder} is a link, or holds what was not prepared here; remove it')
   if fault:
-    print(f'{folder}: the prepared data are damaged ({fault}); they are prepared again', flush=True)
+    said = f'{folder}: the prepared data are damaged ({fault}); they are prepared again'
+    print(printable(said), flush=True)
   shutil.rmtree(folder)
 
 

@@ -122,7 +122,7 @@ def read(path: Path, columns: Collection[str] = ()) -> list[Row]:
       raise ValueError('it is missing')
     return _rows(data.decode(), {'image', *columns})
   except (ValueError, csv.Error) as error:
-    said = str(error).splitlines()[0][:_SAID]
+    said = ' '.join(str(error).split())[:_SAID]
     raise json_files.Damaged(f'{path} is damaged: {said}; score the run again') from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ahm_jax.config.fields import STAGES
 from ahm_jax.data import manifest
-from ahm_jax.errors import UserError, cannot_read, printable
+from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runtime import durable
 
 _OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
@@ -31,7 +31,7 @@ def check_free(folder: Path, mark: str, before: Collection[str]) -> None:
   # Another process may have made the mark, and then the others, since the folder was listed.
   if not others or (Path(folder) / mark).exists():
     return
-  named = ', '.join(map(printable, others[:_NAMED]))
+  named = ', '.join(others[:_NAMED])
   more = f' and {len(others) - _NAMED} more' if len(others) > _NAMED else ''
   raise UserError(
     f'{folder} is not empty, and has no {mark} that would make it ours: it holds {named}{more}; '

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ahm_jax.errors import printable
 from ahm_jax.runtime import durable, json_files
 
 FOLDER = 'snapshots'
@@ -39,7 +40,7 @@ def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
       found[int(path.stem)] = _arrays(data)
     except Exception as error:  # NumPy and zipfile raise many kinds.
       said = ' '.join(str(error).split())[:100]
-      print(f'{path} is damaged, and left out ({said})', file=sys.stderr)
+      print(printable(f'{path} is damaged, and left out ({said})'), file=sys.stderr)
   return dict(sorted(found.items()))
 
 
