@@ -28,6 +28,7 @@ PICTURED = 24  # Cases of a finding that the page shows with thumbnails.
 LISTED = 500  # Cases of a finding that the page names.
 # What tells a check.json of ours.
 _OURS = schema.record({'format': schema.count(), 'findings': schema.list_of(schema.mapping())})
+MOST_BYTES = 2**32  # Of check.json: of some six million images.
 PRINTED = 5  # Cases of a finding that the text names.
 
 
@@ -111,7 +112,8 @@ def check_free(workdir: Path) -> None:
   Raises:
     UserError: check.json or check.html is none of ours.
   """
-  held = json_files.read_json(workdir / JSON, _OURS, 'remove it, or choose another --workdir')
+  cure = 'remove it, or choose another --workdir'
+  held = json_files.read_json(workdir / JSON, _OURS, cure, MOST_BYTES)
   if held is None and (workdir / HTML).exists():
     raise UserError(
       f'{workdir / HTML} is there without {JSON}, and is not written over; choose another --workdir'

@@ -111,3 +111,17 @@ def test_numbers_have_a_range_and_may_be_left_out():
   schema.require(schema.either(score, schema.mapping(score)), {'a': None, 'b': 1})
   with pytest.raises(ValueError, match=r"\['b'\] is 2, not"):
     schema.require(schema.either(score, schema.mapping(score)), {'a': None, 'b': 2})
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+  path = tmp_path / 'run.json'
+  with path.open('wb') as file:
+    file.truncate(2**40)  # It takes no room.
+  with pytest.raises(
+    Damaged, match=r'run\.json is damaged: it holds 1099511627776 bytes, over 2684'
+  ):
+    read_json(path, RUN)
+  write_json(path, {'stage': 'a' * 100})
+  assert read_json(path, RUN, most=path.stat().st_size)
+  with pytest.raises(Damaged, match=r', over 10; choose another$'):
+    read_json(path, RUN, 'choose another', most=10)
