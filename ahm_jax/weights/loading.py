@@ -16,8 +16,9 @@ from ahm_jax.models.layers import variable_shapes
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16, VGG16Trunk
 from ahm_jax.runtime import trees
+from ahm_jax.runtime.npz import Stored
 from ahm_jax.weights import files, names, norms
-from ahm_jax.weights.headers import FLOATS, Stored
+from ahm_jax.weights.headers import FLOATS
 from ahm_jax.weights.names import Entry
 
 SHOWN = 3  # Names in a message, of however many there are.
