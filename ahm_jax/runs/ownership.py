@@ -1,6 +1,10 @@
 """What in a folder is ours: nothing else is touched, and nothing through a link."""
 
+import contextlib
 import fnmatch
+import os
+import re
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,8 +14,15 @@ from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runtime import durable
 
 _OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
-# What shells and clusters write beside a run, often before it starts.
-_LOGS = ('.log', '.out', '.err')
+# What shells and clusters write beside a run, often before it starts; also rotated.
+_LOGS = re.compile(
+  r"""
+  .+\.(log|out|err) ([._-]\d+)? (\.gz)?
+  | .+\.[oe]\d+ ([._-]\d+)?                                         # Of PBS and Grid Engine.
+  | (.*[^a-z])? (logs?|out(put)?|err(ors?)?|std(out|err)|nohup|slurm) ([^a-z].*)? \.txt
+  """,
+  re.VERBOSE | re.IGNORECASE,
+)
 _NAMED = 3  # Files that a message names.
 
 
@@ -54,11 +65,25 @@ def _is_nothing(item: Path, mark: str) -> bool:
   name = item.name
   if name.startswith('.') or name in _OF_SYSTEMS or durable.is_scratch(item):
     return True
-  if name.endswith(_LOGS) and item.is_file():
+  if is_log(item):
     return True
   if name in STAGES:
     return _holds_runs(item, mark)
   return name == manifest.HOME and item.is_dir() and all(map(_is_prepared, _items(item)))
+
+
+def is_log(item: Path) -> bool:
+  """Whether it is a file that a log is in by its name, or what this process prints."""
+  return item.is_file() and (_LOGS.fullmatch(item.name) is not None or _is_printed_to(item))
+
+
+def _is_printed_to(item: Path) -> bool:
+  for stream in (sys.__stdout__, sys.__stderr__):
+    # They may be closed, or not be there at all.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+      if os.path.samestat(os.fstat(stream.fileno()), item.stat()):
+        return True
+  return False
 
 
 def _holds_runs(folder: Path, mark: str) -> bool:
