@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -61,3 +61,8 @@ def cannot_read(
 def printable(text: str) -> str:
   """Text from elsewhere in one line, with what is not printable escaped."""
   return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def first(names: Sequence[str], most: int) -> str:
+  """The first few names, in a line."""
+  return ', '.join(names[:most]) + (', ...' if len(names) > most else '')

@@ -78,9 +78,8 @@ def is_log(item: Path) -> bool:
 
 
 def _is_printed_to(item: Path) -> bool:
-  for stream in (sys.__stdout__, sys.__stderr__):
-    # They may be closed, or not be there at all.
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+  for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+    with contextlib.suppress(OSError, ValueError):  # Where it is closed.
       if os.path.samestat(os.fstat(stream.fileno()), item.stat()):
         return True
   return False

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+from ahm_jax.config.ranges import LARGEST
+
 Check = Callable[[Any], None]
 _SHOWN = 60  # Characters of a wrong value.
 
@@ -35,7 +37,7 @@ def count(low: int = 0) -> Check:
   """A whole number from `low` on, of at most 63 bits."""
 
   def check(value: Any) -> None:
-    fine = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63
+    fine = isinstance(value, int) and not isinstance(value, bool) and low <= value <= LARGEST
     _require(fine, value, f'a whole number from {low} on')
 
   return check

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ahm_jax.data.readers.base import is_odd, link_problem
 from ahm_jax.data.sets.delimited import COLUMNS, Row, parse, quoted
 from ahm_jax.data.sets.items import SPLITS
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, first
 
 NAME = 'labels.csv'
 NAMES_SHOWN = 5
@@ -101,8 +101,7 @@ def composed(name: str) -> str:
 
 def some(names: list[str]) -> str:
   """The first few names, quoted, in one line."""
-  rest = ', ...' if len(names) > NAMES_SHOWN else ''
-  return ', '.join(map(quoted, names[:NAMES_SHOWN])) + rest
+  return first(list(map(quoted, names)), NAMES_SHOWN)
 
 
 # Cells.
