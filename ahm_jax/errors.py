@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What the system refuses; other numbers, such as that of a file that is not there, may as well come
@@ -21,8 +21,11 @@ class UserError(Exception):
   """Wrong input.
 
   The message says what is wrong, where, and what to do; launch scripts print it and exit with code
-  2.
+  2. It is one line, whatever texts from elsewhere are in it: what is not printable is escaped.
   """
+
+  def __init__(self, message: object):
+    super().__init__(printable(str(message)))
 
 
 def full_disk(error: BaseException | None) -> str | None:
@@ -81,3 +84,8 @@ def cannot_read(
 def printable(text: str) -> str:
   """Text from elsewhere in one line, with what is not printable escaped."""
   return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def first(names: Sequence[str], most: int) -> str:
+  """The first few names, in a line."""
+  return ', '.join(names[:most]) + (', ...' if len(names) > most else '')

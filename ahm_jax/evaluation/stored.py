@@ -21,13 +21,13 @@ _RANGES = {
   'border_lift': (0, math.inf),
   'mask_ratio': (0, 1),
 }
-_ROUNDING = 1e-6  # Of float32, by which a score may pass its range.
+ROUNDING = 1e-6  # Of float32, by which a score may pass its range.
 
 
 def score(name: str) -> Check:
   """A score of this name, in its range, or None where it is not defined."""
   low, high = _RANGES.get(name.removesuffix(_BY_CLASS), (-math.inf, math.inf))
-  return schema.optional(schema.number(low - _ROUNDING, high + _ROUNDING))
+  return schema.optional(schema.number(low - ROUNDING, high + ROUNDING))
 
 
 def scores(*others: str) -> Check:

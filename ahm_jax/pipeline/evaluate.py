@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import Config
-from ahm_jax.data import originals
+from ahm_jax.data import manifest, originals
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.evaluation import per_image
 from ahm_jax.pipeline import lesions
@@ -37,7 +37,7 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
 
 def evaluate_run(run: Run) -> dict[str, Any]:
   """`evaluate`, of a run that was opened."""
-  ownership.check_kinds(run.workdir, ('data',), ('evaluation*.json', 'per_image*.csv'))
+  ownership.check_kinds(run.workdir, (manifest.HOME,), directory.EVALUATIONS)
   _check_unseen(run)
   scores, rows = run.stage.score(run)
   conditions = (run.stage.name, run.config.evaluate.split, run.config.evaluate.threshold)
@@ -73,7 +73,7 @@ def compare(
   model = segment_anything.load(options.checkpoint)
   run = open_trained(config, workdir, (stage,), data)
   with places.kept(run.workdir):
-    ownership.check_kinds(run.workdir, ('data',), ('evaluation*.json', 'per_image*.csv'))
+    ownership.check_kinds(run.workdir, (manifest.HOME,), directory.EVALUATIONS)
     _check_unseen(run)
     name, evaluation = run.config.evaluate.split, run.config.evaluate
     split = run.data.splits[name].take(run.data.splits[name].has_mask)

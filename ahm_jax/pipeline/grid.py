@@ -16,7 +16,6 @@ from ahm_jax.config import (
   SCRATCH,
   Config,
   FrozenDict,
-  from_config_dict,
   parse,
   pretraining_of,
   with_method,
@@ -117,8 +116,8 @@ def _with_known_variants(config: Config, workdir: Path) -> Config:
   these keep their meaning.
   """
   grid = config.grid
-  held = json_files.read_json(workdir / directory.FILE)
-  known = from_config_dict(held['config']).grid.variants if held else {}
+  held = directory.held_run(workdir)
+  known = held.config.grid.variants if held else {}
   used = {name: grid.variants[name] for name in grid.methods if name in grid.variants}
   return dataclasses.replace(
     config, grid=dataclasses.replace(grid, variants=FrozenDict({**known, **used}))

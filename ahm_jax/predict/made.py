@@ -79,7 +79,7 @@ def _entry(line: bytes) -> Entry | None:
   if checksum != b'%08x' % zlib.crc32(text):
     return None
   try:
-    entry = Entry(**json.loads(text))
+    entry = Entry(**json.loads(text))  # Which the checksum vouches for.
     is_sound = (
       isinstance(entry.image, str)
       and isinstance(entry.rows, str)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 
-from ahm_jax.errors import UserError, full_disk
+from ahm_jax.errors import UserError, full_disk, printable
 from ahm_jax.predict import made, stream
 from ahm_jax.predict.folder import check
 from ahm_jax.predict.listing import as_cell, is_volume, list_images, look_alikes, some
@@ -75,7 +75,7 @@ def predict(
 
 
 def _say(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
+  print(printable(line), file=sys.stderr, flush=True)
 
 
 def _check_cases(names: Sequence[str], output: Output) -> None:

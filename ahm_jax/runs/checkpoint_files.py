@@ -65,7 +65,7 @@ def saved(home: Path) -> Saved:
   """
   content = read(home / METRICS / METRICS)
   with _parsing():
-    found = json.loads(content)
+    found = json.loads(content)  # No strict JSON: scores may be -Infinity.
     if set(found) - {SEAL} != _NUMBERS:
       raise ValueError('its numbers are not all there')
     # Those of an earlier version have no seal.

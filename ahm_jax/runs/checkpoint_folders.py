@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runtime import durable
@@ -176,7 +176,5 @@ def set_aside(workdir: Path, step: int, problem: str) -> None:
   names = itertools.chain([str(step)], (f'{step}-{number}' for number in itertools.count(1)))
   target = next(folder / name for name in names if not os.path.lexists(folder / name))
   home(workdir, step).rename(target)
-  print(
-    f'the checkpoint of step {step} {problem}; it is not used, and was moved to {target}',
-    file=sys.stderr,
-  )
+  said = f'the checkpoint of step {step} {problem}; it is not used, and was moved to {target}'
+  print(printable(said), file=sys.stderr)

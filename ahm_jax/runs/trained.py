@@ -140,8 +140,8 @@ def load(path: Path, stages: Sequence[Stage], flag: str = '--checkpoint') -> Tra
       f'{flag}={path}: there is no such folder; give the workdir of a {names(stages)} run'
     )
   paths.check_named(path, flag, paths.LOADING)
-  if (path / EXPORT).exists():
-    return _load_export(path, stages, flag)
+  if (told := description(path)) is not None:
+    return _load_export(path, told, stages, flag)
   stage, config = directory.read(path, stages)
   return load_run(path, stage, config)
 
@@ -161,8 +161,16 @@ def load_run(path: Path, stage: Stage, config: Config) -> Trained:
   return checked(Trained(path, stage, config, int(learnt['step']), variables, names))
 
 
-def _load_export(path: Path, stages: Sequence[Stage], flag: str) -> Trained:
-  told = json_files.read_json(path / EXPORT, _DESCRIPTION, 'export it again')
+def description(path: Path) -> dict[str, Any] | None:
+  """What export.json in a folder holds; None where there is none.
+
+  Raises:
+    UserError: it cannot be read, or does not hold what was written.
+  """
+  return json_files.read_json(path / EXPORT, _DESCRIPTION, 'export it again')
+
+
+def _load_export(path: Path, told: dict[str, Any], stages: Sequence[Stage], flag: str) -> Trained:
   kind, name, classes = told['format'], told['stage'], tuple(told['class_names'])
   if kind != 'orbax':
     raise UserError(
