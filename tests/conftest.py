@@ -46,7 +46,6 @@ COMPILES = (
 QUICK = (
   'training/test_optimizers.py',
   'launch/test_cluster_files.py',
-  'masking/test_actor_critic.py',
   'masking/test_patches.py',
   'predict/test_views.py',
   'weights/test_files.py',

@@ -376,6 +376,7 @@ def test_the_table_of_files_is_whole(sound):
   assert {kind(path, home) for path in home.rglob('*') if path.is_file()} == KINDS
 
 
+@pytest.mark.compiles  # No, but it takes seconds.
 @pytest.mark.parametrize('damage', DAMAGES)
 def test_a_damaged_file_never_gives_other_numbers_nor_a_traceback(sound, tmp_path, capsys, damage):
   needed = set()
@@ -549,6 +550,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.compiles  # As above.
 @pytest.mark.parametrize('error', ERRORS.values(), ids=ERRORS)
 def test_what_cannot_be_read_stops_a_run_and_nothing_is_moved(sound, monkeypatch, error):
   failing = Failing(monkeypatch, error)
