@@ -1,8 +1,9 @@
 """Photographs and scans, by Pillow: JPEG, PNG, TIFF, BMP and WebP.
 
 They are known by their content, whatever the name says, and nothing else is opened (Pillow would
-hand a PostScript file to Ghostscript). Of several frames or pages the first one counts. The EXIF
-orientation is applied. Metadata that is broken does not hinder: the pixels count.
+hand a PostScript file to Ghostscript). Of several frames or pages the first one counts that is no
+preview of another. The EXIF orientation is applied. Metadata that is broken does not hinder: the
+pixels count.
 
 Colour of 16 bits a channel, and grey of 16 bits with alpha, are not mapped as `intensity` says:
 each channel keeps its high byte, as Pillow reads it, and no window applies, so that what uses the
@@ -58,7 +59,7 @@ _KINDS = {  # By Pillow's mode.
 }
 # What reading a file in another way does not change.
 _SETTLED = (
-  *(UnsupportedImage, UserError, MemoryError),
+  *(Unreadable, UnsupportedImage, UserError, MemoryError),
   *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 # Modes that Pillow converts to grey and colour by way of others; of those in small letters colours
@@ -134,7 +135,7 @@ def orientation(path: Path | Held) -> int:
 
 def describe(path: Path | Held) -> tuple[str, int]:
   """What a file holds, as far as its header says, as 'colour, 8 bit'; and its number of pages or
-  frames, of a JPEG 1, as others in it are previews.
+  frames that are no previews, of a JPEG 1.
 
   ('', 1) where the header cannot be read.
   """
@@ -143,7 +144,7 @@ def describe(path: Path | Held) -> tuple[str, int]:
       deep_grey = picture.mode.startswith('I;16')
       kind = 'grey, 16 bit' if deep_grey else _KINDS.get(picture.mode, picture.mode)
       kind = kind.replace('8 bit', DEEP) if _is_deep(picture) else kind
-      return kind, 1 if picture.format == 'MPO' else int(getattr(picture, 'n_frames', 1))
+      return kind, _frames(picture)
   except (Unreadable, UnsupportedImage, UserError):  # Reading it will say what is wrong.
     return '', 1
 
@@ -202,11 +203,14 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
   source = io.BytesIO(data) if data is not None else str(path)
   picture = Image.open(source, formats=FORMATS)
   try:
-    check_size(path, *picture.size)
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
       # Else Pillow maps the file into memory, by a size that its orientation has swapped.
       picture.filename = ''
+      tiff.turn_to_image(picture, path)
+      check_size(path, *picture.size)
       tiff.mend(picture, path)
+    else:
+      check_size(path, *picture.size)
   except BaseException:
     picture.close()
     raise
@@ -216,6 +220,12 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
 def _numbers(image: Image.Image) -> np.ndarray:
   array = np.asarray(image)
   return tiff.numbers(image, array) if isinstance(image, TiffImagePlugin.TiffImageFile) else array
+
+
+def _frames(picture: Image.Image) -> int:
+  if isinstance(picture, TiffImagePlugin.TiffImageFile):
+    return tiff.images(picture)
+  return 1 if picture.format == 'MPO' else int(getattr(picture, 'n_frames', 1))
 
 
 def _is_deep(picture: Image.Image) -> bool:
