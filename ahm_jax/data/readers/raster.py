@@ -15,6 +15,7 @@ background colour would be our invention. Binary masks of one colour are drawn i
 
 import contextlib
 import ctypes
+import functools
 import io
 import warnings
 from collections.abc import Sequence
@@ -26,13 +27,13 @@ from PIL import (  # The plugins must be there to be named in `FORMATS`.
   BmpImagePlugin,  # noqa: F401
   ExifTags,
   Image,
-  JpegImagePlugin,  # noqa: F401
+  JpegImagePlugin,
   PngImagePlugin,  # noqa: F401
   TiffImagePlugin,
   WebPImagePlugin,  # noqa: F401
 )
 
-from ahm_jax.data.readers import foreign, raster_masks, tiff
+from ahm_jax.data.readers import foreign, jpeg_end, raster_masks, tiff
 from ahm_jax.data.readers.base import (
   Held,
   Picture,
@@ -150,7 +151,9 @@ def describe(path: Path | Held) -> tuple[str, int]:
 
 
 def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = None) -> _Loaded:
-  """Decodes a file: without its metadata, where Pillow stumbles over them."""
+  """Decodes a file: without its metadata, where Pillow stumbles over them, and with the end that a
+  JPEG may lack.
+  """
   try:
     return _decode(path, None, mode, at_least)
   except _SETTLED:
@@ -161,15 +164,31 @@ def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = 
     with io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path.open('rb') as file:
       bare = foreign.without_metadata(file)
       if bare is not None:
-        try:
-          return _decode(path, bare, mode, at_least)
-        except _SETTLED:
-          raise
-        except Exception:
-          pass  # The first error tells more.
+        # Where neither is decoded, the first error tells more.
+        if found := _decode_or_none(path, bare, mode, at_least):
+          return found
+        whole = jpeg_end.completed(bare, functools.partial(_pixels, path))
+        if whole and (found := _decode_or_none(path, whole, mode, at_least)):
+          return found
       if refusal := foreign.refusal(path, file, error):
         raise refusal from error
     raise
+
+
+def _decode_or_none(
+  path: Path | Held, data: bytes, mode: str = '', at_least: tuple[int, int] | None = None
+) -> _Loaded | None:
+  try:
+    return _decode(path, data, mode, at_least)
+  except _SETTLED:
+    raise
+  except Exception:
+    return None
+
+
+def _pixels(path: Path | Held, data: bytes) -> np.ndarray | None:
+  found = _decode_or_none(path, data)
+  return found and np.asarray(found.image)
 
 
 def _decode(
@@ -184,6 +203,10 @@ def _decode(
       found = _without_subdirectories(picture)
       picture.load()
       return _Loaded(picture, found, (picture.height, picture.width), is_deep)
+    if isinstance(picture, JpegImagePlugin.JpegImageFile):
+      assert picture.fp is not None
+      if jpeg_end.is_lacking(picture.fp):
+        raise EOFError
     picture.load()
     found = _orientation(picture)
     if found in _QUARTER_TURNS:
