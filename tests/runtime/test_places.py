@@ -175,7 +175,10 @@ def test_a_run_keeps_its_directory(home):
 
 
 def output(home):
-  return Output(home, {}, ['image', 'status'], {name: (1,) for name in ('a', 'b', 'c')})
+  images = {name: home.parent / f'{name}.png' for name in ('a', 'b', 'c')}
+  for path in images.values():
+    path.touch()
+  return Output(home, {}, ['image', 'status'], images)
 
 
 def put(out, name):
