@@ -2,17 +2,30 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the system refuses; other numbers, such as that of a file that is not there, may as well come
+# of a fault of the program.
+REFUSALS = (
+  *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
+  *(errno.ENOMEM, errno.EAGAIN, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENXIO),
+  *(errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY),
+  *(errno.EPIPE, errno.ECONNRESET),
+)
+_CODE = re.compile(r"\[os_error_code='(\d+)'\]")  # In what TensorStore says.
 
 
 class UserError(Exception):
   """Wrong input.
 
   The message says what is wrong, where, and what to do; launch scripts print it and exit with code
-  2.
+  2. It is one line, whatever texts from elsewhere are in it: what is not printable is escaped.
   """
+
+  def __init__(self, message: object):
+    super().__init__(printable(str(message)))
 
 
 def full_disk(error: BaseException | None) -> str | None:
@@ -45,6 +58,19 @@ def is_of_system(error: OSError) -> bool:
   return error.errno not in (None, errno.EINVAL)
 
 
+def refusal(error: BaseException) -> str | None:
+  """What the system said where it refused to do something, if that is what an error tells.
+
+  TensorStore tells it in a text, which may speak of damage too.
+  """
+  if isinstance(error, OSError):
+    return error.strerror if error.errno is not None else None
+  if code := _CODE.search(str(error)):
+    number = int(code[1])
+    return os.strerror(number) if number in REFUSALS else None
+  return next((said for said in map(os.strerror, REFUSALS) if said in str(error)), None)
+
+
 def cannot_read(
   what: object,
   error: OSError | MemoryError,
@@ -58,3 +84,8 @@ def cannot_read(
 def printable(text: str) -> str:
   """Text from elsewhere in one line, with what is not printable escaped."""
   return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def first(names: Sequence[str], most: int) -> str:
+  """The first few names, in a line."""
+  return ', '.join(names[:most]) + (', ...' if len(names) > most else '')

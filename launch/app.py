@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from ahm_jax import config as config_module
 from ahm_jax.config import Config, paths
 from ahm_jax.errors import UserError, full_disk
-from ahm_jax.runs import checkpoints, directory
+from ahm_jax.runs import checkpoint_reading, directory
 from ahm_jax.runtime import (
   compilation,
   exits,
@@ -227,7 +227,7 @@ def _last_words() -> str:
 
 def _last_checkpoint() -> str:
   try:
-    step = checkpoints.latest_step(_workdir())
+    step = checkpoint_reading.latest_step(_workdir())
   except UserError as error:
     return str(error)
   return f'the last checkpoint is that of step {step}' if step else _NO_CHECKPOINT

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ahm_jax.errors import chain, full_disk
+from ahm_jax.errors import REFUSALS, chain, full_disk, refusal
 from ahm_jax.runtime import refusals
 
 
@@ -36,3 +36,35 @@ def test_what_was_hidden_explains_nothing(hidden):
   for number, explain in ((errno.EACCES, refusals.explain), (errno.ENOSPC, full_disk)):
     cause = OSError(number, os.strerror(number), '/y')
     assert (explain(raised(KeyError('x'), cause, hidden)) is None) == hidden
+
+
+def tensorstores(said, code=None):
+  code = f" [os_error_code='{code}']" if code else ''
+  return ValueError(f'FAILED_PRECONDITION: Failed to open "/runs/a": {said}{code}')
+
+
+REFUSED = {
+  **{errno.errorcode[number]: OSError(number, os.strerror(number)) for number in REFUSALS},
+  **{f'text {number}': tensorstores(os.strerror(number)) for number in REFUSALS},
+  **{f'code {number}': tensorstores(os.strerror(number), number) for number in REFUSALS},
+}
+OTHER = (errno.EINVAL, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EBADMSG)
+NOT_REFUSED = {
+  'a decoder': OSError('decoder error -2'),
+  'damage': tensorstores('CRC-32C checksum verification failed'),
+  'a fault': ValueError('shapes differ'),
+  **{f'text {number}': tensorstores(os.strerror(number)) for number in OTHER},
+  **{f'code {number}': tensorstores(os.strerror(number), number) for number in OTHER},
+  'a path': tensorstores('Is a directory: "Permission denied"', errno.EISDIR),
+}
+
+
+@pytest.mark.parametrize('error', REFUSED.values(), ids=REFUSED)
+def test_what_the_system_refuses_is_told_in_its_words(error):
+  assert refusal(error) in {os.strerror(number) for number in REFUSALS}
+  assert refusal(error) in str(error)
+
+
+@pytest.mark.parametrize('error', NOT_REFUSED.values(), ids=NOT_REFUSED)
+def test_what_the_system_does_not_refuse(error):
+  assert refusal(error) is None

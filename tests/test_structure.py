@@ -53,6 +53,14 @@ def test_imports_run_downward(path):
     ('import orbax', 'runs/checkpoints.py'),
     ('profiler.start_trace(', 'runtime/profiler.py'),
     ('fcntl.flock(', {'runtime/locks.py'}),
+    # Of files by `json_files.parse`, but for two that say why; the others copy what they hold.
+    (
+      'json.loads(',
+      {
+        *('runtime/json_files.py', 'runs/checkpoint_files.py', 'predict/made.py'),
+        *('config/differences.py', 'predict/folder.py'),
+      },
+    ),
   ],
 )
 def test_what_has_one_place(call, place):

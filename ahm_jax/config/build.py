@@ -13,11 +13,11 @@ from ml_collections.config_dict import placeholder
 
 from ahm_jax.config.checks import check
 from ahm_jax.config.fields import Config, FrozenDict
+from ahm_jax.config.ranges import LARGEST
 from ahm_jax.config.tree import types as types_of
 from ahm_jax.errors import UserError
 
 Section = TypeVar('Section')
-_LARGEST = 2**63 - 1  # Of whole numbers.
 
 
 def default() -> ml_collections.ConfigDict:
@@ -105,8 +105,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
   accepted = (int, float) if hint is float else hint
   if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
     raise UserError(f'config.{name} must be of type {hint.__name__}, not {value!r}')
-  if isinstance(value, int) and abs(value) > _LARGEST:
-    raise UserError(f'config.{name} is above {_LARGEST}; give a smaller number')
+  if isinstance(value, int) and abs(value) > LARGEST:
+    raise UserError(f'config.{name} is above {LARGEST}; give a smaller number')
   return hint(value)
 
 

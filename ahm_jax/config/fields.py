@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from ahm_jax.config.paths import local
 from ahm_jax.config.ranges import (
+  LARGEST,
   above,
   at_least,
   between,
@@ -28,7 +29,6 @@ from ahm_jax.config.ranges import (
 PRETRAIN, SEGMENT, CLASSIFY = 'pretrain', 'segment', 'classify'
 STAGES = (PRETRAIN, SEGMENT, CLASSIFY)
 REPRODUCE = 'reproduce'
-MAX_SEED = 2**63 - 1  # JAX takes no more.
 TILE = 2  # Side in patches of the squares that each keep to the ratio under masking.budget 'tile'.
 
 
@@ -85,7 +85,7 @@ class DataConfig:
   every_slice: Annotated[int, at_least(1)] = 1  # Take the slices 0, n, 2n, ... of a volume.
   # Train, validation, test, where labels.csv has no split column.
   split_fractions: Annotated[tuple[float, ...], three_shares] = (0.7, 0.1, 0.2)
-  split_seed: Annotated[int, between(0, MAX_SEED)] = 0  # Seed of that split and of the phantoms.
+  split_seed: Annotated[int, between(0, LARGEST)] = 0  # Seed of that split and of the phantoms.
   # Where prepared data is kept; empty: `data/` in the workdir.
   prepared_dir: Annotated[str, local, MAY_CHANGE] = ''
   # Hold the training images on the device when they take at most this share of its memory.
@@ -310,7 +310,7 @@ class GridConfig:
   # {'ahm_r2': dict(strategy='ahm', rounds=2, segment=dict(learning_rate=1e-3))}.
   variants: Annotated[FrozenDict, named_methods] = field(default_factory=FrozenDict)
   labels: Annotated[tuple[int, ...], not_empty, each(at_least(0))] = (20, 50)  # As data.labels.
-  seeds: Annotated[tuple[int, ...], not_empty, each(between(0, MAX_SEED))] = (0, 1, 2)
+  seeds: Annotated[tuple[int, ...], not_empty, each(between(0, LARGEST))] = (0, 1, 2)
   classify: bool = True
   # Files results.json made elsewhere; cells of this grid that stand in them are not run again.
   results: Annotated[tuple[str, ...], each(local)] = ()
@@ -323,7 +323,7 @@ class ProfileConfig:
 
 @dataclass(frozen=True)
 class Config:
-  seed: Annotated[int, between(0, MAX_SEED)] = 0
+  seed: Annotated[int, between(0, LARGEST)] = 0
   # To start from. For segment: a pre-training run, its Orbax export, or a U-Net as .safetensors or
   # .npz. For classify: a segmentation run.
   init_from: Annotated[str, local, used_by(SEGMENT, CLASSIFY)] = ''

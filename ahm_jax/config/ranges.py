@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SCRATCH = 'scratch'  # The method without pre-training.
+LARGEST = 2**63 - 1  # Of whole numbers, in JAX and in NumPy.
 MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 
 Range = Callable[[Any], str]

@@ -2,14 +2,27 @@
 end the process, looks at them.
 """
 
+import re
 import zlib
 from pathlib import Path
 
-from ahm_jax.errors import UserError, cannot_read, printable
+from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runtime import durable, json_files, schema
 
 FILE = 'files.json'
+HOME = 'data'  # Of prepared data, in a workdir.
+_NAME = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.(lock|incomplete))?')
 _LIST = schema.mapping(schema.record({'bytes': schema.count(), 'crc32': schema.count()}))
+
+
+def folder_name(source: str, key: str) -> str:
+  """That of the prepared data of a data set, by its name and a key, 16 hexadecimal digits."""
+  return f'{source}-{key}'
+
+
+def is_ours(name: str) -> bool:
+  """Whether a name is that of prepared data, or of what stands beside them."""
+  return _NAME.fullmatch(name) is not None
 
 
 def write(folder: Path) -> None:
@@ -35,7 +48,7 @@ def fault(folder: Path) -> str:
   for name, known in held.items():
     path = folder / name
     if path.name != name or not path.is_file():
-      return f'{printable(name)} is missing'  # It may be no name of ours.
+      return f'{name} is missing'
     if _sum(path) != known:
       return f'{name} is not what was written'
   return ''

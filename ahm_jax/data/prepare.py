@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from ahm_jax.config import DataConfig, paths
 from ahm_jax.data import manifest, records, sets
 from ahm_jax.data.sets.items import PROBLEMS_SHOWN, refuse
 from ahm_jax.data.sets.source import DatasetSource, available
-from ahm_jax.errors import UserError
-from ahm_jax.runtime import durable, locks
+from ahm_jax.errors import UserError, printable
+from ahm_jax.runtime import durable, locks, places
 
 # Of which a folder of prepared data has one: beside ours, TFDS's own, whole or not yet.
 _MARKS = {
@@ -38,16 +37,19 @@ def prepare(config: DataConfig, workdir: Path) -> Path:
 
   Raises:
     UserError: there is no such data set, or it cannot be used; one line that names the first files
-      that are wrong.
+      that are wrong. Or the folder holds something that is not ours, in the place of what is to be
+      written.
   """
   source = sets.find(config)
-  home = Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / 'data'
+  home = (
+    Path(config.prepared_dir).expanduser() if config.prepared_dir else Path(workdir) / manifest.HOME
+  )
   paths.check_named(home, '--config.data.prepared_dir', paths.PREPARING)
-  target = home / f'{source.name}-{cache_key(source, config)}'
+  target = home / manifest.folder_name(source.name, cache_key(source, config))
   if target.exists() and not manifest.fault(target):
     return target
   home.mkdir(parents=True, exist_ok=True)
-  with _lock(target.with_suffix('.lock')):
+  with places.kept(home), locks.locked(target.with_suffix('.lock'), wait=True):
     fault = manifest.fault(target) if target.exists() else 'none are there'
     if fault:
       _remove(target, fault)
@@ -75,7 +77,8 @@ def _remove(folder: Path, fault: str = '') -> None:
   if folder.is_symlink() or (names and not names & _MARKS):
     raise UserError(f'{folder} is a link, or holds what was not prepared here; remove it')
   if fault:
-    print(f'{folder}: the prepared data are damaged ({fault}); they are prepared again', flush=True)
+    said = f'{folder}: the prepared data are damaged ({fault}); they are prepared again'
+    print(printable(said), flush=True)
   shutil.rmtree(folder)
 
 
@@ -111,11 +114,3 @@ def _build(source: DatasetSource, config: DataConfig, scratch: Path) -> Path:
       raise
   refuse(Path(config.root), problems)
   return Path(builder.data_dir)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-  """Holds a file lock, which the system lets go of when the process dies."""
-  with path.open('ab') as file:  # Nothing in it is changed, whatever it is.
-    locks.take(file, path, wait=True)
-    yield

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from ahm_jax.config.ranges import LARGEST
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.metrics import COUNTS, OVERLAP_SCORES, mask_scores
+from ahm_jax.evaluation.stored import ROUNDING
 from ahm_jax.runtime import durable, json_files
 
 Row = dict[str, Any]
 _SAID = 80  # Characters of what is wrong.
-_ROUNDING = 1e-6  # Of float32, by which a score may pass 1.
 _TEXTS = ('image', 'label', 'predicted')
 # What a text begins with that a spreadsheet may take for a formula.
 _FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")
@@ -122,7 +123,7 @@ def read(path: Path, columns: Collection[str] = ()) -> list[Row]:
       raise ValueError('it is missing')
     return _rows(data.decode(), {'image', *columns})
   except (ValueError, csv.Error) as error:
-    said = str(error).splitlines()[0][:_SAID]
+    said = ' '.join(str(error).split())[:_SAID]
     raise json_files.Damaged(f'{path} is damaged: {said}; score the run again') from error
 
 
@@ -147,8 +148,8 @@ def _parse(key: str, text: str) -> str | int | float:
     return text.removeprefix("'")
   kind = key.partition('_')[0]
   if kind in (*COUNTS, 'group') and text:
-    return _within(key, int(text), 2**63)
-  most = 1 + _ROUNDING if kind in (*OVERLAP_SCORES, 'probability') else sys.float_info.max
+    return _within(key, int(text), LARGEST)
+  most = 1 + ROUNDING if kind in (*OVERLAP_SCORES, 'probability') else sys.float_info.max
   return _within(key, float(text), most) if text else math.nan
 
 

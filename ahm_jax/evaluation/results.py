@@ -20,11 +20,14 @@ from ahm_jax.evaluation import compare
 from ahm_jax.evaluation.intervals import group_indices
 from ahm_jax.evaluation.stored import AGENT, AGENT_METRICS, score, scores
 from ahm_jax.runtime import json_files, schema
+from ahm_jax.runtime.schema import Check
 
 PER_IMAGE = 'per_image'
 DIGITS = 5  # Of each image's Dice.
 _CURE = 'leave it out of config.grid.results'
-_KEY = {'method': schema.text, 'seed': schema.count()}
+# What a file may have: so many bytes for each Dice, of which 21 are written, in so many cells.
+_BYTES, _CELLS = 32, 10_000
+_KEY: dict[str, Check] = {'method': schema.text, 'seed': schema.count()}
 _CELL = {**_KEY, 'labels': schema.count(), PER_IMAGE: schema.mapping(schema.list_of(score('dice')))}
 _TREE = schema.record(
   {
@@ -32,8 +35,8 @@ _TREE = schema.record(
     'split': schema.text,
     'config': schema.mapping(),
     'images': schema.list_of(schema.text, unique=True),
-    'cells': schema.list_of(schema.both(schema.record({**_CELL}), scores(*_CELL))),
-    'pretrainings': schema.list_of(schema.both(schema.record({**_KEY}), AGENT)),
+    'cells': schema.list_of(schema.both(schema.record(_CELL), scores(*_CELL))),
+    'pretrainings': schema.list_of(schema.both(schema.record(_KEY), AGENT)),
   }
 )
 
@@ -151,8 +154,10 @@ def read(paths: Sequence[str], config: Config, dataset: str, images: Collection[
       other images.
   """
   found = Cells({}, {}, {})
+  columns = dice_columns(config.data.mask_classes)
+  most = json_files.MOST_BYTES + _BYTES * _CELLS * len(images) * len(columns)
   for path in map(Path, paths):
-    held = json_files.read_json(path.expanduser(), _TREE, _CURE)
+    held = json_files.read_json(path.expanduser(), _TREE, _CURE, most)
     if held is None:
       raise UserError(f'{path}, in config.grid.results, is not there; {_CURE}')
     variants = _check(path, held, config, dataset, images).grid.variants

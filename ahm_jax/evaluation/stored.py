@@ -10,22 +10,24 @@ from ahm_jax.runtime import json_files, schema
 from ahm_jax.runtime.schema import Check
 
 AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
+COUNTS = ('images', 'both_empty', 'missed', 'false_alarms')
 _BY_CLASS = '_by_class'
 _RANGES = {
   **SCORES,
   'dice': (0, 1),
+  'hd95_mm': (0, math.inf),
   'difficulty_rank_correlation': (-1, 1),
   'hardness_ratio': (0, math.inf),
   'border_lift': (0, math.inf),
   'mask_ratio': (0, 1),
 }
-_ROUNDING = 1e-6  # Of float32, by which a score may pass its range.
+ROUNDING = 1e-6  # Of float32, by which a score may pass its range.
 
 
 def score(name: str) -> Check:
   """A score of this name, in its range, or None where it is not defined."""
   low, high = _RANGES.get(name.removesuffix(_BY_CLASS), (-math.inf, math.inf))
-  return schema.optional(schema.number(low - _ROUNDING, high + _ROUNDING))
+  return schema.optional(schema.number(low - ROUNDING, high + ROUNDING))
 
 
 def scores(*others: str) -> Check:
@@ -34,7 +36,9 @@ def scores(*others: str) -> Check:
   def of(name: str) -> Check:
     if name in others:
       return schema.anything
-    return schema.either(schema.mapping(score(name)), score(name))
+    if name in COUNTS:
+      return schema.count()
+    return schema.mapping(score(name)) if name.endswith(_BY_CLASS) else score(name)
 
   return schema.named(of)
 

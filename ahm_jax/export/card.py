@@ -16,7 +16,7 @@ from ahm_jax.export import shared
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import PRETRAIN
 from ahm_jax.runs import directory
-from ahm_jax.runs.trained import EXPORT, Trained, config_digest
+from ahm_jax.runs.trained import EXPORT, Trained, config_digest, description
 from ahm_jax.runtime import json_files
 
 CARD = 'MODEL_CARD.md'
@@ -42,7 +42,7 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
     facts: 'format', 'licence', 'versions' and 'notes', what the format says of its files.
   """
   known, config = data_and_scores(trained), shared.without_paths(trained.config)
-  description = {
+  described = {
     'format': facts['format'],
     'stage': trained.stage.name,
     'step': trained.step,
@@ -53,7 +53,7 @@ def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
     **facts,
     **known,
   }
-  json_files.write_json(home / EXPORT, description)
+  json_files.write_json(home / EXPORT, described)
   (home / CARD).write_text(text(trained, facts, known), encoding='utf-8')
 
 
@@ -72,8 +72,7 @@ def data_and_scores(trained: Trained) -> dict[str, Any]:
   """What the folder that the network came from holds of these: {'data', 'scores'}, each None if
   nothing.
   """
-  if (trained.path / EXPORT).exists():
-    held = json_files.read_json(trained.path / EXPORT)
+  if (held := description(trained.path)) is not None:
     return {'data': held.get('data'), 'scores': held.get('scores')}
   return {'data': directory.summary(trained.path), 'scores': _scores(trained)}
 

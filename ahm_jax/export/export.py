@@ -17,7 +17,7 @@ from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import STAGES
 from ahm_jax.runs import checkpoints
 from ahm_jax.runs.trained import VARIABLES, Trained, load
-from ahm_jax.runtime import durable
+from ahm_jax.runtime import durable, places
 from ahm_jax.weights import files, names, norms, saving
 
 WEIGHTS = 'weights'
@@ -86,7 +86,8 @@ def _appearing(out: Path) -> Iterator[Path]:
   scratch = out.with_name(f'.{out.name}.{uuid.uuid4().hex}.tmp')
   scratch.mkdir()
   try:
-    yield scratch
+    with places.kept(scratch):
+      yield scratch
     durable.sync_tree(scratch)
     scratch.rename(out)  # Onto an empty folder too, and onto no other.
     durable.sync_folder(out.parent)

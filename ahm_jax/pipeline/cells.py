@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ahm_jax.config import Config, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset
+from ahm_jax.errors import printable
 from ahm_jax.evaluation import compare, per_image, results, stored
 from ahm_jax.pipeline.evaluate import evaluate_run
 from ahm_jax.pipeline.setup import open_run, scored
@@ -100,7 +101,7 @@ def _finish(run: CellRun, data: Dataset, root: Path) -> bool:
   with directory.alone(workdir) as alone:
     if alone and (missing := unfinished(run, data)) is not None:
       if missing:
-        print(f'{missing}; that is done now', flush=True)
+        print(printable(f'{missing}; that is done now'), flush=True)
       opened = open_run(stage, config, workdir, data)
       train_run(opened)
       evaluate_run(opened)

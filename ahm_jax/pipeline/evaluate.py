@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import Config
-from ahm_jax.data import originals
+from ahm_jax.data import manifest, originals
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.evaluation import per_image
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run, open_trained, scored
 from ahm_jax.pipeline.stages import SEGMENT, STAGES
 from ahm_jax.runs import directory, ownership, provenance, trained
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import json_files, places
 from ahm_jax.sam import compare as comparison
 from ahm_jax.sam import model as segment_anything
 
@@ -30,17 +30,20 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
   Raises:
     UserError: there is no run, or it was trained on images that are to be scored.
   """
-  return evaluate_run(open_trained(config, workdir, STAGES, data))
+  run = open_trained(config, workdir, STAGES, data)
+  with places.kept(run.workdir):
+    return evaluate_run(run)
 
 
 def evaluate_run(run: Run) -> dict[str, Any]:
   """`evaluate`, of a run that was opened."""
-  ownership.check_kinds(run.workdir, ('data',), ('evaluation*.json', 'per_image*.csv'))
+  ownership.check_kinds(run.workdir, (manifest.HOME,), directory.EVALUATIONS)
   _check_unseen(run)
   scores, rows = run.stage.score(run)
   conditions = (run.stage.name, run.config.evaluate.split, run.config.evaluate.threshold)
   result = {**dict(zip(directory.CONDITIONS, conditions, strict=True)), **scores}
   path = run.workdir / directory.EVALUATION
+  places.check(path)
   path.unlink(missing_ok=True)  # Until both files are of one evaluation.
   if rows:
     per_image.write(run.workdir / directory.PER_IMAGE, rows)
@@ -69,17 +72,18 @@ def compare(
   comparison.check(options, held)
   model = segment_anything.load(options.checkpoint)
   run = open_trained(config, workdir, (stage,), data)
-  ownership.check_kinds(run.workdir, ('data',), ('evaluation*.json', 'per_image*.csv'))
-  _check_unseen(run)
-  name, evaluation = run.config.evaluate.split, run.config.evaluate
-  split = run.data.splits[name].take(run.data.splits[name].has_mask)
-  segmenter = trained.load_run(run.workdir, stage, run.config)
-  pictures = originals.pictures(run.config.data, name, split)
-  parts = lesions.in_parts(segmenter, split)
-  found = comparison.rows(options, model, pictures, parts, len(split), evaluation.threshold)
-  groups = per_image.group_numbers(split)
-  scores = comparison.result(options, found, evaluation.bootstrap_samples, groups)
-  result = {'stage': stage.name, 'split': name, **scores}
-  per_image.write(run.workdir / f'per_image_{options.name}.csv', found.theirs)
-  json_files.write_json(run.workdir / f'evaluation_{options.name}.json', result)
-  return result
+  with places.kept(run.workdir):
+    ownership.check_kinds(run.workdir, (manifest.HOME,), directory.EVALUATIONS)
+    _check_unseen(run)
+    name, evaluation = run.config.evaluate.split, run.config.evaluate
+    split = run.data.splits[name].take(run.data.splits[name].has_mask)
+    segmenter = trained.load_run(run.workdir, stage, run.config)
+    pictures = originals.pictures(run.config.data, name, split)
+    parts = lesions.in_parts(segmenter, split)
+    found = comparison.rows(options, model, pictures, parts, len(split), evaluation.threshold)
+    groups = per_image.group_numbers(split)
+    scores = comparison.result(options, found, evaluation.bootstrap_samples, groups)
+    result = {'stage': stage.name, 'split': name, **scores}
+    per_image.write(run.workdir / f'per_image_{options.name}.csv', found.theirs)
+    json_files.write_json(run.workdir / f'evaluation_{options.name}.json', result)
+    return result

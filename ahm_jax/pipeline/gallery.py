@@ -42,11 +42,12 @@ def report(cells: Sequence[Cell], tree: dict, config: Config, workdir: Path, dat
   curves = _curves(cells, config)
   page.write_report(tree, curves, shown, workdir / directory.REPORT)
   charts.write_summary_charts(tree['summary'], workdir)
+  masks, strategies, movement = (workdir / name for name in directory.PICTURES)
   if shown.examples:
-    pictures.write_masks_picture(shown.examples, workdir / 'masks.png')
-  for name, sheet in (('strategies', shown.strategies), ('movement', shown.movement)):
+    pictures.write_masks_picture(shown.examples, masks)
+  for path, sheet in ((strategies, shown.strategies), (movement, shown.movement)):
     if sheet:
-      pictures.write_sheet(sheet, workdir / f'{name}.png')
+      pictures.write_sheet(sheet, path)
 
 
 def _curves(cells: Sequence[Cell], config: Config) -> list[charts.Curves]:

@@ -16,7 +16,6 @@ from ahm_jax.config import (
   SCRATCH,
   Config,
   FrozenDict,
-  from_config_dict,
   parse,
   pretraining_of,
   with_method,
@@ -41,7 +40,7 @@ from ahm_jax.pipeline.stages import (
   diagnosed,
 )
 from ahm_jax.runs import directory, provenance
-from ahm_jax.runtime import json_files
+from ahm_jax.runtime import json_files, places
 
 PAUSE = 2.0  # Seconds between looks at cells that other processes hold.
 
@@ -70,18 +69,19 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
   check_grid(config, data, dict.fromkeys(cell.method for cell in unfinished))
   provenance.check_grid(workdir, data)
   directory.claim(workdir, REPRODUCE, config)
-  if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
-    print(
-      f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}',
-      flush=True,
-    )
-  _run_all(own, config, data, classify)
-  found = grid_cells.collect(cells, elsewhere, config)
-  groups = group_numbers(data.splits[config.evaluate.split])
-  tree = results.tree(found, config, data.name, groups)
-  json_files.write_json(workdir / directory.RESULTS, tree)
-  gallery.report(own, tree, config, workdir, data)
-  return tree
+  with places.kept(workdir):
+    if outside := elsewhere.scores.keys() - {cell.key for cell in cells}:
+      print(
+        f'Cells of config.grid.results that are not of this grid, left out: {len(outside)}',
+        flush=True,
+      )
+    _run_all(own, config, data, classify)
+    found = grid_cells.collect(cells, elsewhere, config)
+    groups = group_numbers(data.splits[config.evaluate.split])
+    tree = results.tree(found, config, data.name, groups)
+    json_files.write_json(workdir / directory.RESULTS, tree)
+    gallery.report(own, tree, config, workdir, data)
+    return tree
 
 
 def check_methods(config: Config) -> None:
@@ -116,8 +116,8 @@ def _with_known_variants(config: Config, workdir: Path) -> Config:
   these keep their meaning.
   """
   grid = config.grid
-  held = json_files.read_json(workdir / directory.FILE)
-  known = from_config_dict(held['config']).grid.variants if held else {}
+  held = directory.held_run(workdir)
+  known = held.config.grid.variants if held else {}
   used = {name: grid.variants[name] for name in grid.methods if name in grid.variants}
   return dataclasses.replace(
     config, grid=dataclasses.replace(grid, variants=FrozenDict({**known, **used}))

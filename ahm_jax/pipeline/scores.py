@@ -10,7 +10,7 @@ from ahm_jax.evaluation import metrics, per_image
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run
-from ahm_jax.runs import checkpoints, directory, trained
+from ahm_jax.runs import checkpoint_reading, directory, trained
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
 from ahm_jax.training import classify, pretrain
@@ -29,7 +29,7 @@ def pretrained_state(run: Run) -> TrainState:
   task = pretrain.build(run.config, run.data.splits['validation'], steps=1, steps_per_epoch=1)
   shapes = jax.eval_shape(task.init, jax.random.key(0))
   device = jax.sharding.SingleDeviceSharding(parallel.all_devices()[0])
-  return checkpoints.load_state(run.workdir, parallel.abstract(shapes, device))
+  return checkpoint_reading.load_state(run.workdir, parallel.abstract(shapes, device))
 
 
 def segmentation(run: Run) -> Scores:

@@ -15,7 +15,7 @@ from ahm_jax.data import sets
 from ahm_jax.data.batches import Source, source
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.vanishing import Vanished, fate
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 from ahm_jax.masking import registry
 from ahm_jax.runs import directory, provenance
 from ahm_jax.runs.stage import Stage
@@ -151,7 +151,7 @@ def load_data(config: Config, workdir: Path) -> Dataset:
   with processes.first_alone():
     data = datasets.load(config.data, workdir)
   for note in data.notes:
-    print(note)
+    print(printable(note))
   return data
 
 

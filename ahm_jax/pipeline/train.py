@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ahm_jax.config import Config
 from ahm_jax.data.dataset import Dataset
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 from ahm_jax.pipeline.setup import Plan, Run, data_summary, open_run
 from ahm_jax.runs import directory, provenance
 from ahm_jax.runs.stage import Stage
@@ -65,7 +65,7 @@ def begin(run: Run, plan: Plan) -> None:
     json_files.write_json(run.workdir / directory.CLASSES, plan.class_names)
   if plan.imported:
     json_files.write_json(run.workdir / directory.IMPORTED, plan.imported)
-    print('\n'.join(loading.lines(plan.imported)))
+    print('\n'.join(map(printable, loading.lines(plan.imported))))
 
 
 def _check_classes(run: Run, plan: Plan) -> None:

@@ -48,8 +48,11 @@ def check(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _is_nothing(item: Path) -> bool:
-  """Whether it is of predictions that have not begun, as is a half-written description of them."""
-  return item.name in (directory.LOCK, SCRATCH) or durable.is_scratch(item)
+  """Whether it is of predictions that have not begun, as is a half-written description of them; or
+  a log, which a shell begins before.
+  """
+  is_begun = item.name in (directory.LOCK, SCRATCH) or durable.is_scratch(item)
+  return is_begun or ownership.is_log(item)
 
 
 def _short(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 from ahm_jax.data.readers import dispatch
 from ahm_jax.data.readers.base import NIFTI, RASTER, SUFFIXES, UnavailableFile, is_odd, suffix
 from ahm_jax.data.readers.base import stem as bare
-from ahm_jax.errors import UserError, printable
+from ahm_jax.errors import UserError, first, printable
 
 _SLICE = re.compile(r'_s\d{4,}$')
 
@@ -73,7 +73,7 @@ def as_cell(name: str) -> str:
 
 def some(names: Sequence[str]) -> str:
   """How many there are, and the first few, for a line."""
-  return f'{len(names)} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
+  return f'{len(names)} ({first(names, 3)})'
 
 
 def look_alikes(names: Sequence[str]) -> tuple[str, str] | None:

@@ -1,10 +1,11 @@
 """made.txt: what was made of each image, by which the next run knows what is done, and from what.
 
-A line an image: a checksum, and JSON with the image's stamp, the sizes of its files, and its rows
-of the table. A line that is not as it was written counts as missing, so that its image is done
-again. It is a file of its own, since times and sizes would be in a reader's way in the table.
+A line an image: a checksum, and JSON with the image's stamp and digest, the sizes of its files and
+its rows of the table. A line that is not as it was written counts as missing, so that its image is
+done again. It is a file of its own, since times and sizes would be in a reader's way in the table.
 """
 
+import hashlib
 import json
 import stat
 import zlib
@@ -16,7 +17,7 @@ FILE = 'made.txt'
 FOLDERS = ('masks', 'probabilities', 'overlays')
 
 # Size, and times of the last change of content and of status in ns: copies may keep the former
-# time. Empty where the system does not tell.
+# time, and new permissions or links change the latter alone. Empty where the system does not tell.
 Stamp = tuple[int, ...]
 
 
@@ -27,6 +28,7 @@ class Entry(NamedTuple):
   stamp: Stamp
   files: dict[str, int]  # Size of each by its path below the folder; none: it has no mask.
   rows: str  # The lines of the table.
+  digest: str = ''  # Of the image as it was read; '': not known.
 
 
 def stamp(image: Path) -> Stamp:
@@ -36,6 +38,21 @@ def stamp(image: Path) -> Stamp:
   except OSError:
     return ()
   return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def digest(image: Path, expected: Stamp) -> str:
+  """Of a file's content; '' where it cannot be read, or its stamp is not what is expected."""
+  try:
+    with image.open('rb') as file:
+      found = hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError:
+    return ''
+  return found if stamp(image) == expected else ''
+
+
+def is_same_but_for_status(first: Stamp, second: Stamp) -> bool:
+  """Whether of two stamps that differ only the time of the last change of status does."""
+  return len(first) == len(second) == 3 and first[:2] == second[:2]
 
 
 def has_size(path: Path, size: int) -> bool:
@@ -79,10 +96,11 @@ def _entry(line: bytes) -> Entry | None:
   if checksum != b'%08x' % zlib.crc32(text):
     return None
   try:
-    entry = Entry(**json.loads(text))
+    entry = Entry(**json.loads(text))  # Which the checksum vouches for.
     is_sound = (
       isinstance(entry.image, str)
       and isinstance(entry.rows, str)
+      and isinstance(entry.digest, str)
       and all(isinstance(size, int) and _is_ours(place) for place, size in entry.files.items())
     )
     return entry._replace(stamp=tuple(entry.stamp)) if is_sound else None

@@ -33,7 +33,7 @@ from ahm_jax.predict import folder, made
 from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
 from ahm_jax.predict.listing import some
 from ahm_jax.runs import directory
-from ahm_jax.runtime import durable
+from ahm_jax.runtime import durable, places
 
 OK = 'ok'  # Status of an image that has a mask.
 SYNC_SECONDS = 1.0  # Rows wait so long for others, since syncing takes time.
@@ -48,7 +48,7 @@ class Output:
     out: the folder, that `folder.check` has let pass.
     identity: as for `folder.check`.
     columns: of the table; the first is 'image', and 'status' is among them.
-    stamps: of the images, by their cells in the table, in the order of the table.
+    images: by their cells in the table, in the order of the table.
   """
 
   def __init__(
@@ -56,13 +56,14 @@ class Output:
     out: Path,
     identity: dict[str, Any],
     columns: Sequence[str],
-    stamps: Mapping[str, made.Stamp],
+    images: Mapping[str, Path],
   ):
     self.out, self._identity, self._columns = out, identity, list(columns)
     self._place = out.resolve()
-    self._stamps = stamps
+    self._images = images
+    self._stamps = {name: made.stamp(path) for name, path in images.items()}
     self._header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
-    self._order = {name: number for number, name in enumerate(stamps)}
+    self._order = {name: number for number, name in enumerate(images)}
     self._last, self._in_order = -1, True
     self._waiting: list[made.Entry] = []
     self._synced = time.monotonic()
@@ -80,8 +81,8 @@ class Output:
       if not (self.out / IDENTITY).exists():
         text = json.dumps({'made_by': self._identity, 'versions': _versions()}, indent=2) + '\n'
         durable.write(self.out / IDENTITY, text.encode())
-      self._resume()
       self._syncing = stack.enter_context(ThreadPoolExecutor(SYNCED_TOGETHER))
+      self._resume()
       self._made, self._table = (
         stack.enter_context((self.out / name).open('ab', buffering=0))
         for name in (made.FILE, TABLE)
@@ -106,6 +107,7 @@ class Output:
     """Lets `write` write a file elsewhere and moves it to `place` below the folder, with the
     folders on its way; returns its size.
     """
+    places.check(self.out)
     scratch, target = self.out / SCRATCH / uuid.uuid4().hex, self.out / place
     target.parent.mkdir(parents=True, exist_ok=True)
     if self._leads_out(target):
@@ -151,9 +153,11 @@ class Output:
     """Writes down what waits; see the head of this file."""
     entries, self._waiting = self._waiting, []
     if entries:
-      places = [place for entry in entries for place in entry.files]
-      list(self._syncing.map(durable.sync, map(self.out.joinpath, places)))
-      for place in _folders(places):
+      places.check(self.out)
+      entries = list(self._syncing.map(self._with_digest, entries))
+      files = [place for entry in entries for place in entry.files]
+      list(self._syncing.map(durable.sync, map(self.out.joinpath, files)))
+      for place in _folders(files):
         durable.sync_folder(self.out / place)
       _append(self._made, b''.join(map(made.line, entries)))
       os.fsync(self._made.fileno())
@@ -177,7 +181,7 @@ class Output:
         'listed there are done again'
       )
     kept, again = [], []
-    for entry in entries:
+    for entry in self._syncing.map(self._restamped, entries):
       if not entry.files or entry.image not in self._stamps or entry.image in self._done:
         continue
       if self._is_whole(entry):
@@ -199,6 +203,27 @@ class Output:
       made.has_size(self.out / place, size) and not self._leads_out(self.out / place)
       for place, size in entry.files.items()
     )
+
+  def _with_digest(self, entry: made.Entry) -> made.Entry:
+    """An entry just made, with the digest of its image, if that has not changed meanwhile."""
+    return entry._replace(digest=self._digest(entry.image)) if entry.files else entry
+
+  def _restamped(self, entry: made.Entry) -> made.Entry:
+    """An entry with the stamp that its image has now, if only permissions, owner or links of the
+    image may have changed, and its content has not.
+    """
+    now = self._stamps.get(entry.image, ())
+    if (
+      entry.stamp != now
+      and made.is_same_but_for_status(entry.stamp, now)
+      and entry.digest
+      and entry.digest == self._digest(entry.image)
+    ):
+      return entry._replace(stamp=now)
+    return entry
+
+  def _digest(self, name: str) -> str:
+    return made.digest(self._images[name], self._stamps[name])
 
   def _take_place(self, name: str) -> None:
     self._in_order &= self._order[name] > self._last

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import jax
 
-from ahm_jax.errors import UserError, full_disk
-from ahm_jax.predict import made, stream
+from ahm_jax.errors import UserError, full_disk, printable
+from ahm_jax.predict import stream
 from ahm_jax.predict.folder import check
 from ahm_jax.predict.listing import as_cell, is_volume, list_images, look_alikes, some
 from ahm_jax.predict.options import Options, Predictor, identity
@@ -61,8 +61,8 @@ def predict(
   threads = threads or max(2, os.cpu_count() or 2)
   with _with_its_place(out):
     check(out, made_by)
-    stamps = {as_cell(name): made.stamp(images / name) for name in names}
-    with Output(out, made_by, columns(predictor), stamps) as output:
+    by_cell = {as_cell(name): images / name for name in names}
+    with Output(out, made_by, columns(predictor), by_cell) as output:
       _check_cases(names, output)
       if passed_over:
         _say(f'passed over, of no kind that is read: {some(passed_over)}')
@@ -75,7 +75,7 @@ def predict(
 
 
 def _say(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
+  print(printable(line), file=sys.stderr, flush=True)
 
 
 def _check_cases(names: Sequence[str], output: Output) -> None:

@@ -18,15 +18,17 @@ from ahm_jax.errors import UserError, printable
 from ahm_jax.evaluation.tables import aligned
 from ahm_jax.report.pictures import TRUTH_COLOUR
 from ahm_jax.report.render import render
+from ahm_jax.runs import directory
 from ahm_jax.runtime import durable, json_files, schema
 
-JSON, HTML = 'check.json', 'check.html'
+JSON, HTML = directory.CHECKS
 SIDE = 112  # Of a thumbnail's longer side, pixels.
 SHEET = 48  # Images on the contact sheet.
 PICTURED = 24  # Cases of a finding that the page shows with thumbnails.
 LISTED = 500  # Cases of a finding that the page names.
 # What tells a check.json of ours.
 _OURS = schema.record({'format': schema.count(), 'findings': schema.list_of(schema.mapping())})
+MOST_BYTES = 2**32  # Of check.json: of some six million images.
 PRINTED = 5  # Cases of a finding that the text names.
 
 
@@ -110,7 +112,8 @@ def check_free(workdir: Path) -> None:
   Raises:
     UserError: check.json or check.html is none of ours.
   """
-  held = json_files.read_json(workdir / JSON, _OURS, 'remove it, or choose another --workdir')
+  cure = 'remove it, or choose another --workdir'
+  held = json_files.read_json(workdir / JSON, _OURS, cure, MOST_BYTES)
   if held is None and (workdir / HTML).exists():
     raise UserError(
       f'{workdir / HTML} is there without {JSON}, and is not written over; choose another --workdir'

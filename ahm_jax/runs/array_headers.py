@@ -7,8 +7,8 @@ import re
 
 from ahm_jax.runtime import json_files, schema
 
-FREE = 2**26  # Bytes that arrays may take in memory, however little they take on disk,
-RATIO = 100  # and so many more for each byte on disk. Trained weights hardly shrink.
+_FREE = 2**26  # Bytes that arrays may take in memory, however little they take on disk.
+RATIO = 100  # So many more for each byte on disk. Trained weights hardly shrink.
 _MOST = 2**16  # Bytes of a header.
 _DTYPE = re.compile(r'[<>|][biuf]([1248])|bfloat16')
 _COMPRESSORS = (None, 'zstd', 'gzip', 'zlib')
@@ -40,7 +40,14 @@ def claim(header: bytes) -> int:
   return int(number[1] or 2) * max(math.prod(held['shape']), math.prod(held['chunks']))
 
 
-def check_total(claimed: int, stored: int) -> None:
-  """Raises a ValueError where arrays claim too many bytes for the files that hold them."""
-  if claimed > FREE + RATIO * stored:
-    raise ValueError(f'its arrays claim {claimed:.1e} bytes, and its files have {stored}')
+def check_total(
+  claimed: int, stored: int, ratio: int = RATIO, said: str = 'its arrays claim'
+) -> None:
+  """Raises a ValueError where arrays claim too many bytes for the files that hold them.
+
+  Args:
+    ratio: of bytes in memory to those on disk, beyond some that are free.
+    said: begins the sentence that says what claims them.
+  """
+  if claimed > _FREE + ratio * stored:
+    raise ValueError(f'{said} {claimed:.1e} bytes, and its files have {stored}')

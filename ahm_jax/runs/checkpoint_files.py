@@ -33,7 +33,7 @@ _HEADER = '.zarray'
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
   """A checkpoint that cannot be used; the message completes 'the checkpoint ...'."""
 
 
@@ -60,12 +60,12 @@ def saved(home: Path) -> Saved:
   arrays.
 
   Raises:
-    Damaged: it is not what was saved.
+    DamagedCheckpoint: it is not what was saved.
     UserError: it cannot be read.
   """
   content = read(home / METRICS / METRICS)
   with _parsing():
-    found = json.loads(content)
+    found = json.loads(content)  # No strict JSON: scores may be -Infinity.
     if set(found) - {SEAL} != _NUMBERS:
       raise ValueError('its numbers are not all there')
     # Those of an earlier version have no seal.
@@ -83,13 +83,13 @@ def arrays(home: Path, parts: Sequence[str] = TrainState._fields) -> dict[str, A
   """Parts of the state in a checkpoint, whatever its task: NumPy arrays in nested dicts.
 
   Raises:
-    Damaged: they are not what was saved.
+    DamagedCheckpoint: they are not what was saved.
     UserError: they cannot be read.
   """
   digests = saved(home).digests
   tree = stored(home / STATE, parts)
   if any(digest(tree.get(part, {})) != digests.get(part) for part in parts):
-    raise Damaged('is damaged: its numbers are not those that were saved')
+    raise DamagedCheckpoint('is damaged: its numbers are not those that were saved')
   return tree
 
 
@@ -97,7 +97,7 @@ def stored(folder: Path, parts: Sequence[str]) -> dict[str, Any]:
   """Parts of what Orbax wrote into a folder: NumPy arrays in nested dicts.
 
   Raises:
-    Damaged: they are not there, or not whole.
+    DamagedCheckpoint: they are not there, or not whole.
     UserError: they cannot be read.
   """
   contents = _contents(folder)
@@ -159,13 +159,13 @@ def reading(path: Path) -> Iterator[None]:
   """Tells what is not there, which is damage, from what cannot be read now.
 
   Raises:
-    Damaged: it is not there.
+    DamagedCheckpoint: it is not there.
     UserError: it cannot be read.
   """
   try:
     yield
   except _ABSENT as error:
-    raise Damaged(f'is damaged: {path.name} is not there') from error
+    raise DamagedCheckpoint(f'is damaged: {path.name} is not there') from error
   except (OSError, MemoryError) as error:
     cure = 'nothing was moved; make it readable and run the same command again'
     raise UserError(cannot_read(path, error, cure)) from error
@@ -185,7 +185,7 @@ def _parsing() -> Iterator[None]:
     RecursionError,
   ) as error:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise Damaged(f'is damaged ({line[:100]})') from error
+    raise DamagedCheckpoint(f'is damaged ({line[:100]})') from error
 
 
 def digest(tree: Any) -> str:

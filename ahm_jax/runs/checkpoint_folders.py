@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, printable
 from ahm_jax.runs import checkpoint_files as files
-from ahm_jax.runs.checkpoint_files import Damaged
+from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runtime import durable
 
 MARK = {'program': 'ahm_jax'}  # In the description of a checkpoint, which is Orbax's,
@@ -54,7 +54,7 @@ def _names(workdir: Path) -> list[str]:
   try:
     with files.reading(folder):
       return sorted(path.name for path in folder.iterdir())
-  except Damaged:
+  except DamagedCheckpoint:
     return []
 
 
@@ -70,7 +70,7 @@ def scores(workdir: Path) -> dict[int, float]:
   """
   found = {}
   for step in steps(workdir):
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(DamagedCheckpoint):
       found[step] = files.saved(home(workdir, step)).progress.score
   return found
 
@@ -118,14 +118,14 @@ def _is_link(path: Path) -> bool:
 def _has(path: Path, mark: bytes) -> bool:
   try:
     return mark in files.read(path)
-  except Damaged:
+  except DamagedCheckpoint:
     return False
 
 
 def _commit_if_sound(workdir: Path, step: int) -> None:
   try:
     files.arrays(saving(workdir, step))
-  except Damaged:
+  except DamagedCheckpoint:
     shutil.rmtree(saving(workdir, step))
   else:
     commit(workdir, step)
@@ -137,10 +137,12 @@ def commit(workdir: Path, step: int) -> None:
   """
   for path in _with_all_below(saving(workdir, step)):
     durable.sync_folder(path) if path.is_dir() else durable.sync(path)
-  if step in steps(workdir):
-    _remove(workdir, step)
+  # Others may be reading: what is removed must not keep them from the new one for long.
+  earlier = _take_away(workdir, step) if step in steps(workdir) else None
   saving(workdir, step).rename(home(workdir, step))
   durable.sync_folder(directory(workdir))
+  if earlier:
+    shutil.rmtree(earlier)
 
 
 def _with_all_below(folder: Path) -> Iterator[Path]:
@@ -157,14 +159,14 @@ def prune(workdir: Path) -> None:
   found = scores(workdir)
   kept = {*list(found)[-2:], best(found)} if found else set()
   for step in found.keys() - kept:
-    _remove(workdir, step)
+    shutil.rmtree(_take_away(workdir, step))
 
 
-def _remove(workdir: Path, step: int) -> None:
-  # A folder that is half removed has another name.
+def _take_away(workdir: Path, step: int) -> Path:
+  """Gives a checkpoint another name, since a folder that is half removed must have one."""
   path = directory(workdir) / f'{step}{_DELETED}'
   home(workdir, step).rename(path)
-  shutil.rmtree(path)
+  return path
 
 
 def set_aside(workdir: Path, step: int, problem: str) -> None:
@@ -174,7 +176,5 @@ def set_aside(workdir: Path, step: int, problem: str) -> None:
   names = itertools.chain([str(step)], (f'{step}-{number}' for number in itertools.count(1)))
   target = next(folder / name for name in names if not os.path.lexists(folder / name))
   home(workdir, step).rename(target)
-  print(
-    f'the checkpoint of step {step} {problem}; it is not used, and was moved to {target}',
-    file=sys.stderr,
-  )
+  said = f'the checkpoint of step {step} {problem}; it is not used, and was moved to {target}'
+  print(printable(said), file=sys.stderr)

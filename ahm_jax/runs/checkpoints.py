@@ -1,24 +1,22 @@
 """The only Orbax: a run's checkpoints, of which the last two and the best are kept."""
 
 import contextlib
-import errno
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-from ahm_jax.errors import UserError, full_disk
+from ahm_jax.errors import UserError, full_disk, refusal
+from ahm_jax.runs import checkpoint_damage as damage
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
-from ahm_jax.runs.checkpoint_files import Damaged
+from ahm_jax.runs import checkpoint_reading as reading
+from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runs.progress import Progress
-from ahm_jax.runtime import processes, trees
+from ahm_jax.runtime import places, processes
 from ahm_jax.runtime.signals import Stopped
 from ahm_jax.task import TrainState
 
@@ -38,9 +36,11 @@ class Checkpoints:
 
   def __init__(self, workdir: Path):
     self.workdir = Path(workdir)
+    self._kept = contextlib.ExitStack()
     with processes.first_alone(), self._writing():
       if processes.is_first():
         folders.tidy(self.workdir)
+        self._keep()
     handlers = {
       files.STATE: ocp.StandardCheckpointHandler(),
       files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
@@ -64,12 +64,21 @@ class Checkpoints:
     try:
       if together or not processes.has_others():
         try:
-          with processes.first_alone():  # Which puts it in its place.
-            self._wait()
+          self._settle()
         finally:
           self._orbax.close()
     finally:
       self._thread.shutdown(wait=False)
+      self._kept.close()
+
+  def _keep(self) -> None:
+    """Watches over the folders that are written into, of which none may be moved meanwhile."""
+    for folder in (self.workdir, folders.directory(self.workdir)):
+      with files.reading(folder):
+        is_there = folder.is_dir()
+      if not is_there:
+        folder.mkdir(parents=True, exist_ok=True)
+      self._kept.enter_context(places.kept(folder))
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves in the background, in place of an earlier checkpoint of that step; the next step may
@@ -79,9 +88,9 @@ class Checkpoints:
       state: replicated over the devices of all processes (`parallel.of_all`).
 
     Raises:
-      UserError: the save before has failed.
+      UserError: the save before has failed, or the directory was moved or replaced.
     """
-    self._wait()
+    self._settle()
     parts = state._asdict() if processes.is_first() else {}  # Process 0 writes the numbers.
     digests = {name: files.digest(part) for name, part in parts.items()}
     numbers = files.numbers(files.Saved(progress, digests))
@@ -101,6 +110,7 @@ class Checkpoints:
     with self._writing():
       self._orbax.wait_until_finished()
       if processes.is_first():
+        places.check(folders.directory(self.workdir))
         if not self._was_read_back:
           self._read_back(step)
         folders.commit(self.workdir, step)
@@ -110,7 +120,7 @@ class Checkpoints:
     """Whether checkpoints can be saved here at all."""
     try:
       files.arrays(folders.saving(self.workdir, step))
-    except Damaged as problem:
+    except DamagedCheckpoint as problem:
       raise UserError(
         f'the checkpoint of step {step} was written into {folders.directory(self.workdir)}, but '
         f'read back it {problem}; choose another --workdir, on another disk'
@@ -123,7 +133,8 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError) as error:
-      why = _system_says(error)
+      places.check(folders.directory(self.workdir))
+      why = refusal(error)
       if why is None or full_disk(error):
         raise
       raise UserError(
@@ -146,14 +157,22 @@ class Checkpoints:
     if saving is not None:
       saving.result()
 
+  def _settle(self) -> None:
+    """Waits for the save in the background, in process 0 and then in the others, and makes sure
+    that the directory is where it was; raises a UserError.
+    """
+    with processes.first_alone():
+      self._wait()
+      places.check(folders.directory(self.workdir))
+
   def progress(self) -> Progress:
     """That of the latest checkpoint, or of a run that has not begun."""
-    self._wait()
+    self._settle()
     found = Progress()
     with processes.first_alone():
       if processes.is_first() and (steps := folders.steps(self.workdir)):
         home = folders.home(self.workdir, steps[-1])
-        with _named(home):
+        with reading.named(home):
           found = files.saved(home).progress
     since_line = found.since_line  # Process 0 alone looks at them.
     return processes.from_first(found._replace(since_line=()))._replace(since_line=since_line)
@@ -171,7 +190,7 @@ class Checkpoints:
     """
     with processes.first_alone(), self._writing():
       if processes.is_first():
-        for step, problem in _unusable(self.workdir, best_too).items():
+        for step, problem in damage.unusable(self.workdir, best_too).items():
           folders.set_aside(self.workdir, step, problem)
 
   def restore_latest(self, target: TrainState) -> TrainState:
@@ -194,159 +213,13 @@ class Checkpoints:
     return self._restore(target, best=True)
 
   def _restore(self, target: TrainState, best: bool) -> TrainState:
-    self._wait()
+    self._settle()
     step = 0
     with processes.first_alone():
       if processes.is_first():
-        step = int(_chosen(self.workdir, best).name)
+        step = int(reading.chosen(self.workdir, best).name)
     # From process 0: a shared file system may show others an older list.
-    return _restored(folders.home(self.workdir, processes.from_first(step)), target)
-
-
-def _system_says(error: BaseException) -> str | None:
-  """Why the system refused, if that is what went wrong."""
-  if isinstance(error, OSError):
-    return error.strerror or str(error)
-  # TensorStore says it in a text.
-  return next((said for said in map(os.strerror, errno.errorcode) if said in str(error)), None)
-
-
-def _unusable(workdir: Path, best_too: bool) -> dict[int, str]:
-  """The checkpoints to be set aside, the latest first, each with the reason why.
-
-  Raises:
-    UserError: none would be left.
-  """
-  found: dict[int, str] = {}
-  left = folders.steps(workdir)
-  while left and (damage := _damage(workdir, left, best_too)):
-    step, problem = damage
-    later = [other for other in left if other > step] if best_too else []
-    found |= dict.fromkeys(later, f'followed on that of step {step}') | {step: problem}
-    left = [other for other in left if other not in found]
-  if found and not left:
-    said = '; '.join(f'that of step {step} {problem}' for step, problem in sorted(found.items()))
-    folder = folders.directory(workdir)
-    raise UserError(
-      f'no checkpoint in {folder} can be used: {said}; nothing was moved; '
-      f'put sound ones in their place, or remove {folder} to start anew'
-    )
-  return dict(sorted(found.items(), reverse=True))
-
-
-def _damage(workdir: Path, steps: Sequence[int], best_too: bool) -> tuple[int, str] | None:
-  """The first step of which what a run needs is damaged, and how."""
-  found: dict[int, Progress] = {}
-  for step in steps:
-    try:
-      found[step] = files.saved(folders.home(workdir, step)).progress
-    except Damaged as problem:
-      return step, str(problem)
-  scores = {step: progress.score for step, progress in found.items()}
-  for step in sorted({steps[-1], folders.best(scores)} if best_too else {steps[-1]}):
-    try:
-      files.arrays(folders.home(workdir, step))
-    except Damaged as problem:
-      return step, str(problem)
-  return None
-
-
-def _restored(home: Path, target: TrainState) -> TrainState:
-  with _named(home):
-    found = files.arrays(home)
-  problem = trees.shape_mismatch(found, target)
-  if problem:
-    raise UserError(f'{home}: {problem}; a checkpoint and run.json of one run belong together')
-  flat = trees.flatten(found)
-  leaves = [_placed(flat[name], leaf) for name, leaf in trees.flatten(target).items()]
-  return jax.tree.unflatten(jax.tree.structure(target), leaves)
-
-
-def _placed(array: np.ndarray, target: jax.ShapeDtypeStruct) -> jax.Array:
-  array = np.asarray(array, target.dtype)
-  return jax.make_array_from_callback(target.shape, target.sharding, lambda index: array[index])
-
-
-@contextlib.contextmanager
-def _named(home: Path) -> Iterator[None]:
-  """Says which checkpoint it is that is damaged."""
-  try:
-    yield
-  except Damaged as problem:
-    raise UserError(
-      f"{home}: the checkpoint {problem}; run that run's own command again; "
-      'it resumes from the checkpoint before'
-    ) from problem
-
-
-def latest_step(workdir: Path) -> int:
-  """That of the latest checkpoint in a run's directory, 0 where there is none; loads nothing.
-
-  Raises:
-    UserError: they cannot be listed.
-  """
-  return max(folders.steps(workdir), default=0)
-
-
-def saved_line(workdir: Path) -> str:
-  """What to say is saved of a run that ends; '' where nothing is. Raises nothing."""
-  try:
-    step = latest_step(workdir)
-  except UserError as error:
-    return str(error)
-  return f'step {step} is saved in {workdir}' if step else ''
-
-
-def load_state(workdir: Path, target: TrainState) -> TrainState:
-  """The latest state of another run, which may be at work meanwhile: nothing is changed there.
-
-  Args:
-    workdir: that run's directory.
-    target: as for `Checkpoints.restore_latest`.
-
-  Raises:
-    UserError: there is no checkpoint, it is damaged or cannot be read, or what was saved has other
-      shapes.
-  """
-  return _restored(_chosen(workdir, best=False), target)
-
-
-def load_variables(workdir: Path, best: bool) -> dict[str, Any]:
-  """What another run learnt, whatever its task and optimizer.
-
-  Args:
-    workdir: that run's directory.
-    best: its best checkpoint, of equal ones the latest; or its latest.
-
-  Returns:
-    {'step', 'params', 'batch_stats'} with NumPy arrays in nested dicts; without norms 'batch_stats'
-    is {}.
-
-  Raises:
-    UserError: there is no checkpoint, or it is damaged or cannot be read.
-  """
-  home = _chosen(workdir, best)
-  with _named(home):
-    return {'batch_stats': {}, **files.arrays(home, ('step', 'params', 'batch_stats'))}
-
-
-def _chosen(workdir: Path, best: bool) -> Path:
-  """The folder of a run's best checkpoint, of equal ones the latest; or of its latest.
-
-  Raises:
-    UserError: there is none, or one is damaged or cannot be read.
-  """
-  homes = [folders.home(workdir, step) for step in folders.steps(workdir)]
-  if not homes:
-    raise UserError(
-      f'{workdir} holds no checkpoint; give the directory of a run that has saved one'
-    )
-  return max(reversed(homes), key=_score_at) if best else homes[-1]
-
-
-def _score_at(home: Path) -> float:
-  with _named(home):
-    return files.saved(home).progress.score
+    return reading.restored(folders.home(self.workdir, processes.from_first(step)), target)
 
 
 def write_variables(path: Path, variables: Any) -> None:
@@ -365,5 +238,5 @@ def read_variables(path: Path) -> dict[str, Any]:
   """
   try:
     return files.stored(Path(path).absolute(), ('params', 'batch_stats'))
-  except files.Damaged as problem:
+  except files.DamagedCheckpoint as problem:
     raise UserError(f'{path} {problem}; export it again') from problem

@@ -8,14 +8,21 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ahm_jax.config import Config, check_same, from_config_dict, paths, to_dict
 from ahm_jax.config.fields import STAGES
+from ahm_jax.data import manifest
 from ahm_jax.errors import UserError
-from ahm_jax.runs import ownership
+from ahm_jax.runs import (
+  checkpoint_files,
+  checkpoint_folders,
+  metrics_log,
+  ownership,
+  snapshots,
+)
 from ahm_jax.runs.stage import Stage, names
-from ahm_jax.runtime import locks, schema
+from ahm_jax.runtime import locks, places, schema
 from ahm_jax.runtime.json_files import read_json, write_json
 
 FILE = 'run.json'
@@ -30,14 +37,20 @@ RESULTS = 'results.json'  # Of a grid.
 REPORT = 'report.html'
 PROFILE = 'profile'
 LOCK = '.lock'
+CHECKS = ('check.json', 'check.html')  # What `prepare_data --check` found.
+PICTURES = ('masks.png', 'strategies.png', 'movement.png')  # Beside the report.
+# Scores of the run, and of others on the same images, by their patterns.
+EVALUATIONS = ('evaluation*.json', 'per_image*.csv')
 # What a command may leave in a directory before its run has a run.json. Prepared data too.
-BEFORE = (LOCK, IMAGES, 'check.json', 'check.html', PROFILE)
-# Folders and files that a run or a grid writes besides, by their patterns.
-FOLDERS = ('checkpoints', 'damaged', 'snapshots', 'data', PROFILE, *STAGES)
+BEFORE = (LOCK, IMAGES, *CHECKS, PROFILE)
+# Folders and files that a run or a grid writes, by their patterns.
+FOLDERS = (
+  *(checkpoint_files.FOLDER, checkpoint_folders.DAMAGED, snapshots.FOLDER, manifest.HOME),
+  *(PROFILE, *STAGES),
+)
 FILES = (
-  *(FILE, IMAGES, DATA, CLASSES, IMPORTED, RESULTS, REPORT, LOCK, 'metrics.jsonl', 'check.*'),
-  *('evaluation*.json', 'per_image*.csv', 'dice.svg', 'vs_*.svg'),
-  *('masks.png', 'strategies.png', 'movement.png'),
+  *(FILE, IMAGES, DATA, CLASSES, IMPORTED, RESULTS, REPORT, LOCK, metrics_log.FILE),
+  *(*CHECKS, *EVALUATIONS, *PICTURES, 'dice.svg', 'vs_*.svg'),
 )
 
 _RESTORE = 'restore it, or choose another --workdir'
@@ -55,6 +68,29 @@ SUMMARY = schema.record(
 )
 
 
+class Held(NamedTuple):
+  """What run.json says."""
+
+  stage: str  # Or REPRODUCE.
+  config: Config
+  workdir: str  # As what it was begun; '': unknown, as in runs of old.
+
+
+def held_run(workdir: Path) -> Held | None:
+  """The run or grid that a folder holds; None where it holds none. Raises a UserError where that
+  cannot be read.
+  """
+  path = Path(workdir) / FILE
+  # In what is no folder there is none either.
+  told = read_json(path, _RUN, _RESTORE) if path.exists() else None
+  if told is None:
+    return None
+  try:
+    return Held(told['stage'], from_config_dict(told['config']), told.get('workdir', ''))
+  except UserError as error:
+    raise UserError(f'{path} is damaged, or of another version: {error}; {_RESTORE}') from error
+
+
 def check(workdir: Path, stage: str, config: Config) -> None:
   """Makes sure that `workdir` holds no run but this one; writes nothing.
 
@@ -66,19 +102,16 @@ def check(workdir: Path, stage: str, config: Config) -> None:
       result depends on; or see `check_folder`.
   """
   check_folder(workdir)
-  path = Path(workdir) / FILE
-  if path.exists():
-    held = _held(path)
-    known = _config(path, held)
-    if held['stage'] != stage:
+  if held := held_run(workdir):
+    if held.stage != stage:
       raise UserError(
-        f'{workdir} holds a {held["stage"]} run, not a {stage} run; choose another --workdir'
+        f'{workdir} holds a {held.stage} run, not a {stage} run; choose another --workdir'
       )
     free: tuple[str, ...] = ('init_from',) if _same_start(held, workdir, config) else ()
     is_known = (Path(workdir) / IMAGES).exists()
-    free += ('data.root',) if is_known and is_gone(known.data.root) else ()
+    free += ('data.root',) if is_known and is_gone(held.config.data.root) else ()
     remedy = 'choose another --workdir, or set the field back'
-    check_same(f'{workdir} holds a {stage} run', stage, held['config'], config, free, remedy)
+    check_same(f'{workdir} holds a {stage} run', stage, to_dict(held.config), config, free, remedy)
 
 
 def check_folder(workdir: Path) -> None:
@@ -132,14 +165,14 @@ def check_writable(path: Path, flag: str) -> None:
     )
 
 
-def _same_start(held: dict, workdir: Path, config: Config) -> bool:
+def _same_start(held: Held, workdir: Path, config: Config) -> bool:
   """Whether `init_from` lies where it did, seen from the run: both were moved together, or are
   named in another way.
   """
-  old, new = held['config'].get('init_from'), config.init_from
-  if not (old and new and 'workdir' in held):
+  old, new = held.config.init_from, config.init_from
+  if not (old and new and held.workdir):
     return False
-  return os.path.relpath(old, held['workdir']) == os.path.relpath(new, workdir)
+  return os.path.relpath(old, held.workdir) == os.path.relpath(new, workdir)
 
 
 _OWN: set[Path] = set()  # The directories that this process has to itself.
@@ -156,9 +189,10 @@ def alone(workdir: Path) -> Iterator[bool]:
   if own in _OWN:
     yield True
     return
+  places.check(Path(workdir))
   own.mkdir(parents=True, exist_ok=True)
-  with ownership.open_lock(own / LOCK) as file:
-    if not locks.take(file, own / LOCK, wait=False):
+  with locks.locked(own / LOCK, wait=False) as file:
+    if file is None:
       yield False
       return
     file.truncate(0)
@@ -166,7 +200,8 @@ def alone(workdir: Path) -> Iterator[bool]:
     file.flush()
     _OWN.add(own)
     try:
-      yield True
+      with places.kept(workdir):
+        yield True
     finally:
       _OWN.remove(own)
 
@@ -180,7 +215,7 @@ def owned(workdir: Path) -> Iterator[None]:
   """
   with alone(workdir) as own:
     if not own:
-      other = (Path(workdir) / LOCK).read_text(encoding='utf-8') or 'another process'
+      other = locks.owner(Path(workdir) / LOCK) or 'another process'
       raise UserError(
         f'{other} is at work in {workdir}; wait until it is done, or choose another --workdir'
       )
@@ -194,18 +229,17 @@ def read(workdir: Path, stages: Sequence[Stage]) -> tuple[Stage, Config]:
   Raises:
     UserError: it holds no run, or one of a stage that is not among `stages`.
   """
-  path = Path(workdir) / FILE
-  if not path.exists():
+  held = held_run(workdir)
+  if held is None:
     raise UserError(f'{workdir} holds no run; give the --workdir of a {names(stages)} run')
-  held = _held(path)
-  stage = next((stage for stage in stages if stage.name == held['stage']), None)
+  stage = next((stage for stage in stages if stage.name == held.stage), None)
   if stage is None:
     raise UserError(
-      f'{workdir} holds a {held["stage"]} run; give the --workdir of a {names(stages)} run'
+      f'{workdir} holds a {held.stage} run; give the --workdir of a {names(stages)} run'
     )
-  config = _config(path, held)
-  if 'workdir' in held and is_gone(config.init_from):
-    moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held['workdir']))
+  config = held.config
+  if held.workdir and is_gone(config.init_from):
+    moved = os.path.normpath(Path(workdir) / os.path.relpath(config.init_from, held.workdir))
     config = dataclasses.replace(config, init_from=moved) if Path(moved).exists() else config
   return stage, config
 
@@ -224,15 +258,3 @@ def summary(workdir: Path) -> dict[str, Any] | None:
   """
   cure = f'remove it; the command that trains in {workdir} writes it again'
   return read_json(Path(workdir) / DATA, SUMMARY, cure)
-
-
-def _held(path: Path) -> dict[str, Any]:
-  """What a run.json says: its 'stage', its 'config', and as what it was begun, 'workdir'."""
-  return read_json(path, _RUN, _RESTORE)
-
-
-def _config(path: Path, held: dict[str, Any]) -> Config:
-  try:
-    return from_config_dict(held['config'])
-  except UserError as error:
-    raise UserError(f'{path} is damaged, or of another version: {error}; {_RESTORE}') from error

@@ -1,24 +1,28 @@
 """What in a folder is ours: nothing else is touched, and nothing through a link."""
 
-import errno
+import contextlib
 import fnmatch
 import os
 import re
-import stat
+import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TextIO
 
 from ahm_jax.config.fields import STAGES
-from ahm_jax.errors import UserError, cannot_read, printable
+from ahm_jax.data import manifest
+from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runtime import durable
 
-_PREPARED = re.compile(r'[A-Za-z0-9_]+-[0-9a-f]{16}(\.\w+)?')  # See `data.prepare`.
-# Of which a power cut may leave a part, or zeros.
-_LOCK_TEXT = re.compile(rb'(p(r(o(c(e(s(s( [^\n]*)?)?)?)?)?)?)?)?\0*')
 _OF_SYSTEMS = ('Thumbs.db', 'desktop.ini', 'lost+found')  # What systems put into any folder.
-# What shells and clusters write beside a run, often before it starts.
-_LOGS = ('.log', '.out', '.err')
+# What shells and clusters write beside a run, often before it starts; also rotated.
+_LOGS = re.compile(
+  r"""
+  .+\.(log|out|err) ([._-]\d+)? (\.gz)?
+  | .+\.[oe]\d+ ([._-]\d+)?                                         # Of PBS and Grid Engine.
+  | (.*[^a-z])? (logs?|out(put)?|err(ors?)?|std(out|err)|nohup|slurm) ([^a-z].*)? \.txt
+  """,
+  re.VERBOSE | re.IGNORECASE,
+)
 _NAMED = 3  # Files that a message names.
 
 
@@ -38,7 +42,7 @@ def check_free(folder: Path, mark: str, before: Collection[str]) -> None:
   # Another process may have made the mark, and then the others, since the folder was listed.
   if not others or (Path(folder) / mark).exists():
     return
-  named = ', '.join(map(printable, others[:_NAMED]))
+  named = ', '.join(others[:_NAMED])
   more = f' and {len(others) - _NAMED} more' if len(others) > _NAMED else ''
   raise UserError(
     f'{folder} is not empty, and has no {mark} that would make it ours: it holds {named}{more}; '
@@ -61,11 +65,24 @@ def _is_nothing(item: Path, mark: str) -> bool:
   name = item.name
   if name.startswith('.') or name in _OF_SYSTEMS or durable.is_scratch(item):
     return True
-  if name.endswith(_LOGS) and item.is_file():
+  if is_log(item):
     return True
   if name in STAGES:
     return _holds_runs(item, mark)
-  return name == 'data' and item.is_dir() and all(map(_is_prepared, _items(item)))
+  return name == manifest.HOME and item.is_dir() and all(map(_is_prepared, _items(item)))
+
+
+def is_log(item: Path) -> bool:
+  """Whether it is a file that a log is in by its name, or what this process prints."""
+  return item.is_file() and (_LOGS.fullmatch(item.name) is not None or _is_printed_to(item))
+
+
+def _is_printed_to(item: Path) -> bool:
+  for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+    with contextlib.suppress(OSError, ValueError):  # Where it is closed.
+      if os.path.samestat(os.fstat(stream.fileno()), item.stat()):
+        return True
+  return False
 
 
 def _holds_runs(folder: Path, mark: str) -> bool:
@@ -77,7 +94,7 @@ def _holds_runs(folder: Path, mark: str) -> bool:
 
 
 def _is_prepared(item: Path) -> bool:
-  return item.name.startswith('.') or _PREPARED.fullmatch(item.name) is not None
+  return item.name.startswith('.') or manifest.is_ours(item.name)
 
 
 def check_kinds(folder: Path, folders: Collection[str], files: Collection[str]) -> None:
@@ -121,22 +138,3 @@ def check_way(root: Path, folder: Path) -> None:
       raise UserError(
         f'{part} is a link, and nothing is written through links; put what it leads to in its place'
       )
-
-
-def open_lock(path: Path) -> TextIO:
-  """Opens a file that is to be locked, or makes it; raises a UserError where it is not ours."""
-  try:
-    # A pipe would wait for somebody to write.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o666)
-  except OSError as error:
-    if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-      raise
-    raise UserError(
-      f'{path} is no lock file of ours; remove it, or choose another folder'
-    ) from error
-  regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-  if not (regular and _LOCK_TEXT.fullmatch(os.pread(descriptor, 4096, 0))):
-    os.close(descriptor)
-    raise UserError(f'{path} is no lock file of ours; remove it, or choose another folder')
-  return os.fdopen(descriptor, 'r+')

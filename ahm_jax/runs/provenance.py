@@ -14,14 +14,25 @@ from typing import Any, NamedTuple
 
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError
-from ahm_jax.runs import checkpoints, directory
+from ahm_jax.runs import checkpoint_reading, directory
 from ahm_jax.runtime import json_files, schema
 
 _CURE = 'restore it, or remove it, and data leakage is not looked for'
-_NAMES = schema.list_of(schema.text)
-_IMAGES = schema.record(
-  {'dataset': schema.text, 'train': _NAMES, 'validation': _NAMES, 'run': schema.text},
-  {'digests': _NAMES},
+_NAMES = schema.list_of(schema.text, unique=True)
+
+
+def _paired(value: dict[str, Any]) -> None:
+  count, digests = len(value['train']) + len(value['validation']), value.get('digests')
+  if digests and len(digests) != count:
+    raise ValueError(f'.digests are {len(digests)}, of {count} images')
+
+
+_IMAGES = schema.both(
+  schema.record(
+    {'dataset': schema.text, 'train': _NAMES, 'validation': _NAMES, 'run': schema.text},
+    {'digests': schema.list_of(schema.text)},
+  ),
+  _paired,
 )
 _RUN = schema.record({'own': _IMAGES, 'origins': schema.list_of(_IMAGES)})
 _GRID = schema.record({'digest': schema.text}, {'images': schema.mapping(schema.text)})
@@ -74,7 +85,7 @@ def begin(workdir: Path, images: Images, start: Path | None) -> None:
   Args:
     start: directory of the run that this one starts from, if it does.
   """
-  if (workdir / directory.IMAGES).exists() or checkpoints.latest_step(workdir):
+  if (workdir / directory.IMAGES).exists() or checkpoint_reading.latest_step(workdir):
     return
   before = _read(start) if start else None
   origins = () if before is None else (before.own._replace(digests=()), *before.origins)

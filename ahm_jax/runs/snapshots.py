@@ -3,6 +3,7 @@ its directory.
 """
 
 import io
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.runtime import durable, json_files
+from ahm_jax.errors import printable
+from ahm_jax.runtime import durable, json_files, npz, places
 
 FOLDER = 'snapshots'
 
@@ -18,6 +20,7 @@ FOLDER = 'snapshots'
 def write(workdir: Path, step: int, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes, or writes again, the arrays of one step; the file appears when it is whole."""
   folder = Path(workdir) / FOLDER
+  places.check(folder)
   folder.mkdir(exist_ok=True)
   named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
   with durable.replacing(folder / f'{step}.npz') as scratch, scratch.open('wb') as file:
@@ -36,18 +39,22 @@ def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
   for path in (Path(workdir) / FOLDER).glob('*.npz'):
     data = json_files.read_bytes(path) or b''
     try:
-      found[int(path.stem)] = _arrays(data)
+      found[_step(path.stem)] = _arrays(data)
     except Exception as error:  # NumPy and zipfile raise many kinds.
       said = ' '.join(str(error).split())[:100]
-      print(f'{path} is damaged, and left out ({said})', file=sys.stderr)
+      print(printable(f'{path} is damaged, and left out ({said})'), file=sys.stderr)
   return dict(sorted(found.items()))
 
 
+def _step(name: str) -> int:
+  if not name.isdecimal() or name != str(int(name)):
+    raise ValueError('its name is no step')
+  return int(name)
+
+
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
-  stream = io.BytesIO(data)
-  with np.load(stream, allow_pickle=False) as file:
-    names = [item.filename for item in file.zip.infolist()]
-    size = sum(item.file_size for item in file.zip.infolist())
-    if len(set(names)) < len(names) or size > json_files.MOST_BYTES:
-      raise ValueError(f'it holds {len(names)} arrays of {size} bytes')
-    return dict(file)
+  held = npz.arrays(io.BytesIO(data))
+  claimed = sum(np.dtype(array.dtype).itemsize * math.prod(array.shape) for array in held.values())
+  if claimed > json_files.MOST_BYTES:
+    raise ValueError(f'it holds {len(held)} arrays of {claimed} bytes')
+  return {name: array.read() for name, array in held.items()}

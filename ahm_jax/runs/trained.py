@@ -15,7 +15,7 @@ import numpy as np
 from ahm_jax.config import Config, from_config_dict, paths, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.models.layers import variable_shapes
-from ahm_jax.runs import checkpoint_files, checkpoints, directory
+from ahm_jax.runs import checkpoint_files, checkpoint_reading, checkpoints, directory
 from ahm_jax.runs.stage import Stage, names
 from ahm_jax.runtime import json_files, schema, trees
 
@@ -30,7 +30,6 @@ def _interval(value: Any) -> None:
     raise ValueError(' is not a pair of numbers')
 
 
-_COUNTS = schema.record(dict.fromkeys(('images', 'masks', 'labels'), schema.count()))
 _DESCRIPTION = schema.record(
   {
     **dict.fromkeys(('format', 'stage', 'digest'), schema.text),
@@ -39,15 +38,7 @@ _DESCRIPTION = schema.record(
     'config': schema.mapping(),
   },
   {
-    'data': schema.optional(
-      schema.record(
-        {
-          'name': schema.text,
-          'splits': schema.mapping(_COUNTS),
-          'trained_on': schema.count(),
-        }
-      )
-    ),
+    'data': schema.optional(directory.SUMMARY),
     'scores': schema.optional(
       schema.record(
         {
@@ -149,8 +140,8 @@ def load(path: Path, stages: Sequence[Stage], flag: str = '--checkpoint') -> Tra
       f'{flag}={path}: there is no such folder; give the workdir of a {names(stages)} run'
     )
   paths.check_named(path, flag, paths.LOADING)
-  if (path / EXPORT).exists():
-    return _load_export(path, stages, flag)
+  if (told := description(path)) is not None:
+    return _load_export(path, told, stages, flag)
   stage, config = directory.read(path, stages)
   return load_run(path, stage, config)
 
@@ -162,7 +153,7 @@ def load_run(path: Path, stage: Stage, config: Config) -> Trained:
   Raises:
     UserError: there is none, it is damaged, or its weights do not fit the config.
   """
-  learnt = checkpoints.load_variables(path, best=stage.keeps_best)
+  learnt = checkpoint_reading.load_variables(path, best=stage.keeps_best)
   variables = {part: learnt[part] for part in ('params', 'batch_stats') if learnt[part]}
   names = directory.class_names(path)
   if stage.scored_by == 'label' and not names:
@@ -170,8 +161,16 @@ def load_run(path: Path, stage: Stage, config: Config) -> Trained:
   return checked(Trained(path, stage, config, int(learnt['step']), variables, names))
 
 
-def _load_export(path: Path, stages: Sequence[Stage], flag: str) -> Trained:
-  told = json_files.read_json(path / EXPORT, _DESCRIPTION, 'export it again')
+def description(path: Path) -> dict[str, Any] | None:
+  """What export.json in a folder holds; None where there is none.
+
+  Raises:
+    UserError: it cannot be read, or does not hold what was written.
+  """
+  return json_files.read_json(path / EXPORT, _DESCRIPTION, 'export it again')
+
+
+def _load_export(path: Path, told: dict[str, Any], stages: Sequence[Stage], flag: str) -> Trained:
   kind, name, classes = told['format'], told['stage'], tuple(told['class_names'])
   if kind != 'orbax':
     raise UserError(

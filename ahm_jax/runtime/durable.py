@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from ahm_jax.runtime import places
+
 _SCRATCH = re.compile(r'.+\.[0-9a-f]{32}\.tmp')
 # How a file system says that it syncs no folders.
 _NO_FOLDERS = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EACCES, errno.EISDIR)
@@ -19,11 +21,16 @@ def replacing(path: Path) -> Iterator[Path]:
   disk, and then renamed, when the context is left. Where that fails, `path` stays as it was.
 
   A link at `path` is replaced, and not followed.
+
+  Raises:
+    UserError: a folder that is kept (`places`) was moved.
   """
   # Others may be writing the same file.
   scratch = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')
+  places.check(path)
   try:
     yield scratch
+    places.check(path)
     sync(scratch)
     scratch.replace(path)
   finally:

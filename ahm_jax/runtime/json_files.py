@@ -4,7 +4,6 @@ import json
 import math
 import os
 import stat
-from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +11,7 @@ from ahm_jax.errors import UserError, cannot_read
 from ahm_jax.runtime import durable, schema
 from ahm_jax.runtime.schema import Check
 
-MOST_BYTES = 2**28  # What a file of ours never has.
+MOST_BYTES = 2**28  # More than a file has that does not say another number.
 MOST_DIGITS = 1000  # Of a number.
 RESTORE = 'restore it, or remove it'
 
@@ -21,19 +20,20 @@ class Damaged(UserError):
   """A file that is there and can be read, and does not hold what was written."""
 
 
-def read_json(path: Path, check: Check = schema.anything, cure: str = RESTORE) -> Any:
+def read_json(path: Path, check: Check, cure: str = RESTORE, most: int = MOST_BYTES) -> Any:
   """What a JSON file holds; None where there is no such file.
 
   Args:
     check: that it must pass.
     cure: what the user can do where it is damaged.
+    most: bytes that it may have.
 
   Raises:
     Damaged: it is no strict JSON (UTF-8, finite numbers, no name twice, not too deep), or does not
       pass the check.
     UserError: the system does not let it be read, or it is no file.
   """
-  data = read_bytes(path)
+  data = read_bytes(path, cure, most)
   if data is None:
     return None
   try:
@@ -44,11 +44,11 @@ def read_json(path: Path, check: Check = schema.anything, cure: str = RESTORE) -
   return tree
 
 
-def read_bytes(path: Path) -> bytes | None:
-  """What a file holds; None where there is none.
+def read_bytes(path: Path, cure: str = RESTORE, most: int = MOST_BYTES) -> bytes | None:
+  """What a file holds; None where there is none. `cure`, `most`: as of `read_json`.
 
   Raises:
-    Damaged: it is larger than any of ours.
+    Damaged: it is larger than what was written can be.
     UserError: the system does not let it be read, or it is no file; not a word of damage.
   """
   try:
@@ -59,8 +59,8 @@ def read_bytes(path: Path) -> bytes | None:
       if not stat.S_ISREG(status.st_mode):
         what = 'a folder' if stat.S_ISDIR(status.st_mode) else 'no file'
         raise UserError(f'{path} is {what}, where a file is to be; remove it')
-      if status.st_size > MOST_BYTES:
-        raise Damaged(f'{path} is not what was written: it holds {status.st_size} bytes; remove it')
+      if status.st_size > most:
+        raise Damaged(f'{path} is damaged: it holds {status.st_size} bytes, over {most}; {cure}')
       with os.fdopen(descriptor, 'rb', closefd=False) as file:
         return file.read()
     finally:
@@ -118,6 +118,5 @@ def _int(digits: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found = dict(pairs)
   if len(found) < len(pairs):
-    twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-    _refuse(f'{schema.shown(twice)} twice')
+    _refuse(f'{schema.shown(schema.repeated(name for name, _ in pairs)[0])} twice')
   return found

@@ -30,6 +30,7 @@ class NativeErrors:
   def __init__(self) -> None:
     self.reason = ''
     self._read, self._drops = 0, False
+    self._unfinished = b''  # A line that was begun.
     self._lock = threading.Lock()
     self._file: int | None = None
     if not hasattr(os, 'memfd_create'):
@@ -39,8 +40,12 @@ class NativeErrors:
     os.dup2(self._file, 2)
     threading.Thread(target=self._keep_passing, daemon=True).start()
 
-  def pass_on(self) -> None:
-    """Passes on what was written since the last time."""
+  def pass_on(self, is_last: bool = True) -> None:
+    """Passes on what was written since the last time.
+
+    Args:
+      is_last: also a line that has no end yet.
+    """
     if self._file is None:
       return
     with self._lock:
@@ -48,7 +53,11 @@ class NativeErrors:
       while part := os.pread(self._file, 2**16, self._read + len(found)):
         found += part
       self._read += len(found)
-      kept = [line for line in found.decode(errors='replace').splitlines() if self._keeps(line)]
+      *lines, self._unfinished = (self._unfinished + found).split(b'\n')
+      if is_last and self._unfinished:
+        lines.append(self._unfinished)
+        self._unfinished = b''
+      kept = [text for line in lines if self._keeps(text := line.decode(errors='replace'))]
       if kept:
         print('\n'.join(kept), file=sys.stderr, flush=True)
 
@@ -64,4 +73,4 @@ class NativeErrors:
   def _keep_passing(self) -> None:
     while True:
       time.sleep(_EVERY)
-      self.pass_on()
+      self.pass_on(is_last=False)

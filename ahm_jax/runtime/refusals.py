@@ -4,15 +4,8 @@ import errno
 import os
 import sys
 
-from ahm_jax.errors import chain, printable
+from ahm_jax.errors import REFUSALS, chain, printable
 
-# Of an OSError; others, such as a file that is not there, may be a fault of the program.
-_REFUSALS = (
-  *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
-  *(errno.ENOMEM, errno.EAGAIN, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENXIO),
-  *(errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY),
-  *(errno.EPIPE, errno.ECONNRESET),
-)
 _AGAIN = 'then run the same command again'
 
 
@@ -65,7 +58,7 @@ def _is_out_of_memory(text: str) -> bool:
 def _of_system(error: OSError) -> str | None:
   if 'usable temporary directory' in str(error):
     return f'there is no folder for temporary files; set TMPDIR to one, {_AGAIN}'
-  if error.errno not in _REFUSALS:
+  if error.errno not in REFUSALS:
     return None
   where = ' and '.join(printable(name) for name in _names(error))
   said = f'{where}: {error.strerror}' if where else f'{error.strerror}'

@@ -3,8 +3,11 @@ what is wrong, unless a value is as it should be.
 """
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
+
+from ahm_jax.config.ranges import LARGEST
 
 Check = Callable[[Any], None]
 _SHOWN = 60  # Characters of a wrong value.
@@ -34,7 +37,7 @@ def count(low: int = 0) -> Check:
   """A whole number from `low` on, of at most 63 bits."""
 
   def check(value: Any) -> None:
-    fine = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63
+    fine = isinstance(value, int) and not isinstance(value, bool) and low <= value <= LARGEST
     _require(fine, value, f'a whole number from {low} on')
 
   return check
@@ -71,9 +74,15 @@ def list_of(inner: Check, unique: bool = False) -> Check:
     _require(isinstance(value, list), value, 'a list')
     for index, item in enumerate(value):
       _at(f'[{index}]', inner, item)
-    _require(not unique or len(set(value)) == len(value), value, 'a list without repetitions')
+    if unique and (twice := repeated(value)):
+      raise ValueError(f' holds {shown(twice[0])} twice')
 
   return check
+
+
+def repeated(values: Iterable[Hashable]) -> list[Any]:
+  """What is among some values more than once."""
+  return [value for value, times in Counter(values).items() if times > 1]
 
 
 def mapping(inner: Check = anything) -> Check:
@@ -102,7 +111,7 @@ def both(*inner: Check) -> Check:
   return check
 
 
-def record(required: dict[str, Check], known: dict[str, Check] | None = None) -> Check:
+def record(required: Mapping[str, Check], known: Mapping[str, Check] | None = None) -> Check:
   """An object with the required names, each as its check, and perhaps the known ones; others are
   not looked at.
   """
@@ -126,7 +135,7 @@ def require(check: Check, value: Any) -> None:
     check(value)
   except ValueError as error:
     said = str(error).lstrip('.: ')
-    raise ValueError(f'it {said}' if said.startswith('is ') else said) from None
+    raise ValueError(f'it {said}' if said.startswith(('is ', 'holds ')) else said) from None
 
 
 def _at(place: str, check: Check, value: Any) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
 TRY_AGAIN = 75  # Exit code of an interrupted process: EX_TEMPFAIL of sysexits.h.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -42,21 +43,21 @@ def end_at_once(saved: Callable[[], str] = str) -> None:
   os._exit(TRY_AGAIN)
 
 
+@dataclass
 class _Came:
   """What has come since the outermost `watch`, whichever of them heard it."""
 
-  def __init__(self) -> None:
-    self.depth = 0
-    self.first: float | None = None  # When the first signal was heard, in seconds.
-    self.handled = False
-    self.timer: threading.Timer | None = None
+  depth: int = 0
+  first: float | None = None  # When the first signal was heard, in seconds.
+  handled: bool = False
+  timer: threading.Timer | None = None
 
   def leave(self) -> None:
     self.depth -= 1
     if not self.depth:
       if self.timer:
         self.timer.cancel()
-      self.__init__()  # type: ignore[misc]
+      self.first, self.handled, self.timer = None, False, None
 
   def once(self, handler: Callable) -> Callable:
     """`handler`, for the first signal only."""

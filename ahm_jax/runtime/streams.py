@@ -24,9 +24,8 @@ def make_steady() -> None:
       os.open(os.devnull, os.O_RDWR)  # Takes the lowest number that is free.
   before = sys.stderr
   sys.stderr = steady(2, before)
-  for (
-    handler
-  ) in logging.root.handlers:  # absl takes out those of standard error, and knows them so.
+  for handler in logging.root.handlers:
+    # absl takes out those of standard error, and knows them by their stream.
     if isinstance(handler, logging.StreamHandler) and handler.stream is before:
       handler.setStream(sys.stderr)
   sys.stdout = steady(1, sys.stdout, 'standard output')

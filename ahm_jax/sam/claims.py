@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ahm_jax.runs import array_headers
 from ahm_jax.runtime import json_files, trees
 from ahm_jax.weights import headers
 
 MOST = 2**16  # Of a number in config.json.
-FREE = 2**26  # Bytes that a network may take, however few its files hold,
-RATIO = 4  # and so many more for each byte there, which may be of half precision.
+_RATIO = 4  # Bytes that a network may take for each in its files, which may be of half precision.
 _REPEATED = ('num_hidden_layers', 'iou_head_depth', 'num_multimask_outputs', 'num_pos_feats')
 
 
@@ -55,8 +55,7 @@ def check_folder(path: Path, wanted: Callable[[Any], Mapping[str, tuple[int, ...
       raise ValueError(f'config.json has {name} = {value:.3g}, and there are {len(held)} arrays')
   shapes = wanted(told)
   claimed = sum(4 * math.prod(shape) for shape in shapes.values())
-  if claimed > FREE + RATIO * total:
-    raise ValueError(f'its config.json asks for {claimed:.1e} bytes, and its files have {total}')
+  array_headers.check_total(claimed, total, _RATIO, 'its config.json asks for')
 
 
 def check_archive(path: Path) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, first
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import TrainState
 
@@ -71,7 +71,7 @@ class SkippedSteps:
     if not skipped:
       return
     names = self._names(step - 1)
-    images = ', '.join(names[:IMAGES_NAMED]) + (', ...' if len(names) > IMAGES_NAMED else '')
+    images = first(names, IMAGES_NAMED)
     if self.in_a_row == 1:
       self._say(f'step {step} is skipped: its loss or gradient is not finite; images: {images}')
     if self.in_a_row >= self._limit:

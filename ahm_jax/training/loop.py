@@ -15,7 +15,8 @@ import numpy as np
 from ahm_jax.config import RecipeConfig, SafetyConfig
 from ahm_jax.data.batches import Source
 from ahm_jax.runs import directory, snapshots
-from ahm_jax.runs.checkpoints import Checkpoints, Progress, saved_line
+from ahm_jax.runs.checkpoint_reading import saved_line
+from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runs.metrics_log import SKIPPED, MetricsLog, SilentLog
 from ahm_jax.runtime import flops, parallel, processes, profile_report, signals
 from ahm_jax.runtime.profiler import Capture, Profiler
@@ -232,8 +233,10 @@ class _Training:
       with self.stop.interrupts(not processes.has_others()):
         state = parallel.one_copy(state)
         scores = processes.from_first(self.task.evaluate(state))
-        if self.task.snapshot and processes.is_first():
-          snapshots.write(self.checkpoints.workdir, step, self.task.snapshot(state))
+        if self.task.snapshot:
+          with processes.first_alone():
+            if processes.is_first():
+              snapshots.write(self.checkpoints.workdir, step, self.task.snapshot(state))
         return scores
     except Stopped:
       return None

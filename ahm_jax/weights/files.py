@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.errors import UserError, cannot_read
+from ahm_jax.runtime import npz
+from ahm_jax.runtime.npz import Stored
 from ahm_jax.weights import headers
-from ahm_jax.weights.headers import Stored
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, OverflowError)
 SUFFIXES = ('.safetensors', '.npz')
@@ -73,7 +74,7 @@ def opened(path: Path) -> Iterator[dict[str, Stored]]:
   with contextlib.ExitStack() as stack:
     with _told(path):
       file = stack.enter_context(path.open('rb'))
-      found = headers.safetensors(file) if suffix == '.safetensors' else headers.npz(file)
+      found = headers.safetensors(file) if suffix == '.safetensors' else npz.arrays(file)
     yield {
       name: stored._replace(read=functools.partial(_read, path, stored))
       for name, stored in found.items()

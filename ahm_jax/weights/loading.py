@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, first
 from ahm_jax.models.layers import variable_shapes
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16, VGG16Trunk
 from ahm_jax.runtime import trees
+from ahm_jax.runtime.npz import Stored
 from ahm_jax.weights import files, names, norms
-from ahm_jax.weights.headers import FLOATS, Stored
+from ahm_jax.weights.headers import FLOATS
 from ahm_jax.weights.names import Entry
 
 SHOWN = 3  # Names in a message, of however many there are.
@@ -224,6 +225,5 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     name, why = next(iter(at_random.items()))
     found.append(f'  {len(at_random)} arrays stay at their random start ({name} {why})')
   if unused:
-    shown = ', '.join(unused[:SHOWN]) + (', ...' if len(unused) > SHOWN else '')
-    found.append(f'  {len(unused)} arrays of the file are not used ({shown})')
+    found.append(f'  {len(unused)} arrays of the file are not used ({first(unused, SHOWN)})')
   return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ahm_jax.models.layers import EPSILON
-from ahm_jax.weights.headers import Stored
+from ahm_jax.runtime.npz import Stored
 
 
 def without_biases(weights: Mapping[str, Stored]) -> dict[str, Stored]:

@@ -11,6 +11,8 @@ torch = pytest.importorskip('torch')
 
 from ahm_jax.benchmark import public_loop, torch_networks, torch_steps  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures('one_torch_thread')
+
 
 def our_parameters(module, side):
   variables = jax.eval_shape(

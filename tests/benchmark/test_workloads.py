@@ -3,6 +3,7 @@
 What they measure is not looked at, only that it is there.
 """
 
+import functools
 import math
 
 import jax
@@ -12,6 +13,7 @@ from ahm_jax.benchmark import growth, predicting, suite, workloads
 from ahm_jax.benchmark.timing import Figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result
+from ahm_jax.models import unet
 from ahm_jax.runtime import parallel
 
 TINY = Sizes(
@@ -34,6 +36,15 @@ TINY = Sizes(
   predict_images=3,
 )
 BENCH = Bench('cpu', TINY, seconds=0.0)
+ONE_BATCH = BENCH._replace(sizes=TINY._replace(unet_batches=(1,)))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def shallow_unets():
+  """Of two resolutions: the programs of five compile for several times as long."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(unet, 'LEVELS', 2)
+    yield
 
 
 def check(result: Result, workload: str, names: set[str]):
@@ -53,9 +64,19 @@ def test_a_training_step_is_counted_and_timed(monkeypatch):
     eager = [form for form in torch_steps.FORMS['cpu'] if form.name == 'eager']
     assert eager
     monkeypatch.setitem(torch_steps.FORMS, 'cpu', eager)
-  result = workloads.unet_train(BENCH)
-  check(result, 'unet_train', {'ours float32, batch 1', 'ours float32, batch 2'})
+  result = workloads.unet_train(ONE_BATCH)
+  check(result, 'unet_train', {'ours float32, batch 1'})
   assert {item.unit for item in result.figures} == {'images/s', 'TFLOP/s'}
+
+
+def test_every_batch_has_its_figures(monkeypatch):
+  monkeypatch.setattr(workloads, 'has_torch', lambda: False)
+  monkeypatch.setattr(workloads, '_our_unet_training', lambda *_: lambda: None)
+  result = workloads.unet_train(BENCH)
+  assert [item.name for item in result.figures] == [
+    'ours float32, batch 1',
+    'ours float32, batch 2',
+  ]
 
 
 def test_weak_scaling_over_the_devices_there_are(monkeypatch):
@@ -81,9 +102,7 @@ def test_weak_scaling_over_the_devices_there_are(monkeypatch):
 def test_the_share_of_the_matrix_rate_is_given_on_a_gpu(monkeypatch):
   monkeypatch.setattr(workloads, 'has_torch', lambda: False)
   monkeypatch.setattr(workloads, 'matrix_rate', lambda: 0.5)
-  result = workloads.unet_train(
-    BENCH._replace(platform='gpu', sizes=TINY._replace(unet_batches=(1,)))
-  )
+  result = workloads.unet_train(ONE_BATCH._replace(platform='gpu'))
   rate, share = (
     next(item for item in result.figures if item.unit == unit)
     for unit in ('TFLOP/s', '% of matrix rate')
@@ -95,9 +114,18 @@ def test_the_matrix_rate_is_a_number_of_operations_a_second():
   assert 0 < workloads.matrix_rate(side=64) < 1e3
 
 
-def test_streamed_input_is_set_against_resident():
+def test_streamed_input_is_set_against_resident(monkeypatch):
+  """Augmentation, which it has, is a matter of the tests of training."""
+  asked = []
+
+  def still(sizes, augmented, **fields):
+    asked.append((augmented, fields))
+    return workloads.configured(2, 32, 4, False, masking__patch_size=8, **fields)
+
+  monkeypatch.setattr(workloads, 'pretraining_config', still)
   result = workloads.inputs(BENCH)
   check(result, 'input', {'resident', 'streamed', 'resident, waiting', 'streamed, waiting'})
+  assert asked == [(True, {'masking__strategy': 'uniform'})]
   assert list(result.ratios) == ['streamed_vs_resident']
   assert all(item.high <= 100 for item in result.figures if item.unit == '% of step')
 
@@ -120,6 +148,9 @@ def test_memory_does_not_grow_with_the_number_of_images():
 
 
 def test_growth_has_time_and_memory_for_every_value_and_a_page(monkeypatch):
+  """Uniform masks have no agent to compile."""
+  uniform = functools.partial(growth.pretraining_config, masking__strategy='uniform')
+  monkeypatch.setattr(growth, 'pretraining_config', uniform)
   monkeypatch.setattr(growth, 'AXES', ('batch',))
   result = growth.growth(BENCH)
   assert [(item.name, item.unit) for item in result.figures] == [

@@ -30,6 +30,7 @@ from ahm_jax.data.readers.base import VOLUMES, Unreadable, UnsupportedImage, is_
 from ahm_jax.data.sets import folder
 from ahm_jax.data.sets.items import SPLITS, Item
 from ahm_jax.errors import UserError
+from tests.data.readers.tiffs import stacked
 
 QUICK = 60  # Inputs for each kind of file in the normal run.
 THOROUGH = 1200  # The same in the slow one.
@@ -84,6 +85,7 @@ def tiffs():
   yield encoded(GREY, 'TIFF', compression='tiff_lzw')
   yield encoded(GREY.astype(np.float32), 'TIFF')
   yield encoded(whole.convert('P'), 'TIFF', big_tiff=True)
+  yield stacked({'values': GREY[:5], 'tags': [(254, 'I', [1])]}, {'values': COLOURS[..., 0]})
 
 
 def bmps():

@@ -354,7 +354,7 @@ def test_what_is_prepared_changes_only_with_a_version(folder, tmp_path):
   for name, split in dataset.load(folder, tmp_path).splits.items():
     digest.update(repr((name, split.ids, split.groups, split.labels.tolist())).encode())
     digest.update(split.images.tobytes() + split.masks.tobytes() + split.spacing.tobytes())
-  assert (records.VERSION, sets.find(folder).version) == (2, 1)
+  assert (records.VERSION, sets.find(folder).version) == (2, 2)
   assert digest.hexdigest()[:16] == '3c0ecd9bb4a11374'
 
 
@@ -477,7 +477,10 @@ def test_what_a_killed_preparation_left_is_removed(tmp_path, left):
   name = f'phantom-{cache_key(sets.find(TINY), TINY)}'
   (tmp_path / 'data' / f'{name}.incomplete' / left).mkdir(parents=True)
   assert prepare(TINY, tmp_path).name == name
-  assert sorted(path.name for path in (tmp_path / 'data').iterdir()) == [name, f'{name}.lock']
+  names = sorted(path.name for path in (tmp_path / 'data').iterdir())
+  assert names == [name, f'{name}.lock']
+  assert all(map(manifest.is_ours, [*names, f'{name}.incomplete']))
+  assert not any(map(manifest.is_ours, ['a.png', 'phantom', f'{name}.png', f'{name}0', f'-{name}']))
 
 
 @pytest.mark.parametrize('place', ['', '.incomplete'])
@@ -496,14 +499,6 @@ def test_what_was_not_prepared_here_is_not_removed(tmp_path, place, is_link):
   with pytest.raises(UserError, match=f'{name} is a link, or holds what was not prepared here'):
     prepare(config, tmp_path)
   assert (tmp_path / 'data' / name / 'mine.txt').read_text() == 'mine'
-
-
-def test_a_lock_file_keeps_what_it_holds(tmp_path):
-  (tmp_path / 'data').mkdir()
-  name = f'phantom-{cache_key(sets.find(TINY), TINY)}.lock'
-  (tmp_path / 'data' / name).write_text('mine')
-  prepare(TINY, tmp_path)
-  assert (tmp_path / 'data' / name).read_text() == 'mine'
 
 
 @pytest.mark.parametrize('name', ['a**b', 'gs://bucket/a', 'no\udcfftext'], ids=ascii)

@@ -78,7 +78,7 @@ def test_classes_vanish_one_by_one():
   ]
 
 
-@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('seed', range(8))
 def test_one_pixel_is_told_as_the_whole_mask_is(seed):
   rng = np.random.default_rng(seed)
   shape, size = rng.integers(5, 60, 2), int(rng.integers(3, 50))

@@ -279,6 +279,7 @@ def test_result_repeats_itself():
   )
 
 
+@pytest.mark.compiles  # No, but it takes seconds.
 @pytest.mark.parametrize(('seed_spread', 'seeds'), [(0.0, 3), (0.015, 3), (0.04, 3), (0.02, 5)])
 def test_intervals_cover_the_truth(seed_spread, seeds):
   """400 simulated comparisons where runs and images differ: 95 % intervals must cover the known

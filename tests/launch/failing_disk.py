@@ -20,7 +20,7 @@ from ahm_jax.config import from_config_dict
 from ahm_jax.errors import UserError, full_disk
 from ahm_jax.pipeline import stages
 from ahm_jax.runs import checkpoint_files as files
-from ahm_jax.runs import checkpoints
+from ahm_jax.runs import checkpoint_reading
 from ahm_jax.runs.checkpoint_files import FOLDER
 
 STEPS = 40
@@ -37,7 +37,7 @@ def foreseen(error, number):
 def result(workdir):
   """Of the state that a run ends with, its last one, and its log."""
   last = files.arrays(workdir / FOLDER / str(STEPS))
-  best = checkpoints.load_variables(workdir, best=True)
+  best = checkpoint_reading.load_variables(workdir, best=True)
   return files.digest(best), files.digest(last), (workdir / 'metrics.jsonl').read_text()
 
 
@@ -56,7 +56,7 @@ def main():
     workdir, over = home / f'run{runs}', False
     while not over:
       number, calls = int(rng.choice(ERRORS)), rng.choice([START, RUN])
-      before = checkpoints.latest_step(workdir)
+      before = checkpoint_reading.latest_step(workdir)
       disk.fail_at(int(rng.integers(calls)), number)
       try:
         stages.segment(config, workdir)
@@ -69,7 +69,7 @@ def main():
       disk.fail_at(-1, 0)
       failed.update(call.split()[:1])
       ended += not over
-      assert checkpoints.latest_step(workdir) >= before, call
+      assert checkpoint_reading.latest_step(workdir) >= before, call
       assert not (workdir / 'damaged').exists(), call
     found = result(workdir)
     assert found == whole, f'{found}\n{whole}'

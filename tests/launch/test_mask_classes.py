@@ -27,7 +27,7 @@ from ahm_jax.models.unet import UNet
 from ahm_jax.pipeline import evaluate as scoring
 from ahm_jax.pipeline import grid, lesions, setup, stages
 from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
-from ahm_jax.runs import checkpoints
+from ahm_jax.runs import checkpoint_reading
 from ahm_jax.runs.trained import load_run
 from ahm_jax.runtime import parallel
 from launch import evaluate
@@ -142,7 +142,7 @@ def test_one_image_by_other_means(runs):
   truth = draw(number)
   with Image.open(runs.home / 'folder/images' / f'{name}.png') as image:
     small = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
-  best = checkpoints.load_variables(runs.segment, best=True)
+  best = checkpoint_reading.load_variables(runs.segment, best=True)
   variables = {'params': best['params'], 'batch_stats': best['batch_stats']}
   logits = np.asarray(
     UNet(out_channels=4, width=8).apply(variables, normalise(small[None] / 255.0), train=False)[0]

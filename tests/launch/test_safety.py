@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.runs import checkpoint_files as files
-from ahm_jax.runs import checkpoints
+from ahm_jax.runs import checkpoint_reading
 from ahm_jax.runs.checkpoint_files import FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -52,12 +52,12 @@ def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(
     since = time.monotonic()
     _, err = process.communicate(timeout=60)
   assert process.returncode == 75 and time.monotonic() - since < 30
-  said = f'step {checkpoints.latest_step(tmp_path)} is saved in {tmp_path}'
+  said = f'step {checkpoint_reading.latest_step(tmp_path)} is saved in {tmp_path}'
   assert err.endswith(f'\ninterrupted; {said}; run the same command again to resume\n')
   assert 'Traceback' not in err and len(err.splitlines()) <= 4
   last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
   # It logs every two steps.
-  assert last_line['step'] <= checkpoints.latest_step(tmp_path) <= last_line['step'] + 2
+  assert last_line['step'] <= checkpoint_reading.latest_step(tmp_path) <= last_line['step'] + 2
 
 
 def test_a_second_process_on_a_workdir_is_refused(commands, config_file, tmp_path):
@@ -110,12 +110,12 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(
       '--config.segment.log_every=20',
     )
     with training(commands, disk / 'run', *flags) as process:
-      wait_for(lambda: checkpoints.latest_step(disk / 'run'), process)
+      wait_for(lambda: checkpoint_reading.latest_step(disk / 'run'), process)
       with contextlib.suppress(OSError), (disk / 'filler').open('wb', buffering=0) as filler:
         while filler.write(b'0' * 4096):
           pass
       _, err = process.communicate(timeout=100)
-    step = checkpoints.latest_step(disk / 'run')
+    step = checkpoint_reading.latest_step(disk / 'run')
     assert process.returncode == 2, err
     assert (
       f'no space left on device in {disk / "run"} ' in err
@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(
     assert 'Traceback' not in err
     (disk / 'filler').unlink()
     with training(commands, disk / 'run', *flags) as process:
-      wait_for(lambda: checkpoints.latest_step(disk / 'run') > step, process)
+      wait_for(lambda: checkpoint_reading.latest_step(disk / 'run') > step, process)
     steps = [
       json.loads(line)['step']
       for line in (disk / 'run' / 'metrics.jsonl').read_text().splitlines()
@@ -183,14 +183,16 @@ def test_fifty_kills_leave_no_trace(commands, config_file, tmp_path, capsys):
   while killed < KILLS:
     process = commands.start('pretrain', *flags, f'--workdir={tmp_path}/run')
     if killed % 5:  # Every fifth is killed while it starts.
-      before = checkpoints.latest_step(tmp_path / 'run')
-      wait_for(lambda before=before: checkpoints.latest_step(tmp_path / 'run') > before, process)
+      before = checkpoint_reading.latest_step(tmp_path / 'run')
+      wait_for(
+        lambda before=before: checkpoint_reading.latest_step(tmp_path / 'run') > before, process
+      )
     time.sleep(rng.uniform(0, 1))
     assert process.poll() is None, 'the run is over: give it more steps'
     process.kill()
     process.communicate()
     killed += 1
-    reached.add(checkpoints.latest_step(tmp_path / 'run'))
+    reached.add(checkpoint_reading.latest_step(tmp_path / 'run'))
     saving += any('-saving' in home.name for home in (tmp_path / 'run' / FOLDER).glob('*'))
   commands.succeed('pretrain', *flags, f'--workdir={tmp_path}/run')
   whole, run = (files.arrays(tmp_path / name / FOLDER / '320') for name in ('whole', 'run'))

@@ -6,7 +6,7 @@ import socket
 import jax
 import numpy as np
 
-from ahm_jax.runs.checkpoints import load_variables
+from ahm_jax.runs.checkpoint_reading import load_variables
 
 
 def start(commands, config_file, workdir, *flags):

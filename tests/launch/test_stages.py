@@ -15,7 +15,7 @@ from PIL import Image
 
 from ahm_jax.data.augment import normalise
 from ahm_jax.models.unet import UNet
-from ahm_jax.runs import checkpoints, directory
+from ahm_jax.runs import checkpoint_reading, directory
 
 STAGES = ('pretrain', 'segment', 'classify')
 
@@ -101,7 +101,7 @@ def test_segmentation_is_scored_at_the_images_own_size(runs, folder):
     truth = np.asarray(mask) > 0
     own_size = image.size
     small = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
-  best = checkpoints.load_variables(run.workdir, best=True)
+  best = checkpoint_reading.load_variables(run.workdir, best=True)
   variables = {'params': best['params'], 'batch_stats': best['batch_stats']}
   logits = UNet(out_channels=1, width=4).apply(
     variables, normalise(small[None] / 255.0), train=False

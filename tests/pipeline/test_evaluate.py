@@ -16,6 +16,7 @@ from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
 from ahm_jax.pipeline.train import begin
 from ahm_jax.runs import directory
 from ahm_jax.runtime import json_files
+from tests.runtime.test_places import MOVES, everything
 
 NAMES = tuple('abcd')
 SPLIT = Split(
@@ -47,6 +48,25 @@ def test_an_evaluation_that_is_cut_short_leaves_none_beside_the_scores_of_anothe
   with pytest.raises(OSError, match='cut short'):
     evaluate(Config(), tmp_path, DATA)
   assert not (tmp_path / directory.EVALUATION).exists()
+
+
+@pytest.mark.parametrize('move', MOVES)
+def test_scores_of_a_run_that_is_moved_do_not_go_into_another_folder(tmp_path, monkeypatch, move):
+  change, _ = MOVES[move]
+  workdir = tmp_path / 'place' / 'home'
+  directory.claim(workdir, 'segment', Config())
+  json_files.write_json(workdir / directory.EVALUATION, 'of another run, where this is a copy')
+  states = []
+
+  def score(_):
+    change(workdir)
+    states.append(everything(tmp_path))
+    return {'dice': 0.5}, [{'image': 'a', 'dice': 0.5}]
+
+  monkeypatch.setattr(evaluation, 'STAGES', (SEGMENT._replace(score=score),))
+  with pytest.raises(UserError, match=r'^\S*/home was (moved to|removed or replaced) '):
+    evaluate(Config(), workdir, DATA)
+  assert states == [everything(tmp_path)]
 
 
 def test_a_classifier_of_other_classes_than_the_data_have_now_is_not_scored(tmp_path):

@@ -2,7 +2,12 @@
 made again, or named in one line that says what to do; there is no traceback, and no other result.
 """
 
+import collections
+import copy
+import functools
 import json
+import math
+import operator
 import os
 import re
 
@@ -105,31 +110,115 @@ def test_a_damaged_file_is_named_with_the_cure(tmp_path, reader, damage):
   assert len(said) < 400
 
 
+GONE = object()
+# Whatever else JSON may hold in place of a value, and nothing at all, by name.
+OTHERS = {
+  **{ascii(value): value for value in (*VALUES, 7, -3, 1e300, math.nan, -math.inf)},
+  'gone': GONE,
+}
+ANY_TEXT = {"'text'"}
+SHARE, AMOUNT = {'None', '0.5', 'gone'}, {'None', '0.5', 'gone', '7', str(10**30)}
+OF_AGENT = {'None', '0.5'}  # Which a pre-training has all of.
+# Digests are unknown in runs of old.
+DIGESTS = {'[]', 'gone', "['a', 'a']"}
+IMAGES_MAY = {
+  **{name: ANY_TEXT for name in ('dataset', 'train.#', 'validation.#', 'run', 'digests.#')},
+  'digests': DIGESTS,
+}
+SCORES_MAY = {
+  'dice': SHARE,
+  'hd95': AMOUNT,
+  'images': {'7', 'gone'},
+  'dice_by_class': {'gone'},
+  'dice_by_class.cup': SHARE,
+  'dice_by_class.disc': SHARE,
+}
+
+
+def within(place, table):
+  return {f'{place}.{name}': values for name, values in table.items()}
+
+
+# What is no damage, since it is optional, or since any other text or number might stand there: by
+# reader and place, # for each item of a list. Nothing else is let pass.
+MAY = {
+  # Fields that a config lacks are those of a later version, and a run of old has no workdir.
+  'run to be read': {'workdir': {"'text'", 'gone'}, 'config.data': {'gone'}},
+  'run to be resumed': {'workdir': {"'text'", 'gone'}, 'config.data': {'gone'}},
+  'summary': {
+    'name': ANY_TEXT,
+    'class_names': {'[]'},
+    'class_names.#': {"'text'", 'gone'},
+    'splits.train': {'gone'},
+    **within('splits.train', {name: {'7'} for name in ('images', 'masks', 'labels')}),
+    'trained_on': {'7'},
+  },
+  # That they are as many as the network has outputs is seen with its weights.
+  'classes': {'#': {"'text'", 'gone'}},
+  'images to be scored': {
+    **within('own', IMAGES_MAY),
+    'origins': {'[]'},
+    'origins.#': {'gone'},
+    **within('origins.#', IMAGES_MAY),
+  },
+  'images of a start': {**within('own', IMAGES_MAY), 'origins': {'[]'}},
+  'images of a grid': {'images': {'gone'}, **within('images', {name: {'gone'} for name in NAMES})},
+  'evaluation': {
+    'stage': ANY_TEXT,
+    'split': ANY_TEXT,
+    'threshold': {'0.5'},
+    **SCORES_MAY,
+  },
+  'results from elsewhere': {
+    'cells': {'[]'},
+    'cells.#': {'gone'},
+    'cells.#.method': ANY_TEXT,
+    'cells.#.labels': {'7'},
+    'cells.#.seed': {'7'},
+    **within('cells.#', SCORES_MAY),
+    'cells.#.per_image.dice.#': {'None', '0.5'},
+    'pretrainings': {'[]'},
+    'pretrainings.#': {'gone'},
+    'pretrainings.#.method': ANY_TEXT,
+    'pretrainings.#.seed': {'7'},
+    'pretrainings.#.difficulty_rank_correlation': OF_AGENT | {'-1'},
+    'pretrainings.#.hardness_ratio': AMOUNT - {'gone'},
+    'pretrainings.#.border_lift': AMOUNT - {'gone'},
+    'pretrainings.#.mask_ratio': OF_AGENT,
+  },
+}
+# What is sound by itself, and of another run than that in hand: the line names the folder.
+OF_ANOTHER = ('holds a text run', 'holds a grid that began with other images')
+
+
+def places(node, path=()):
+  for key in list(node) if isinstance(node, dict) else range(len(node)):
+    yield (*path, key)
+    if isinstance(node[key], dict | list):
+      yield from places(node[key], (*path, key))
+
+
 @EACH
-def test_a_file_with_a_wrong_value_is_never_a_traceback(tmp_path, reader):
+def test_a_wrong_value_is_refused_in_a_line_that_names_the_file(tmp_path, reader):
   """Every value of every file by everything else that JSON may hold, and by nothing."""
   name, tree, read = READERS[reader]
-
-  def places(node, path=()):
-    for key in list(node) if isinstance(node, dict) else range(len(node)):
-      yield (*path, key)
-      if isinstance(node[key], dict | list):
-        yield from places(node[key], (*path, key))
-
-  for place in places(tree):
-    if place[:1] == ('config',) and len(place) > 2:  # See tests/config/test_paths.py.
+  passed = collections.defaultdict(set)
+  for *nodes, last in places(tree):
+    if nodes[:1] == ['config'] and len(nodes) > 1:  # See tests/config/test_paths.py.
       continue
-    for value in (*VALUES, ...):
-      changed = json.loads(json.dumps(tree))
-      node = changed
-      for key in place[:-1]:
-        node = node[key]
-      if value is ...:
-        del node[place[-1]]
+    for other, value in OTHERS.items():
+      parent = functools.reduce(operator.getitem, nodes, changed := copy.deepcopy(tree))
+      if value is GONE:
+        del parent[last]
       else:
-        node[place[-1]] = value
+        parent[last] = value
       (tmp_path / name).write_text(json.dumps(changed))
-      refusal(read, tmp_path)
+      if (said := refusal(read, tmp_path)) is None:
+        where = ('#' if isinstance(key, int) else key for key in (*nodes, last))
+        passed['.'.join(where)].add(other)
+      else:
+        assert name in said or any(words in said for words in OF_ANOTHER), said
+  assert passed == MAY[reader]
 
 
 @pytest.mark.parametrize('kind', ['folder', 'no permission', 'I/O error'])
@@ -227,6 +316,23 @@ def test_a_cell_whose_scores_are_damaged_is_scored_again(tmp_path, damage):
   assert cells.unfinished(run, DATA) == ''
 
 
+@pytest.mark.parametrize(
+  'change',
+  [
+    *({'dice': value} for value in (7, -0.5, 'text', [0.5], {'cup': 0.5})),
+    *({'images': value} for value in (-1, 0.5, None, '3')),
+    *({'dice_by_class': value} for value in (0.5, None, {'cup': 7}, {'cup': {'x': 0.5}})),
+    *({'hd95_mm': -1}, {'threshold': 2}, {'threshold': None}, {'split': 3}, {'stage': None}),
+  ],
+  ids=ascii,
+)
+def test_a_cell_whose_scores_are_wrong_is_scored_again(tmp_path, change):
+  run = finished_run(tmp_path)
+  write_json(tmp_path / 'evaluation.json', EVALUATION | AGENT | change)
+  said = cells.unfinished(run, DATA)
+  assert re.search(rf'/evaluation\.json is damaged: .*{next(iter(change))}.* is ', said)
+
+
 def test_a_pre_training_without_all_its_scores_is_scored_again(tmp_path):
   run = finished_run(tmp_path, PRETRAIN)
   write_json(tmp_path / 'evaluation.json', EVALUATION)
@@ -242,13 +348,23 @@ def test_a_cell_whose_scores_cannot_be_read_is_not_scored_again(tmp_path, monkey
 
 
 LINES = [{'step': step, 'loss': step / 2, 'lr': None} for step in (2, 4, 6, 8)]
+WRONG_LINES = {
+  **DAMAGES,
+  'no step': b'{"loss": 1}',
+  **{
+    f'step {value}': f'{{"step": {value}}}'.encode()
+    for value in ('"2"', '-1', '0.5', 'true', 'null', '[2]', '1e30', '9223372036854775808')
+  },
+  **{
+    f'loss {value}': f'{{"step": 2, "loss": {value}}}'.encode()
+    for value in ('"1"', 'true', 'NaN', '-Infinity', '1e999', '[1]', '{"a": 1}')
+  },
+}
 
 
-@pytest.mark.parametrize(
-  'damage', {**DAMAGES, 'no step': b'{"loss": 1}', 'text step': b'{"step": "2"}'}
-)
+@pytest.mark.parametrize('damage', WRONG_LINES)
 def test_damaged_lines_of_the_metrics_are_left_out_and_the_others_kept(tmp_path, capsys, damage):
-  data = {**DAMAGES, 'no step': b'{"loss": 1}', 'text step': b'{"step": "2"}'}[damage]
+  data = WRONG_LINES[damage]
   path = tmp_path / metrics_log.FILE
   first, second, third, last = (json.dumps(line).encode() + b'\n' for line in LINES)
   path.write_bytes(first + data.replace(b'\n', b'') + b'\n' + second + third + last)
@@ -296,6 +412,15 @@ def test_a_damaged_snapshot_is_left_out(tmp_path, capsys, damage):
   assert list(back) == [1, 3] and (back[3]['policy'] == 0.75).all()
   said = capsys.readouterr().err
   assert f'{path} is damaged, and left out (' in said and said.count('\n') == 2
+
+
+@pytest.mark.parametrize('name', ['-1', '1_0', '01', ' 1', '1.5', '\u0663', 'mine'])
+def test_a_snapshot_of_no_step_is_left_out(tmp_path, capsys, name):
+  snapshots.write(tmp_path, 1, {'policy': np.zeros((2, 4, 4), np.float32)})
+  path = tmp_path / 'snapshots' / f'{name}.npz'
+  path.write_bytes(path.with_name('1.npz').read_bytes())
+  assert list(snapshots.read(tmp_path)) == [1]
+  assert f'{path} is damaged, and left out (' in capsys.readouterr().err
 
 
 def test_a_grid_is_not_claimed_where_its_file_is_damaged(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,19 @@ def test_every_file_is_an_image_or_named_as_passed_over(tmp_path, name, make, ki
   found = list_images(root)
   assert (name in found.images, name in found.passed_over) == (kind == IMAGE, kind == OTHER)
   assert 'a.png' in found.images and len(found.images) + len(found.passed_over) <= 2
+
+
+def test_a_file_of_any_name_is_opened_once_to_list_it(tmp_path, monkeypatch):
+  for name in ('IM0001', 'IM0002', 'sub/scan.gif'):
+    write_dicom(tmp_path / name)
+  (tmp_path / 'notes.txt').write_text('x' * 500)
+  opened = []
+  before = Path.open
+  monkeypatch.setattr(
+    Path, 'open', lambda self, *args, **named: opened.append(self) or before(self, *args, **named)
+  )
+  assert list_images(tmp_path) == Listing(['IM0001', 'IM0002', 'sub/scan.gif'], ['notes.txt'])
+  assert len(opened) == len(set(opened)) == 4
 
 
 def test_links_to_folders_are_named(tmp_path):

@@ -11,7 +11,7 @@ COLUMNS = ('image', 'mask')
 ENTRIES = [
   Entry('a.png', (10, 2, 3), {'masks/a.png': 7, 'overlays/a.jpg': 8}, 'a.png,masks/a.png\n'),
   Entry('bad.png', (), {}, 'bad.png,\n'),
-  Entry('sub/ä.png', (1, 2, 3), {'masks/sub/ä.png': 0}, 'sub/ä.png,masks/sub/ä.png\n'),
+  Entry('sub/ä.png', (1, 2, 3), {'masks/sub/ä.png': 0}, 'sub/ä.png,masks/sub/ä.png\n', 'abc'),
 ]
 
 
@@ -69,11 +69,12 @@ def test_no_bit_of_a_line_may_differ(tmp_path):
         {'files': {'predict.json': 7}},
         {'files': {'masks/a\0.png': 7}},
         {'stamp': None},
+        {'digest': 7},
         {'more': 1},
       )
     ),
   ],
-  ids=range(22),
+  ids=range(23),
 )
 def test_a_line_of_another_kind_counts_as_missing(tmp_path, text):
   lines = with_checksum(text), made.line(ENTRIES[0])
@@ -88,6 +89,27 @@ def test_a_stamp_tells_a_file_that_was_written_again_with_the_same_size_and_time
   path.write_bytes(b'two')
   os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
   assert made.stamp(path)[:2] == before[:2] and made.stamp(path) != before
+
+
+def test_a_line_without_a_digest_is_read(tmp_path):
+  content = ENTRIES[0]._asdict()
+  del content['digest']
+  assert written(tmp_path / 'made.txt', with_checksum(json.dumps(content))) == [ENTRIES[0]]
+
+
+def test_a_digest_is_of_the_file_that_was_stamped(tmp_path):
+  path = tmp_path / 'a.bmp'
+  path.write_bytes(b'one')
+  before = made.stamp(path)
+  first = made.digest(path, before)
+  assert len(first) == 64 and made.digest(tmp_path / 'nothing', ()) == ''
+  path.chmod(0o600)
+  assert made.is_same_but_for_status(before, made.stamp(path))
+  assert (made.digest(path, before), made.digest(path, made.stamp(path))) == ('', first)
+  path.write_bytes(b'two')
+  assert made.digest(path, before) == '' and made.digest(path, made.stamp(path)) != first
+  assert not made.is_same_but_for_status(before, made.stamp(path))
+  assert not made.is_same_but_for_status((), ())
 
 
 def test_a_link_has_no_size(tmp_path):

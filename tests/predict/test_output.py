@@ -95,10 +95,34 @@ def made_of(name):
   return [f'masks/{name}.png', f'overlays/{name}.jpg', f'probabilities/{name}.png']
 
 
+def status_of_all(root):
+  """What `chmod -R`, `chown -R` and a copy of hard links do to images: nothing to their content."""
+  for name in NAMES:
+    (root / name).chmod(0o640)
+    os.chown(root / name, os.getuid(), os.getgid())
+  os.link(root / 'b.png', root.parent / 'linked.png')
+
+
+def moved_back(root):
+  """Out of the folder and back, under the same name."""
+  (root / 'a.png').rename(root.parent / 'a.png')
+  (root.parent / 'a.png').rename(root / 'a.png')
+
+
+def replaced(root):
+  """By another file of the same content and time."""
+  shutil.copy2(root / 'a.png', root.parent / 'a.png')
+  (root.parent / 'a.png').replace(root / 'a.png')
+
+
 @pytest.mark.parametrize(
   ('change', 'made_again', 'left'),
   [
     (lambda _: None, [], []),
+    (status_of_all, [], []),
+    (moved_back, [], []),
+    (replaced, [], []),
+    (lambda root: (status_of_all(root), redraw(root / 'c.bmp', keep_time=True)), ['c.bmp'], []),
     (lambda root: redraw(root / 'b.png'), ['b.png'], []),
     (lambda root: redraw(root / 'c.bmp'), ['c.bmp'], []),
     (lambda root: redraw(root / 'c.bmp', keep_time=True), ['c.bmp'], []),
@@ -114,7 +138,8 @@ def made_of(name):
     (lambda root: shutil.rmtree(root / 'sub'), [], sorted(made_of('sub/a') + made_of('sub/f'))),
   ],
   ids=[
-    'nothing', 'redrawn', 'of one size', 'of one size and time', 'all', 'a copy', 'renamed onto it',
+    'nothing', 'status', 'moved and back', 'the same again', 'status of all, and one redrawn',
+    'redrawn', 'of one size', 'of one size and time', 'all', 'a copy', 'renamed onto it',
     'broken', 'new', 'renamed', 'another suffix', 'removed', 'moved', 'a folder removed'
   ],
 )  # fmt: skip
@@ -127,6 +152,40 @@ def test_what_is_of_another_image_is_made_again(images, again, capsys, change, m
   assert ('of images that are gone or were renamed' in said) == bool(left)
   assert all(name in said for name in left[:3])
   assert again()[1] == left  # Said as long as they are there.
+
+
+@pytest.mark.usefixtures('done')
+def test_after_a_change_of_status_images_are_read_once_more_only(images, again, monkeypatch):
+  status_of_all(images)
+  looked_at = []
+  with monkeypatch.context() as patch:
+    digest = made.digest
+    patch.setattr(
+      made, 'digest', lambda path, stamp: looked_at.append(path.name) or digest(path, stamp)
+    )
+    for expected in (len(NAMES), 0):
+      looked_at.clear()
+      assert again() == ([], [])
+      assert len(looked_at) == expected
+
+
+def test_an_image_that_changes_while_it_is_predicted_is_made_again(
+  segmenter, images, tmp_path, again, monkeypatch
+):
+  """Also where its size and time are the same: which of both was read is not known."""
+  with monkeypatch.context() as patch:
+    append = Output.append
+    done = []
+
+    def change_and_append(self, rows, files):
+      if not done:
+        redraw(images / 'c.bmp', keep_time=True)
+        done.append(True)
+      append(self, rows, files)
+
+    patch.setattr(Output, 'append', change_and_append)
+    predict(segmenter, images, tmp_path / 'out', ALL)
+  assert again() == (['c.bmp'], []) and again() == ([], [])
 
 
 def test_a_volume_that_lost_slices_leaves_no_masks_of_them(segmenter, tmp_path):

@@ -1,9 +1,11 @@
 import builtins
 import errno
+import functools
 import json
 import os
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import jax
@@ -14,20 +16,19 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from ahm_jax.errors import UserError
+from ahm_jax.errors import REFUSALS, UserError
+from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
-from ahm_jax.runs.checkpoint_files import FOLDER, Damaged, digest, saved
-from ahm_jax.runs.checkpoints import (
-  Checkpoints,
-  Progress,
-  latest_step,
-  load_state,
-  load_variables,
-)
+from ahm_jax.runs.checkpoint_files import FOLDER, DamagedCheckpoint, digest, numbers, saved
+from ahm_jax.runs.checkpoint_reading import latest_step, load_state, load_variables
+from ahm_jax.runs.checkpoints import Checkpoints, Progress
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
+from tests.runtime.test_places import MOVES
+from tests.test_errors import NOT_REFUSED, tensorstores
 
 
+@functools.cache
 def state_at(step):
   # Small arrays lie in the index, larger ones in files of their own.
   large = np.random.default_rng(step).normal(size=(40, 40)).astype(np.float32)
@@ -374,6 +375,7 @@ def test_the_table_of_files_is_whole(sound):
   assert {kind(path, home) for path in home.rglob('*') if path.is_file()} == KINDS
 
 
+@pytest.mark.compiles  # No, but it takes seconds.
 @pytest.mark.parametrize('damage', DAMAGES)
 def test_a_damaged_file_never_gives_other_numbers_nor_a_traceback(sound, tmp_path, capsys, damage):
   needed = set()
@@ -425,7 +427,7 @@ def test_every_bit_of_the_numbers_counts(sound, tmp_path):
   content = path.read_bytes()
   for place in range(len(content)):
     path.write_bytes(damaged(content, {place}))
-    with pytest.raises(Damaged, match='is damaged'):
+    with pytest.raises(DamagedCheckpoint, match='is damaged'):
       saved(home)
 
 
@@ -547,6 +549,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.compiles  # As above.
 @pytest.mark.parametrize('error', ERRORS.values(), ids=ERRORS)
 def test_what_cannot_be_read_stops_a_run_and_nothing_is_moved(sound, monkeypatch, error):
   failing = Failing(monkeypatch, error)
@@ -565,7 +568,6 @@ def test_what_cannot_be_read_stops_a_run_and_nothing_is_moved(sound, monkeypatch
       break
     finally:
       failing.left = None
-    assert everything(sound) == before
   assert n > 20 and everything(sound) == before
   assert_state(state, 2)
   why = error.strerror if isinstance(error, OSError) else 'out of memory'
@@ -576,6 +578,47 @@ def test_what_cannot_be_read_stops_a_run_and_nothing_is_moved(sound, monkeypatch
     )
     for line in said
   ), said
+
+
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+
+
+@pytest.mark.parametrize('number', sorted({*GONE, *REFUSALS, errno.EINVAL, errno.EBADMSG}))
+def test_only_what_is_not_there_is_damage(sound, monkeypatch, number):
+  def refuse(_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(Path, 'read_bytes', refuse)
+  if number in GONE:
+    with pytest.raises(DamagedCheckpoint, match=r'^is damaged: metrics is not there$'):
+      saved(sound / FOLDER / '2')
+  else:
+    with pytest.raises(UserError, match=r'/metrics cannot be read \(.*nothing was moved; '):
+      saved(sound / FOLDER / '2')
+
+
+@pytest.mark.parametrize('number', [0, *REFUSALS])
+def test_what_cannot_be_parsed_is_damage_whatever_is_said_of_it(sound, monkeypatch, number):
+  """The files are in memory then: the system has no part in it."""
+  error = tensorstores(os.strerror(number), number)
+
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr(files, '_opened', fail)
+  with pytest.raises(DamagedCheckpoint, match=r'^is damaged '):
+    files.arrays(sound / FOLDER / '2')
+
+
+@pytest.mark.parametrize('error', NOT_REFUSED.values(), ids=NOT_REFUSED)
+def test_a_fault_while_saving_is_not_said_to_be_the_disks(tmp_path, monkeypatch, error):
+  def fail(*_):
+    raise error
+
+  with pytest.raises(type(error)) as caught, Checkpoints(tmp_path) as checkpoints:
+    monkeypatch.setattr(folders, 'commit', fail)
+    checkpoints.save(state_at(1), Progress().after(1, 0.5))
+  assert caught.value is error
 
 
 def test_no_checkpoint_is_looked_for_in_a_folder_that_cannot_be_listed(sound, monkeypatch):
@@ -674,6 +717,136 @@ def test_what_was_set_aside_before_is_kept(sound, tmp_path):
     shutil.copytree(sound / FOLDER, tmp_path / FOLDER, dirs_exist_ok=True)
     folders.set_aside(tmp_path, 2, f'is bad {number}')
   assert names(tmp_path / 'damaged') == ['2', '2-1', '2-2']
+
+
+# A run stays where it is.
+
+
+@pytest.mark.parametrize('name', ['home', f'home/{FOLDER}'])
+@pytest.mark.parametrize('move', MOVES)
+@pytest.mark.parametrize('at', ['save', 'written', 'end', 'restore'])
+def test_a_run_that_is_moved_ends_and_its_parts_stay_together(tmp_path, at, move, name):
+  change, _ = MOVES[move]
+  workdir, moved = tmp_path / 'place' / 'home', tmp_path / 'place' / name
+  said = r'^\S*/home(/checkpoints)? was (moved to|removed or replaced) '
+  with pytest.raises(UserError, match=said) as caught, Checkpoints(workdir) as checkpoints:
+    checkpoints.save(state_at(1), Progress().after(1, 0.5))
+    checkpoints.progress()
+    if at == 'written':
+      wait = checkpoints._orbax.wait_until_finished
+
+      def wait_in_the_background():
+        wait()
+        if threading.current_thread() is not threading.main_thread():
+          change(moved)
+
+      checkpoints._orbax.wait_until_finished = wait_in_the_background
+      checkpoints.save(state_at(2), Progress().after(2, 0.6))
+    else:
+      change(moved)
+      before = everything(tmp_path)
+      if at == 'save':
+        checkpoints.save(state_at(2), Progress().after(2, 0.6))
+      elif at == 'restore':
+        checkpoints.restore_best(target(jax.local_devices()[:1]))
+  assert '\n' not in str(caught.value)
+  if at != 'written':
+    assert everything(tmp_path) == before
+  assert not [path for path in tmp_path.rglob('2') if path.is_dir()]
+
+
+# A run is read while it trains.
+
+
+def pruned(workdir):
+  """Better states are saved, so that all that was there goes."""
+  held = saved(workdir / FOLDER / '3')
+  for step in (4, 5):
+    home = shutil.copytree(workdir / FOLDER / '3', folders.saving(workdir, step))
+    progress = held.progress._replace(step=step, score=0.9)
+    (home / 'metrics' / 'metrics').write_text(json.dumps(numbers(held._replace(progress=progress))))
+    folders.commit(workdir, step)
+    folders.prune(workdir)
+  assert names(workdir / FOLDER) == ['4', '5']
+
+
+def saved_again(workdir):
+  for step in (2, 3):
+    shutil.copytree(workdir / FOLDER / str(step), folders.saving(workdir, step))
+    folders.commit(workdir, step)
+
+
+def first_weight(state):
+  return float(state['layer']['kernel'][0, 0])
+
+
+READS = {
+  'best': lambda workdir: first_weight(load_variables(workdir, best=True)['params']),
+  'latest': lambda workdir: first_weight(load_variables(workdir, best=False)['params']),
+  'state': lambda workdir: first_weight(
+    load_state(workdir, target(jax.local_devices()[:1])).params
+  ),
+}
+
+
+@pytest.mark.parametrize('error', [None, errno.ESTALE])
+@pytest.mark.parametrize('change', [pruned, saved_again])
+@pytest.mark.parametrize('read', READS)
+def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_called_damaged(
+  three, tmp_path, monkeypatch, read, change, error
+):
+  """At each of the files that are read, and by each word of a server for a file that is gone."""
+  monkeypatch.setattr(folders.durable, 'sync', lambda _: None)
+  reading = files.read
+  for n in range(100):
+    workdir, left = shutil.copytree(three, tmp_path / str(n)), n
+
+    def remove_and_read(path):
+      nonlocal left
+      left -= 1
+      if left == -1:
+        change(workdir)  # noqa: B023
+        if error:
+          with files.reading(path):
+            raise OSError(error, os.strerror(error))
+      return reading(path)
+
+    monkeypatch.setattr(files, 'read', remove_and_read)
+    value = READS[read](workdir)
+    monkeypatch.setattr(files, 'read', reading)
+    whole = left >= 0  # It was read before anything was removed.
+    was_best = read == 'best' and (change is saved_again or whole)
+    assert value == (2 if was_best else 3), n
+    if whole:
+      break
+  assert n > 5
+
+
+@pytest.fixture(scope='module')
+def three(tmp_path_factory):
+  """A run that has the checkpoints 2, the best, and 3; not to be changed."""
+  workdir = tmp_path_factory.mktemp('three')
+  save(workdir, [0.1, 0.5, 0.3])
+  return workdir
+
+
+def test_a_checkpoint_that_is_always_removed_ends_in_a_line(tmp_path, monkeypatch):
+  save(tmp_path, [0.1, 0.5])
+  tries = []
+
+  def remove(path):
+    tries.append(path)
+    home = tmp_path / FOLDER / '2'
+    home.rename(home.with_name('away'))
+    shutil.copytree(home.with_name('away'), home)
+    shutil.rmtree(home.with_name('away'))
+    raise DamagedCheckpoint('is damaged: x is not there')
+
+  monkeypatch.setattr(files, 'read', remove)
+  said = r'checkpoints/2 was removed, or replaced, while it was read; run the same command again$'
+  with pytest.raises(UserError, match=said):
+    load_variables(tmp_path, best=False)
+  assert len(tries) == 3
 
 
 # What was written is read back.

@@ -1,13 +1,15 @@
 """What is not ours is neither changed nor followed, in a workdir or out of it."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
 from ahm_jax.runs import directory, ownership
-from ahm_jax.runs.directory import alone, check, check_folder, claim
+from ahm_jax.runs.directory import check, check_folder, claim
 
 
 def everything(root):
@@ -36,6 +38,10 @@ FOREIGN = {
   'a folder named as a stage': ['segment/src/model.py', 'segment/ahm/run.json'],
   'a folder of runs': ['mine/run.json'],
   'exports': ['export.json', 'variables/d/0'],
+  'others beside a log': ['log.txt', 'model.pt'],
+  'folders named as logs': ['run.log/a', 'notes.txt/b'],
+  'texts that are no logs': ['catalog.txt', 'logistic.txt', 'notes.txt', 'requirements.txt'],
+  'no logs': ['labels.csv', 'a.png', 'train.py', 'weights.npz', 'catalog', 'log'],
 }
 
 
@@ -44,7 +50,7 @@ def test_a_folder_that_holds_something_else_is_refused_as_it_is(tmp_path, names)
   for name in names:
     put(tmp_path, name)
   before = everything(tmp_path)
-  first = min({name.split('/')[0] for name in names} - {'images.json', 'pretrain'})
+  first = min({name.split('/')[0] for name in names} - {'images.json', 'pretrain', 'log.txt'})
   with pytest.raises(
     UserError, match=rf'is not empty, and has no run\.json .*: it holds .*{first}'
   ):
@@ -55,7 +61,10 @@ def test_a_folder_that_holds_something_else_is_refused_as_it_is(tmp_path, names)
 EMPTY = {
   'nothing': [],
   'what systems leave': ['.DS_Store', '._a', '.directory', 'Thumbs.db', 'desktop.ini'],
-  'logs that a shell redirects': ['train.log', 'nohup.out', 'slurm-17.err'],
+  'logs that a shell redirects': ['train.log', 'nohup.out', 'log.txt', 'OUTPUT.TXT', 'err.txt'],
+  'logs named by hand': ['train_log.txt', 'log-2.txt', 'ahm.out.txt', 'stdout.txt', 'log1.txt'],
+  'logs of clusters': ['slurm-17.err', 'slurm-123_4.out', 'run.o1234', 'run.e1234', 'run.o12.3'],
+  'logs that were rotated': ['train.log.1', 'train.log.2.gz', 'nohup.out-20260101'],
   'prepared data': [
     'data/folder-0123456789abcdef/dataset_info.json',
     'data/folder-0123456789abcdef.lock',
@@ -79,6 +88,18 @@ def test_what_systems_and_starts_leave_makes_a_folder_no_less_empty(tmp_path, na
   put(tmp_path, 'checkpoints/4/a')
   put(tmp_path, 'notes.txt')
   claim(tmp_path, 'segment', Config())  # It is ours now.
+
+
+@pytest.mark.parametrize('stream', ['stdout', 'stderr'])
+def test_what_this_process_prints_to_may_lie_there_by_any_name(tmp_path, stream):
+  script = (
+    'import sys; from pathlib import Path; from ahm_jax.config import Config; '
+    'from ahm_jax.runs.directory import claim; claim(Path(sys.argv[1]), "segment", Config())'
+  )
+  with (tmp_path / 'progress').open('wb') as file:
+    command = [sys.executable, '-c', script, tmp_path]
+    subprocess.run(command, check=True, **{stream: file})
+  assert (tmp_path / 'run.json').exists()
 
 
 LINKED = ['checkpoints', 'damaged', 'snapshots', 'data', 'profile', 'pretrain', 'segment']
@@ -142,44 +163,6 @@ def test_what_is_of_another_kind_is_refused(tmp_path, name, make):
     UserError, match=rf'/{name} is no (file|folder), and one of ours belongs there'
   ):
     check(tmp_path, 'segment', Config())
-
-
-LOCKS = {
-  'text of another': lambda path: path.write_text('1234\n'),
-  'bytes': lambda path: path.write_bytes(b'\x00\xff' * 5000),
-  'link': lambda path: path.symlink_to(path.parent.parent / 'outside'),
-  'link to nothing': lambda path: path.symlink_to(path.parent.parent / 'nowhere'),
-  'folder': lambda path: path.mkdir(),
-  'pipe': os.mkfifo,
-}
-
-
-@pytest.mark.parametrize('make', LOCKS.values(), ids=LOCKS)
-def test_a_lock_file_of_others_is_left_alone(tmp_path, make):
-  workdir = tmp_path / 'run'
-  workdir.mkdir()
-  (tmp_path / 'outside').write_text('process 1 on host')
-  make(workdir / directory.LOCK)
-  before = everything(tmp_path)
-  with pytest.raises(UserError, match=r'/\.lock is no lock file of ours'), alone(workdir):
-    pass
-  assert everything(tmp_path) == before
-
-
-def test_a_lock_of_ours_is_taken_again(tmp_path):
-  for _ in range(2):
-    with alone(tmp_path) as own:
-      assert own
-      assert (tmp_path / directory.LOCK).read_text().startswith(f'process {os.getpid()} on ')
-
-
-@pytest.mark.parametrize(
-  'left', [b'', b'proc', b'process 7 on ', bytes(30), b'process 7' + bytes(9)]
-)
-def test_a_lock_that_a_power_cut_left_is_taken(tmp_path, left):
-  (tmp_path / directory.LOCK).write_bytes(left)
-  with alone(tmp_path) as own:
-    assert own
 
 
 def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):

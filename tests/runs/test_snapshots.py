@@ -1,6 +1,12 @@
+import io
+import tracemalloc
+import zipfile
+
 import numpy as np
+import pytest
 
 from ahm_jax.runs import snapshots
+from ahm_jax.runtime import json_files
 
 
 def test_snapshots_come_back_in_the_order_of_steps(tmp_path):
@@ -21,3 +27,45 @@ def test_a_step_that_is_repeated_is_written_again_and_nothing_else_is_left(tmp_p
 
 def test_a_run_without_snapshots_has_none(tmp_path):
   assert snapshots.read(tmp_path) == {}
+
+
+def of_members(compression, **members):
+  held = io.BytesIO()
+  with zipfile.ZipFile(held, 'w', compression) as archive:
+    for name, content in members.items():
+      archive.writestr(f'{name}.npy', content)
+  return held.getvalue()
+
+
+def npy(shape, content=b'', dtype='<f4'):
+  held = io.BytesIO()
+  np.lib.format.write_array_header_1_0(
+    held, {'descr': dtype, 'fortran_order': False, 'shape': shape}
+  )
+  return held.getvalue() + content
+
+
+HOSTILE = {
+  'inflates': lambda: of_members(zipfile.ZIP_DEFLATED, policy=npy((2**21,), bytes(2**23))),
+  'claims': lambda: of_members(zipfile.ZIP_DEFLATED, policy=npy((2**42,), b'1234')),
+  'many that inflate': lambda: of_members(
+    zipfile.ZIP_DEFLATED, **{f'a{i}': npy((2**19,), bytes(2**21)) for i in range(5)}
+  ),
+  'bzip2': lambda: of_members(zipfile.ZIP_BZIP2, policy=npy((1,), b'1234')),
+  'objects': lambda: of_members(zipfile.ZIP_STORED, policy=npy((1,), b'1234', '|O')),
+  'no array': lambda: of_members(zipfile.ZIP_STORED, policy=b'text'),
+}
+
+
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_a_hostile_file_is_left_out_and_takes_no_memory(tmp_path, capsys, monkeypatch, kind):
+  monkeypatch.setattr(json_files, 'MOST_BYTES', 2**22)
+  snapshots.write(tmp_path, 1, {'policy': np.ones(3)})
+  (tmp_path / 'snapshots' / '2.npz').write_bytes(HOSTILE[kind]())
+  tracemalloc.start()
+  try:
+    assert list(snapshots.read(tmp_path)) == [1]
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+  finally:
+    tracemalloc.stop()
+  assert f'{tmp_path}/snapshots/2.npz is damaged, and left out (' in capsys.readouterr().err

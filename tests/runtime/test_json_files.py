@@ -17,17 +17,17 @@ RUN = schema.record({'stage': schema.text}, {'steps': schema.list_of(schema.coun
 def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path):
   path = tmp_path / 'scores.json'
   write_json(path, {'dice': (0.5, math.nan), 'by': {'a': math.inf, 'b': 1}})
-  assert read_json(path) == {'dice': [0.5, None], 'by': {'a': None, 'b': 1}}
+  assert read_json(path, schema.anything) == {'dice': [0.5, None], 'by': {'a': None, 'b': 1}}
   assert [item.name for item in tmp_path.iterdir()] == ['scores.json']
   write_json(path, [])
   assert json.loads(path.read_text()) == []
 
 
 def test_no_file_is_none_and_no_json_is_named(tmp_path):
-  assert read_json(tmp_path / 'none.json') is None
+  assert read_json(tmp_path / 'none.json', schema.anything) is None
   (tmp_path / 'cut.json').write_text('{"dice": ')
   with pytest.raises(UserError, match=r'cut\.json is damaged: it is no JSON'):
-    read_json(tmp_path / 'cut.json')
+    read_json(tmp_path / 'cut.json', schema.anything)
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
@@ -89,7 +89,7 @@ def test_what_is_no_file_is_named(tmp_path, kind):
     ({'steps': [1]}, 'stage is missing'),
     ({'stage': 'a', 'steps': [1, -1]}, r'steps\[1\] is -1, not a whole number from 0 on'),
     ({'stage': 'a', 'steps': [1, True]}, r'steps\[1\] is True, not a whole number'),
-    ({'stage': 'a', 'steps': [1, 1]}, 'steps is a list, not a list without repetitions'),
+    ({'stage': 'a', 'steps': [1, 1]}, 'steps holds 1 twice'),
     ({'stage': 'a', 'steps': {'b': 1}}, 'steps is an object, not a list'),
     ({'stage': 'a\0b'}, r"stage is 'a\\x00b', not a text"),
     (['stage'], 'it is a list, not an object'),
@@ -111,3 +111,17 @@ def test_numbers_have_a_range_and_may_be_left_out():
   schema.require(schema.either(score, schema.mapping(score)), {'a': None, 'b': 1})
   with pytest.raises(ValueError, match=r"\['b'\] is 2, not"):
     schema.require(schema.either(score, schema.mapping(score)), {'a': None, 'b': 2})
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+  path = tmp_path / 'run.json'
+  with path.open('wb') as file:
+    file.truncate(2**40)  # It takes no room.
+  with pytest.raises(
+    Damaged, match=r'run\.json is damaged: it holds 1099511627776 bytes, over 2684'
+  ):
+    read_json(path, RUN)
+  write_json(path, {'stage': 'a' * 100})
+  assert read_json(path, RUN, most=path.stat().st_size)
+  with pytest.raises(Damaged, match=r', over 10; choose another$'):
+    read_json(path, RUN, 'choose another', most=10)

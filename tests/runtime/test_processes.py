@@ -27,7 +27,7 @@ from toy_process import HEARTBEAT, RECIPE, RISING, toy  # noqa: E402
 from ahm_jax.errors import UserError  # noqa: E402
 from ahm_jax.runs import snapshots  # noqa: E402
 from ahm_jax.runs.checkpoint_files import FOLDER  # noqa: E402
-from ahm_jax.runs.checkpoints import latest_step  # noqa: E402
+from ahm_jax.runs.checkpoint_reading import latest_step  # noqa: E402
 from ahm_jax.runs.metrics_log import FILE  # noqa: E402
 from ahm_jax.runtime import exits, joining  # noqa: E402
 from ahm_jax.runtime.signals import TRY_AGAIN  # noqa: E402
@@ -92,8 +92,8 @@ class Pair:
 
 
 def break_off(workdir, victims, number, devices=(2, 2)):
-  """Starts a pair, sends some a signal after a checkpoint, and says how both ended, and how many
-  seconds it took.
+  """Starts a pair, sends some a signal after a checkpoint, or moves the directory where there is
+  none to send, and says how both ended, and how many seconds it took.
   """
   pair = Pair(workdir, '--share=0', '--pause=0.3', devices=devices)
   deadline = time.monotonic() + 100
@@ -102,6 +102,8 @@ def break_off(workdir, victims, number, devices=(2, 2)):
   since = time.monotonic()
   for victim in victims:
     os.kill(pair.processes[victim].pid, number)
+  if number is None:
+    workdir.rename(workdir.with_name('elsewhere'))
   if number == signal.SIGSTOP:
     for victim in victims:
       pair.processes[1 - victim].join(100)
@@ -124,6 +126,7 @@ def broken_off(tmp_path_factory):
       'several': pool.submit(break_off, home / 'several', [1], signal.SIGKILL),
       'ctrl-c': pool.submit(break_off, home / 'ctrl-c', [0, 1], signal.SIGINT),
       'sigterm': pool.submit(break_off, home / 'sigterm', [1], signal.SIGTERM),
+      'moved': pool.submit(break_off, home / 'moved', [], None),
       'fault': pool.submit(lambda: Pair(home / 'fault', '--fails=1').finish()),
       **{
         when: pool.submit(lambda when=when: Pair(home / when, f'--lost={when}').finish())
@@ -313,6 +316,21 @@ def test_a_fault_of_one_process_ends_both(broken_off):
   first, second = broken_off[1]['fault']
   assert second[0] == 1 and 'process 1: RuntimeError: a fault in one process\n' in second[2]
   assert first[0] == TRY_AGAIN
+
+
+def test_a_directory_that_is_moved_ends_both(broken_off):
+  home, results = broken_off
+  (first, second), _ = results['moved']
+  assert (first[0], second[0]) == (2, 2), first[2] + second[2]
+  assert (
+    first[2]
+    .splitlines()[-1]
+    .startswith(
+      f'error: {home}/moved was moved to {home}/elsewhere while this command was at work in it; '
+    )
+  )
+  assert second[2] == 'process 1: error: process 0 has stopped; its own line says why\n'
+  assert not (home / 'moved').exists() and latest_step(home / 'elsewhere') >= 5
 
 
 @pytest.mark.parametrize('devices', [1, 2])

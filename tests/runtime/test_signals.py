@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -51,26 +52,47 @@ def interrupted(
   return process.returncode, out, err, time.monotonic() - since
 
 
+WAITS = (
+  'print("ready", flush=True)\n'
+  '  while not stop.made: time.sleep(0.05)\n'
+  '  print("stops", flush=True)'
+)
+RAISES = 'try: wait()\n  except KeyboardInterrupt: print("raised", flush=True)'
+CONTEXTS = ('at_next_step', 'raising')
+
+
+@pytest.fixture(scope='module')
+def ended():
+  """What `interrupted` gives of scripts that run all at the same time, since they but wait."""
+  with ThreadPoolExecutor(20) as pool:
+
+    def start(*numbers, **options):
+      return pool.submit(interrupted, *numbers, **options)
+
+    found = {
+      **{number: start(number, body=WAITS) for number in signals.SIGNALS},
+      **{name: start(signal.SIGTERM, grace=1, wait=IN_C, context=name) for name in CONTEXTS},
+      'two': start(signal.SIGINT, signal.SIGINT, wait=IN_C),
+      'elsewhere': start(signal.SIGTERM, context='raising', body=RAISES),
+    }
+  return {name: future.result() for name, future in found.items()}
+
+
 @pytest.mark.parametrize('number', signals.SIGNALS)
-def test_a_signal_waits_for_the_end_of_the_block_and_no_longer(number):
-  body = (
-    'print("ready", flush=True)\n'
-    '  while not stop.made: time.sleep(0.05)\n'
-    '  print("stops", flush=True)'
-  )
-  code, out, err, seconds = interrupted(number, body=body)
+def test_a_signal_waits_for_the_end_of_the_block_and_no_longer(ended, number):
+  code, out, err, seconds = ended[number]
   assert out == 'stops\n' and 'Stopped' in err and code != TRY_AGAIN and seconds < 20
 
 
-@pytest.mark.parametrize('context', ['at_next_step', 'raising'])
-def test_a_process_that_does_not_come_back_ends_after_a_while(context):
-  code, out, err, seconds = interrupted(signal.SIGTERM, grace=1, wait=IN_C, context=context)
+@pytest.mark.parametrize('context', CONTEXTS)
+def test_a_process_that_does_not_come_back_ends_after_a_while(ended, context):
+  code, out, err, seconds = ended[context]
   assert (code, out, err) == (TRY_AGAIN, '', f'\n{LINE}\n')
   assert 0.7 < seconds < 20
 
 
-def test_a_second_signal_ends_it_at_once():
-  code, out, err, seconds = interrupted(signal.SIGINT, signal.SIGINT, wait=IN_C)
+def test_a_second_signal_ends_it_at_once(ended):
+  code, out, err, seconds = ended['two']
   assert (code, out, err) == (TRY_AGAIN, '', f'\n{LINE}\n') and seconds < 20
 
 
@@ -150,9 +172,8 @@ def test_what_is_said_at_the_end_is_what_was_saved():
   assert said == [resumes, f'\n{LINE}', f'\n{LINE}']
 
 
-def test_elsewhere_a_signal_raises():
-  body = 'try: wait()\n  except KeyboardInterrupt: print("raised", flush=True)'
-  assert interrupted(signal.SIGTERM, context='raising', body=body)[:3] == (0, 'raised\nleft\n', '')
+def test_elsewhere_a_signal_raises(ended):
+  assert ended['elsewhere'][:3] == (0, 'raised\nleft\n', '')
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Streams of processes of their own, which are closed, full, gone or of few letters."""
 
+import os
 import subprocess
 import sys
 
@@ -84,6 +85,32 @@ def test_what_cpp_writes_is_passed_on_without_its_stack_traces():
     'W1130 11:28:29.2 9 other.cc:80] another note',
     'the end The following tasks are unhealthy',
   ]
+
+
+PARTS = """
+import os, sys
+from ahm_jax.runtime import native_errors
+native_errors._EVERY = 1e9
+native = native_errors.NativeErrors()
+for part in sys.argv[1:]:
+  os.write(2, os.fsencode(part))
+  native.pass_on(is_last=False)
+native.pass_on()
+native.pass_on()
+"""
+TRACE = (
+  'W1130 11:28:29.2 9 a.cc:8] notè\n@@\n*** Check failure stack trace: ***\n    @     0x7f6 b\nend'
+)
+
+
+@pytest.mark.parametrize('size', [1, 7, 1000])
+def test_lines_that_come_in_parts_are_whole(size):
+  """However often one looks: also amid a character, and amid what tells a stack trace."""
+  data = TRACE.encode()
+  parts = [os.fsdecode(data[start : start + size]) for start in range(0, len(data), size)]
+  command = [sys.executable, '-c', PARTS, *parts]
+  done = subprocess.run(command, capture_output=True, check=False)
+  assert done.stderr.decode() == 'W1130 11:28:29.2 9 a.cc:8] notè\n@@\nend\n'
 
 
 LOGGED = """

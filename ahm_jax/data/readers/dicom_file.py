@@ -6,6 +6,7 @@ scanners), no transfer syntax or that of what the pixels were before, elements t
 
 import io
 import logging
+import os
 import re
 import warnings
 from pathlib import Path
@@ -72,18 +73,23 @@ def read(path: Path, **options: Any) -> Any:
   pydicom = require(path)
   with path.open('rb') as file:
     start = file.read(_MAX_META)
+    _check_start(pydicom, start, path)
+    if os.fstat(file.fileno()).st_size > 8 * MAX_VALUES:
+      raise UnsupportedImage(f'{shown(path)} has more than {8 * MAX_VALUES} bytes; split it')
+    if options:
+      return pydicom.dcmread(path, force=True, **options)
+    # A file would be asked for as many bytes as an element claims to have.
+    file.seek(0)
+    return pydicom.dcmread(io.BytesIO(file.read()), force=True)
+
+
+def _check_start(pydicom: ModuleType, start: bytes, path: Path) -> None:
   if not dicom_content.is_start(start):
     raise Unreadable(shown(path))
   if _meta(pydicom, start).get('TransferSyntaxUID') == DEFLATED:  # Inflated without a limit.
     raise UnsupportedImage(
       f'{shown(path)} is deflated as a whole; save it with another transfer syntax, as uncompressed'
     )
-  if path.stat().st_size > 8 * MAX_VALUES:
-    raise UnsupportedImage(f'{shown(path)} has more than {8 * MAX_VALUES} bytes; split it')
-  if options:
-    return pydicom.dcmread(path, force=True, **options)
-  # A file would be asked for as many bytes as an element claims to have.
-  return pydicom.dcmread(io.BytesIO(path.read_bytes()), force=True)
 
 
 def _meta(pydicom: ModuleType, start: bytes) -> Any:

@@ -1,8 +1,9 @@
 """Photographs and scans, by Pillow: JPEG, PNG, TIFF, BMP and WebP.
 
 They are known by their content, whatever the name says, and nothing else is opened (Pillow would
-hand a PostScript file to Ghostscript). Of several frames or pages the first one counts. The EXIF
-orientation is applied. Metadata that is broken does not hinder: the pixels count.
+hand a PostScript file to Ghostscript). Of several frames or pages the first one counts that is no
+preview of another. The EXIF orientation is applied. Metadata that is broken does not hinder: the
+pixels count.
 
 Colour of 16 bits a channel, and grey of 16 bits with alpha, are not mapped as `intensity` says:
 each channel keeps its high byte, as Pillow reads it, and no window applies, so that what uses the
@@ -14,6 +15,7 @@ background colour would be our invention. Binary masks of one colour are drawn i
 
 import contextlib
 import ctypes
+import functools
 import io
 import warnings
 from collections.abc import Sequence
@@ -25,13 +27,13 @@ from PIL import (  # The plugins must be there to be named in `FORMATS`.
   BmpImagePlugin,  # noqa: F401
   ExifTags,
   Image,
-  JpegImagePlugin,  # noqa: F401
+  JpegImagePlugin,
   PngImagePlugin,  # noqa: F401
   TiffImagePlugin,
   WebPImagePlugin,  # noqa: F401
 )
 
-from ahm_jax.data.readers import foreign, raster_masks, tiff
+from ahm_jax.data.readers import foreign, jpeg_end, raster_masks, tiff
 from ahm_jax.data.readers.base import (
   Held,
   Picture,
@@ -58,7 +60,7 @@ _KINDS = {  # By Pillow's mode.
 }
 # What reading a file in another way does not change.
 _SETTLED = (
-  *(UnsupportedImage, UserError, MemoryError),
+  *(Unreadable, UnsupportedImage, UserError, MemoryError),
   *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 # Modes that Pillow converts to grey and colour by way of others; of those in small letters colours
@@ -134,7 +136,7 @@ def orientation(path: Path | Held) -> int:
 
 def describe(path: Path | Held) -> tuple[str, int]:
   """What a file holds, as far as its header says, as 'colour, 8 bit'; and its number of pages or
-  frames, of a JPEG 1, as others in it are previews.
+  frames that are no previews, of a JPEG 1.
 
   ('', 1) where the header cannot be read.
   """
@@ -143,13 +145,15 @@ def describe(path: Path | Held) -> tuple[str, int]:
       deep_grey = picture.mode.startswith('I;16')
       kind = 'grey, 16 bit' if deep_grey else _KINDS.get(picture.mode, picture.mode)
       kind = kind.replace('8 bit', DEEP) if _is_deep(picture) else kind
-      return kind, 1 if picture.format == 'MPO' else int(getattr(picture, 'n_frames', 1))
+      return kind, _frames(picture)
   except (Unreadable, UnsupportedImage, UserError):  # Reading it will say what is wrong.
     return '', 1
 
 
 def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = None) -> _Loaded:
-  """Decodes a file: without its metadata, where Pillow stumbles over them."""
+  """Decodes a file: without its metadata, where Pillow stumbles over them, and with the end that a
+  JPEG may lack.
+  """
   try:
     return _decode(path, None, mode, at_least)
   except _SETTLED:
@@ -160,15 +164,31 @@ def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = 
     with io.BytesIO(path.read_bytes()) if isinstance(path, Held) else path.open('rb') as file:
       bare = foreign.without_metadata(file)
       if bare is not None:
-        try:
-          return _decode(path, bare, mode, at_least)
-        except _SETTLED:
-          raise
-        except Exception:
-          pass  # The first error tells more.
+        # Where neither is decoded, the first error tells more.
+        if found := _decode_or_none(path, bare, mode, at_least):
+          return found
+        whole = jpeg_end.completed(bare, functools.partial(_pixels, path))
+        if whole and (found := _decode_or_none(path, whole, mode, at_least)):
+          return found
       if refusal := foreign.refusal(path, file, error):
         raise refusal from error
     raise
+
+
+def _decode_or_none(
+  path: Path | Held, data: bytes, mode: str = '', at_least: tuple[int, int] | None = None
+) -> _Loaded | None:
+  try:
+    return _decode(path, data, mode, at_least)
+  except _SETTLED:
+    raise
+  except Exception:
+    return None
+
+
+def _pixels(path: Path | Held, data: bytes) -> np.ndarray | None:
+  found = _decode_or_none(path, data)
+  return found and np.asarray(found.image)
 
 
 def _decode(
@@ -183,6 +203,10 @@ def _decode(
       found = _without_subdirectories(picture)
       picture.load()
       return _Loaded(picture, found, (picture.height, picture.width), is_deep)
+    if isinstance(picture, JpegImagePlugin.JpegImageFile):
+      assert picture.fp is not None
+      if jpeg_end.is_lacking(picture.fp):
+        raise EOFError
     picture.load()
     found = _orientation(picture)
     if found in _QUARTER_TURNS:
@@ -202,11 +226,14 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
   source = io.BytesIO(data) if data is not None else str(path)
   picture = Image.open(source, formats=FORMATS)
   try:
-    check_size(path, *picture.size)
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
       # Else Pillow maps the file into memory, by a size that its orientation has swapped.
       picture.filename = ''
+      tiff.turn_to_image(picture, path)
+      check_size(path, *picture.size)
       tiff.mend(picture, path)
+    else:
+      check_size(path, *picture.size)
   except BaseException:
     picture.close()
     raise
@@ -216,6 +243,12 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
 def _numbers(image: Image.Image) -> np.ndarray:
   array = np.asarray(image)
   return tiff.numbers(image, array) if isinstance(image, TiffImagePlugin.TiffImageFile) else array
+
+
+def _frames(picture: Image.Image) -> int:
+  if isinstance(picture, TiffImagePlugin.TiffImageFile):
+    return tiff.images(picture)
+  return 1 if picture.format == 'MPO' else int(getattr(picture, 'n_frames', 1))
 
 
 def _is_deep(picture: Image.Image) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImagePalette
 from PIL import TiffImagePlugin as plugin
 
+from ahm_jax.data.readers import tiff_pages
 from ahm_jax.data.readers.base import Held, Unreadable, UnsupportedImage, shown
 
 _WHITE_IS_ZERO, _RGB, _YCBCR, _LAB = 0, 2, 6, 8  # Photometric interpretations.
@@ -32,8 +33,52 @@ _DECISIVE = frozenset(
     *(plugin.SAMPLEFORMAT, _YCBCR_SUBSAMPLING),
   )
 )
-_MAX_TAGS = 2**16 - 1
+# What Pillow raises where it does not know the kind of a page.
+_NOT_OPENED = (SyntaxError, LookupError, TypeError, ValueError, EOFError, struct.error)
 _CURE = 'save it as TIFF of 8 or 16 bit integers or 32 bit floats, with 0 as black'
+
+
+def turn_to_image(picture: plugin.TiffImageFile, path: Path | Held) -> None:
+  """Turns a TIFF that was opened to the first page that is no preview or part of another one.
+
+  A page that is the only one counts, whatever it says.
+
+  Raises:
+    UnsupportedImage: there are only previews, or the page is of a kind that is not read.
+    Unreadable: the directory of the page is damaged.
+  """
+  if tiff_pages.kind(picture.tag_v2) == tiff_pages.IMAGE:
+    return
+  assert picture.fp is not None
+  kinds = list(tiff_pages.kinds(picture.fp, picture.tag_v2, picture._frame_pos[0]))
+  best = min(kinds)
+  if tiff_pages.LOST in kinds and best != tiff_pages.IMAGE:
+    raise Unreadable(shown(path))
+  hidden = tiff_pages.has_subdirectories(picture.tag_v2)
+  if best == tiff_pages.PREVIEW and (hidden or len(kinds) > 1):
+    raise UnsupportedImage(_only_previews(path, len(kinds), hidden))
+  try:
+    if page := kinds.index(best):
+      picture.palette = None  # Else that of the first page would be that of this one.
+      picture.seek(page)
+  except _NOT_OPENED as error:
+    raise _refusal(path, picture.fp, picture.tag_v2) or Unreadable(shown(path)) from error
+
+
+def _only_previews(path: Path | Held, pages: int, hidden: bool) -> str:
+  which = 'the only page' if pages == 1 else f'each of the pages 1 to {pages}'
+  where = ' and the image lies below it (SubIFD), which is not read' if hidden else ''
+  return (
+    f'{shown(path)} holds TIFF of which {which} is a reduced image by its tag NewSubfileType'
+    f'{where}; save the image itself as PNG, or as TIFF of one page'
+  )
+
+
+def images(picture: plugin.TiffImageFile) -> int:
+  """How many pages of a TIFF that is open are as the one that is read, and no previews of it."""
+  assert picture.fp is not None
+  kinds = list(tiff_pages.kinds(picture.fp, picture.tag_v2, picture._frame_pos[0]))
+  return kinds.count(min(kinds))
 
 
 def mend(picture: plugin.TiffImageFile, path: Path | Held) -> None:
@@ -85,6 +130,12 @@ def refusal(path: Path | Held, file: IO[bytes]) -> UnsupportedImage | None:
   tags = plugin.ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)
   file.seek(tags.next)
   tags.load(file)
+  return _refusal(path, file, tags)
+
+
+def _refusal(
+  path: Path | Held, file: IO[bytes], tags: plugin.ImageFileDirectory_v2
+) -> UnsupportedImage | None:
   needed = {plugin.IMAGEWIDTH, plugin.IMAGELENGTH, plugin.PHOTOMETRIC_INTERPRETATION}
   placed = {plugin.STRIPOFFSETS, plugin.TILEOFFSETS} & tags.keys()
   if _listed(file, tags) & _DECISIVE - tags.keys() or needed - tags.keys() or not placed:
@@ -100,17 +151,10 @@ def _listed(file: IO[bytes], tags: plugin.ImageFileDirectory_v2) -> set[int]:
   """The tags with values in the directory of a TIFF, also those that Pillow left out; all decisive
   ones where it is cut.
   """
-  place = file.tell()
-  count, entry = ('Q', 'HHQ8x') if tags._bigtiff else ('H', 'HHI4x')
-  entry = tags._endian + entry
-  file.seek(tags._offset or 0)
-  size = struct.calcsize(count)
-  (length,) = struct.unpack(tags._endian + count, file.read(size).ljust(size, b'\0'))
-  entries = file.read(struct.calcsize(entry) * min(length, _MAX_TAGS))
-  file.seek(place)
-  if not length or len(entries) < struct.calcsize(entry) * length:
+  found = tiff_pages.directory(file, tags, tags._offset or 0)
+  if found.is_cut:
     return set(_DECISIVE)
-  return {tag for tag, _, values in struct.iter_unpack(entry, entries) if values}
+  return {tag for tag, (_, count, _) in found.entries.items() if count}
 
 
 def _in_native_order(tile: ImageFile._Tile) -> ImageFile._Tile:

@@ -28,7 +28,7 @@ from ahm_jax.data.sets.items import SPLITS, Item, Listing, crossing_groups
 from ahm_jax.data.sets.source import DatasetSource, stamps
 from ahm_jax.errors import UserError
 
-VERSION = 1  # See `DatasetSource.version`.
+VERSION = 2  # See `DatasetSource.version`.
 _SYSTEM = ('thumbs.db', 'desktop.ini')  # What Windows puts into folders.
 
 

@@ -7,22 +7,24 @@ letter of its own; they are shown and written as the files have them.
 import collections
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ahm_jax.data.readers.base import is_odd, link_problem
 from ahm_jax.data.sets.delimited import COLUMNS, Row, parse, quoted
 from ahm_jax.data.sets.items import SPLITS
-from ahm_jax.errors import UserError
+from ahm_jax.errors import UserError, first
 
 NAME = 'labels.csv'
 NAMES_SHOWN = 5
 MAX_BYTES = 2**26
 MAX_CELL = 1000  # Letters.
 SUFFIXES = ('.csv', '.tsv', '.xlsx', '.xls', '.ods')  # Of tables.
-# What programs write for nothing, in lower case.
-_NOTHING = frozenset(('nan', 'n/a', 'na', '#n/a', '<na>', 'none', 'null', '-'))
+# What programs write for nothing, in lower case; and what may be a class as well.
+_NOTHING = frozenset(('nan', 'n/a', 'na', '#n/a', '<na>', 'null'))
+_AMBIGUOUS = frozenset(('none', '-'))
+_SIGNS = ('+', '-')  # Which are classes together.
 _JOINTS = re.compile(r'(?<=[^\W_])[\s_-]+(?=[^\W_])')
 _NUMBER = re.compile(r'[+-]?[0-9]+([.,][0-9]*)?', re.ASCII)
 
@@ -77,9 +79,11 @@ def read(root: Path, images: Mapping[str, Path]) -> Table | None:
   )
   files = {composed(path.name): stem for stem, path in images.items()}
   table = Table(columns, {}, [], notes)
-  emptied: collections.Counter = collections.Counter()
+  emptied: collections.defaultdict = collections.defaultdict(list)
+  nothing = {'group': _NOTHING | _AMBIGUOUS, 'label': _no_labels(raw)}
   for row in raw:
-    emptied.update(_empty_cells(row.cells))
+    for column, text in _empty_cells(row.cells, nothing):
+      emptied[column, text].append(row.cells['image'])
     name = composed(row.cells['image'])
     name = name if name in images else files.get(name, name)
     problem = _problem(row, name, table, images)
@@ -97,34 +101,40 @@ def composed(name: str) -> str:
 
 def some(names: list[str]) -> str:
   """The first few names, quoted, in one line."""
-  rest = ', ...' if len(names) > NAMES_SHOWN else ''
-  return ', '.join(map(quoted, names[:NAMES_SHOWN])) + rest
+  return first(list(map(quoted, names)), NAMES_SHOWN)
 
 
 # Cells.
 
 
-def _empty_cells(cells: dict[str, str]) -> list[tuple[str, str]]:
-  """Empties what says nothing in the columns label and group; the columns and what stood there."""
-  found = [
-    (key, cells[key]) for key in ('label', 'group') if cells.get(key, '').lower() in _NOTHING
-  ]
+def _no_labels(rows: Iterable[Row]) -> frozenset[str]:
+  """What is no label in these rows, in lower case."""
+  signs = {row.cells.get('label') for row in rows}.issuperset(_SIGNS)
+  return (_NOTHING | _AMBIGUOUS) - ({'-'} if signs else set())
+
+
+def _empty_cells(
+  cells: dict[str, str], nothing: Mapping[str, Collection[str]]
+) -> list[tuple[str, str]]:
+  """Empties what says nothing in these columns; the columns and what stood there."""
+  found = [(key, cells[key]) for key in nothing if cells.get(key, '').lower() in nothing[key]]
   for key, _ in found:
     cells[key] = ''
   return found
 
 
 def _said_of_cells(
-  emptied: Mapping[tuple[str, str], int], rows: Iterable[Mapping[str, str]]
+  emptied: Mapping[tuple[str, str], list[str]], rows: Iterable[Mapping[str, str]]
 ) -> list[str]:
   """Notes on cells that say nothing, and on classes that differ in spelling alone."""
   notes = []
   for column in ('label', 'group'):
-    counts = {text: count for (key, text), count in emptied.items() if key == column}
-    if counts:
+    found = {text: images for (key, text), images in emptied.items() if key == column}
+    if found:
+      images = [image for text in sorted(found) for image in found[text]]
       notes.append(
-        f'rows of {NAME} whose {column} is {some(sorted(counts))}, which counts as none: '
-        f'{sum(counts.values())}'
+        f'rows of {NAME} whose {column} is {some(sorted(found))}, which counts as none: '
+        f'{len(images)} ({some(images)}){_cure(column, found)}'
       )
   spellings = collections.defaultdict(set)
   for row in rows:
@@ -139,6 +149,17 @@ def _said_of_cells(
       f'each in one way in {NAME}'
     )
   return notes
+
+
+def _cure(column: str, texts: Iterable[str]) -> str:
+  """What to do where a text may be meant as a class."""
+  doubtful = sorted(text for text in texts if text.lower() in _AMBIGUOUS)
+  if column != 'label' or not doubtful:
+    return ''
+  return (
+    f'; {some(doubtful)} may mean that nothing was found as well as that nothing is known: where '
+    "it is a class, write it out, as 'healthy' or 'negative'"
+  )
 
 
 def _meaning(label: str) -> str:

@@ -2,6 +2,7 @@
 pictures.
 """
 
+import functools
 import io
 import tracemalloc
 
@@ -23,6 +24,7 @@ from ahm_jax.data.audit.duplicates import (
 )
 
 
+@functools.cache
 def scene(seed: int, height: int = 96, width: int = 120) -> np.ndarray:
   """A picture of blobs of every size, uint8 [height, width, 3]."""
   rng = np.random.default_rng(seed)
@@ -31,6 +33,12 @@ def scene(seed: int, height: int = 96, width: int = 120) -> np.ndarray:
     for s in (2, 4, 8, 16)
   )
   return np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+@functools.cache
+def scenes() -> tuple[tuple[np.ndarray, duplicates.Fingerprint], ...]:
+  """40 pictures and what is kept of them."""
+  return tuple((image, fingerprint(image)) for image in map(scene, range(40)))
 
 
 def as_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
@@ -59,11 +67,8 @@ COPIES = {
 
 @pytest.mark.parametrize('name', COPIES)
 def test_altered_copies_are_found_and_others_are_not(name):
-  images = [scene(seed) for seed in range(40)]
-  prints = [
-    fingerprint(image)
-    for image in [*images, *(np.ascontiguousarray(COPIES[name](x)) for x in images[:5])]
-  ]
+  copies = [np.ascontiguousarray(COPIES[name](image)) for image, _ in scenes()[:5]]
+  prints = [kept for _, kept in scenes()] + [fingerprint(copy) for copy in copies]
   pairs = near(prints, range(45), ['train'] * 40 + ['test'] * 5)
   assert {(pair.first, pair.second) for pair in pairs} == {(k, 40 + k) for k in range(5)}
   assert all(pair.kind == 'near' and 0.75 <= pair.correlation <= 1.001 for pair in pairs)

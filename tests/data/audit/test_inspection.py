@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import functools
 import hashlib
 import io
 import os
@@ -19,6 +20,7 @@ from ahm_jax.data.audit.findings import ERROR, NOTE, WARNING
 from ahm_jax.errors import UserError
 
 
+@functools.cache
 def scene(seed: int, width: int = 48, height: int = 40) -> np.ndarray:
   rng = np.random.default_rng(seed)
   noise = sum(

@@ -276,3 +276,168 @@ def test_colours_that_are_multiplied_by_alpha_are_divided_again(tmp_path, sample
   )
   ((_, picture),) = dispatch.read_slices(tmp_path / 'a.tif', 1)
   np.testing.assert_allclose(picture.pixels[..., 0], grey * (255 / 128), atol=1)
+
+
+# Pages.
+
+FULL = drawn(np.uint8, 8, 20, 24)
+SMALL = drawn(np.uint8, 8, 5, 6)[::-1]
+PREVIEWS = {  # Tags of a page that is a reduced image, or a part of another page.
+  'reduced': [(254, 'I', [1])],
+  'reduced, as a short number': [(254, 'H', [1])],
+  'one of several reduced pages': [(254, 'I', [3])],
+  'macro of a slide': [(254, 'I', [9])],
+  'reduced, by the old tag': [(255, 'H', [2])],
+  'transparency': [(254, 'I', [4])],
+  'transparency of a reduced image': [(254, 'I', [5])],
+}
+IMAGES = {  # Those of a page that is an image by itself.
+  'unsaid': [],
+  'full': [(254, 'I', [0])],
+  'one of several pages': [(254, 'I', [2])],
+  'full, by the old tag': [(255, 'H', [1])],
+  'full, with reduced ones below': [(254, 'I', [0]), (330, 'I', [8])],
+}
+
+
+def page(values, tags=(), **options):
+  return {'values': values, 'tags': tags, **options}
+
+
+def written(path, *pages, order='<'):
+  path.write_bytes(tiffs.stacked(*pages, order=order))
+  return path
+
+
+@pytest.mark.parametrize('order', BOTH_ORDERS)
+@pytest.mark.parametrize('own', IMAGES)
+@pytest.mark.parametrize('name', PREVIEWS)
+def test_a_preview_is_not_taken_for_the_image(tmp_path, name, own, order):
+  for compression in (tiffs.RAW, tiffs.DEFLATE):
+    preview = page(SMALL, PREVIEWS[name], compression=compression)
+    whole = page(FULL, IMAGES[own], compression=compression)
+    other = page(255 - FULL, IMAGES[own])
+    for pages, count in (
+      ((preview, whole), 1),
+      ((preview, preview, whole), 1),
+      ((whole, preview), 1),
+      ((preview, whole, other, preview), 2),
+      ((whole, other), 2),
+    ):
+      path = written(tmp_path / 'a.tif', *pages, order=order)
+      ((_, picture),) = dispatch.read_slices(path, 1)
+      np.testing.assert_array_equal(picture.pixels[..., 0], FULL)
+      assert picture.size == FULL.shape
+      np.testing.assert_array_equal(numbers(path), FULL)
+      assert raster.describe(path) == ('grey, 8 bit', count)
+
+
+@pytest.mark.parametrize('orientation', [1, 6])
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16, np.int8, np.float32])
+def test_the_image_is_read_by_its_own_page_alone(tmp_path, kind, orientation):
+  """Palette, depth, colours and orientation are those of the page that counts."""
+  values = drawn(kind, 0, 20, 24)
+  preview = page(
+    SMALL,
+    [*PREVIEWS['reduced'], (320, 'H', list(range(768))), (274, 'H', [3])],
+    photometric=3,
+    compression=tiffs.DEFLATE,
+  )
+  whole = page(values, [(274, 'H', [orientation])])
+  (tmp_path / 'b.tif').write_bytes(tiffs.encoded(**whole))
+  path = written(tmp_path / 'a.tif', preview, whole)
+  np.testing.assert_array_equal(numbers(path), np.rot90(values, -1 if orientation == 6 else 0))
+  ((_, found),) = dispatch.read_slices(path, 3)
+  ((_, expected),) = dispatch.read_slices(tmp_path / 'b.tif', 3)
+  np.testing.assert_array_equal(found.pixels, expected.pixels)
+  assert (found.size, found.orientation) == (expected.size, orientation)
+  assert raster.orientation(path) == orientation
+
+
+def test_a_mask_is_read_from_the_page_that_is_no_preview(tmp_path):
+  mask = np.eye(20, 24, dtype=np.uint8)
+  path = written(tmp_path / 'a.tif', page(1 - mask, PREVIEWS['reduced']), page(mask))
+  np.testing.assert_array_equal(dispatch.read_mask_slices(path)[0], mask)
+
+
+@pytest.mark.parametrize('name', PREVIEWS)
+def test_a_page_that_is_the_only_one_counts_whatever_it_says(tmp_path, name):
+  (tmp_path / 'a.tif').write_bytes(tiffs.encoded(FULL, tags=PREVIEWS[name]))
+  np.testing.assert_array_equal(numbers(tmp_path / 'a.tif'), FULL)
+  assert raster.describe(tmp_path / 'a.tif') == ('grey, 8 bit', 1)
+
+
+@pytest.mark.parametrize(
+  ('pages', 'words'),
+  [
+    ([page(SMALL, PREVIEWS['reduced'])] * 3, 'each of the pages 1 to 3 is a reduced image'),
+    (
+      [page(SMALL, [*PREVIEWS['reduced'], (330, 'I', [8])])],  # As raw files of cameras.
+      r'the only page is a reduced image .* and the image lies below it \(SubIFD\)',
+    ),
+  ],
+)
+def test_previews_without_an_image_are_refused(tmp_path, pages, words):
+  path = written(tmp_path / 'a.tif', *pages)
+  for read in (numbers, lambda path: dispatch.read_slices(path, 3)):
+    with pytest.raises(UnsupportedImage, match=rf'/a\.tif holds TIFF of which {words}.*; save the'):
+      read(path)
+
+
+def test_an_image_behind_its_preview_is_refused_by_its_own_kind(tmp_path):
+  preview = page(SMALL, PREVIEWS['reduced'])
+  path = written(tmp_path / 'a.tif', preview, page(drawn(np.float64, 0, 20, 24)))
+  with pytest.raises(UnsupportedImage, match='holds TIFF of 64 bit float'):
+    numbers(path)
+  path = written(tmp_path / 'a.tif', preview, page(FULL, [(259, 'H', [34712])]))
+  with pytest.raises(UnsupportedImage, match='compression 34712'):
+    numbers(path)
+
+
+@pytest.mark.parametrize('lost', [1, 100, 480, 481, 500, 640])
+def test_an_image_behind_its_preview_that_is_cut_is_damage(tmp_path, lost):
+  path = written(tmp_path / 'a.tif', page(SMALL, PREVIEWS['reduced']), page(FULL))
+  path.write_bytes(path.read_bytes()[:-lost])
+  with pytest.raises(Unreadable):
+    numbers(path)
+
+
+def test_a_bomb_behind_a_preview_is_refused(tmp_path):
+  bomb = [(256, 'I', [60000]), (257, 'I', [60000])]
+  path = written(tmp_path / 'a.tif', page(SMALL, PREVIEWS['reduced']), page(FULL, bomb))
+  with pytest.raises(UnsupportedImage, match='claims to hold more than'):
+    numbers(path)
+
+
+def test_pages_in_a_circle_end(tmp_path):
+  content = bytearray(tiffs.encoded(FULL, tags=PREVIEWS['reduced']))
+  (count,) = struct.unpack_from('<H', content, 8)
+  struct.pack_into('<I', content, 8 + 2 + 12 * count, 8)
+  (tmp_path / 'a.tif').write_bytes(content)
+  np.testing.assert_array_equal(numbers(tmp_path / 'a.tif'), FULL)
+
+
+def test_pages_of_a_bigtiff(tmp_path):
+  preview, whole = Image.fromarray(SMALL), Image.fromarray(FULL)
+  preview.save(
+    tmp_path / 'a.tif', big_tiff=True, save_all=True, append_images=[whole], tiffinfo={254: 7}
+  )
+  content = bytearray((tmp_path / 'a.tif').read_bytes())
+  said = struct.pack('<HHQ', 254, 4, 1)
+  places = [i for i in range(len(content)) if content.startswith(said, i)]
+  assert len(places) == 2
+  for place, value in zip(places, (1, 0), strict=True):
+    struct.pack_into('<I', content, place + len(said), value)
+  (tmp_path / 'a.tif').write_bytes(content)
+  np.testing.assert_array_equal(numbers(tmp_path / 'a.tif'), FULL)
+  assert raster.describe(tmp_path / 'a.tif') == ('grey, 8 bit', 1)
+
+
+def test_the_second_picture_of_a_jpeg_is_its_preview(tmp_path):
+  whole, preview = (np.full((h, h, 3), v, np.uint8) for h, v in ((16, 200), (8, 10)))
+  Image.fromarray(whole).save(
+    tmp_path / 'a.jpg', 'MPO', save_all=True, append_images=[Image.fromarray(preview)]
+  )
+  ((_, picture),) = dispatch.read_slices(tmp_path / 'a.jpg', 3)
+  np.testing.assert_array_equal(picture.pixels, whole)
+  assert raster.describe(tmp_path / 'a.jpg') == ('colour, 8 bit', 1)

@@ -20,13 +20,16 @@ def encoded(
   tile=0,
   rows=0,
   tags=(),
+  place=8,
+  ends=True,
 ):
-  """The bytes of a TIFF.
+  """The bytes of a TIFF, or of a page of it that begins at `place`, beyond the header.
 
   Args:
     values: [H, W] or [H, W, samples]; its type gives sample format and, without `bits`, depth.
     tile, rows: side of a tile, rows of a strip; 0: one strip.
     tags: more of them, (number, type of struct, values).
+    ends: no page follows.
   """
   values = values if values.ndim == 3 else values[..., None]
   height, width, samples = values.shape
@@ -53,7 +56,21 @@ def encoded(
   offsets, counts = (324, 325) if tile else (273, 279)
   entries[counts] = 'I', [len(part) for part in parts]
   entries[offsets] = 'I', [0] * len(parts)
-  return _joined(entries, offsets, parts, order)
+  page = _joined(entries, offsets, parts, order, place, ends)
+  return _header(order) + page if place == 8 else page
+
+
+def stacked(*pages, order='<'):
+  """The bytes of a TIFF of several pages, each given as arguments of `encoded` by their names."""
+  data = _header(order)
+  for number, page in enumerate(pages, 1):
+    whole = encoded(**page, order=order, place=len(data), ends=number == len(pages))
+    data = whole if len(data) == 8 else data + whole
+  return data
+
+
+def _header(order):
+  return struct.pack(order + '2sHI', b'II' if order == '<' else b'MM', 42, 8)
 
 
 def _parts(plane, tile, rows):
@@ -92,19 +109,19 @@ def _packed(data, compression):
   return data
 
 
-def _joined(entries, offsets, parts, order):
+def _joined(entries, offsets, parts, order, place, ends):
   def size(number):
     kind, content = entries[number]
     return struct.calcsize('<' + kind) * len(content)
 
-  end = 8 + 2 + 12 * len(entries) + 4
+  end = place + 2 + 12 * len(entries) + 4
   places = {}
   for number in sorted(entries):
     if size(number) > 4:
       places[number] = end
       end += size(number) + size(number) % 2
   entries[offsets] = 'I', [end + sum(map(len, parts[:index])) for index in range(len(parts))]
-  head = struct.pack(order + '2sHIH', b'II' if order == '<' else b'MM', 42, 8, len(entries))
+  head = struct.pack(order + 'H', len(entries))
   tail = b''
   for number in sorted(entries):
     kind, content = entries[number]
@@ -115,4 +132,6 @@ def _joined(entries, offsets, parts, order):
       tail += data + b'\0' * (len(data) % 2)
     else:
       head += data.ljust(4, b'\0')
-  return head + b'\0' * 4 + tail + b''.join(parts)
+  data = b''.join(parts)
+  data += b'\0' * ((end + len(data)) % 2)
+  return head + struct.pack(order + 'I', 0 if ends else end + len(data)) + tail + data

@@ -98,6 +98,12 @@ def test_tables_without_a_column_image(read, header):
 # Labels and groups.
 
 
+DOUBT = (
+  '; {!r} may mean that nothing was found as well as that nothing is known: where it is a class, '
+  "write it out, as 'healthy' or 'negative'"
+)
+
+
 @pytest.mark.parametrize(
   'text', ['nan', 'NaN', 'N/A', 'n/a', 'NA', '#N/A', '<NA>', 'None', 'null', 'NULL', '-', ' nan ']
 )
@@ -105,9 +111,29 @@ def test_tables_without_a_column_image(read, header):
 def test_cells_that_say_nothing(read, text, column):
   found = read(f'image,{column}\na,{text}\nb,x\n'.encode())
   assert {name: row[column] for name, row in found.rows.items()} == {'a': '', 'b': 'x'}
+  doubt = DOUBT.format(text) if column == 'label' and text in ('None', '-') else ''
   assert found.notes == [
-    f"rows of labels.csv whose {column} is '{text.strip()}', which counts as none: 1"
+    f"rows of labels.csv whose {column} is '{text.strip()}', which counts as none: 1 ('a'){doubt}"
   ]
+
+
+def test_rows_that_are_left_out_are_named(read):
+  found = read(b'image,label\na,none\nb,nan\n')
+  assert found.notes == [
+    "rows of labels.csv whose label is 'nan', 'none', which counts as none: 2 ('b', 'a')"
+    + DOUBT.format('none')
+  ]
+
+
+@pytest.mark.parametrize('labels', ['+-', '-+'])
+def test_signs_are_classes_together(read, labels):
+  found = read('image,label\na,{}\nb,{}\n'.format(*labels).encode())
+  assert [found.rows[name]['label'] for name in 'ab'] == list(labels) and found.notes == []
+
+
+def test_signs_are_no_groups(read):
+  found = read(b'image,group\na,+\nb,-\n')
+  assert [found.rows[name]['group'] for name in 'ab'] == ['+', '']
 
 
 @pytest.mark.parametrize('text', ['nano', 'none of these', 'n', '0', '--x', 'nevus'])

@@ -422,6 +422,14 @@ def test_a_table_that_may_hold_the_labels_is_told(complete, name):
   )
 
 
+def test_signs_are_classes(complete):
+  text = (complete.root / 'labels.csv').read_text()
+  complete.table(text.replace(',x', ',+').replace(',y', ',-'))
+  data = complete.load()
+  assert data.class_names == ('+', '-') and not data.notes
+  assert data.splits['train'].labels.tolist() == [0, 1]
+
+
 def test_labels_that_say_nothing_do_not_serve_classification(complete):
   text = (complete.root / 'labels.csv').read_text()
   complete.table(text.replace('a,x', 'a,nan').replace('b,y', 'b,Y') + ',,,\n')

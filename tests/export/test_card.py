@@ -1,0 +1,50 @@
+"""What a card takes from the folder that a network came from."""
+
+import json
+import types
+
+import pytest
+
+from ahm_jax.config import Config, to_dict
+from ahm_jax.errors import UserError
+from ahm_jax.export import card
+from ahm_jax.runs.trained import EXPORT
+from tests.hostile_json import DAMAGES
+
+KNOWN = {
+  'data': {'name': 'toy', 'splits': {}, 'trained_on': 3},
+  'scores': {'split': 'test', 'values': {'dice': 0.5, 'hd95': None}, 'intervals': {'dice': [0, 1]}},
+}
+SOUND = {
+  **{'format': 'orbax', 'stage': 'segment', 'digest': '', 'step': 3, 'class_names': []},
+  **{'config': to_dict(Config()), **KNOWN},
+}
+
+
+def taken(folder, text):
+  (folder / EXPORT).write_bytes(text)
+  return card.data_and_scores(types.SimpleNamespace(path=folder))
+
+
+@pytest.mark.parametrize('left', [(), ('data',), ('data', 'scores')])
+def test_those_of_an_export_are_taken_over(tmp_path, left):
+  held = {name: value for name, value in SOUND.items() if name not in left}
+  assert taken(tmp_path, json.dumps(held).encode()) == {**KNOWN, **dict.fromkeys(left)}
+
+
+WRONG = {
+  'Dice as a text': {'scores': {**KNOWN['scores'], 'values': {'dice': '<b>'}}},
+  'an interval of one': {'scores': {**KNOWN['scores'], 'intervals': {'dice': [0]}}},
+  'no counts': {'data': {**KNOWN['data'], 'splits': {'train': {}}}},
+  'a list': {'data': []},
+}
+
+
+@pytest.mark.parametrize(
+  'text',
+  [*DAMAGES.values(), *(json.dumps({**SOUND, **wrong}).encode() for wrong in WRONG.values())],
+  ids=[*DAMAGES, *WRONG],
+)
+def test_an_export_that_is_damaged_is_refused(tmp_path, text):
+  with pytest.raises(UserError, match=r'/export\.json is damaged: .*; export it again$'):
+    taken(tmp_path, text)
