@@ -117,16 +117,6 @@ def forget_programs():
 
 
 @pytest.fixture(scope='module')
-def run_fast():
-  """For modules whose time goes into running, not into compiling: `pytestmark =
-  pytest.mark.usefixtures('run_fast')`.
-  """
-  jax.config.update('jax_disable_most_optimizations', False)
-  yield
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
-@pytest.fixture(scope='module')
 def one_torch_thread():
   """For networks so small that threads which wait for each other cost more than they save."""
   torch = pytest.importorskip('torch')

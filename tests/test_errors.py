@@ -55,6 +55,7 @@ NOT_REFUSED = {
   'a fault': ValueError('shapes differ'),
   **{f'text {number}': tensorstores(os.strerror(number)) for number in OTHER},
   **{f'code {number}': tensorstores(os.strerror(number), number) for number in OTHER},
+  **{f'number {number}': OSError(number, os.strerror(number)) for number in OTHER},
   'a path': tensorstores('Is a directory: "Permission denied"', errno.EISDIR),
 }
 

@@ -38,7 +38,7 @@ from ahm_jax.data.vanishing import Fate, Vanished, fate
 
 # Of the record, and of what the readers make of a file. To be raised with every change of either,
 # so that data prepared before are prepared again.
-VERSION = 2
+VERSION = 3
 DIGEST = 8  # Bytes of a digest: of a million images no two are taken for the same.
 VOLUME_CHUNK = 4  # Items that are read before any is written, where some hold many slices.
 UNKNOWN_SPACING = (np.nan, np.nan)

@@ -3,7 +3,8 @@ any pixel of it. A network that is trained on such a mask learns that there is n
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from ahm_jax.data.resize import squashed_mask
 
 STEP = 32  # Sizes that are tried are multiples of it, which every size of a patch divides.
 CONFIRMED_BY = 16  # Masks that a size is confirmed by.
-MAX_PIXELS = 2**26  # Of the masks that are tried.
+SEARCH_PIXELS = 2**26  # Of the masks that sizes are tried on,
+CHECKED_PIXELS = 2**30  # and of those that what is found is held against.
 
 
 class Fate(NamedTuple):
@@ -22,6 +24,7 @@ class Fate(NamedTuple):
 
   held: frozenset[int]  # Classes that it holds at its own resolution, of a binary mask 1.
   lost: frozenset[int]  # Those of them that vanish.
+  shares: Mapping[int, float] = MappingProxyType({})  # Of the image, that each of these has.
 
 
 def fate(mask: np.ndarray, small: np.ndarray) -> Fate:
@@ -29,7 +32,9 @@ def fate(mask: np.ndarray, small: np.ndarray) -> Fate:
   it.
   """
   held = _classes(mask)
-  return Fate(held, held - _classes(small))
+  lost = held - _classes(small)
+  shares = {index: float(np.mean(mask == index)) for index in lost}
+  return Fate(held, lost, shares)
 
 
 def _classes(mask: np.ndarray) -> frozenset[int]:
@@ -46,13 +51,13 @@ class Vanished:
     self._size = size
     self._names = names
     self._held: collections.Counter = collections.Counter()
-    self._lost: dict[int, list[bytes]] = collections.defaultdict(list)
+    self._lost: dict[int, list[tuple[float, bytes]]] = collections.defaultdict(list)
 
   def add(self, found: Fate, mask: bytes) -> None:
     """Counts a mask, which is given as `mask_png.encode_mask` has it."""
     self._held.update(found.held)
     for index in found.lost:
-      self._lost[index].append(mask)
+      self._lost[index].append((found.shares[index], mask))
 
   def lines(self) -> list[str]:
     """A line for each class that vanishes somewhere: in how many masks, and at which size not."""
@@ -60,30 +65,53 @@ class Vanished:
 
   def _line(self, index: int) -> str:
     what = f'class {self._names[index - 1]}' if self._names else 'lesion'
-    size = size_that_keeps(self._lost[index], index, self._size)
+    masks = [mask for _, mask in sorted(self._lost[index], key=lambda item: item[0])]
+    size, checked = size_that_keeps(masks, index, self._size)
     cure = f'from {size} on it does not' if size else 'it does at any size up to their own'
+    if checked < len(masks):
+      cure += f' in the {checked} masks that have the least of it'
     return (
-      f'in {len(self._lost[index])} of {self._held[index]} masks the {what} vanishes at '
+      f'in {len(masks)} of {self._held[index]} masks the {what} vanishes at '
       f'image_size={self._size}; {cure}'
     )
 
 
-def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> int | None:
+def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> tuple[int | None, int]:
   """The smallest multiple of STEP above a size from which on class `index` vanishes from none of
-  the masks that hold it; None: it does at all sizes up to their own.
+  the masks; None: it does at all sizes up to their own. And in how many of them that was seen.
 
-  Lesions that lie across the pixels' borders vanish at larger sizes than others, so all masks are
-  tried; of many large ones those with the least in them, which their bytes tell. The one that
-  failed last comes first, so that a size that is too small costs little. A lesion may come back and
-  vanish again, so a size is taken once some masks pass up to its double.
+  Lesions that lie across the pixels' borders vanish at larger sizes than others, so what is found
+  with the first masks is held against the others; of many large ones only against some.
+
+  Args:
+    masks: that hold the class, those with the least of it first.
   """
   rows, columns = np.max([mask_size(data) for data in masks], axis=0).tolist()
-  waiting = collections.deque(sorted(masks, key=len)[: max(1, MAX_PIXELS // (rows * columns))])
   largest = max(rows, columns)
+  count = max(1, SEARCH_PIXELS // (rows * columns))
+  checked = masks[: max(count, CHECKED_PIXELS // (rows * columns))]
+  tried, others = collections.deque(checked[:count]), list(checked[count:])
+  found = _search(tried, index, above, largest)
+  while found:
+    lost = [data for data in others if not _keeps(decode_mask(data), index, found)]
+    if not lost:
+      break
+    tried.extendleft(lost)
+    others = [data for data in others if data not in lost]
+    found = _search(tried, index, found, largest)
+  return found, len(checked)
+
+
+def _search(masks: collections.deque[bytes], index: int, above: int, largest: int) -> int | None:
+  """`size_that_keeps` of all masks.
+
+  The one that failed last comes first, so that a size that is too small costs little. A lesion may
+  come back and vanish again, so a size is taken once some masks pass up to its double.
+  """
   found = None
   for size in range((above // STEP + 1) * STEP, largest + STEP, STEP):
-    tried = len(waiting) if found is None else CONFIRMED_BY
-    if _one_loses(waiting, tried, index, size):
+    tried = len(masks) if found is None else CONFIRMED_BY
+    if _one_loses(masks, tried, index, size):
       found = None
     elif found is None:
       found = size

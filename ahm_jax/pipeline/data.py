@@ -5,6 +5,7 @@ from pathlib import Path
 from ahm_jax.config import Config
 from ahm_jax.data import sets
 from ahm_jax.data.audit import findings, inspection
+from ahm_jax.data.audit.finding import ERROR
 from ahm_jax.errors import UserError
 from ahm_jax.report import data_page
 from ahm_jax.runs import ownership
@@ -38,4 +39,4 @@ def check_data(config: Config, workdir: Path) -> bool:
   data_page.write(Path(workdir), name, numbers, found, images)
   print(data_page.text(name, numbers, found))
   print(f'{Path(workdir) / data_page.HTML} shows them; {data_page.JSON} beside it holds everything')
-  return findings.worst(found) == findings.ERROR
+  return findings.worst(found) == ERROR

@@ -7,7 +7,7 @@ from typing import Any
 from ahm_jax.errors import UserError
 from ahm_jax.predict import made
 from ahm_jax.runs import directory, ownership
-from ahm_jax.runtime import durable, json_files, schema
+from ahm_jax.runtime import json_files, schema
 
 IDENTITY = 'predict.json'
 TABLE = 'predictions.csv'
@@ -31,7 +31,7 @@ def check(out: Path, identity: dict[str, Any]) -> None:
   ownership.check_kinds(out, (*made.FOLDERS, SCRATCH), _FILES)
   told = json_files.read_json(out / IDENTITY, _DESCRIPTION, 'choose another --out')
   if told is None:
-    if out.is_dir() and not all(map(_is_nothing, out.iterdir())):
+    if out.is_dir() and not all(map(ownership.is_clutter, out.iterdir())):
       raise UserError(
         f'--out={out} holds other files, and nothing is written over; choose an empty folder, or '
         'one to be made'
@@ -45,14 +45,6 @@ def check(out: Path, identity: dict[str, Any]) -> None:
         f'--out={out} holds predictions with {name}={_short(held.get(name))}, and this command has '
         f'{_short(wanted.get(name))}; choose another --out, or give the same'
       )
-
-
-def _is_nothing(item: Path) -> bool:
-  """Whether it is of predictions that have not begun, as is a half-written description of them; or
-  a log, which a shell begins before.
-  """
-  is_begun = item.name in (directory.LOCK, SCRATCH) or durable.is_scratch(item)
-  return is_begun or ownership.is_log(item)
 
 
 def _short(value: Any) -> str:

@@ -12,9 +12,7 @@ neither a kill nor a power cut leaves a row without its files.
 """
 
 import contextlib
-import csv
 import importlib.metadata
-import io
 import json
 import os
 import shutil
@@ -23,14 +21,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation.per_image import spreadsheet_safe
 from ahm_jax.predict import folder, made
 from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
+from ahm_jax.predict.images import Images
+from ahm_jax.predict.journal import Journal
 from ahm_jax.predict.listing import some
 from ahm_jax.runs import directory
 from ahm_jax.runtime import durable, places
@@ -58,11 +56,9 @@ class Output:
     columns: Sequence[str],
     images: Mapping[str, Path],
   ):
-    self.out, self._identity, self._columns = out, identity, list(columns)
+    self.out, self._identity = out, identity
     self._place = out.resolve()
-    self._images = images
-    self._stamps = {name: made.stamp(path) for name, path in images.items()}
-    self._header = self._lines([dict(zip(self._columns, self._columns, strict=True))])
+    self._images, self._journal = Images(images), Journal(out, columns)
     self._order = {name: number for number, name in enumerate(images)}
     self._last, self._in_order = -1, True
     self._waiting: list[made.Entry] = []
@@ -83,10 +79,7 @@ class Output:
         durable.write(self.out / IDENTITY, text.encode())
       self._syncing = stack.enter_context(ThreadPoolExecutor(SYNCED_TOGETHER))
       self._resume()
-      self._made, self._table = (
-        stack.enter_context((self.out / name).open('ab', buffering=0))
-        for name in (made.FILE, TABLE)
-      )
+      stack.enter_context(self._journal)
       self._stack = stack.pop_all()
     return self
 
@@ -130,7 +123,7 @@ class Output:
     if rows[0]['status'] != OK:
       self._remove(files)
       files = {}
-    entry = made.Entry(name, self._stamps[name], files, self._lines(rows).decode())
+    entry = made.Entry(name, self._images.stamps[name], files, self._journal.lines(rows))
     self._waiting.append(entry)
     self._take_place(name)
     if time.monotonic() - self._synced >= SYNC_SECONDS:
@@ -144,9 +137,11 @@ class Output:
     """
     self._flush()
     if not self._in_order:
-      self._rewrite(sorted(self._entries(), key=lambda entry: self._order[entry.image]))
+      self._journal.rewrite(
+        sorted(self._journal.entries(), key=lambda entry: self._order[entry.image])
+      )
     durable.sync(self.out / TABLE)
-    own = {place for entry in self._entries() for place in entry.files}
+    own = {place for entry in self._journal.entries() for place in entry.files}
     return sorted(place for place in self._files() if place not in own)
 
   def _flush(self) -> None:
@@ -154,35 +149,27 @@ class Output:
     entries, self._waiting = self._waiting, []
     if entries:
       places.check(self.out)
-      entries = list(self._syncing.map(self._with_digest, entries))
+      entries = list(self._syncing.map(self._images.with_digest, entries))
       files = [place for entry in entries for place in entry.files]
       list(self._syncing.map(durable.sync, map(self.out.joinpath, files)))
       for place in _folders(files):
         durable.sync_folder(self.out / place)
-      _append(self._made, b''.join(map(made.line, entries)))
-      os.fsync(self._made.fileno())
-      _append(self._table, ''.join(entry.rows for entry in entries).encode())
+      self._journal.append(entries)
       self._synced = time.monotonic()
 
   def _resume(self) -> None:
     """Finds out what is done. Files of an image that has changed since, or that are not as they
     were written, are removed.
     """
-    table = self.out / TABLE
-    before, entries = _bytes(table), list(self._entries())
-    if not (self._header.startswith(before) or before.startswith(self._header)):
-      raise UserError(
-        f'{table} does not begin with the columns of these predictions; move it away and run the '
-        'same command again: it is written anew'
-      )
-    if not _table(self._header, entries).startswith(before):
+    entries = list(self._journal.entries())
+    if self._journal.has_other_rows(entries):
       self.notes.append(
-        f'{table} held other rows than {made.FILE}, and is written anew; images that are not '
-        'listed there are done again'
+        f'{self.out / TABLE} held other rows than {made.FILE}, and is written anew; images that '
+        'are not listed there are done again'
       )
     kept, again = [], []
-    for entry in self._syncing.map(self._restamped, entries):
-      if not entry.files or entry.image not in self._stamps or entry.image in self._done:
+    for entry in self._syncing.map(self._images.restamped, entries):
+      if not entry.files or entry.image not in self._order or entry.image in self._done:
         continue
       if self._is_whole(entry):
         kept.append(entry)
@@ -193,37 +180,13 @@ class Output:
         self._remove(entry.files)
     if again:
       self.notes.append(f'done again, as the image or its files have changed: {some(again)}')
-    self._rewrite(kept)
-
-  def _entries(self) -> Iterator[made.Entry]:
-    return made.read(self.out / made.FILE, self._columns)
+    self._journal.rewrite(kept)
 
   def _is_whole(self, entry: made.Entry) -> bool:
-    return entry.stamp == self._stamps[entry.image] != () and all(
+    return entry.stamp == self._images.stamps[entry.image] != () and all(
       made.has_size(self.out / place, size) and not self._leads_out(self.out / place)
       for place, size in entry.files.items()
     )
-
-  def _with_digest(self, entry: made.Entry) -> made.Entry:
-    """An entry just made, with the digest of its image, if that has not changed meanwhile."""
-    return entry._replace(digest=self._digest(entry.image)) if entry.files else entry
-
-  def _restamped(self, entry: made.Entry) -> made.Entry:
-    """An entry with the stamp that its image has now, if only permissions, owner or links of the
-    image may have changed, and its content has not.
-    """
-    now = self._stamps.get(entry.image, ())
-    if (
-      entry.stamp != now
-      and made.is_same_but_for_status(entry.stamp, now)
-      and entry.digest
-      and entry.digest == self._digest(entry.image)
-    ):
-      return entry._replace(stamp=now)
-    return entry
-
-  def _digest(self, name: str) -> str:
-    return made.digest(self._images[name], self._stamps[name])
 
   def _take_place(self, name: str) -> None:
     self._in_order &= self._order[name] > self._last
@@ -244,38 +207,10 @@ class Output:
         below = Path(place).relative_to(self.out)
         yield from ((below / file).as_posix() for file in files if not file.startswith('.'))
 
-  def _rewrite(self, entries: Sequence[made.Entry]) -> None:
-    """Makes made.txt and the table hold these entries and nothing else."""
-    own = made.header(self._columns) + b''.join(map(made.line, entries))
-    for name, data in ((made.FILE, own), (TABLE, _table(self._header, entries))):
-      if _bytes(self.out / name) != data:
-        durable.write(self.out / name, data)
-
-  def _lines(self, rows: Sequence[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, self._columns, restval='', lineterminator='\n')
-    writer.writerows({key: spreadsheet_safe(value) for key, value in row.items()} for row in rows)
-    return text.getvalue().encode()
-
-
-def _bytes(path: Path) -> bytes:
-  return path.read_bytes() if path.exists() else b''
-
-
-def _table(header: bytes, entries: Iterable[made.Entry]) -> bytes:
-  return header + ''.join(entry.rows for entry in entries).encode()
-
 
 def _folders(places: Iterable[str]) -> set[PurePosixPath]:
   """The folders on the way to files, which must be on disk for these to be found."""
   return {folder for place in places for folder in PurePosixPath(place).parents}
-
-
-def _append(file: FileIO, data: bytes) -> None:
-  before = os.fstat(file.fileno()).st_size
-  if file.write(data) != len(data):  # The disk is full.
-    file.truncate(before)
-    file.write(data)  # Says so.
 
 
 def _versions() -> dict[str, str]:

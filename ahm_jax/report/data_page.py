@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ahm_jax.data.audit.findings import LEVELS, Finding
+from ahm_jax.data.audit.finding import LEVELS, Finding
 from ahm_jax.data.audit.inspection import ImageRecord, Inspection
 from ahm_jax.data.sets.items import SPLITS
 from ahm_jax.errors import UserError, printable

@@ -35,6 +35,13 @@ def home(workdir: Path, step: int) -> Path:
   return directory(workdir) / str(step)
 
 
+def is_at_work(workdir: Path) -> bool:
+  """Whether a checkpoint is being written or removed, or was when a process was killed."""
+  with contextlib.suppress(OSError):
+    return any(_UNFINISHED.fullmatch(path.name) for path in directory(workdir).iterdir())
+  return False
+
+
 def saving(workdir: Path, step: int) -> Path:
   """Where a checkpoint is written, until `commit` puts it in its place."""
   return directory(workdir) / f'{step}{_SAVING}'
@@ -142,7 +149,7 @@ def commit(workdir: Path, step: int) -> None:
   saving(workdir, step).rename(home(workdir, step))
   durable.sync_folder(directory(workdir))
   if earlier:
-    shutil.rmtree(earlier)
+    _remove(earlier)
 
 
 def _with_all_below(folder: Path) -> Iterator[Path]:
@@ -159,14 +166,21 @@ def prune(workdir: Path) -> None:
   found = scores(workdir)
   kept = {*list(found)[-2:], best(found)} if found else set()
   for step in found.keys() - kept:
-    shutil.rmtree(_take_away(workdir, step))
+    _remove(_take_away(workdir, step))
 
 
 def _take_away(workdir: Path, step: int) -> Path:
   """Gives a checkpoint another name, since a folder that is half removed must have one."""
   path = directory(workdir) / f'{step}{_DELETED}'
+  if path.exists():
+    _remove(path)
   home(workdir, step).rename(path)
   return path
+
+
+def _remove(path: Path) -> None:
+  """Removes a checkpoint that was taken away; what a reader keeps open on NFS is left to `tidy`."""
+  shutil.rmtree(path, ignore_errors=True)
 
 
 def set_aside(workdir: Path, step: int, problem: str) -> None:

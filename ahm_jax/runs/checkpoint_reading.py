@@ -3,6 +3,7 @@ nothing.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from ahm_jax.runs.checkpoint_files import DamagedCheckpoint
 from ahm_jax.runtime import trees
 from ahm_jax.task import TrainState
 
+_PAUSE = 0.1  # Seconds between tries.
 _TRIES = 3  # At a checkpoint that is there; to prune takes less time than to read.
 T = TypeVar('T')
 
@@ -87,6 +89,7 @@ def _read_again(read: Callable[[], T]) -> T:
   for _ in range(_TRIES - 1):
     with contextlib.suppress(_Removed):
       return read()
+    time.sleep(_PAUSE)
   return read()
 
 
@@ -98,9 +101,9 @@ def chosen(workdir: Path, best: bool) -> Path:
   """
   homes = [folders.home(workdir, step) for step in folders.steps(workdir)]
   if not homes:
-    raise UserError(
-      f'{workdir} holds no checkpoint; give the directory of a run that has saved one'
-    )
+    # One that is saved again has no name for a moment.
+    kind = _Removed if folders.is_at_work(workdir) else UserError
+    raise kind(f'{workdir} holds no checkpoint; give the directory of a run that has saved one')
   return max(reversed(homes), key=_score_at) if best else homes[-1]
 
 

@@ -36,11 +36,15 @@ class Checkpoints:
 
   def __init__(self, workdir: Path):
     self.workdir = Path(workdir)
-    self._kept = contextlib.ExitStack()
-    with processes.first_alone(), self._writing():
-      if processes.is_first():
-        folders.tidy(self.workdir)
-        self._keep()
+    with contextlib.ExitStack() as kept:
+      with processes.first_alone(), self._writing():
+        if processes.is_first():
+          folders.tidy(self.workdir)
+          self._keep(kept)
+      self._open()
+      self._kept = kept.pop_all()
+
+  def _open(self) -> None:
     handlers = {
       files.STATE: ocp.StandardCheckpointHandler(),
       files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
@@ -71,14 +75,14 @@ class Checkpoints:
       self._thread.shutdown(wait=False)
       self._kept.close()
 
-  def _keep(self) -> None:
+  def _keep(self, kept: contextlib.ExitStack) -> None:
     """Watches over the folders that are written into, of which none may be moved meanwhile."""
     for folder in (self.workdir, folders.directory(self.workdir)):
       with files.reading(folder):
         is_there = folder.is_dir()
       if not is_there:
         folder.mkdir(parents=True, exist_ok=True)
-      self._kept.enter_context(places.kept(folder))
+      kept.enter_context(places.kept(folder))
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves in the background, in place of an earlier checkpoint of that step; the next step may

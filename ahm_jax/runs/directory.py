@@ -81,8 +81,7 @@ def held_run(workdir: Path) -> Held | None:
   cannot be read.
   """
   path = Path(workdir) / FILE
-  # In what is no folder there is none either.
-  told = read_json(path, _RUN, _RESTORE) if path.exists() else None
+  told = read_json(path, _RUN, _RESTORE)
   if told is None:
     return None
   try:

@@ -63,13 +63,17 @@ def _is_nothing(item: Path, mark: str) -> bool:
   half written by us, data that was prepared, and runs where those of a grid lie.
   """
   name = item.name
-  if name.startswith('.') or name in _OF_SYSTEMS or durable.is_scratch(item):
-    return True
-  if is_log(item):
+  if is_clutter(item):
     return True
   if name in STAGES:
     return _holds_runs(item, mark)
   return name == manifest.HOME and item.is_dir() and all(map(_is_prepared, _items(item)))
+
+
+def is_clutter(item: Path) -> bool:
+  """Whether it is a hidden file, one that systems leave, a log, or a file half written by us."""
+  of_systems = item.name.startswith('.') or item.name in _OF_SYSTEMS
+  return of_systems or durable.is_scratch(item) or is_log(item)
 
 
 def is_log(item: Path) -> bool:
@@ -78,8 +82,12 @@ def is_log(item: Path) -> bool:
 
 
 def _is_printed_to(item: Path) -> bool:
-  for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
-    with contextlib.suppress(OSError, ValueError):  # Where it is closed.
+  # Where several processes train, what C++ prints on descriptor 2 is caught; `sys.stderr` is still
+  # what it was.
+  for stream in filter(None, (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
+    with contextlib.suppress(
+      OSError, ValueError, AttributeError
+    ):  # Where it is closed, or no file.
       if os.path.samestat(os.fstat(stream.fileno()), item.stat()):
         return True
   return False

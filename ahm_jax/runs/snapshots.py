@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.errors import printable
+from ahm_jax.errors import UserError, cannot_read, printable
 from ahm_jax.runtime import durable, json_files, npz, places
 
 FOLDER = 'snapshots'
@@ -40,6 +40,8 @@ def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
     data = json_files.read_bytes(path) or b''
     try:
       found[_step(path.stem)] = _arrays(data)
+    except MemoryError as error:
+      raise UserError(cannot_read(path, error)) from error
     except Exception as error:  # NumPy and zipfile raise many kinds.
       said = ' '.join(str(error).split())[:100]
       print(printable(f'{path} is damaged, and left out ({said})'), file=sys.stderr)

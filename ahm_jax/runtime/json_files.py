@@ -39,6 +39,8 @@ def read_json(path: Path, check: Check, cure: str = RESTORE, most: int = MOST_BY
   try:
     tree = parse(data)
     schema.require(check, tree)
+  except MemoryError as error:
+    raise UserError(cannot_read(path, error)) from error
   except ValueError as error:
     raise Damaged(f'{path} is damaged: {error}; {cure}') from error
   return tree
@@ -57,17 +59,16 @@ def read_bytes(path: Path, cure: str = RESTORE, most: int = MOST_BYTES) -> bytes
     try:
       status = os.fstat(descriptor)
       if not stat.S_ISREG(status.st_mode):
-        what = 'a folder' if stat.S_ISDIR(status.st_mode) else 'no file'
-        raise UserError(f'{path} is {what}, where a file is to be; remove it')
+        raise UserError(f'{path} must be a file; move away what is there')
       if status.st_size > most:
         raise Damaged(f'{path} is damaged: it holds {status.st_size} bytes, over {most}; {cure}')
       with os.fdopen(descriptor, 'rb', closefd=False) as file:
         return file.read()
     finally:
       os.close(descriptor)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):  # In what is no folder there is no file either.
     return None
-  except OSError as error:
+  except (OSError, MemoryError) as error:
     raise UserError(cannot_read(path, error)) from error
 
 

@@ -16,6 +16,7 @@ from ahm_jax.errors import UserError
 # What a lock of ours holds; a power cut may leave a part of it, or zeros.
 _TEXT = re.compile(rb'(p(r(o(c(e(s(s( [^\n]*)?)?)?)?)?)?)?)?\0*')
 _OTHERS = (errno.ELOOP, errno.EISDIR, errno.ENXIO)  # A link, a folder, a socket.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # Of a file system.
 _SHOWN = 100  # Characters of who has a lock.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -51,15 +52,20 @@ def _opened(path: Path) -> TextIO:
     if error.errno in _OTHERS:
       raise _not_ours(path) from error
     raise
-  regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-  if not (regular and _TEXT.fullmatch(os.pread(descriptor, 4096, 0))):
+  try:
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    if not (regular and _TEXT.fullmatch(os.pread(descriptor, 4096, 0))):
+      raise _not_ours(path)
+    return os.fdopen(descriptor, 'r+')
+  except BaseException:
     os.close(descriptor)
-    raise _not_ours(path)
-  return os.fdopen(descriptor, 'r+')
+    raise
 
 
 def _not_ours(path: Path) -> UserError:
-  return UserError(f'{path} is no lock file of ours; remove it, or choose another folder')
+  return UserError(
+    f'{path} is not a lock file of this program; move it away, or choose another folder'
+  )
 
 
 def _take(file: TextIO, path: Path, wait: bool) -> bool:
@@ -73,6 +79,8 @@ def _take(file: TextIO, path: Path, wait: bool) -> bool:
   except BlockingIOError:
     return False
   except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
     print(
       f'{path} cannot be locked ({error.strerror}), so nobody is kept out of its folder: '
       'start no second command that writes there',

@@ -118,7 +118,7 @@ def test_streamed_input_is_set_against_resident(monkeypatch):
   """Augmentation, which it has, is a matter of the tests of training."""
   asked = []
 
-  def still(sizes, augmented, **fields):
+  def still(_, augmented, **fields):
     asked.append((augmented, fields))
     return workloads.configured(2, 32, 4, False, masking__patch_size=8, **fields)
 

@@ -354,7 +354,7 @@ def test_what_is_prepared_changes_only_with_a_version(folder, tmp_path):
   for name, split in dataset.load(folder, tmp_path).splits.items():
     digest.update(repr((name, split.ids, split.groups, split.labels.tolist())).encode())
     digest.update(split.images.tobytes() + split.masks.tobytes() + split.spacing.tobytes())
-  assert (records.VERSION, sets.find(folder).version) == (2, 2)
+  assert (records.VERSION, sets.find(folder).version) == (3, 2)
   assert digest.hexdigest()[:16] == '3c0ecd9bb4a11374'
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data import dataset
+from ahm_jax.data import dataset, vanishing
 from ahm_jax.data.mask_png import encode_mask
 from ahm_jax.data.resize import squashed_mask
 from ahm_jax.data.vanishing import Vanished, _wins_at, fate, size_that_keeps
@@ -70,7 +70,8 @@ def test_classes_vanish_one_by_one():
   mask = spots(60, 0).astype(np.uint8)
   mask[100:105, 100:105], mask[300:302, 300:302] = 2, 4
   found = fate(mask, squashed_mask(mask, 64))
-  assert found == ({1, 2, 4}, {2, 4})
+  assert (found.held, found.lost) == ({1, 2, 4}, {2, 4})
+  assert found.shares == {2: 25 / 512**2, 4: 4 / 512**2}
   both = lines([mask, np.minimum(mask, 2)], 64, ('disc', 'cup', 'vessel', 'bleeding'))
   assert [line.split(' vanishes')[0] for line in both] == [
     'in 2 of 2 masks the class cup',
@@ -92,7 +93,7 @@ def test_one_pixel_is_told_as_the_whole_mask_is(seed):
 def test_a_lesion_that_no_size_keeps():
   mask = np.zeros((31, 31), np.uint8)
   mask[12, 14] = 1
-  assert size_that_keeps([encode_mask(mask)], 1, above=16) is None
+  assert size_that_keeps([encode_mask(mask)], 1, above=16) == (None, 1)
   assert lines([mask], 16, ('cup',)) == [
     'in 1 of 1 masks the class cup vanishes at image_size=16; it does at any size up to their own'
   ]
@@ -112,3 +113,28 @@ def test_preparation_says_it(tmp_path, classes, what):
   notes = dataset.load(config, tmp_path / 'work').notes
   told = [note.split('; from')[0] for note in notes if 'vanishes' in note]
   assert told == [f'in 2 of 3 masks {what} vanishes at image_size=64']
+
+
+def test_a_size_is_held_against_all_masks_and_not_only_those_it_was_searched_with(monkeypatch):
+  """The first has least of the lesion; that of the second, two pixels by 40, needs more."""
+  masks = [np.zeros((512, 512), bool) for _ in range(3)]
+  masks[0][8:16, 8:16] = True
+  masks[1][255:257, 100:140] = True
+  masks[2][100:120, 100:120] = True
+  encoded = [encode_mask(mask) for mask in masks]
+  every = size_that_keeps(encoded, 1, above=16)
+  kept = {
+    size: all(squashed_mask(mask, size).any() for mask in masks) for size in range(32, 513, 32)
+  }
+  right = next(size for size in kept if all(kept[more] for more in kept if size <= more))
+  assert every == (right, 3)
+  alone = size_that_keeps(encoded[:1], 1, above=16)
+  assert alone < every
+  monkeypatch.setattr(vanishing, 'SEARCH_PIXELS', 512**2)
+  assert size_that_keeps(encoded, 1, above=16) == every
+  monkeypatch.setattr(vanishing, 'CHECKED_PIXELS', 512**2)
+  assert size_that_keeps(encoded, 1, above=16) == alone
+  vanished = Vanished(16)
+  for mask, data in zip(masks, encoded, strict=True):
+    vanished.add(fate(mask, squashed_mask(mask, 16)), data)
+  assert vanished.lines()[0].endswith('in the 1 masks that have the least of it')

@@ -2,6 +2,7 @@
 planted.
 """
 
+import functools
 import itertools
 
 import flax.linen as nn
@@ -17,8 +18,6 @@ from ahm_jax.masking import actor_critic, registry
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import rollout
 from ahm_jax.masking.strategy import WORKERS, Context
-
-pytestmark = pytest.mark.usefixtures('run_fast')
 
 # Images a worker, patches along a side, pixels along the side of a patch.
 ACTORS, SHARE, GRID, PATCH = (
@@ -73,11 +72,16 @@ def train(strategy, state, key, steps, difficulty=None, delay=0):
   return jax.lax.scan(step, state, jnp.arange(steps))[0]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def probability(strategy, state, images):
+  return strategy.propose(state, images, jax.random.key(0), 1.0, False).probability
+
+
 def rank_correlation(strategy, state, difficulty=None):
   """Mean over held-out images of Spearman's correlation between p and the planted difficulty."""
   brightness, images = brightness_and_images(jax.random.key(999), 16)
   difficulty = brightness if difficulty is None else np.broadcast_to(difficulty, brightness.shape)
-  p = strategy.propose(state, images, jax.random.key(0), 1.0, False).probability
+  p = probability(strategy, state, images)
   return np.mean(
     [stats.spearmanr(np.ravel(a), np.ravel(b))[0] for a, b in zip(p, difficulty, strict=True)]
   )
@@ -121,9 +125,7 @@ def test_hpm_finds_the_hardest_patches(build):
 
   def share_found(state):
     brightness, images = brightness_and_images(jax.random.key(999), 16)
-    sure = (
-      np.asarray(strategy.propose(state, images, jax.random.key(0), 1.0, False).probability) == 1
-    )
+    sure = np.asarray(probability(strategy, state, images)) == 1
     brightest = (
       np.asarray(brightness)
       >= np.sort(np.asarray(brightness).reshape(16, -1), -1)[:, -19, None, None]

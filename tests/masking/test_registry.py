@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,17 +29,24 @@ def test_an_unknown_name_is_refused_with_the_nearest():
     registry.check('reinforced')
 
 
-def workers_propose(strategy, state, images, train, key, progress=1.0):
-  def propose(images, key):
-    return strategy.propose(state, images, key, progress, train)
+@pytest.fixture(scope='module')
+def masked_at_70(build):
+  """masked_at_70(name) -> a strategy, made once so that its programs are compiled once."""
+  return functools.cache(lambda name: build(strategy=name, mask_ratio=0.7)[0])
 
-  return jax.jit(jax.vmap(propose, axis_name=WORKERS))(images, jax.random.split(key, 2))
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def workers_propose(strategy, state, images, train, key):
+  def propose(images, key):
+    return strategy.propose(state, images, key, 1.0, train)
+
+  return jax.vmap(propose, axis_name=WORKERS)(images, jax.random.split(key, 2))
 
 
 @pytest.mark.parametrize('name', registry.names())
 @pytest.mark.parametrize('train', [True, False])
-def test_every_image_is_masked_at_the_ratio_in_the_mean(build, images, start, name, train):
-  strategy, _ = build(strategy=name, mask_ratio=0.7)
+def test_every_image_is_masked_at_the_ratio_in_the_mean(masked_at_70, images, start, name, train):
+  strategy = masked_at_70(name)
   done = workers_propose(strategy, start(strategy), images, train, jax.random.key(1))
   assert done.hidden.shape == done.probability.shape == (2, 3, 4, 4)
   assert set(np.unique(done.hidden)) == {0, 1}
@@ -47,11 +56,11 @@ def test_every_image_is_masked_at_the_ratio_in_the_mean(build, images, start, na
 
 
 @pytest.mark.parametrize('name', registry.names())
-def test_patches_are_masked_as_often_as_the_ratio_says(build, images, start, name):
+def test_patches_are_masked_as_often_as_the_ratio_says(masked_at_70, images, start, name):
   """Over 300 draws of 6 images of 16 patches the standard error of the share is 0.003, less where
   counts are exact.
   """
-  strategy, _ = build(strategy=name, mask_ratio=0.7)
+  strategy = masked_at_70(name)
   state = start(strategy)
 
   def hidden(key):
@@ -70,8 +79,8 @@ def test_exact_count(build, images, start, name):
 
 
 @pytest.mark.parametrize('name', registry.names())
-def test_masks_are_functions_of_their_key(build, images, start, name):
-  strategy, _ = build(strategy=name)
+def test_masks_are_functions_of_their_key(masked_at_70, images, start, name):
+  strategy = masked_at_70(name)
   one, same, other = (
     workers_propose(strategy, start(strategy), images, True, jax.random.key(key)).hidden
     for key in (1, 1, 2)

@@ -10,10 +10,17 @@ import scipy.signal
 from jax import lax
 
 from ahm_jax.errors import UserError
+from ahm_jax.models import unet
 from ahm_jax.models.layers import ConvNorm, max_pool
 from ahm_jax.models.unet import UNet, UpConvolution
 
 WIDTH = 4
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+  """Three resolutions instead of five, since what each of them does is the same."""
+  monkeypatch.setattr(unet, 'LEVELS', 3)
 
 
 def normal(seed, *shape):
@@ -150,6 +157,7 @@ def test_every_parameter_gets_a_gradient(draw_variables):
   assert not without
 
 
+@pytest.mark.usefixtures('shallow')
 def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
   x, target = normal(0, 4, 32, 32, 3), normal(1, 4, 32, 32, 1)
   variables = draw_variables(UNet(width=WIDTH), x)
@@ -184,6 +192,7 @@ def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
   )
 
 
+@pytest.mark.usefixtures('shallow')
 def test_recomputing_changes_what_is_kept_and_nothing_else(draw_variables):
   x = normal(0, 2, 32, 32, 3)
   plain, recomputing = UNet(width=WIDTH), UNet(width=WIDTH, recompute=True)

@@ -237,7 +237,7 @@ def test_what_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch, reader
     monkeypatch.setattr(os, 'open', refuse)
   said = refusal(read, tmp_path)
   assert said is not None and name in said and 'damaged' not in said
-  assert re.search(r'is a folder|is no file|Permission denied|Input/output error', said)
+  assert re.search(r'must be a file|is no file|Permission denied|Input/output error', said)
 
 
 @pytest.mark.parametrize(

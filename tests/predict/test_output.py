@@ -11,7 +11,7 @@ from PIL import Image
 
 from ahm_jax.data.readers import raster
 from ahm_jax.errors import UserError
-from ahm_jax.predict import made, output
+from ahm_jax.predict import journal, made, output
 from ahm_jax.predict.options import Options
 from ahm_jax.predict.output import Output
 from ahm_jax.predict.run import predict
@@ -347,12 +347,11 @@ def test_what_leads_elsewhere_or_cannot_be_written_is_refused(
   assert files(elsewhere) == before
 
 
-def test_a_folder_called_as_ours_is_not_emptied(segmenter, images, tmp_path):
+def test_a_hidden_folder_of_others_is_left_as_it_is(segmenter, images, tmp_path):
   """That of an earlier version, or of another program."""
   (tmp_path / 'out/.tmp').mkdir(parents=True)
   (tmp_path / 'out/.tmp/mine').touch()
-  with pytest.raises(UserError, match='holds other files'):
-    predict(segmenter, images, tmp_path / 'out', ALL)
+  predict(segmenter, images, tmp_path / 'out', ALL)
   assert (tmp_path / 'out/.tmp/mine').exists()
 
 
@@ -398,7 +397,7 @@ def at_call(monkeypatch, place, name, number):
 
 
 @pytest.mark.parametrize('number', [1, 2, 3, 5, 8])
-@pytest.mark.parametrize('place', [(output, '_append'), (durable, 'sync_folder'), (os, 'replace')])
+@pytest.mark.parametrize('place', [(journal, '_append'), (durable, 'sync_folder'), (os, 'replace')])
 def test_it_may_be_stopped_between_any_two_files(
   segmenter, images, tmp_path, again, monkeypatch, place, number
 ):
@@ -413,7 +412,7 @@ def test_it_may_be_stopped_between_any_two_files(
 def test_nothing_is_said_to_be_done_before_it_is_on_disk(segmenter, images, tmp_path, monkeypatch):
   """In the order of calls to the system: each file, its folders, made.txt, and then the table."""
   log, out = [], tmp_path / 'out'
-  sync, append, fsync, put = durable.sync, output._append, os.fsync, Output.put
+  sync, append, fsync, put = durable.sync, journal._append, os.fsync, Output.put
 
   def logged_put(self, place, write):
     size = put(self, place, write)
@@ -431,7 +430,7 @@ def test_nothing_is_said_to_be_done_before_it_is_on_disk(segmenter, images, tmp_
 
   monkeypatch.setattr(output, 'SYNC_SECONDS', 0)
   monkeypatch.setattr(durable, 'sync', lambda path: log.append(('synced', path)) or sync(path))
-  monkeypatch.setattr(output, '_append', logged_append)
+  monkeypatch.setattr(journal, '_append', logged_append)
   monkeypatch.setattr(os, 'fsync', logged_fsync)
   monkeypatch.setattr(Output, 'put', logged_put)
   predict(segmenter, images, out, ALL)
@@ -452,9 +451,9 @@ def test_nothing_is_said_to_be_done_before_it_is_on_disk(segmenter, images, tmp_
 def test_rows_wait_for_each_other(segmenter, images, tmp_path, monkeypatch):
   """So that many small images do not wait for the disk one by one."""
   appended = []
-  append = output._append
+  append = journal._append
   monkeypatch.setattr(
-    output, '_append', lambda file, data: appended.append(data) or append(file, data)
+    journal, '_append', lambda file, data: appended.append(data) or append(file, data)
   )
   monkeypatch.setattr(output, 'SYNC_SECONDS', 1000)
   predict(segmenter, images, tmp_path / 'out', ALL)

@@ -75,7 +75,9 @@ def test_what_is_no_lock_of_ours_is_left_alone(home, user, kind):
   name, use = USERS[user]
   OTHERS[kind](home / name)
   before = everything(home.parent)
-  with pytest.raises(UserError, match=rf'/{name} is no lock file of ours; remove it, or') as caught:
+  with pytest.raises(
+    UserError, match=rf'/{name} is not a lock file of this program; move it away'
+  ) as caught:
     use(home)
   assert '\n' not in str(caught.value)
   assert everything(home.parent) == before

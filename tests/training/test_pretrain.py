@@ -61,11 +61,6 @@ def assert_devices_agree(one, four, assert_close):
   jax.tree.map(compare, state.params, other.params, gradients)
 
 
-def test_four_devices_equal_one_under_uniform(pretrained, split, drive, assert_close):
-  one, four = (drive(pretrained.task, pretrained.first, split, devices) for devices in (1, 4))
-  assert_devices_agree(one, four, assert_close)
-
-
 def test_four_devices_equal_one_under_ahm(ahm, split, drive, assert_close):
   task, first, *one = ahm
   four = drive(task, first, split, devices=4)

@@ -7,7 +7,7 @@ case; nnU-Net names the image of the mask ID.nii.gz ID_0000.nii.gz.
 import collections
 import re
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ahm_jax.errors import printable
@@ -50,28 +50,29 @@ class Misfit(NamedTuple):
     return f'{count} of {of} masks {both}; name them as their images'
 
 
-def misfits(masks: Iterable[str], images: Collection[str]) -> dict[str, Misfit]:
+def misfits(masks: Iterable[str], images: Iterable[str]) -> dict[str, Misfit]:
   """How masks that have no image of their name differ from one, where that can be seen.
 
   Args:
     masks, images: names without suffixes; the masks are not among the images.
   """
-  lower = {name.lower() for name in images}
-  found = {}
+  known, lower = _Names(images), _Names(name.lower() for name in images)
+  found, orphans = {}, set()
   for mask in masks:
-    misfit = _affix(mask, images)
-    if misfit is None and mask.lower() in lower:
+    misfit = _affix(mask, known)
+    if misfit is None and mask.lower() in lower.all:
       misfit = Misfit(by_case=True)
     elif misfit is None and (other := _affix(mask.lower(), lower)):
       start, end = len(other.prefix), len(mask) - len(other.suffix)
       misfit = Misfit(mask[:start], mask[end:], by_case=True)
     if misfit:
       found[mask] = misfit
-  orphans = {mask for mask in masks if mask not in found}
-  for image in sorted(images) if orphans else ():
-    for rest in _cuts(image):
-      if rest.inner in orphans:
-        found.setdefault(rest.inner, Misfit(rest.prefix, rest.suffix, of_image=True))
+    else:
+      orphans.add(mask)
+  lone = _Names(orphans)
+  for image in sorted(known.all) if orphans else ():
+    for rest in _cuts(image, lone):
+      found.setdefault(rest.inner, Misfit(rest.prefix, rest.suffix, of_image=True))
   return found
 
 
@@ -85,9 +86,18 @@ def lines(found: Mapping[str, Misfit], of: int) -> tuple[list[str], set[str]]:
   return told, {mask for mask, misfit in found.items() if misfit in shared}
 
 
-def likely_masks(images: Collection[str]) -> list[str]:
+def likely_masks(images: Iterable[str]) -> list[str]:
   """Images that are named as masks of others among them."""
-  return [name for name in images if (misfit := _affix(name, images)) and misfit.is_plain]
+  known = _Names(images)
+  return [name for name in known.all if (misfit := _affix(name, known)) and misfit.is_plain]
+
+
+class _Names:
+  """Some names, to be found within others."""
+
+  def __init__(self, names: Iterable[str]) -> None:
+    self.all = dict.fromkeys(names)
+    self.lengths = sorted(set(map(len, self.all)), reverse=True)
 
 
 class _Cut(NamedTuple):
@@ -96,23 +106,27 @@ class _Cut(NamedTuple):
   suffix: str
 
 
-def _affix(name: str, others: Collection[str]) -> Misfit | None:
+def _affix(name: str, others: _Names) -> Misfit | None:
   """What `name` has more than the longest of `others` that it begins or ends with; a word for masks
   before anything else.
   """
-  found = [Misfit(cut.prefix, cut.suffix) for cut in _cuts(name) if cut.inner in others]
+  found = [Misfit(cut.prefix, cut.suffix) for cut in _cuts(name, others)]
   return next((misfit for misfit in found if misfit.is_plain), found[0] if found else None)
 
 
-def _cuts(name: str) -> Iterable[_Cut]:
-  """Ways of cutting a beginning or an end from a name, the shortest first; not amid a word or a
-  number, so that 'im10' is not the mask of 'im1'.
+def _cuts(name: str, others: _Names) -> Iterable[_Cut]:
+  """Ways of cutting a beginning or an end from a name that leave one of `others`, the shortest
+  first; not amid a word or a number, so that 'im10' is not the mask of 'im1'.
   """
-  for length in range(1, len(name)):
-    if _is_border(name[-length - 1], name[-length]) or _is_word(name[-length:]):
-      yield _Cut('', name[:-length], name[-length:])
-    if _is_border(name[length - 1], name[length]) or _is_word(name[:length]):
-      yield _Cut(name[:length], name[length:], '')
+  for length in others.lengths:
+    if not 0 < length < len(name):
+      continue
+    inner, affix = name[:length], name[length:]
+    if inner in others.all and (_is_border(inner[-1], affix[0]) or _is_word(affix)):
+      yield _Cut('', inner, affix)
+    affix, inner = name[:-length], name[-length:]
+    if inner in others.all and (_is_border(affix[-1], inner[0]) or _is_word(affix)):
+      yield _Cut(affix, inner, '')
 
 
 def _is_border(before: str, after: str) -> bool:

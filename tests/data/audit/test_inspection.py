@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ahm_jax.config import DataConfig, PhantomConfig
 from ahm_jax.data.audit import findings, inspection
-from ahm_jax.data.audit.findings import ERROR, NOTE, WARNING
+from ahm_jax.data.audit.finding import ERROR, LEVELS, NOTE, WARNING
 from ahm_jax.errors import UserError
 
 
@@ -512,7 +512,7 @@ def test_findings_are_ordered_by_level(sound):
   sound.add('none', label='a', mask=np.zeros((40, 48), bool)).add('bare', label='a', mask=None)
   (sound.root / 'images' / 'train0.png').write_bytes(b'broken')
   levels = [finding.level for finding in sound.look()[1].values()]
-  assert levels == sorted(levels, key=findings.LEVELS.index) and set(levels) == {
+  assert levels == sorted(levels, key=LEVELS.index) and set(levels) == {
     ERROR,
     WARNING,
     NOTE,

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from ahm_jax.data.readers import dispatch, raster
 from ahm_jax.data.readers.base import Unreadable, UnsupportedImage, decoding
@@ -276,6 +276,44 @@ def test_colours_that_are_multiplied_by_alpha_are_divided_again(tmp_path, sample
   )
   ((_, picture),) = dispatch.read_slices(tmp_path / 'a.tif', 1)
   np.testing.assert_allclose(picture.pixels[..., 0], grey * (255 / 128), atol=1)
+
+
+# Pillow.
+
+
+@pytest.mark.parametrize(('big', 'codec'), [(False, 'libtiff'), (True, 'raw')])
+def test_pillow_has_the_private_parts_that_are_used(tmp_path, big, codec):
+  """Else a file would be called damaged, or be read as Pillow reads it: wrongly."""
+  gone = "Pillow's {} is gone, or means another thing; mend data/readers/{}, then pyproject.toml"
+  how = {'big_tiff': True} if big else {'compression': 'tiff_lzw'}
+  Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / 'a.tif', tiffinfo={0x112: 6}, **how)
+  with Image.open(tmp_path / 'a.tif') as picture:
+    tags, (tile,) = picture.tag_v2, picture.tile
+    for place, owner, name, expected in (
+      ('tiff.py', picture, '_frame_pos', [getattr(tags, '_offset', 'gone')]),
+      ('tiff.py', picture, '_tile_size', (5, 4)),
+      ('tiff_pages.py', tags, '_bigtiff', big),
+      ('tiff_pages.py', tags, '_endian', '<'),
+      ('tiff.py', tile, 'codec_name', codec),
+      ('raster.py', picture, 'size', (4, 5)),  # As it will be turned.
+    ):
+      found = getattr(owner, name, 'gone')
+      assert found == expected, gone.format(f'{type(owner).__name__}.{name}', place)
+    assert tile._replace(args=()).args == () and tile.args[0] == 'L', gone.format(
+      '_Tile', 'tiff.py'
+    )
+    picture.filename = ''  # As in `raster`.
+    picture.load()
+    assert picture.size == (4, 5), gone.format('turning of a TIFF as it is loaded', 'raster.py')
+
+
+@pytest.mark.parametrize(
+  'name', ['COMPRESSION_INFO', 'OPEN_INFO', 'ImageFileDirectory_v2', 'SAMPLEFORMAT']
+)
+def test_pillow_has_the_tables_that_are_used(name):
+  assert hasattr(TiffImagePlugin, name), (
+    f'TiffImagePlugin.{name} is gone: mend data/readers/tiff.py'
+  )
 
 
 # Pages.

@@ -1,5 +1,7 @@
 """Masks that are not named as their images: what is said of each way."""
 
+import time
+
 import pytest
 
 from ahm_jax.data.sets import naming
@@ -111,3 +113,31 @@ def test_what_is_not_printable_is_escaped():
 def test_images_that_are_likely_masks():
   names = ['a', 'a_mask', 'b', 'b-GT', 'c_1', 'c', 'd (1)', 'd (1)_Segmentation', 'mask', 'e_mask']
   assert naming.likely_masks(names) == ['a_mask', 'b-GT', 'd (1)_Segmentation']
+
+
+def uid(number):
+  return f'1.2.840.113619.2.55.3.{number * 7919}.{number * 104729 % 99991}.{number}'
+
+
+AFFIXES = {'{}_mask': ('', '_mask'), 'other-{}': ('other-', ''), '{}b': ('', 'b')}
+
+
+@pytest.mark.parametrize('name', ['case_{}'.format, uid, lambda n: f'{uid(n)}_{"part-" * 20}{n}'])
+@pytest.mark.parametrize('change', AFFIXES)
+def test_many_names_take_seconds(name, change):
+  """Cuts that leave no name of another length are not looked at."""
+  images = [name(number) for number in range(10_000)]
+  masks = [change.format(image) for image in images]
+  since = time.process_time()
+  found = naming.misfits(masks, images)
+  assert naming.likely_masks(images) == []
+  assert time.process_time() - since < 4
+  assert found == dict.fromkeys(masks, naming.Misfit(*AFFIXES[change]))
+
+
+def test_what_is_iterated_once_is_enough():
+  found = naming.misfits(iter(['a_mask', 'q']), iter(['a', 'q_0000']))
+  assert found == {
+    'a_mask': naming.Misfit(suffix='_mask'),
+    'q': naming.Misfit(suffix='_0000', of_image=True),
+  }
