@@ -60,7 +60,7 @@ def main(config: Config, workdir: Path) -> None:
     following = 'train on all that have a mask by --config.data.labels=0'
   if not options.from_labelled:
     following = f'label them ({sheet} shows them), then {following}'
-  print(f'{len(found.names)} images to label{beside}: {path}; {following}')
+  print(f'{len(found.names)} images chosen{beside}: {path}; {following}')
 
 
 if __name__ == '__main__':

@@ -118,7 +118,7 @@ def is_tuned(method: str, variants: Mapping[str, Any] = _NONE) -> bool:
 def _check(method: str, strategy: str, change: Change) -> None:
   refused = f'config.grid.methods holds {method!r}, where {str(change)!r} is not'
   if strategy == SCRATCH and change.section != 'segment' and change.path != _LABELLED:
-    raise UserError(f'{refused} segment.FIELD=VALUE')
+    raise UserError(f'{refused} segment.FIELD=VALUE or {_LABELLED}=FILE')
   allowed = change.section in (*_PRE_TRAINING, *_FINE_TUNING)
   allowed |= change.path in (*_AGENT, _LABELLED)
   allowed &= change.path != 'masking.strategy'

@@ -1,11 +1,11 @@
-"""k-means, the same for one seed on every platform: Lloyd's steps from k-means++ (Arthur,
-Vassilvitskii, 2007), the best of several starts.
+"""k-means, the same for one seed on every platform: Lloyd's steps from greedy k-means++
+(Arthur, Vassilvitskii, 2007), the best of several starts.
 """
 
 import numpy as np
 
 from ahm_jax.data.sampling import CLUSTERS
-from ahm_jax.selection.distances import squared, squared_to_nearest
+from ahm_jax.selection.distances import squared
 
 _STARTS = 10
 _STEPS = 100  # At most.
@@ -17,10 +17,11 @@ def k_means(features: np.ndarray, count: int, seed: int) -> np.ndarray:
   Args:
     features: float64 [N, D], N at least 1.
   """
-  raw = np.random.Philox(np.random.SeedSequence((CLUSTERS, seed))).random_raw(_STARTS * count)
+  shape = _STARTS, count, 2 + int(np.log(count))
+  raw = np.random.Philox(np.random.SeedSequence((CLUSTERS, seed))).random_raw(int(np.prod(shape)))
   draws = (raw >> np.uint64(11)) * 2.0**-53  # In [0, 1).
   best, least = np.zeros(len(features), np.int64), np.inf
-  for own in draws.reshape(_STARTS, count):
+  for own in draws.reshape(shape):
     labels, error = _lloyd(features, _spread(features, own))
     if error < least:
       best, least = labels, error
@@ -28,15 +29,18 @@ def k_means(features: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _spread(features: np.ndarray, draws: np.ndarray) -> np.ndarray:
-  """First centres [k, D]: each drawn in proportion to the squared distance to those before."""
-  chosen: list[int] = []
-  for draw in draws:
-    weights = squared_to_nearest(features, features[chosen])
-    if not chosen or not weights.any():
-      weights = np.ones(len(features))
+  """First centres [k, D]: the best of a few each, by draws [k, few] in proportion to the squared
+  distance to the centres before.
+  """
+  nearest, chosen = np.full(len(features), np.inf), []
+  for few in draws:
+    weights = nearest if chosen and nearest.any() else np.ones(len(features))
     total = weights.cumsum()
-    place = int(np.searchsorted(total, draw * total[-1], side='right'))
-    chosen.append(min(place, len(features) - 1))
+    places = np.searchsorted(total, few * total[-1], side='right').clip(max=len(features) - 1)
+    left = np.minimum(nearest, squared(features[places], features))
+    best = left.sum(1).argmin()
+    nearest = left[best]
+    chosen.append(places[best])
   return features[chosen]
 
 
