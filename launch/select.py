@@ -6,11 +6,11 @@ r"""Chooses training images to label, in order, from images without masks.
     --from_labelled --workdir=runs/compared
 
 Writes into WORKDIR selection.csv, with columns rank, image, cluster and score, and selection.html,
-which shows the images to the person who labels them. The first 10 of 20 are the choice for 10, but
---count=10 may choose others: clusters and radii depend on it. Images with a mask count as chosen
-already. To train on what was chosen, --config.data.labelled_from=WORKDIR/selection.csv; to compare
-in launch.reproduce, --config.grid.methods='("scratch",
-"scratch:data.labelled_from=WORKDIR/selection.csv")'.
+which shows the images to the person who labels them. The first 10 of 20 are the choice for 10;
+typiclust chooses others by --count=10, as its clusters depend on it. Images with a mask count as
+chosen already. Train on what was chosen by --config.data.labelled_from=WORKDIR/selection.csv, and
+compare it with random draws in launch.reproduce (one list, or by {seed} in FILE one a seed):
+  --config.grid.methods='("scratch","scratch:data.labelled_from=FILE")'
 
   --count=N                How many; 20.
   --init_from=DIR          Workdir of a pretrain or segment run, or an export of one: images are
@@ -22,7 +22,8 @@ in launch.reproduce, --config.grid.methods='("scratch",
                            typiclust: the most typical image of each of as many clusters as there
                            are labels (2202.02794).
                            probcover: the neighbourhoods of the labelled hold the most images, with
-                           a radius at which 95 % of them lie in one cluster (2205.11603).
+                           a radius at which 95 % of them lie in one of as many clusters as there
+                           are classes, at least two (2205.11320).
                            difficulty: as probcover, but each image counts by its rank of the loss
                            where the agent of a pretrain run masks it.
   --from_labelled          Choose among the images that have a mask, as though none had one: to

@@ -140,7 +140,8 @@ def _choose(
     run = open_trained(config, Path(config.init_from).expanduser(), (PRETRAIN,), data)
     networks, state = pretrain.networks(run.config), pretrained_state(run)
     weights = _ranks(image_difficulty(networks, state, images, batch_size))
-  return prob_cover(found, labelled, count, config.seed, weights)
+  classes = max(2, len(data.class_names))
+  return prob_cover(found, labelled, count, config.seed, classes, weights)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

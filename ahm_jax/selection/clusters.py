@@ -7,7 +7,7 @@ import numpy as np
 from ahm_jax.data.sampling import CLUSTERS
 from ahm_jax.selection.distances import squared
 
-_STARTS = 10
+_STARTS = 5
 _STEPS = 100  # At most.
 
 

@@ -27,9 +27,9 @@ def test_the_choice_is_that_of_brute_force(labelled, weighted, seed, monkeypatch
   features, count = rng.standard_normal((60, 2)), 8
   weights = rng.integers(1, 50, 60) if weighted else np.ones(60, np.int64)
   picks = prob_cover(
-    features, np.array(labelled, np.int64), count, seed, weights if weighted else None
+    features, np.array(labelled, np.int64), count, seed, 3, weights if weighted else None
   )
-  clusters = k_means(features, len(labelled) + count, seed)
+  clusters = k_means(features, 3, seed)
   radius = np.sqrt(squared_radius(features, clusters)) - 1e-6  # That of a pair, which is not in.
   assert [p.index for p in picks] == brute_force(features, labelled, count, radius, weights)
   assert [p.cluster for p in picks] == clusters[[p.index for p in picks]].tolist()
@@ -50,7 +50,7 @@ def test_coverage_by_hand(monkeypatch):
   picks = prob_cover(features, np.array([2]), 2, 0)
   assert [(pick.index, pick.score) for pick in picks] == [(5, 2 / 7), (0, 1 / 7)]
   # The difficult ones first: 20 alone weighs more than three others.
-  picks = prob_cover(features, none(), 2, 0, np.array([1, 9, 1, 2, 1, 1, 1]))
+  picks = prob_cover(features, none(), 2, 0, weights=np.array([1, 9, 1, 2, 1, 1, 1]))
   assert [(pick.index, pick.score) for pick in picks] == [(1, 9 / 16), (3, 4 / 16)]
 
 
@@ -70,18 +70,20 @@ def test_the_radius_is_the_largest_of_that_purity(count):
 
 def test_balls_stay_within_groups():
   features, corners = groups((30, 20, 10))
-  picks = prob_cover(features, none(), 3, 0)
+  picks = prob_cover(features, none(), 3, 0, classes=3)
   assert [int(corners[pick.index]) for pick in picks] == [0, 1, 2]
-  picks = prob_cover(features, np.flatnonzero(corners == 0)[:1], 2, 0)
+  picks = prob_cover(features, np.flatnonzero(corners == 0)[:1], 2, 0, classes=3)
   assert [int(corners[pick.index]) for pick in picks] == [1, 2]
 
 
 @pytest.mark.parametrize('labelled', [(), (1, 5)])
 def test_all_may_be_chosen_once_each_and_fewer_are_the_beginning(labelled):
   features = np.random.default_rng(0).standard_normal((14, 3))
-  picks = prob_cover(features, np.array(labelled, np.int64), 14 - len(labelled), 0)
-  assert sorted([*labelled, *(pick.index for pick in picks)]) == list(range(14))
-  assert picks == prob_cover(features, np.array(labelled, np.int64), 14 - len(labelled), 0)
+  labelled = np.array(labelled, np.int64)
+  whole = prob_cover(features, labelled, 14 - len(labelled), 0)
+  assert sorted([*labelled, *(pick.index for pick in whole)]) == list(range(14))
+  for count in range(len(whole)):
+    assert prob_cover(features, labelled, count, 0) == whole[:count]
 
 
 def test_images_that_are_alike():

@@ -43,6 +43,13 @@ def test_clusters_of_few_come_last():
   assert [int(corners[pick.index]) for pick in typiclust(features, none(), 3, 0)][:2] == [1, 2]
 
 
+def test_of_one_count_fewer_are_the_beginning_and_a_seed_tells_all():
+  features = np.random.default_rng(0).standard_normal((60, 3))
+  whole, again, other = (typiclust(features, none(), 10, seed) for seed in (0, 0, 1))
+  assert whole == again != other
+  assert [pick.index for pick in whole[:5]] != [p.index for p in typiclust(features, none(), 5, 0)]
+
+
 @pytest.mark.parametrize('labelled', [(), (1, 5)])
 def test_all_may_be_chosen_once_each(labelled):
   features = np.random.default_rng(0).standard_normal((14, 3))
