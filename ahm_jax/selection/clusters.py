@@ -32,7 +32,8 @@ def _spread(features: np.ndarray, draws: np.ndarray) -> np.ndarray:
   """First centres [k, D]: the best of a few each, by draws [k, few] in proportion to the squared
   distance to the centres before.
   """
-  nearest, chosen = np.full(len(features), np.inf), []
+  nearest = np.full(len(features), np.inf)
+  chosen: list[int] = []
   for few in draws:
     weights = nearest if chosen and nearest.any() else np.ones(len(features))
     total = weights.cumsum()
@@ -40,7 +41,7 @@ def _spread(features: np.ndarray, draws: np.ndarray) -> np.ndarray:
     left = np.minimum(nearest, squared(features[places], features))
     best = left.sum(1).argmin()
     nearest = left[best]
-    chosen.append(places[best])
+    chosen.append(int(places[best]))
   return features[chosen]
 
 
