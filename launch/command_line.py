@@ -22,6 +22,7 @@ Flags:
   --config.FIELD=VALUE     Changes a field of the config. Fields most used:
     data.root, data.image_size     the images, and the side they are resized to
     data.labels                    how many labels to use
+    data.labelled_from             which: a list, as launch.select writes it
     masking.strategy, masking.mask_ratio, masking.patch_size
     pretrain.batch_size, pretrain.learning_rate, pretrain.epochs, pretrain.steps
                                    how pre-training trains; so do segment.* and classifier.*

@@ -13,8 +13,8 @@ are not run again.
 A method is scratch, a masking strategy, one with fields changed, which makes an ablation, or a name
 that the config file defines in grid.variants:
   --config.grid.methods='("scratch","uniform","ahm","ahm:mask_ratio=0.75+rounds=2")'
-Fine-tuning may differ too; such methods share a pre-training. To choose without using the test
-images:
+Fine-tuning may differ too, and which images are labelled (data.labelled_from=FILE, see
+launch.select); such methods share a pre-training. To choose without using the test images:
   --config.evaluate.split=validation
   --config.grid.methods='("scratch","scratch:segment.learning_rate=1e-3","ahm",
     "ahm:segment.learning_rate=1e-3","ahm:transfer.encoder_rate=0.3")'

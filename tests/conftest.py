@@ -38,6 +38,7 @@ COMPILES = (
   'runtime/test_processes.py',
   'runtime/test_flops.py',
   'runs/test_trained.py',
+  'selection/test_features.py',
   'data/test_augment.py',
   'data/test_fuzz.py',
   'data/test_prepare.py',

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / 'ahm_jax'
 # From the ground up: a folder, or a loose module, may import those before it, and none after it.
 ORDER = (
   *('errors', 'task', 'config', 'runtime', 'models', 'data', 'masking', 'runs', 'weights'),
-  *('evaluation', 'training', 'report', 'sam', 'pipeline', 'predict', 'export', 'benchmark'),
+  *('selection', 'evaluation', 'training', 'report', 'sam', 'pipeline', 'predict', 'export'),
+  'benchmark',
 )
 LOOSE = 3  # At most so many modules lie beside the folders.
 

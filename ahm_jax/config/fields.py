@@ -72,6 +72,10 @@ class DataConfig:
   channels: Literal[1, 3] = 3  # 3: RGB. 1: grey.
   # Labelled training images to use, chosen in nested, stratified order; 0: all.
   labels: Annotated[int, at_least(0), used_by(SEGMENT, CLASSIFY)] = 0
+  # Table whose column `image` names the training images whose masks are learnt from, best first, as
+  # launch.select writes it: the first data.labels of them, or all. {seed} in it stands for the
+  # seed. Empty: chosen at random.
+  labelled_from: Annotated[str, local, used_by(SEGMENT, CLASSIFY)] = ''
   # Drop and list files that cannot be read, instead of refusing to start.
   skip_unreadable: bool = False
   # What the masks of a folder have behind the names of their images, as '_mask' in ID_mask.png.

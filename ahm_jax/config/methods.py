@@ -3,8 +3,8 @@
 A method is a masking strategy, or 'scratch', and after a colon the fields that are changed for it,
 joined by '+'. Those of `masking` go by their name: 'ahm:mask_ratio=0.75+rounds=2'. Those of
 `pretrain`, and the agent's of `model`, by their path: 'ahm:pretrain.clip=2'; those of fine-tuning
-too: 'scratch:segment.learning_rate=1e-3', 'ahm:transfer.encoder_rate=0.3'. A key of `grid.variants`
-is another name of such a text.
+too: 'scratch:segment.learning_rate=1e-3', 'ahm:transfer.encoder_rate=0.3'; and which images are
+labelled: 'ahm:data.labelled_from=FILE'. A key of `grid.variants` is another name of such a text.
 """
 
 import ast
@@ -23,6 +23,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 # What a method may change beside fields of `masking`.
 _PRE_TRAINING = ('masking', 'pretrain')
 _FINE_TUNING = ('segment', 'transfer')
+_LABELLED = 'data.labelled_from'
 _AGENT = ('model.agent_trunk', 'model.agent_width')
 
 
@@ -116,19 +117,20 @@ def is_tuned(method: str, variants: Mapping[str, Any] = _NONE) -> bool:
 
 def _check(method: str, strategy: str, change: Change) -> None:
   refused = f'config.grid.methods holds {method!r}, where {str(change)!r} is not'
-  if strategy == SCRATCH and change.section != 'segment':
-    raise UserError(f'{refused} segment.FIELD=VALUE')
-  allowed = change.section in (*_PRE_TRAINING, *_FINE_TUNING) or change.path in _AGENT
+  if strategy == SCRATCH and change.section != 'segment' and change.path != _LABELLED:
+    raise UserError(f'{refused} segment.FIELD=VALUE or {_LABELLED}=FILE')
+  allowed = change.section in (*_PRE_TRAINING, *_FINE_TUNING)
+  allowed |= change.path in (*_AGENT, _LABELLED)
   allowed &= change.path != 'masking.strategy'
   if not change.field or change.value is None or not allowed:
     raise UserError(
       f'{refused} FIELD=VALUE with a field of masking, pretrain.FIELD, segment.FIELD, '
-      'transfer.FIELD, model.agent_trunk or model.agent_width'
+      f'transfer.FIELD, {_LABELLED}, model.agent_trunk or model.agent_width'
     )
 
 
 def _is_fine_tuning(change: Change) -> bool:
-  return change.section in _FINE_TUNING
+  return change.section in _FINE_TUNING or change.path == _LABELLED
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:

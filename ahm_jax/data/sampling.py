@@ -12,7 +12,7 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 
 # What tells the streams of random numbers apart that are drawn from one seed.
-LABELS, ORDER, UNLABELLED = 1, 2, 3
+LABELS, ORDER, UNLABELLED, CLUSTERS = 1, 2, 3, 4
 
 
 def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> np.ndarray:
@@ -50,10 +50,19 @@ def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> n
       f'{count} labelled training images are asked for, but only {len(candidates)} of {len(split)} '
       f'have a {by}; lower {field}'
     )
+  return stratified(split.labels, candidates, count, seed)
+
+
+def stratified(labels: np.ndarray, candidates: np.ndarray, count: int, seed: int) -> np.ndarray:
+  """The nested, stratified choice of `labelled_indices` among candidates.
+
+  Args:
+    labels: int [N], the class of every image.
+    candidates: int [M], indices of images, in order.
+    count: how many, at most M.
+  """
   shuffled = candidates[_permutation(len(candidates), LABELS, seed)]
-  classes = [
-    shuffled[split.labels[shuffled] == label] for label in np.unique(split.labels[candidates])
-  ]
+  classes = [shuffled[labels[shuffled] == label] for label in np.unique(labels[candidates])]
   return _take_turns(classes, count)
 
 

@@ -68,6 +68,22 @@ def learning_metrics(
   }
 
 
+def image_difficulty(
+  nets: Networks, state: TrainState, images: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """Mean loss of the patches of each image that the policy masks, the U-Net in inference mode:
+  float32 [N], in squared normalised units.
+
+  Args:
+    state: of the pre-training.
+    images: uint8 [N, S, S, C].
+  """
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  measure = functools.partial(_measure(nets), state.extra, variables)
+  _, losses, hidden, *_ = in_batches(measure, (images, np.arange(len(images))), batch_size)
+  return (losses * hidden).sum((1, 2, 3)) / np.maximum(hidden.sum((1, 2, 3)), 1)
+
+
 def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> float:
   """Mean probability on border patches / on patches without lesion.
 

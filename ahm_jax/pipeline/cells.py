@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from ahm_jax.config import Config, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset
+from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.errors import printable
 from ahm_jax.evaluation import compare, per_image, results, stored
 from ahm_jax.pipeline.evaluate import evaluate_run
 from ahm_jax.pipeline.setup import open_run, scored
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 from ahm_jax.pipeline.train import train_run
-from ahm_jax.runs import directory, ownership
+from ahm_jax.runs import directory, ownership, provenance
 from ahm_jax.runs.stage import Stage
 from ahm_jax.runtime import json_files, schema
 
@@ -37,7 +38,8 @@ class Cell:
     """Of its run of a stage; cells of other numbers of labels share the pre-training."""
     if stage is PRETRAIN:
       return self.root / stage.name / self.pretraining / f'seed{self.seed}'
-    return self.root / stage.name / self.method / f'labels{self.labels}' / f'seed{self.seed}'
+    method = self.method.replace('%', '%25').replace('/', '%2F')  # It may name a file.
+    return self.root / stage.name / method / f'labels{self.labels}' / f'seed{self.seed}'
 
   def stages(self, classify: bool) -> tuple[Stage, ...]:
     """Of its runs, in order; without that of a classification, which another grid may have made,
@@ -77,11 +79,14 @@ def cell_runs(cell: Cell, config: Config, classify: bool) -> Iterator[CellRun]:
   start = ''
   if cell.pretraining:
     own = with_method(config, cell.pretraining)
-    own = dataclasses.replace(own, data=dataclasses.replace(config.data, labels=0), init_from='')
+    unlabelled = dataclasses.replace(config.data, labels=0, labelled_from='')
+    own = dataclasses.replace(own, data=unlabelled, init_from='')
     yield CellRun(PRETRAIN, own, cell.directory(PRETRAIN))
     start = str(cell.directory(PRETRAIN))
   tuned = with_method(config, cell.method)
-  config = dataclasses.replace(config, segment=tuned.segment, transfer=tuned.transfer)
+  config = dataclasses.replace(
+    config, segment=tuned.segment, transfer=tuned.transfer, data=tuned.data
+  )
   for stage in fine_tunings(classify):
     yield CellRun(stage, dataclasses.replace(config, init_from=start), cell.directory(stage))
     start = str(cell.directory(stage))
@@ -118,8 +123,11 @@ def unfinished(run: CellRun, data: Dataset) -> str | None:
   there is none yet.
 
   Raises:
-    UserError: they cannot be read.
+    UserError: they cannot be read, or it has learnt from other images than its list names now.
   """
+  if run.stage is SEGMENT and run.config.data.labelled_from and run.workdir.exists():
+    listed = segmented_indices(run.config, data)
+    provenance.check_listed(run.workdir, [data.splits['train'].ids[i] for i in listed])
   try:
     held, own = stored.evaluation(run.workdir), run.config.evaluate
     if held is None or (held['split'], held['threshold']) != (own.split, own.threshold):

@@ -21,7 +21,7 @@ from ahm_jax.config import (
   with_method,
 )
 from ahm_jax.data.dataset import Dataset
-from ahm_jax.data.sampling import labelled_indices
+from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import results
 from ahm_jax.evaluation.per_image import group_numbers
@@ -147,7 +147,7 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
   if not methods:
     return
   classify = classifies(config, data)
-  _check_labels(config, data, classify)
+  _check_labels(config, data, methods, classify)
   for stage in grid_cells.fine_tunings(classify):
     held_out(data, stage.scored_by)
     scored(config, data, stage.scored_by)
@@ -156,17 +156,17 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
     classifier_weights(config, len(data.class_names))
 
 
-def _check_labels(config: Config, data: Dataset, classify: bool) -> None:
+def _check_labels(config: Config, data: Dataset, methods: Collection[str], classify: bool) -> None:
   validation = held_out(data, 'mask')
   check_targets(config, validation, range(len(validation)), 'validation')
-  for labels, seed in itertools.product(config.grid.labels, config.grid.seeds):
-    cell = dataclasses.replace(
-      config, seed=seed, data=dataclasses.replace(config.data, labels=labels)
-    )
-    chosen = labelled_indices(data.splits['train'], labels, seed)
+  lists = dict.fromkeys(with_method(config, method).data.labelled_from for method in methods)
+  for listed, labels, seed in itertools.product(lists, config.grid.labels, config.grid.seeds):
+    own = dataclasses.replace(config.data, labels=labels, labelled_from=listed)
+    cell = dataclasses.replace(config, seed=seed, data=own)
+    chosen = segmented_indices(cell, data)
     check_targets(config, data.splits['train'], chosen, 'training')
     if classify:
-      diagnosed(cell, data.splits['train'])
+      diagnosed(cell, data)
 
 
 def _run_all(cells: Sequence[Cell], config: Config, data: Dataset, classify: bool) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ahm_jax.config import Config, fields
 from ahm_jax.data.batches import check_pairs
-from ahm_jax.data.dataset import Split
+from ahm_jax.data.dataset import Dataset
+from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
 from ahm_jax.models import build
@@ -139,7 +140,7 @@ def _plan_segmentation(run: Run) -> Plan:
   config, train, start = run.config, run.data.splits['train'], run.start
   if start.trained and start.run:
     _say_unfinished(start.trained, len(train))
-  chosen = labelled_indices(train, config.data.labels, config.seed)
+  chosen = segmented_indices(config, run.data)
   validation = held_out(run.data, 'mask')
   check_targets(config, train, chosen, 'training')
   check_targets(config, validation, range(len(validation)), 'validation')
@@ -218,7 +219,7 @@ def _plan_classification(run: Run) -> Plan:
       'there are fewer than two classes; give labels.csv a column label that names at least two'
     )
   train, classes = data.splits['train'], len(data.class_names)
-  chosen = diagnosed(config, train)
+  chosen = diagnosed(config, data)
   if not config.classify.labels and len(chosen) < config.data.labels:
     print(
       f'of {config.data.labels} images that the segmentation learns from, {len(chosen)} have a '
@@ -243,19 +244,20 @@ def _plan_classification(run: Run) -> Plan:
   )
 
 
-def diagnosed(config: Config, train: Split) -> np.ndarray:
+def diagnosed(config: Config, data: Dataset) -> np.ndarray:
   """Which images a classifier learns from: of those with a label, the ones that the segmentation
   learns from too.
 
   Where config.classify.labels says how many, or all labels are used, one needs no mask for it.
+  All of a list, config.data.labelled_from, are not all labels.
 
   Raises:
     UserError: there are none.
   """
-  count = config.classify.labels
-  if count or not config.data.labels:
+  count, train = config.classify.labels, data.splits['train']
+  if count or not (config.data.labels or config.data.labelled_from):
     return labelled_indices(train, count, config.seed, by='label')
-  chosen = labelled_indices(train, config.data.labels, config.seed)
+  chosen = segmented_indices(config, data)
   known = chosen[train.labels[chosen] >= 0]
   if not len(known):
     raise UserError(

@@ -116,6 +116,21 @@ def check_same(workdir: Path, images: Images) -> None:
   )
 
 
+def check_listed(workdir: Path, names: Sequence[str]) -> None:
+  """Makes sure that the run in `workdir`, if there is one, has learnt from the masks of these
+  images, in this order.
+
+  Raises:
+    UserError: it has not.
+  """
+  held, known = _read(workdir), directory.summary(workdir)
+  if held and known and held.own.train[: known['trained_on']] != tuple(names):
+    raise UserError(
+      f'{workdir} holds a run that has learnt from other images than config.data.labelled_from '
+      'names now; choose another --workdir, or restore the list'
+    )
+
+
 def _contents(images: Images) -> Iterator[tuple[str, str]]:
   """The digest of each image by its name; none where they are unknown."""
   return zip((*images.train, *images.validation), images.digests, strict=False)

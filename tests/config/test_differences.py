@@ -18,6 +18,7 @@ def stages_of(name):
     ('data.image_size', STAGES),
     ('evaluate.threshold', STAGES),
     ('data.labels', (SEGMENT, CLASSIFY)),
+    ('data.labelled_from', (SEGMENT, CLASSIFY)),
     ('init_from', (SEGMENT, CLASSIFY)),
     ('masking.rounds', (PRETRAIN,)),
     ('pretrain.augment.hue', (PRETRAIN,)),

@@ -71,6 +71,9 @@ def test_a_method_names_a_strategy_and_what_is_changed_for_it():
   tuned = config.with_method(plain, 'ahm:transfer.encoder_rate=0.3+segment.steps=7')
   assert (tuned.transfer.encoder_rate, tuned.segment.steps) == (0.3, 7)
   assert config.with_method(plain, 'scratch:segment.steps=7').masking == plain.masking
+  for strategy in ('scratch', 'ahm'):
+    listed = config.with_method(plain, f'{strategy}:data.labelled_from=runs/a_1/selection.csv')
+    assert listed.data == dataclasses.replace(plain.data, labelled_from='runs/a_1/selection.csv')
 
 
 @pytest.mark.parametrize(
@@ -80,13 +83,14 @@ def test_a_method_names_a_strategy_and_what_is_changed_for_it():
     ('scratch:segment.steps=7', ''),
     ('ahm', 'ahm'),
     ('ahm:segment.steps=7', 'ahm'),
+    ('ahm:rounds=2+data.labelled_from=a/b.csv', 'ahm:rounds=2'),
     ('ahm:pretrain.learning_rate=1e-3', 'ahm:pretrain.learning_rate=1e-3'),
     ('ahm:rounds=2+transfer.encoder_rate=0.3+pretrain.clip=2', 'ahm:rounds=2+pretrain.clip=2'),
   ],
 )
 def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
   assert config.pretraining_of(method) == pretraining
-  assert is_tuned(method) == ('segment.' in method or 'transfer.' in method)
+  assert is_tuned(method) == any(name in method for name in ('segment.', 'transfer.', 'data.'))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +108,8 @@ def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
     ('scratch:transfer.encoder_rate=0.5', 'is not segment.FIELD=VALUE'),
     ('scratch:segment.step=5', 'did you mean segment.steps?'),
     ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
+    ('scratch:data.labels=5', "where 'data.labels=5' is not segment.FIELD=VALUE or data.labelled"),
+    ('ahm:data.labelled_from=5', 'config.data.labelled_from must be of type str, not 5'),
     ('ahm:pretrain.augment.hues=0', 'did you mean pretrain.augment.hue?'),
     ('ahm:pretrain.steps.hue=0', 'config has no field pretrain.steps.hue: steps is no section'),
     ('scratch:segment.unlabelled.size=8', 'did you mean segment.unlabelled.'),

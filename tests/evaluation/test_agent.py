@@ -9,7 +9,7 @@ import pytest
 
 from ahm_jax.config import MaskingConfig
 from ahm_jax.data.dataset import Split
-from ahm_jax.evaluation.agent import border_lift, learning_metrics
+from ahm_jax.evaluation.agent import border_lift, image_difficulty, learning_metrics
 from ahm_jax.masking import registry
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.masking.rollout import Proposal
@@ -103,6 +103,19 @@ def test_uniform_masks_rank_nothing(split):
   assert result['hardness_ratio'] == pytest.approx(1, abs=0.05)
   assert result['border_lift'] == pytest.approx(1)
   assert result['mask_ratio'] == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize('chosen', [DIFFICULTY > 8, DIFFICULTY <= 4, DIFFICULTY == 16])
+def test_the_difficulty_of_an_image_is_its_loss_where_the_agent_masks_it(chosen):
+  nets = Nets(masks(DIFFICULTY / 17, chosen), MASKING)
+  state = SimpleNamespace(params=jnp.float32(0.01), batch_stats={}, extra=())
+  grey = np.full((3, 16, 16, 3), 127.5)
+  # Normalised, the second is 1 everywhere, and the third 2.
+  images = grey + np.array([0, 63.75, 127.5])[:, None, None, None]
+  found = image_difficulty(nets, state, images, batch_size=2)
+  error = np.sqrt(0.01 * DIFFICULTY[chosen])
+  expected = [np.mean((error - level) ** 2) for level in (0, 1, 2)]
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_border_lift_by_hand():

@@ -61,3 +61,14 @@ def test_variants_that_differ_in_fine_tuning_share_a_pretraining():
   assert plain[0] == slow[0] == short[0] and plain[0].config.masking.rounds == 2
   assert slow[1].workdir == ROOT / 'segment/r2_slow/labels20/seed0'
   assert slow[1].config.segment.learning_rate == 0.5 != plain[1].config.segment.learning_rate
+
+
+def test_methods_may_name_files_and_keep_folders_of_their_own():
+  first, second = 'ahm:data.labelled_from=a/../b.csv', 'uniform:data.labelled_from=a/../b.csv'
+  (pretraining, tuned), (_, other) = runs(first), runs(second)
+  assert tuned.workdir == ROOT / 'segment/ahm:data.labelled_from=a%2F..%2Fb.csv/labels20/seed1'
+  assert tuned.workdir.parent.parent.parent == other.workdir.parent.parent.parent
+  assert tuned.workdir != other.workdir
+  assert other.workdir != runs('uniform:data.labelled_from=a%2F../b.csv')[1].workdir
+  assert pretraining == runs('ahm')[0] and pretraining.config.data.labelled_from == ''
+  assert (tuned.config.data.labelled_from, tuned.config.data.labels) == ('a/../b.csv', 20)
