@@ -73,7 +73,8 @@ def test_every_batch_has_its_figures(monkeypatch):
   monkeypatch.setattr(workloads, 'has_torch', lambda: False)
   monkeypatch.setattr(workloads, '_our_unet_training', lambda *_: lambda: None)
   result = workloads.unet_train(BENCH)
-  assert [item.name for item in result.figures] == ['ours float32, batch 1', 'ours float32, batch 2']
+  names = [item.name for item in result.figures]
+  assert names == ['ours float32, batch 1', 'ours float32, batch 2']
 
 
 def test_weak_scaling_over_the_devices_there_are(monkeypatch):
@@ -115,7 +116,7 @@ def test_streamed_input_is_set_against_resident(monkeypatch):
   """Augmentation, which it has, is a matter of the tests of training."""
   asked = []
 
-  def still(sizes, augmented, **fields):
+  def still(_, augmented, **fields):
     asked.append((augmented, fields))
     return workloads.configured(2, 32, 4, False, masking__patch_size=8, **fields)
 
