@@ -38,6 +38,7 @@ COMPILES = (
   'runtime/test_processes.py',
   'runtime/test_flops.py',
   'runs/test_trained.py',
+  'report/test_viewer_browser.py',
   'data/test_augment.py',
   'data/test_fuzz.py',
   'data/test_prepare.py',
@@ -46,7 +47,6 @@ COMPILES = (
 QUICK = (
   'training/test_optimizers.py',
   'launch/test_cluster_files.py',
-  'masking/test_patches.py',
   'predict/test_views.py',
   'weights/test_files.py',
   'weights/test_layouts.py',

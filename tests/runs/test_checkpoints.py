@@ -722,6 +722,7 @@ def test_what_was_set_aside_before_is_kept(sound, tmp_path):
 # A run stays where it is.
 
 
+@pytest.mark.compiles  # Takes long.
 @pytest.mark.parametrize('name', ['home', f'home/{FOLDER}'])
 @pytest.mark.parametrize('move', MOVES)
 @pytest.mark.parametrize('at', ['save', 'written', 'end', 'restore'])
@@ -789,6 +790,7 @@ READS = {
 }
 
 
+@pytest.mark.compiles  # Takes long.
 @pytest.mark.parametrize('error', [None, errno.ESTALE])
 @pytest.mark.parametrize('change', [pruned, saved_again])
 @pytest.mark.parametrize('read', READS)
