@@ -199,14 +199,21 @@ def test_handlers_and_threads_are_as_they_were_afterwards():
 
 
 @pytest.mark.usefixtures('heard')
-def test_a_signal_at_the_very_end_is_heard_before_it():
+def test_a_signal_at_the_very_end_is_heard_before_it(monkeypatch):
   """Else its timer would end the process later, whatever that does then."""
-  for _ in range(50):
-    with pytest.raises(Stopped), signals.at_next_step():
-      signal.raise_signal(signal.SIGTERM)
-    assert signals._came.depth == 0 and signals._came.first is None
-  timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-  assert all(timer.finished.is_set() for timer in timers)
+  hear, heard = signals._Came.hear, []
+
+  def slowly(came, grace, end):
+    time.sleep(0.2)
+    hear(came, grace, end)
+    heard.append(came.timer)
+
+  monkeypatch.setattr(signals._Came, 'hear', slowly)
+  with pytest.raises(Stopped), signals.at_next_step():
+    signal.raise_signal(signal.SIGTERM)
+  assert signals._came.first is None
+  (timer,) = heard
+  assert timer.finished.is_set()
 
 
 @pytest.mark.usefixtures('heard')
