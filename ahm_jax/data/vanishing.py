@@ -13,7 +13,8 @@ from PIL import Image
 from ahm_jax.data.mask_png import decode_mask, mask_size
 from ahm_jax.data.resize import squashed_mask
 
-STEP = 32  # Sizes that are tried are multiples of it, which every size of a patch divides.
+STEP = 32  # Sizes that are tried are multiples of it, which every size of a patch divides,
+FINENESS = 8  # and, where they are large, one such share of themselves apart.
 CONFIRMED_BY = 16  # Masks that a size is confirmed by.
 SEARCH_PIXELS = 2**26  # Of the masks that sizes are tried on,
 CHECKED_PIXELS = 2**30  # and of those that what is found is held against.
@@ -77,8 +78,8 @@ class Vanished:
 
 
 def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> tuple[int | None, int]:
-  """The smallest multiple of STEP above a size from which on class `index` vanishes from none of
-  the masks; None: it does at all sizes up to their own. And in how many of them that was seen.
+  """The smallest size above another, a multiple of STEP, from which on class `index` vanishes from
+  none of the masks; None: it does at all sizes up to their own. And in how many that was seen.
 
   Lesions that lie across the pixels' borders vanish at larger sizes than others, so what is found
   with the first masks is held against the others; of many large ones only against some.
@@ -90,26 +91,29 @@ def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> tuple[int
   largest = max(rows, columns)
   count = max(1, SEARCH_PIXELS // (rows * columns))
   checked = masks[: max(count, CHECKED_PIXELS // (rows * columns))]
-  tried, others = collections.deque(checked[:count]), list(checked[count:])
+  tried, others = collections.deque(map(decode_mask, checked[:count])), list(checked[count:])
   found = _search(tried, index, above, largest)
   while found:
     lost = [data for data in others if not _keeps(decode_mask(data), index, found)]
     if not lost:
       break
-    tried.extendleft(lost)
+    tried.extendleft(map(decode_mask, lost))
     others = [data for data in others if data not in lost]
     found = _search(tried, index, found, largest)
   return found, len(checked)
 
 
-def _search(masks: collections.deque[bytes], index: int, above: int, largest: int) -> int | None:
+def _search(
+  masks: collections.deque[np.ndarray], index: int, above: int, largest: int
+) -> int | None:
   """`size_that_keeps` of all masks.
 
   The one that failed last comes first, so that a size that is too small costs little. A lesion may
   come back and vanish again, so a size is taken once some masks pass up to its double.
   """
-  found = None
-  for size in range((above // STEP + 1) * STEP, largest + STEP, STEP):
+  found, size = None, above // STEP * STEP
+  while size < largest:
+    size += max(1, size // FINENESS // STEP) * STEP
     tried = len(masks) if found is None else CONFIRMED_BY
     if _one_loses(masks, tried, index, size):
       found = None
@@ -120,25 +124,24 @@ def _search(masks: collections.deque[bytes], index: int, above: int, largest: in
   return found
 
 
-def _one_loses(masks: collections.deque[bytes], count: int, index: int, size: int) -> bool:
+def _one_loses(masks: collections.deque[np.ndarray], count: int, index: int, size: int) -> bool:
   """Whether the class vanishes from one of the first masks, which then comes before the others."""
-  for place, data in zip(range(count), masks, strict=False):
-    if not _keeps(decode_mask(data), index, size):
+  for place, mask in zip(range(count), masks, strict=False):
+    if not _keeps(mask, index, size):
       del masks[place]
-      masks.appendleft(data)
+      masks.appendleft(mask)
       return True
   return False
 
 
 def _keeps(mask: np.ndarray, index: int, size: int) -> bool:
   """Whether a class is somewhere in a mask that is resized."""
-  if mask.dtype != bool:
-    # Pillow, which is fast and not exact, tells where it most likely is.
-    share = Image.fromarray((mask == index).astype(np.uint8) * 255).resize(
-      (size, size), Image.Resampling.BOX
-    )
-    if _wins_at(mask, index, size, np.unravel_index(np.asarray(share).argmax(), (size, size))):
-      return True
+  # Pillow, which is fast and not exact, tells where it most likely is.
+  share = Image.fromarray((mask == index).astype(np.uint8) * 255).resize(
+    (size, size), Image.Resampling.BOX
+  )
+  if _wins_at(mask, index, size, np.unravel_index(np.asarray(share).argmax(), (size, size))):
+    return True
   return index in _classes(squashed_mask(mask, size))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import scipy
 
 OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
+ROUNDING = 1e-6  # Of float32, by which a score may pass its range.
 COUNTS = ('tp', 'fp', 'fn')  # Of pixels.
 _BY_CLASS = (
   'dice',

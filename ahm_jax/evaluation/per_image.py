@@ -13,8 +13,7 @@ import numpy as np
 from ahm_jax.config.ranges import LARGEST
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.masks import predicted_mask
-from ahm_jax.evaluation.metrics import COUNTS, OVERLAP_SCORES, mask_scores
-from ahm_jax.evaluation.stored import ROUNDING
+from ahm_jax.evaluation.metrics import COUNTS, OVERLAP_SCORES, ROUNDING, mask_scores
 from ahm_jax.runtime import durable, json_files
 
 Row = dict[str, Any]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.evaluation.compare import SCORES
+from ahm_jax.evaluation.metrics import ROUNDING
 from ahm_jax.runs import directory
 from ahm_jax.runtime import json_files, schema
 from ahm_jax.runtime.schema import Check
@@ -21,7 +22,6 @@ _RANGES = {
   'border_lift': (0, math.inf),
   'mask_ratio': (0, 1),
 }
-ROUNDING = 1e-6  # Of float32, by which a score may pass its range.
 
 
 def score(name: str) -> Check:

@@ -248,7 +248,7 @@ def check_targets(config: Config, split: Split, indices: Collection[int], what: 
     what: they are, as 'training'.
 
   Raises:
-    UserError: there is none, although masks hold some at their own resolution.
+    UserError: there is none.
   """
   if any(split.masks[i].any() for i in indices):
     return
@@ -261,6 +261,10 @@ def check_targets(config: Config, split: Split, indices: Collection[int], what: 
       f'no {what} image has a lesion to be found: {lines[0]}; set a larger config.data.image_size, '
       'or crop the images to what matters'
     )
+  raise UserError(
+    f'no {what} image has a lesion to be found: all {len(indices)} masks are empty; look whether '
+    'they were saved as they were drawn, or label images with lesions'
+  )
 
 
 def _known(split: Split, what: str) -> np.ndarray:

@@ -112,6 +112,8 @@ def watch(handler: Callable, grace: float, end: Callable[[], None]) -> contextli
   listen.start()
   _came.depth += 1
   stack.callback(_came.leave)
+  # What it hears later would start a timer that nobody stops.
+  stack.callback(listen.join, GRACE)
   stack.callback(os.close, write_end)  # Ends the thread.
   stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write_end, warn_on_full_buffer=False))
   for number in numbers:

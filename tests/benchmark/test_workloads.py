@@ -73,10 +73,8 @@ def test_every_batch_has_its_figures(monkeypatch):
   monkeypatch.setattr(workloads, 'has_torch', lambda: False)
   monkeypatch.setattr(workloads, '_our_unet_training', lambda *_: lambda: None)
   result = workloads.unet_train(BENCH)
-  assert [item.name for item in result.figures] == [
-    'ours float32, batch 1',
-    'ours float32, batch 2',
-  ]
+  names = [item.name for item in result.figures]
+  assert names == ['ours float32, batch 1', 'ours float32, batch 2']
 
 
 def test_weak_scaling_over_the_devices_there_are(monkeypatch):

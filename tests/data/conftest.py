@@ -42,6 +42,18 @@ def _write_nifti(path, values, affine=None, slope=None, inter=None):
   return path
 
 
+@pytest.fixture(scope='session', autouse=True)
+def few_buckets():
+  """TFDS sorts sets that do not fit into memory by a thousand files, whose paths it forms for every
+  set; that takes longer than the rest of a tiny one.
+  """
+  from tensorflow_datasets.core import shuffle
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(shuffle, 'BUCKETS_NUMBER', 2)
+    yield
+
+
 @pytest.fixture(scope='session')
 def write_dicom():
   return _write_dicom

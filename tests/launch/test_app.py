@@ -9,9 +9,17 @@ from tests.launch.conftest import ROOT
 STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reproduce', 'profile')
 
 
+def test_training_starts_without_what_only_reports_need(commands):
+  """SciPy's distributions alone take half as long to import as all the rest."""
+  done = commands.run_python(
+    '-c', 'import sys, launch.segment; print("scipy.stats" in sys.modules)'
+  )
+  assert done.stdout == 'False\n', done.stderr
+
+
 def test_a_wrong_command_is_refused_with_one_line_and_exit_code_2(commands, tmp_path):
-  done = commands.run(
-    'pretrain',
+  done = commands.run_python(
+    *('-m', 'launch.pretrain'),
     '--config=configs/phantom.py',
     f'--workdir={tmp_path / "run"}',
     '--config.data.image_size=100',

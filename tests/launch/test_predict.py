@@ -19,18 +19,16 @@ MANY = 80
 
 
 @pytest.fixture(scope='module')
-def trained(commands, config_file, tmp_path_factory):
+def trained(commands, config_file, study, tmp_path_factory):
   """The workdirs of a segmentation and of a classification on it, with batch normalisation.
 
   Both are evaluated.
   """
   home = tmp_path_factory.mktemp('trained')
-  for stage, *init in (
-    ('segment',),
-    ('classify', f'--config.init_from={home}/segment', '--config.model.vgg_norm=batch'),
-  ):
-    for command in (stage, 'evaluate'):
-      commands.succeed(command, f'--config={config_file}', f'--workdir={home}/{stage}', *init)
+  shutil.copytree(study.run('segment/scratch/labels6/seed0').workdir, home / 'segment')
+  flags = (f'--config.init_from={home}/segment', '--config.model.vgg_norm=batch')
+  for command in ('classify', 'evaluate'):
+    commands.succeed(command, f'--config={config_file}', f'--workdir={home}/classify', *flags)
   return home
 
 
@@ -166,7 +164,7 @@ def test_a_full_disk_is_said_in_one_line(commands, trained, folder, tmp_path):
     f'sys.argv = ["launch/predict.py", *{flags}]\n'
     'runpy.run_module("launch.predict", run_name="__main__", alter_sys=True)\n'
   )
-  done = commands.run_python(script, JAX_ENABLE_COMPILATION_CACHE='false')
+  done = commands.run_python('-c', script, JAX_ENABLE_COMPILATION_CACHE='false')
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   told = f'error: file too large in {tmp_path}/out; make room and run the same command again; '

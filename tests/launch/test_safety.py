@@ -1,7 +1,9 @@
 """A run that cannot be lost: real signals, real files, real processes."""
 
 import contextlib
+import dataclasses
 import json
+import runpy
 import shutil
 import signal
 import socket
@@ -13,6 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ahm_jax.config import from_config_dict
+from ahm_jax.pipeline.setup import open_run
+from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_reading
 from ahm_jax.runs.checkpoint_files import FOLDER
@@ -44,10 +49,17 @@ def wait_for(condition, process):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(
+def test_a_signal_ends_a_run_in_one_line_with_its_step_saved_and_none_begins_beside_it(
   commands, config_file, tmp_path, number
 ):
+  """A second process on its workdir is refused before."""
   with training(commands, tmp_path, f'--config={config_file}') as process:
+    second = commands.run('segment', f'--workdir={tmp_path}', f'--config={config_file}', LONG)
+    assert second.returncode == 2 and process.poll() is None
+    assert second.stderr == (
+      f'error: process {process.pid} on {socket.gethostname()} is at work in {tmp_path}; wait '
+      'until it is done, or choose another --workdir\n'
+    )
     process.send_signal(number)
     since = time.monotonic()
     _, err = process.communicate(timeout=60)
@@ -58,16 +70,6 @@ def test_a_signal_ends_a_run_in_one_line_with_its_step_saved(
   last_line = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])
   # It logs every two steps.
   assert last_line['step'] <= checkpoint_reading.latest_step(tmp_path) <= last_line['step'] + 2
-
-
-def test_a_second_process_on_a_workdir_is_refused(commands, config_file, tmp_path):
-  with training(commands, tmp_path, f'--config={config_file}') as first:
-    second = commands.run('segment', f'--workdir={tmp_path}', f'--config={config_file}', LONG)
-    assert second.returncode == 2 and first.poll() is None
-    assert second.stderr == (
-      f'error: process {first.pid} on {socket.gethostname()} is at work in {tmp_path}; wait until '
-      'it is done, or choose another --workdir\n'
-    )
 
 
 SMALL_FILES = """
@@ -83,7 +85,7 @@ def test_no_room_for_a_checkpoint_is_said_in_one_line(commands, config_file, tmp
   flags = [f'--config={config_file}', f'--workdir={tmp_path / "run"}']
   script = SMALL_FILES.format(flags=flags)
   # Programs are large, and not to be kept.
-  done = commands.run_python(script, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='10000')
+  done = commands.run_python('-c', script, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='10000')
   assert done.returncode == 2, done.stderr
   *others, last = done.stderr.splitlines()
   assert last == (
@@ -135,7 +137,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(
     subprocess.run(['umount', '-l', disk], check=True)
 
 
-def test_a_damaged_run_is_not_started_from(commands, config_file, tmp_path):
+def test_a_damaged_run_is_not_started_from(commands, config_file, study, tmp_path):
   pretrain = (
     'pretrain',
     f'--config={config_file}',
@@ -148,7 +150,7 @@ def test_a_damaged_run_is_not_started_from(commands, config_file, tmp_path):
     f'--workdir={tmp_path}/run',
     f'--config.init_from={tmp_path}/pretrain',
   )
-  commands.succeed(*pretrain)
+  shutil.copytree(study.run('pretrain/uniform/seed0').workdir, tmp_path / 'pretrain')
   shutil.rmtree(tmp_path / 'pretrain' / FOLDER / '6' / 'default' / 'd')
   done = commands.run(*segment)
   assert done.returncode == 2 and done.stderr.count('\n') == 1
@@ -159,7 +161,9 @@ def test_a_damaged_run_is_not_started_from(commands, config_file, tmp_path):
   assert not (tmp_path / 'run').exists()
   assert 'the checkpoint of step 6 is damaged (' in commands.succeed(*pretrain).stderr
   assert (tmp_path / 'pretrain' / 'damaged' / '6').is_dir()
-  commands.succeed(*segment)
+  config = from_config_dict(runpy.run_path(str(config_file))['get_config']())
+  config = dataclasses.replace(config, init_from=str(tmp_path / 'pretrain'))
+  assert SEGMENT.plan(open_run(SEGMENT, config, tmp_path / 'run'))
 
 
 KILLS = 50

@@ -35,6 +35,12 @@ pytestmark = pytest.mark.usefixtures('one_torch_thread')
 
 
 @pytest.fixture(scope='module')
+def commands(commands):
+  commands.preload('torch', 'transformers.models.sam.modeling_sam')
+  return commands
+
+
+@pytest.fixture(scope='module')
 def weights(tmp_path_factory):
   path = tmp_path_factory.mktemp('sam') / 'tiny'
   tiny_model().save_pretrained(path)

@@ -36,15 +36,15 @@ def metrics(workdir):
   return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
-def test_two_processes_segment_as_one(commands, config_file, tmp_path):
-  one, two = tmp_path / 'one', tmp_path / 'two'
+def test_two_processes_segment_as_one(commands, config_file, study, tmp_path):
+  two = tmp_path / 'two'
   first, second = finish(start(commands, config_file, two))
   assert first[0] == second[0] == 0, first[2] + second[2]
   assert (
     first[1].startswith('images that serve pre-training only: 2 ') and 'segment: 100%' in first[2]
   )
   assert second[1:] == ('', '')
-  commands.succeed('segment', f'--config={config_file}', f'--workdir={one}')
+  one = study.run('segment/scratch/labels6/seed0').workdir
   of_one, of_two = (json.loads((workdir / 'run.json').read_text()) for workdir in (one, two))
   assert of_one == of_two | {'workdir': str(one)}
   for line, other in zip(metrics(one), metrics(two), strict=True):

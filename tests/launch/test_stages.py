@@ -21,21 +21,12 @@ STAGES = ('pretrain', 'segment', 'classify')
 
 
 @pytest.fixture(scope='module')
-def runs(commands, config_file, tmp_path_factory):
-  """A run of every stage, evaluated: by stage its directory, what it printed, and what its
-  evaluation printed.
-  """
-  home = tmp_path_factory.mktemp('runs')
-  config = f'--config={config_file}'
-  starts = {'pretrain': [], 'segment': [f'--config.init_from={home / "pretrain"}']}
-  starts['classify'] = [f'--config.init_from={home / "segment"}']
-  found = {}
-  for stage, flags in starts.items():
-    workdir = home / stage
-    trained = commands.succeed(stage, config, f'--workdir={workdir}', *flags)
-    evaluated = commands.succeed('evaluate', config, f'--workdir={workdir}')
-    found[stage] = types.SimpleNamespace(workdir=workdir, trained=trained, evaluated=evaluated)
-  return found
+def runs(study):
+  """A run of every stage, each of which starts from the one before."""
+  return {
+    stage: study.run(f'{stage}/ahm/' + ('seed0' if stage == 'pretrain' else 'labels6/seed0'))
+    for stage in STAGES
+  }
 
 
 def evaluation(run):

@@ -21,7 +21,7 @@ def split(count, masks, labels):
   return Split(
     ids=names,
     images=np.zeros((count, 16, 16, 3), np.uint8),
-    masks=np.zeros((count, 16, 16), np.uint8),
+    masks=np.ones((count, 16, 16), np.uint8),
     labels=np.where(np.arange(count) < count - labels, -1, np.arange(count) % 2).astype(np.int32),
     has_mask=np.arange(count) < masks,
     groups=names,

@@ -26,7 +26,7 @@ def split(count, masks=0):
   return Split(
     ids=names,
     images=np.zeros((count, 16, 16, 3), np.uint8),
-    masks=np.zeros((count, 16, 16), np.uint8),
+    masks=np.ones((count, 16, 16), np.uint8),
     labels=np.full(count, -1, np.int32),
     has_mask=np.arange(count) < masks,
     groups=names,

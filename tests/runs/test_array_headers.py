@@ -107,13 +107,26 @@ def read(*folders):
   return said, int(most)
 
 
-def test_headers_that_promise_too_much_or_nonsense_are_refused_in_little_memory(tmp_path):
+@pytest.fixture(scope='module')
+def told(tmp_path_factory):
+  """What is said of folders with each of HEADERS, and with every file of a sound one spoilt; and
+  the megabytes that all of them took.
+  """
+  wrong, garbage = tmp_path_factory.mktemp('wrong'), tmp_path_factory.mktemp('garbage')
   for name, header in HEADERS.items():
-    write(tmp_path / name, header)
-  said, most = read(*(tmp_path / name for name in HEADERS))
-  assert len(said) == len(HEADERS) and most < 200
-  for name, line in zip(HEADERS, said, strict=True):
-    assert line.startswith(f'{tmp_path / name} is damaged (') and line.endswith('; export it again')
+    write(wrong / name, header)
+  homes = [*(wrong / name for name in HEADERS), *spoilt(garbage)]
+  said, most = read(*homes)
+  assert len(said) == len(homes)
+  return dict(zip(homes, said, strict=True)), most
+
+
+def test_headers_that_promise_too_much_or_nonsense_are_refused_in_little_memory(told):
+  lines, most = told
+  assert most < 200
+  for home in (home for home in lines if home.name in HEADERS):
+    assert lines[home].startswith(f'{home} is damaged (')
+    assert lines[home].endswith('; export it again')
 
 
 def test_the_sound_one_among_them_is_read(tmp_path):
@@ -124,13 +137,16 @@ def test_the_sound_one_among_them_is_read(tmp_path):
   assert array_headers.claim(json.dumps(SOUND).encode()) == 48
 
 
-def test_garbage_in_place_of_a_file_ends_no_process(tmp_path):
+TREE = {
+  'params': {'a': np.ones((3, 4), np.float32), 'b': np.random.default_rng(1).random((90, 90))}
+}
+
+
+def spoilt(folder):
+  """Folders that are like folder/sound, but for one file."""
   generator = np.random.default_rng(0)
-  tree = {'params': {'a': np.ones((3, 4), np.float32), 'b': generator.random((90, 90))}}
-  checkpoints.write_variables(tmp_path / 'sound', tree)
-  sound = checkpoint_files.digest(tree)
-  files = [path for path in (tmp_path / 'sound').rglob('*') if path.is_file()]
-  homes = []
+  checkpoints.write_variables(folder / 'sound', TREE)
+  files = [path for path in (folder / 'sound').rglob('*') if path.is_file()]
   for number, path in enumerate(sorted(files)):
     content = path.read_bytes()
     for kind, other in {
@@ -139,14 +155,18 @@ def test_garbage_in_place_of_a_file_ends_no_process(tmp_path):
       'garbage': generator.bytes(len(content)),
       'flipped': bytes([*content[:-9], content[-9] ^ 1, *content[-8:]]),
     }.items():
-      homes.append(shutil.copytree(tmp_path / 'sound', tmp_path / f'{number} {kind}'))
-      (homes[-1] / path.relative_to(tmp_path / 'sound')).write_bytes(other)
-  said, most = read(*homes)
-  assert len(said) == len(homes) and most < 200
-  assert checkpoint_files.digest(checkpoints.read_variables(tmp_path / 'sound')) == sound
-  assert {line.partition(' is damaged (')[0] for line in said if line != 'read'} <= {
-    *map(str, homes)
-  }
+      home = shutil.copytree(folder / 'sound', folder / f'{number} {kind}')
+      (home / path.relative_to(folder / 'sound')).write_bytes(other)
+      yield home
+
+
+def test_garbage_in_place_of_a_file_ends_no_process(told):
+  lines, _ = told
+  damaged = {home: line for home, line in lines.items() if line != 'read'}
+  assert all(line.startswith(f'{home} is damaged (') for home, line in damaged.items())
+  (sound,) = {home.parent / 'sound' for home in lines if home.name not in HEADERS}
+  found = checkpoints.read_variables(sound)
+  assert checkpoint_files.digest(found) == checkpoint_files.digest(TREE)
 
 
 def test_many_arrays_may_not_claim_together_what_one_may_not():

@@ -689,8 +689,8 @@ def test_what_is_not_ours_is_refused_and_not_touched(tmp_path, make):
 @pytest.mark.parametrize(
   'name', ['notes.txt', 'best', '2.orbax-checkpoint-tmp', '2.deleted', '-1', '01', '1.5', '\u0663']
 )
-def test_what_bears_no_name_of_ours_is_left_where_it_is(tmp_path, name):
-  save(tmp_path, [0.1, 0.2])
+def test_what_bears_no_name_of_ours_is_left_where_it_is(sound, tmp_path, name):
+  shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
   (tmp_path / FOLDER / name).mkdir()
   (tmp_path / FOLDER / name / 'x').write_bytes(b'x')
   with Checkpoints(tmp_path) as checkpoints:
@@ -722,6 +722,7 @@ def test_what_was_set_aside_before_is_kept(sound, tmp_path):
 # A run stays where it is.
 
 
+@pytest.mark.compiles  # Takes long.
 @pytest.mark.parametrize('name', ['home', f'home/{FOLDER}'])
 @pytest.mark.parametrize('move', MOVES)
 @pytest.mark.parametrize('at', ['save', 'written', 'end', 'restore'])
@@ -789,6 +790,7 @@ READS = {
 }
 
 
+@pytest.mark.compiles  # Takes long.
 @pytest.mark.parametrize('error', [None, errno.ESTALE])
 @pytest.mark.parametrize('change', [pruned, saved_again])
 @pytest.mark.parametrize('read', READS)
@@ -884,12 +886,20 @@ def test_a_checkpoint_is_on_disk_before_it_is_in_its_place(tmp_path, monkeypatch
   assert synced >= {str(home / '1.ahm_jax-saving' / path) for path in written} | {str(home)}
 
 
+@pytest.fixture(scope='module')
+def once(tmp_path_factory):
+  """A run that saved once."""
+  workdir = tmp_path_factory.mktemp('once')
+  save(workdir, [0.1])
+  return workdir
+
+
 @pytest.mark.parametrize('number', [errno.EIO, errno.EACCES, errno.ESTALE, errno.EROFS])
 @pytest.mark.parametrize('name', ['rename', 'fsync', 'mkdir'])
 def test_a_checkpoint_that_cannot_be_written_is_the_users_error(
-  tmp_path, monkeypatch, number, name
+  once, tmp_path, monkeypatch, number, name
 ):
-  save(tmp_path, [0.1])
+  shutil.copytree(once, tmp_path, dirs_exist_ok=True)
 
   def fail(*_, **__):
     raise OSError(number, os.strerror(number))

@@ -199,6 +199,24 @@ def test_handlers_and_threads_are_as_they_were_afterwards():
 
 
 @pytest.mark.usefixtures('heard')
+def test_a_signal_at_the_very_end_is_heard_before_it(monkeypatch):
+  """Else its timer would end the process later, whatever that does then."""
+  hear, heard = signals._Came.hear, []
+
+  def slowly(came, grace, end):
+    time.sleep(0.2)
+    hear(came, grace, end)
+    heard.append(came.timer)
+
+  monkeypatch.setattr(signals._Came, 'hear', slowly)
+  with pytest.raises(Stopped), signals.at_next_step():
+    signal.raise_signal(signal.SIGTERM)
+  assert signals._came.first is None
+  (timer,) = heard
+  assert timer.finished.is_set()
+
+
+@pytest.mark.usefixtures('heard')
 @pytest.mark.parametrize('number', signals.SIGNALS)
 def test_what_is_ignored_stays_ignored(number):
   signal.signal(number, signal.SIG_IGN)

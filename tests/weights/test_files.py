@@ -29,6 +29,7 @@ def test_what_is_written_is_read(tmp_path, suffix):
   assert files.is_weights(str(path)) and not files.is_weights(str(tmp_path))
 
 
+@pytest.mark.compiles  # No, but to import PyTorch takes seconds.
 def test_pytorch_reads_what_we_write(tmp_path):
   pytest.importorskip('torch')
   safetensors_torch = pytest.importorskip('safetensors.torch')
@@ -37,6 +38,7 @@ def test_pytorch_reads_what_we_write(tmp_path):
   equal({name: array.numpy() for name, array in safetensors_torch.load_file(path).items()}, ARRAYS)
 
 
+@pytest.mark.compiles  # As above.
 def test_the_hint_for_pytorch_files_works(tmp_path):
   torch = pytest.importorskip('torch')
   pytest.importorskip('safetensors')

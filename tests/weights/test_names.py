@@ -32,6 +32,7 @@ def test_each_of_ours_has_one_name(network, entries):
   )
 
 
+@pytest.mark.compiles  # No, but to import PyTorch takes seconds.
 def test_names_of_the_unet_are_those_of_its_state_dict(torch_networks):
   theirs = set(torch_networks.UNet(width=2).state_dict())
   counters = {name for name in theirs if name.endswith(names.COUNTER)}
@@ -62,6 +63,7 @@ def test_names_of_vgg16_are_those_that_torchvision_publishes():
   ]
 
 
+@pytest.mark.compiles  # As above.
 def test_names_of_vgg16_with_norms_are_those_that_torchvision_publishes(torch_networks):
   convolutions = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)  # Of vgg16_bn.
   found = [entry.theirs for entry in names.vgg16(64, 'batch')]

@@ -24,6 +24,14 @@ def find(images: Sequence[ImageRecord], config: DataConfig) -> Iterable[Finding]
 
 def _masks(images: Sequence[ImageRecord]) -> Iterable[Finding]:
   bare = _classes_without_lesion(images)
+  masks = [image for image in images if image.mask is not None]
+  yield Finding(
+    ERROR,
+    'no_lesion',
+    'no mask holds a lesion',
+    'look whether the masks were saved as they were drawn; there is nothing to learn from them',
+    (Case(f'{len(masks)} masks'),) if masks and all(map(_is_empty, masks)) else (),
+  )
   yield Finding(
     WARNING,
     'empty_mask',

@@ -29,6 +29,7 @@ class Placement(NamedTuple):
   spacing: np.ndarray  # float64 [3], mm along the stored axes; nan: unknown.
   # The affines that the header has, that which counts first; none where it has voxel sizes alone.
   told: tuple[np.ndarray, ...]
+  unit: float | None  # Of the header's numbers, mm; None: it does not say, and they count as mm.
   remark: str  # What the header says twice, and differently; '': nothing.
 
 
@@ -51,7 +52,8 @@ def placement(path: Path, header: Any) -> Placement:
   affine = told.get(source)
   if affine is None:
     affine = _plain(path, header, sizes)
-  unit = _MILLIMETRES.get(int(header['xyzt_units']) & _SPATIAL, 1.0)
+  known_unit = _MILLIMETRES.get(int(header['xyzt_units']) & _SPATIAL)
+  unit = known_unit or 1.0
   in_mm = np.diag([unit, unit, unit, 1.0])
   spacing = np.linalg.norm(affine[:3, :3], axis=0)
   is_equal = np.isclose(spacing, sizes, rtol=_UNEQUAL, atol=0) | ~are_known
@@ -60,6 +62,7 @@ def placement(path: Path, header: Any) -> Placement:
     package('nibabel', path).io_orientation(affine),
     (spacing if source == 'sform' else np.where(are_known, spacing, np.nan)) * unit,
     tuple(in_mm @ each for each in told.values() if each is not None and _has_axes(path, each)),
+    known_unit,
     ''
     if is_equal.all()
     else f'{_text(spacing * unit)} by its sform, {_text(sizes * unit)} by its pixdim',
@@ -93,6 +96,10 @@ def check_together(
   )
   if own_shape != shape:
     return
+  owns, others = (
+    _in_one_unit(owns, own.unit, other.unit),
+    _in_one_unit(others, other.unit, own.unit),
+  )
   found = [_apart(each, their, shape) for each in owns for their in others]
   if not min(voxels for voxels, _ in found) <= _APART:
     voxels, distance = found[0]
@@ -101,6 +108,14 @@ def check_together(
       f'{voxels:.3g} voxels ({distance:.3g} mm) apart; resample the mask onto the image, or give '
       'it the affine of the image where only its header is wrong'
     )
+
+
+def _in_one_unit(
+  affines: Sequence[np.ndarray], own: float | None, other: float | None
+) -> list[np.ndarray]:
+  """Affines whose unit, where it is not known, is the other file's."""
+  scale = other if own is None and other is not None else 1.0
+  return [np.diag([scale, scale, scale, 1.0]) @ affine for affine in affines]
 
 
 def _turned(

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import (  # The plugins must be there to be named in `FORMATS`.
-  BmpImagePlugin,  # noqa: F401
+  BmpImagePlugin,
   ExifTags,
   Image,
   JpegImagePlugin,
@@ -33,7 +33,7 @@ from PIL import (  # The plugins must be there to be named in `FORMATS`.
   WebPImagePlugin,  # noqa: F401
 )
 
-from ahm_jax.data.readers import foreign, jpeg_end, raster_masks, tiff
+from ahm_jax.data.readers import bmp, foreign, jpeg_end, raster_masks, tiff
 from ahm_jax.data.readers.base import (
   Held,
   Picture,
@@ -234,6 +234,8 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
       tiff.mend(picture, path)
     else:
       check_size(path, *picture.size)
+      if isinstance(picture, BmpImagePlugin.BmpImageFile):
+        bmp.mend(picture)
   except BaseException:
     picture.close()
     raise

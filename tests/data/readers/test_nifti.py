@@ -276,6 +276,22 @@ def test_a_mask_lies_where_its_image_does(tmp_path, affine, message, unit):
     dispatch.read_mask_slices(tmp_path / 'mask.nii.gz', image=tmp_path / 'image.nii')
 
 
+@pytest.mark.parametrize('unit', ['mm', 'meter', 'micron'])
+@pytest.mark.parametrize('silent', ['image', 'mask'])
+def test_a_unit_that_one_file_does_not_tell_is_the_others(tmp_path, unit, silent):
+  """As nibabel writes masks with the affine of their image."""
+  for name in ('image', 'mask'):
+    volume = nibabel.Nifti1Image(np.zeros((6, 5, 4), np.uint8), IMAGE)
+    volume.header.set_xyzt_units('unknown' if name == silent else unit)
+    volume.to_filename(tmp_path / f'{name}.nii')
+  dispatch.read_mask_slices(tmp_path / 'mask.nii', image=tmp_path / 'image.nii')
+  volume = nibabel.Nifti1Image(np.zeros((6, 5, 4), np.uint8), moved(IMAGE, by=[0, -7, 0]))
+  volume.header.set_xyzt_units('unknown' if silent == 'mask' else unit)
+  volume.to_filename(tmp_path / 'mask.nii')
+  with pytest.raises(UnsupportedImage, match='up to 10 voxels'):
+    dispatch.read_mask_slices(tmp_path / 'mask.nii', image=tmp_path / 'image.nii')
+
+
 def test_a_mask_that_is_stored_otherwise_goes_with_its_image(tmp_path, write_nifti):
   """As tools that turn volumes to their own orientation write it."""
   labels = np.zeros((6, 5, 4), np.uint8)
