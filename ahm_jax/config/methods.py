@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ahm_jax.config.build import from_config_dict, to_dict
 from ahm_jax.config.fields import Config, GridConfig
-from ahm_jax.config.ranges import SCRATCH
+from ahm_jax.config.ranges import SCRATCH, SCRATCH_
 from ahm_jax.errors import UserError
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -95,9 +95,11 @@ def pretraining_of(method: str, variants: Mapping[str, Any] = _NONE) -> str:
   """The method that pre-trains for `method`: without what it changes of fine-tuning, in the short
   form; '' for 'scratch'.
 
-  A key of `variants` pre-trains, so that much can be told of its name without them.
+  Without `variants` this still tells whether one of their names pre-trains.
   """
   strategy, changes = parse(method, variants)
+  if strategy.startswith(SCRATCH_):
+    return ''
   kept = tuple(change for change in changes if not _is_fine_tuning(change))
   return '' if strategy == SCRATCH else str(Method(strategy, kept))
 

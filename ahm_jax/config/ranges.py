@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SCRATCH = 'scratch'  # The method without pre-training.
+SCRATCH_ = f'{SCRATCH}_'  # What names of others begin with.
 LARGEST = 2**63 - 1  # Of whole numbers, in JAX and in NumPy.
 MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 
@@ -123,7 +124,10 @@ def class_names(names: tuple[str, ...]) -> str:
 
 
 def named_methods(variants: Mapping[str, Any]) -> str:
-  """Methods by names that folders can have, each with a strategy and what it changes."""
+  """Methods by names that folders can have, each with a strategy and what it changes.
+
+  That of one without pre-training begins with SCRATCH_, so that its name alone tells it.
+  """
   for name, fields in variants.items():
     fits = isinstance(name, str) and re.fullmatch('[A-Za-z0-9_][A-Za-z0-9_-]{,99}', name)
     if not fits or name == SCRATCH:
@@ -131,10 +135,15 @@ def named_methods(variants: Mapping[str, Any]) -> str:
         f'holds {name!r}; a name may have up to 100 letters, digits, _ and -, and not be {SCRATCH}'
       )
     strategy = fields.get('strategy') if isinstance(fields, Mapping) else None
-    if not isinstance(strategy, str) or strategy == SCRATCH:
+    if not isinstance(strategy, str):
       return (
-        f'holds {name!r}, which has no masking strategy; give dict(strategy=..., FIELD=VALUE), '
-        f'or name it in config.grid.methods as {SCRATCH}:segment.FIELD=VALUE'
+        f'holds {name!r}, which has no strategy; give dict(strategy=..., FIELD=VALUE), the name of '
+        f'a masking strategy or {SCRATCH}'
+      )
+    if (strategy == SCRATCH) != name.startswith(SCRATCH_):
+      return (
+        f'holds {name!r} with strategy={strategy}; names that begin with {SCRATCH_} are those of '
+        f'methods without pre-training, whose strategy is {SCRATCH}, and of no others'
       )
   return ''
 

@@ -7,7 +7,14 @@ import pytest
 
 from ahm_jax import config
 from ahm_jax.config import methods
-from ahm_jax.config.methods import Change, Method, is_tuned, parse, pretraining_of
+from ahm_jax.config.methods import (
+  Change,
+  Method,
+  is_tuned,
+  parse,
+  pretraining_of,
+  with_method,
+)
 from ahm_jax.errors import UserError
 
 VARIANTS = {
@@ -162,14 +169,28 @@ def test_variants_come_from_a_config_file_and_survive_json():
     ),
     ({'.ahm': {'strategy': 'ahm'}}, "holds '.ahm'"),
     ({'scratch': {'strategy': 'ahm'}}, "holds 'scratch'"),
-    ({'r2': {'rounds': 2}}, "holds 'r2', which has no masking strategy"),
-    ({'r2': 'ahm:rounds=2'}, "holds 'r2', which has no masking strategy"),
-    ({'slow': {'strategy': 'scratch'}}, 'as scratch:segment.FIELD=VALUE'),
+    ({'r2': {'rounds': 2}}, "holds 'r2', which has no strategy"),
+    ({'r2': 'ahm:rounds=2'}, "holds 'r2', which has no strategy"),
+    ({'slow': {'strategy': 'scratch'}}, 'are those of methods without pre-training'),
+    ({'scratch_x': {'strategy': 'ahm'}}, 'are those of methods without pre-training'),
   ],
 )
 def test_a_variant_without_name_or_strategy_is_refused(variants, message):
   with pytest.raises(UserError, match=re.escape(message)):
     make(variants=variants)
+
+
+def test_a_variant_may_go_without_pre_training():
+  slow = {'strategy': 'scratch', 'segment': {'learning_rate': 1e-4, 'unlabelled': {'weight': 0.5}}}
+  variants = make(variants={'scratch_slow': slow}).grid.variants
+  changed = with_method(make(variants=variants), 'scratch_slow')
+  assert changed.segment.learning_rate == 1e-4
+  assert changed.segment.unlabelled.weight == 0.5
+  assert pretraining_of('scratch_slow', variants) == pretraining_of('scratch_slow') == ''
+  assert is_tuned('scratch_slow', variants)
+  wrong = make(variants={'scratch_x': {'strategy': 'scratch', 'rounds': 2}})
+  with pytest.raises(UserError, match="'rounds=2' is not segment.FIELD=VALUE"):
+    with_method(wrong, 'scratch_x')
 
 
 @pytest.mark.parametrize('value', [1e22, 1e-22, 3, True, 'rank', (0.1, 0.2)])
