@@ -213,6 +213,9 @@ class UnlabelledConfig:
   # Images per step, over all devices, beside the labelled ones: any of the training split, in
   # pairs. 0: none.
   batch_size: Annotated[int, at_least(0)] = 0
+  # What the student is to agree with: a finished segmentation run, or an export of one (noisy
+  # student); {seed} and {labels} in it stand for those of the run. '': its own moving average.
+  teacher: Annotated[str, local] = ''
   weight: Annotated[float, at_least(0)] = 1.0  # Of the consistency loss.
   # Share of the steps over which the weight grows, as exp(-5 (1 - t)^2).
   ramp: Annotated[float, between(0, 1)] = 0.3

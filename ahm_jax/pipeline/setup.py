@@ -31,12 +31,18 @@ class Start:
 
   trained: Trained | None = None
   weights: LoadedWeights | None = None
+  teacher: Trained | None = None  # What it is to agree with on unlabelled images.
 
   @property
   def run(self) -> Path | None:
     """Directory of the run that it begins with; an export knows no images."""
-    held = self.trained is not None and (self.trained.path / directory.FILE).exists()
-    return self.trained.path if self.trained is not None and held else None
+    return _run_of(self.trained)
+
+
+def _run_of(trained: Trained | None) -> Path | None:
+  """Directory of the run that something of ours is, if it is one."""
+  is_run = trained is not None and (trained.path / directory.FILE).exists()
+  return trained.path if trained is not None and is_run else None
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,8 @@ def open_run(stage: Stage, config: Config, workdir: Path, data: Dataset | None =
   directory.check(workdir, stage.name, config)
   start = stage.start(config)
   data = data or load_data(config, workdir)
-  if start.run:
-    provenance.check_start(start.run, data)
+  for origin in filter(None, (start.run, _run_of(start.teacher))):
+    provenance.check_start(origin, data)
   return Run(stage, config, Path(workdir), data, start)
 
 
@@ -192,14 +198,20 @@ def check_names(config: Config) -> None:
       raise UserError(f'config.{section}.strategy: {error}') from error
 
 
-def check_alike(config: Config, origin: Config, fields: Sequence[str]) -> None:
-  """Raises a UserError where a config differs from that of what it starts from in one of these."""
+def check_alike(
+  config: Config, origin: Config, fields: Sequence[str], said: str = 'init_from'
+) -> None:
+  """Raises a UserError where a config differs from that of what it starts from in one of these.
+
+  Args:
+    said: the field that names what it starts from.
+  """
   for name in fields:
     own, other = (operator.attrgetter(name)(item) for item in (config, origin))
     if own != other:
       raise UserError(
-        f'config.{name} is {own}, but the run in config.init_from={config.init_from} has {other}; '
-        'give both the same'
+        f'config.{name} is {own}, but the run in config.{said}={operator.attrgetter(said)(config)} '
+        f'has {other}; give both the same'
       )
 
 

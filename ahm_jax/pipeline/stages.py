@@ -4,6 +4,7 @@ Whatever asks what there is to train, looks here. A new stage is a task in `ahm_
 recipe in `ahm_jax.config.fields`, a record here and a script in `launch`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,6 +123,24 @@ def _check_segmentation(config: Config) -> None:
 
 
 def _start_segmentation(config: Config) -> Start:
+  return dataclasses.replace(_first_weights(config), teacher=_teacher(config))
+
+
+def _teacher(config: Config) -> trained.Trained | None:
+  """What segments unlabelled images for the student, where that is not its own average."""
+  unlabelled, said = config.segment.unlabelled, 'segment.unlabelled.teacher'
+  if not (unlabelled.teacher and unlabelled.batch_size):
+    return None
+  place = unlabelled.teacher
+  for name, value in (('{seed}', config.seed), ('{labels}', config.data.labels or 'all')):
+    place = place.replace(name, str(value))
+  found = trained.load(Path(place), (SEGMENT,), f'--config.{said}')
+  check_alike(config, found.config, (*_UNET, *_PICTURE, 'data.mask_classes'), said)
+  return found
+
+
+def _first_weights(config: Config) -> Start:
+  """What the U-Net starts from."""
   if not config.init_from:
     return Start()
   if is_weights(config.init_from):
@@ -147,8 +166,9 @@ def _plan_segmentation(run: Run) -> Plan:
   steps, epoch = _length(run, len(chosen))
   pretrained = start.trained.variables['params'] if start.trained else None
   foreign = start.weights.variables if start.weights else None
+  teacher = start.teacher.variables if start.teacher else None
   return Plan(
-    task=segmentation.build(config, validation, steps, epoch, pretrained, foreign),
+    task=segmentation.build(config, validation, steps, epoch, pretrained, foreign, teacher),
     split=train,
     indices=chosen,
     steps=steps,

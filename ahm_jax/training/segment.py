@@ -41,6 +41,7 @@ def build(
   steps_per_epoch: float,
   pretrained: Any = None,
   foreign: Any = None,
+  teacher: Any = None,
 ) -> Task:
   """The segmentation task.
 
@@ -53,6 +54,8 @@ def build(
       statistics start afresh, since those of masked images are not those of whole ones.
     foreign: variables of a U-Net that was trained elsewhere, or some of them, or None. All are
       taken, batch statistics too.
+    teacher: variables of a U-Net that says what is in unlabelled images, or None: the moving
+      average of what is trained.
   """
   training = config.segment
   mask_classes = config.data.mask_classes
@@ -74,7 +77,7 @@ def build(
       variables = replaced(variables, foreign)
     if pretrained is not None:
       variables = {**variables, 'params': transfer(pretrained, variables['params'])}
-    return step.first_state(variables, key, shape)
+    return step.first_state(variables, key, shape, teacher)
 
   def evaluate(state):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}

@@ -41,6 +41,7 @@ class Student(NamedTuple):
   params: Any
   batch_stats: Any
   strategy: Any = ()  # State of the strategy that hides patches of unlabelled images.
+  teacher: Any = ()  # Variables of a teacher that is no average of the student.
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,14 @@ class SegmentStep:
     return slower_encoder(tx, self.encoder_rate) if self.encoder_rate < 1 else tx
 
   def first_state(
-    self, variables: Mapping[str, Any], key: jax.Array, shape: tuple[int, ...]
+    self, variables: Mapping[str, Any], key: jax.Array, shape: tuple[int, ...], teacher: Any = None
   ) -> TrainState:
-    """That before the first step, of the U-Net's fresh variables, for images of `shape`
-    [1, S, S, C].
+    """That before the first step.
+
+    Args:
+      variables: the U-Net's fresh ones.
+      shape: of an image, [1, S, S, C].
+      teacher: variables of one that is no average of the student.
     """
     state = first_state(self.transformation(), variables)
     if not self.ema_decay:
@@ -75,6 +80,8 @@ class SegmentStep:
     if self.consistency and self.consistency.hiding:
       first = self.consistency.hiding.init(jax.random.fold_in(key, 1), shape, variables)
       student = student._replace(strategy=first)
+    if teacher is not None:
+      student = student._replace(teacher=averages.copied(teacher))
     return state._replace(extra=student)
 
   def __call__(
@@ -84,7 +91,7 @@ class SegmentStep:
     labelled, unlabelled = self._divided(batch)
     images, masks = _augment(key, labelled, self.augment, self.unet.out_channels)
     images, views, scales = normalise(images), None, None
-    teacher = {'params': state.params, 'batch_stats': state.batch_stats}
+    teacher = student.teacher or {'params': state.params, 'batch_stats': state.batch_stats}
     if self.consistency:
       views_key = jax.random.split(key)[1]
       views = self.consistency.views(views_key, teacher, unlabelled, student.strategy, state.step)
@@ -103,11 +110,13 @@ class SegmentStep:
     (loss, (batch_stats, metrics, logits)), gradients = gradient(student.params)
     before = state._replace(params=student.params, batch_stats=student.batch_stats)
     new = descend(self.transformation(), before, gradients, batch_stats)
-    strategy = student.strategy
+    student = student._replace(params=new.params, batch_stats=new.batch_stats)
     if self.consistency and views:
-      strategy, learnt = self.consistency.learn(strategy, views, logits, teacher, state.step)
-      metrics |= learnt
-    return self._averaged(state, new, strategy), lax.pmean({'loss': loss, **metrics}, DEVICES)
+      strategy, learnt = self.consistency.learn(
+        student.strategy, views, logits, teacher, state.step
+      )
+      student, metrics = student._replace(strategy=strategy), metrics | learnt
+    return self._averaged(state, new, student), lax.pmean({'loss': loss, **metrics}, DEVICES)
 
   def _loss(
     self, logits: jax.Array, masks: jax.Array, views: Views | None, step: jax.Array
@@ -128,13 +137,13 @@ class SegmentStep:
     first = len(batch.images) - count
     return Batch(*(x[:first] for x in batch)), Batch(*(x[first:] for x in batch))
 
-  def _averaged(self, state: TrainState, new: TrainState, strategy: Any) -> TrainState:
-    """`new`, a trained student, as the next state."""
+  def _averaged(self, state: TrainState, new: TrainState, student: Student) -> TrainState:
+    """`new`, which the student's parameters are in, as the next state."""
     if not self.ema_decay:
       return new
-    own, student = (state.params, state.batch_stats), (new.params, new.batch_stats)
-    params, batch_stats = averages.moved(own, student, self.ema_decay, state.step)
-    return new._replace(params=params, batch_stats=batch_stats, extra=Student(*student, strategy))
+    own, trained = (state.params, state.batch_stats), (new.params, new.batch_stats)
+    params, batch_stats = averages.moved(own, trained, self.ema_decay, state.step)
+    return new._replace(params=params, batch_stats=batch_stats, extra=student)
 
 
 def _augment(

@@ -189,7 +189,7 @@ def test_a_variant_may_go_without_pre_training():
   assert pretraining_of('scratch_slow', variants) == pretraining_of('scratch_slow') == ''
   assert is_tuned('scratch_slow', variants)
   wrong = make(variants={'scratch_x': {'strategy': 'scratch', 'rounds': 2}})
-  with pytest.raises(UserError, match="'rounds=2' is not segment.FIELD=VALUE"):
+  with pytest.raises(UserError, match=r"'rounds=2' is not segment\.FIELD=VALUE"):
     with_method(wrong, 'scratch_x')
 
 

@@ -27,7 +27,7 @@ LABELLED = 4  # Of the eight images; all eight serve without their masks.
 def make_task(make_config, split):
   """make_task(**fields of `unlabelled`): a segmentation with eight unlabelled images a step."""
 
-  def make(augment=False, ema_decay=DECAY, mask_classes=(), **fields):
+  def make(augment=False, ema_decay=DECAY, mask_classes=(), teacher=None, **fields):
     config = make_config(augment)
     colours = dataclasses.replace(config.segment.augment, brightness=0.1 * augment)
     fields = {'batch_size': len(split), 'augment': colours, 'ramp': 0.0} | fields
@@ -38,7 +38,8 @@ def make_task(make_config, split):
       unlabelled=UnlabelledConfig(**fields),
     )
     data = dataclasses.replace(config.data, mask_classes=mask_classes)
-    return segment.build(dataclasses.replace(config, segment=recipe, data=data), split, STEPS, 1)
+    config = dataclasses.replace(config, segment=recipe, data=data)
+    return segment.build(config, split, STEPS, 1, teacher=teacher)
 
   return make
 
@@ -278,6 +279,23 @@ def test_the_unet_of_the_teacher_is_in_inference(make_task, start, split):
   says = jax.nn.sigmoid(infer(unet, variables, plain))
   close = np.abs(views.targets - says) < 1e-5
   assert close.mean() > 0.3
+
+
+def test_a_teacher_that_is_given_stays_as_it_is(make_task, start, run, split):
+  """And is what the student agrees with: here one that calls everything lesion."""
+  own = start(make_task())
+  teacher = {'params': dict(own.params), 'batch_stats': own.batch_stats}
+  head = teacher['params']['head']
+  teacher['params']['head'] = {**head, 'bias': np.full_like(head['bias'], 20)}
+  task = make_task(teacher=teacher)
+  first = start(task)
+  last, history = run(task, first, steps=STEPS)
+  jax.tree.map(np.testing.assert_array_equal, last.extra.teacher, teacher)
+  assert history[-1]['consistency_loss'] < 0.5 * history[0]['consistency_loss']
+  unet = task.step.unet.clone(axis_name=None)
+  dark = (split.images[:2] / np.float32(255) - 0.5) / 0.25  # Without a lesion, and not labelled.
+  variables = {'params': last.extra.params, 'batch_stats': last.extra.batch_stats}
+  assert jax.nn.sigmoid(infer(unet, variables, dark)).mean() > 0.6
 
 
 def test_views_of_unimatch(make_task, start, split):
