@@ -19,6 +19,7 @@ from jax.sharding import SingleDeviceSharding
 from ahm_jax.errors import REFUSALS, UserError
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
+from ahm_jax.runs import checkpoint_reading
 from ahm_jax.runs.checkpoint_files import FOLDER, DamagedCheckpoint, digest, numbers, saved
 from ahm_jax.runs.checkpoint_reading import latest_step, load_state, load_variables
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
@@ -723,9 +724,13 @@ def test_what_was_set_aside_before_is_kept(sound, tmp_path):
 
 
 @pytest.mark.compiles  # Takes long.
-@pytest.mark.parametrize('name', ['home', f'home/{FOLDER}'])
-@pytest.mark.parametrize('move', MOVES)
-@pytest.mark.parametrize('at', ['save', 'written', 'end', 'restore'])
+@pytest.mark.parametrize(
+  ('at', 'move', 'name'),
+  [
+    *((at, move, 'home') for at in ('save', 'written', 'end', 'restore') for move in MOVES),
+    *(('save', move, f'home/{FOLDER}') for move in MOVES),
+  ],
+)
 def test_a_run_that_is_moved_ends_and_its_parts_stay_together(tmp_path, at, move, name):
   change, _ = MOVES[move]
   workdir, moved = tmp_path / 'place' / 'home', tmp_path / 'place' / name
@@ -798,6 +803,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_called_damaged(
   three, tmp_path, monkeypatch, read, change, error
 ):
   """At each of the files that are read, and by each word of a server for a file that is gone."""
+  monkeypatch.setattr(checkpoint_reading, '_PAUSE', 0)
   monkeypatch.setattr(folders.durable, 'sync', lambda _: None)
   reading = files.read
   for n in range(100):
