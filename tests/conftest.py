@@ -123,7 +123,7 @@ def forget_programs():
   """
   yield
   maps = Path('/proc/self/maps')
-  if maps.exists() and maps.read_bytes().count(b'\n') > 12_000:
+  if maps.exists() and maps.read_bytes().count(b'\n') > 20_000:
     jax.clear_caches()
 
 
