@@ -138,6 +138,39 @@ def test_a_run_that_was_killed_before_a_checkpoint_was_in_its_place_resumes_from
   assert names(home) == ['1', '2']
 
 
+def test_the_only_checkpoint_is_read_also_while_it_is_saved_again(tmp_path, monkeypatch):
+  """Between two renames of folders it has no name."""
+  save(tmp_path, [0.5])
+  home = tmp_path / FOLDER
+  (home / '1').rename(home / '1.ahm_jax-saving')
+  waited = []
+
+  def wait(seconds):
+    waited.append(seconds)
+    (home / '1.ahm_jax-saving').rename(home / '1')
+
+  monkeypatch.setattr(checkpoint_reading.time, 'sleep', wait)
+  assert load_variables(tmp_path, best=True)['step'] == 1 and len(waited) == 1
+  shutil.rmtree(home / '1')
+  monkeypatch.setattr(checkpoint_reading.time, 'sleep', waited.append)
+  with pytest.raises(UserError, match='holds no checkpoint'):
+    load_variables(tmp_path, best=True)
+  assert len(waited) == 1  # Nobody is at work there.
+
+
+def test_what_cannot_be_removed_of_a_checkpoint_hinders_no_other(tmp_path, monkeypatch):
+  """As a file that a reader on NFS keeps open; the next start removes it."""
+  with monkeypatch.context() as patch:
+    patch.setattr(folders.shutil, 'rmtree', lambda *_, **__: None)
+    save(tmp_path, [0.1, 0.2, 0.3, 0.4])
+    save(tmp_path, [0.1, 0.2, 0.3, 0.5])
+  left = [name for name in names(tmp_path / FOLDER) if 'deleted' in name]
+  assert len(left) > 2 and load_variables(tmp_path, best=True)['step'] == 4
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.progress().step == 4
+  assert names(tmp_path / FOLDER) == ['3', '4']
+
+
 def test_a_directory_without_checkpoints_has_no_progress(tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.progress() == Progress(step=0)
