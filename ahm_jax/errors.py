@@ -64,7 +64,7 @@ def refusal(error: BaseException) -> str | None:
   TensorStore tells it in a text, which may speak of damage too.
   """
   if isinstance(error, OSError):
-    return error.strerror if error.errno in (*REFUSALS, *_FULL) else None
+    return error.strerror if error.errno in REFUSALS else None
   if code := _CODE.search(str(error)):
     number = int(code[1])
     return os.strerror(number) if number in REFUSALS else None

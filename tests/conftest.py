@@ -1,6 +1,7 @@
 import gc
 import os
 import runpy
+import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,11 @@ FAST = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_cou
 FLAGS = os.environ.get('XLA_FLAGS', '')
 if FAST not in FLAGS and jaxlib.__version__.startswith('0.10.'):
   os.environ['XLA_FLAGS'] = f'{FAST} {FLAGS}'
+
+# What is written durably, which tests do all the time, waits for a disk; memory does not.
+MEMORY, ROOM = Path('/dev/shm'), 4 * 2**30  # Bytes.
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+  os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', str(MEMORY))
 
 jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_num_cpu_devices', 4)

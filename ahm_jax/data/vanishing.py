@@ -70,7 +70,7 @@ class Vanished:
     size, checked = size_that_keeps(masks, index, self._size)
     cure = f'from {size} on it does not' if size else 'it does at any size up to their own'
     if checked < len(masks):
-      cure += f' in the {checked} masks that have the least of it'
+      cure += f' in the {checked} of them that have the least of it'
     return (
       f'in {len(masks)} of {self._held[index]} masks the {what} vanishes at '
       f'image_size={self._size}; {cure}'
@@ -94,11 +94,11 @@ def size_that_keeps(masks: Sequence[bytes], index: int, above: int) -> tuple[int
   tried, others = collections.deque(map(decode_mask, checked[:count])), list(checked[count:])
   found = _search(tried, index, above, largest)
   while found:
-    lost = [data for data in others if not _keeps(decode_mask(data), index, found)]
-    if not lost:
+    lost = next((data for data in others if not _keeps(decode_mask(data), index, found)), None)
+    if lost is None:
       break
-    tried.extendleft(map(decode_mask, lost))
-    others = [data for data in others if data not in lost]
+    others.remove(lost)
+    tried.appendleft(decode_mask(lost))
     found = _search(tried, index, found, largest)
   return found, len(checked)
 

@@ -17,6 +17,7 @@ import scipy
 OVERLAP_SCORES = ('dice', 'iou', 'precision', 'recall')
 ROUNDING = 1e-6  # Of float32, by which a score may pass its range.
 COUNTS = ('tp', 'fp', 'fn')  # Of pixels.
+IMAGE_COUNTS = ('images', 'both_empty', 'missed', 'false_alarms')  # In `summarise`.
 _BY_CLASS = (
   'dice',
   'iou',

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.evaluation.compare import SCORES
-from ahm_jax.evaluation.metrics import ROUNDING
+from ahm_jax.evaluation.metrics import IMAGE_COUNTS, ROUNDING
 from ahm_jax.runs import directory
 from ahm_jax.runtime import json_files, schema
 from ahm_jax.runtime.schema import Check
 
 AGENT_METRICS = ('difficulty_rank_correlation', 'hardness_ratio', 'border_lift', 'mask_ratio')
-COUNTS = ('images', 'both_empty', 'missed', 'false_alarms')
 _BY_CLASS = '_by_class'
 _RANGES = {
   **SCORES,
@@ -36,7 +35,7 @@ def scores(*others: str) -> Check:
   def of(name: str) -> Check:
     if name in others:
       return schema.anything
-    if name in COUNTS:
+    if name in IMAGE_COUNTS:
       return schema.count()
     return schema.mapping(score(name)) if name.endswith(_BY_CLASS) else score(name)
 

@@ -13,7 +13,6 @@ neither a kill nor a power cut leaves a row without its files.
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import shutil
 import sys
@@ -31,7 +30,7 @@ from ahm_jax.predict.images import Images
 from ahm_jax.predict.journal import Journal
 from ahm_jax.predict.listing import some
 from ahm_jax.runs import directory
-from ahm_jax.runtime import durable, places
+from ahm_jax.runtime import durable, json_files, places
 
 OK = 'ok'  # Status of an image that has a mask.
 SYNC_SECONDS = 1.0  # Rows wait so long for others, since syncing takes time.
@@ -75,8 +74,8 @@ class Output:
       (self.out / SCRATCH).mkdir()
       stack.callback(shutil.rmtree, self.out / SCRATCH, ignore_errors=True)
       if not (self.out / IDENTITY).exists():
-        text = json.dumps({'made_by': self._identity, 'versions': _versions()}, indent=2) + '\n'
-        durable.write(self.out / IDENTITY, text.encode())
+        told = {'made_by': self._identity, 'versions': _versions()}
+        json_files.write_json(self.out / IDENTITY, told)
       self._syncing = stack.enter_context(ThreadPoolExecutor(SYNCED_TOGETHER))
       self._resume()
       stack.enter_context(self._journal)

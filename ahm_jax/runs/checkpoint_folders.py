@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _DESCRIPTION = '_CHECKPOINT_METADATA'
 _MARKS = {_DESCRIPTION: b'"ahm_jax"', f'{files.METRICS}/{files.METRICS}': b'"validations_since'}
 _SAVING = '.ahm_jax-saving'  # After the step, in the name of one that is written and not in place,
 _DELETED = '.ahm_jax-deleted'  # and of one that is being removed.
-_UNFINISHED = re.compile(r'\d+\.ahm_jax-(saving(\..+)?|deleted)')
+_UNFINISHED = re.compile(r'\d+\.ahm_jax-(saving|deleted)(\..+)?')
 DAMAGED = 'damaged'  # Beside the checkpoints; takes those that cannot be used.
 
 
@@ -171,15 +172,15 @@ def prune(workdir: Path) -> None:
 
 def _take_away(workdir: Path, step: int) -> Path:
   """Gives a checkpoint another name, since a folder that is half removed must have one."""
-  path = directory(workdir) / f'{step}{_DELETED}'
-  if path.exists():
-    _remove(path)
+  path = directory(workdir) / f'{step}{_DELETED}.{uuid.uuid4().hex}'
   home(workdir, step).rename(path)
   return path
 
 
 def _remove(path: Path) -> None:
-  """Removes a checkpoint that was taken away; what a reader keeps open on NFS is left to `tidy`."""
+  """Removes a checkpoint that was taken away; what cannot be removed now, as what a reader keeps
+  open on NFS, is left to `tidy`.
+  """
   shutil.rmtree(path, ignore_errors=True)
 
 

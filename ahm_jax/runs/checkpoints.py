@@ -41,19 +41,17 @@ class Checkpoints:
         if processes.is_first():
           folders.tidy(self.workdir)
           self._keep(kept)
-      self._open()
+      handlers = {
+        files.STATE: ocp.StandardCheckpointHandler(),
+        files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
+      }
+      self._orbax = ocp.AsyncCheckpointer(
+        ocp.CompositeCheckpointHandler(**handlers),
+        # Where a folder cannot be made, threads that wait for it would keep the process from
+        # ending.
+        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+      )
       self._kept = kept.pop_all()
-
-  def _open(self) -> None:
-    handlers = {
-      files.STATE: ocp.StandardCheckpointHandler(),
-      files.METRICS: ocp.JsonCheckpointHandler(files.METRICS),
-    }
-    self._orbax = ocp.AsyncCheckpointer(
-      ocp.CompositeCheckpointHandler(**handlers),
-      # Where a folder cannot be made, threads that wait for it would keep the process from ending.
-      async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-    )
     self._thread = ThreadPoolExecutor(1)
     self._saving: Future[None] | None = None
     self._was_read_back = False

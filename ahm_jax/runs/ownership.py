@@ -85,9 +85,8 @@ def _is_printed_to(item: Path) -> bool:
   # Where several processes train, what C++ prints on descriptor 2 is caught; `sys.stderr` is still
   # what it was.
   for stream in filter(None, (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
-    with contextlib.suppress(
-      OSError, ValueError, AttributeError
-    ):  # Where it is closed, or no file.
+    # Where it is closed, or no file.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
       if os.path.samestat(os.fstat(stream.fileno()), item.stat()):
         return True
   return False

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ahm_jax.errors import UserError, printable
+from ahm_jax.errors import UserError
 
 _FLAGS = os.O_DIRECTORY | getattr(os, 'O_PATH', os.O_RDONLY)  # O_PATH asks for no permission.
 
@@ -77,7 +77,7 @@ def _line(own: _Kept) -> str:
   if now is None:
     what, cure = 'removed or replaced', 'put it back'
   else:
-    what, cure = f'moved to {printable(str(now))}', 'what is saved is there; move it back'
+    what, cure = f'moved to {now}', 'what is saved is there; move it back'
   if own.path.exists():
     cure += ' (another has its name now: remove or rename that first)'
   return (

@@ -137,4 +137,4 @@ def test_a_size_is_held_against_all_masks_and_not_only_those_it_was_searched_wit
   vanished = Vanished(16)
   for mask, data in zip(masks, encoded, strict=True):
     vanished.add(fate(mask, squashed_mask(mask, 16)), data)
-  assert vanished.lines()[0].endswith('in the 1 masks that have the least of it')
+  assert vanished.lines()[0].endswith('in the 1 of them that have the least of it')

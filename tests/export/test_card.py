@@ -12,7 +12,7 @@ from ahm_jax.runs.trained import EXPORT
 from tests.hostile_json import DAMAGES
 
 KNOWN = {
-  'data': {'name': 'toy', 'splits': {}, 'trained_on': 3},
+  'data': {'name': 'toy', 'splits': {}, 'class_names': [], 'trained_on': 3},
   'scores': {'split': 'test', 'values': {'dice': 0.5, 'hd95': None}, 'intervals': {'dice': [0, 1]}},
 }
 SOUND = {

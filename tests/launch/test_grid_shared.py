@@ -66,6 +66,7 @@ def test_killed_grids_go_on_in_other_processes_and_a_wider_one_keeps_its_cells(
   assert process.returncode == -signal.SIGKILL
   finished = evaluations(tmp_path)
   assert first in finished
+  assert not (tmp_path / 'results.json').exists()
 
   # One classifies from scratch; the other pre-trains, and is killed as well.
   both = [commands.start(*command, own_session=True) for _ in range(2)]

@@ -36,14 +36,17 @@ def check_line(text):
 
 
 def check_said(read, capsys):
-  """What is raised, and what is printed."""
+  """What is raised, and what is printed; returns how many lines that are."""
+  lines = []
   try:
     read()
   except UserError as error:
-    check_line(str(error))
+    lines.append(str(error))
   for stream in capsys.readouterr():
-    for line in stream.removesuffix('\n').split('\n'):
-      check_line(line)
+    lines += stream.removesuffix('\n').split('\n') if stream else []
+  for line in lines:
+    check_line(line)
+  return len(lines)
 
 
 def with_hostile_texts(tree):
@@ -105,9 +108,11 @@ def say_of(read, *arguments):
 @pytest.mark.parametrize('reader', JSON)
 def test_texts_of_json_files(tmp_path, capsys, reader):
   name, tree, read = JSON[reader]
+  said = 0
   for changed in with_hostile_texts(tree):
     (tmp_path / name).write_text(json.dumps(changed))
-    check_said(lambda: read(tmp_path), capsys)
+    said += check_said(lambda: read(tmp_path), capsys)
+  assert said
 
 
 TABLES = {
@@ -128,9 +133,9 @@ def test_cells_of_tables(tmp_path, capsys, text):
   (tmp_path / 'labels.csv').write_bytes(data)
   (tmp_path / 'per_image.csv').write_bytes(data)
   for column in ('dice', NO_NUL):
-    check_said(partial(per_image.read, tmp_path / 'per_image.csv', [column]), capsys)
+    assert check_said(partial(per_image.read, tmp_path / 'per_image.csv', [column]), capsys)
   config = DataConfig(name='folder', root=str(tmp_path))
-  check_said(lambda: sets.find(config).list_usable(config), capsys)
+  assert check_said(lambda: sets.find(config).list_usable(config), capsys)
 
 
 def safetensors(header):
@@ -158,13 +163,13 @@ WEIGHTS = {
 def test_names_of_weights(tmp_path, capsys, kind):
   name, data = WEIGHTS[kind]
   (tmp_path / name).write_bytes(data)
-  check_said(lambda: loading.unet(tmp_path / name, UNet(width=2), (1, 16, 16, 3)), capsys)
+  assert check_said(lambda: loading.unet(tmp_path / name, UNet(width=2), (1, 16, 16, 3)), capsys)
 
 
 def test_what_is_printed_of_data_and_of_weights(tmp_path, capsys, monkeypatch):
   data = types.SimpleNamespace(notes=[HOSTILE], splits={}, name='toy', class_names=())
   monkeypatch.setattr(setup.datasets, 'load', lambda *_: data)
-  check_said(lambda: setup.load_data(Config(), tmp_path), capsys)
+  assert check_said(lambda: setup.load_data(Config(), tmp_path), capsys)
   report = {'file': HOSTILE, 'parameters': 3, 'taken': [HOSTILE]}
   report |= {'at_random': {HOSTILE: HOSTILE}, 'unused': [HOSTILE]}
   plan = setup.Plan(None, None, np.arange(3), 1, imported=report)
@@ -181,9 +186,9 @@ def test_what_is_printed_of_data_and_of_weights(tmp_path, capsys, monkeypatch):
 def test_what_is_left_out_and_made_again(tmp_path, capsys):
   (tmp_path / 'snapshots').mkdir()
   (tmp_path / 'snapshots' / 'a\x1b[31m.npz').write_bytes(npz('a\n\x1b[31m\u202e'))
-  check_said(lambda: snapshots.read(tmp_path), capsys)
+  assert check_said(lambda: snapshots.read(tmp_path), capsys)
   (tmp_path / manifest.FILE).write_text(json.dumps({HOSTILE: {'bytes': 1, 'crc32': 1}}))
-  check_said(lambda: prepare._remove(tmp_path, manifest.fault(tmp_path)), capsys)
+  assert check_said(lambda: prepare._remove(tmp_path, manifest.fault(tmp_path)), capsys)
   checkpoint = tmp_path / 'run' / 'checkpoints' / '4'
   checkpoint.mkdir(parents=True)
-  check_said(lambda: checkpoint_folders.set_aside(tmp_path / 'run', 4, NO_NUL), capsys)
+  assert check_said(lambda: checkpoint_folders.set_aside(tmp_path / 'run', 4, NO_NUL), capsys)

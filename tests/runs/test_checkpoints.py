@@ -19,6 +19,7 @@ from jax.sharding import SingleDeviceSharding
 from ahm_jax.errors import REFUSALS, UserError
 from ahm_jax.runs import checkpoint_files as files
 from ahm_jax.runs import checkpoint_folders as folders
+from ahm_jax.runs import checkpoint_reading
 from ahm_jax.runs.checkpoint_files import FOLDER, DamagedCheckpoint, digest, numbers, saved
 from ahm_jax.runs.checkpoint_reading import latest_step, load_state, load_variables
 from ahm_jax.runs.checkpoints import Checkpoints, Progress
@@ -135,6 +136,39 @@ def test_a_run_that_was_killed_before_a_checkpoint_was_in_its_place_resumes_from
     assert checkpoints.progress().step == 2
     assert_state(checkpoints.restore_latest(target(jax.local_devices()[:1])), 2)
   assert names(home) == ['1', '2']
+
+
+def test_the_only_checkpoint_is_read_also_while_it_is_saved_again(tmp_path, monkeypatch):
+  """Between two renames of folders it has no name."""
+  save(tmp_path, [0.5])
+  home = tmp_path / FOLDER
+  (home / '1').rename(home / '1.ahm_jax-saving')
+  waited = []
+
+  def wait(seconds):
+    waited.append(seconds)
+    (home / '1.ahm_jax-saving').rename(home / '1')
+
+  monkeypatch.setattr(checkpoint_reading.time, 'sleep', wait)
+  assert load_variables(tmp_path, best=True)['step'] == 1 and len(waited) == 1
+  shutil.rmtree(home / '1')
+  monkeypatch.setattr(checkpoint_reading.time, 'sleep', waited.append)
+  with pytest.raises(UserError, match='holds no checkpoint'):
+    load_variables(tmp_path, best=True)
+  assert len(waited) == 1  # Nobody is at work there.
+
+
+def test_what_cannot_be_removed_of_a_checkpoint_hinders_no_other(tmp_path, monkeypatch):
+  """As a file that a reader on NFS keeps open; the next start removes it."""
+  with monkeypatch.context() as patch:
+    patch.setattr(folders.shutil, 'rmtree', lambda *_, **__: None)
+    save(tmp_path, [0.1, 0.2, 0.3, 0.4])
+    save(tmp_path, [0.1, 0.2, 0.3, 0.5])
+  left = [name for name in names(tmp_path / FOLDER) if 'deleted' in name]
+  assert len(left) > 2 and load_variables(tmp_path, best=True)['step'] == 4
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.progress().step == 4
+  assert names(tmp_path / FOLDER) == ['3', '4']
 
 
 def test_a_directory_without_checkpoints_has_no_progress(tmp_path):
@@ -723,9 +757,13 @@ def test_what_was_set_aside_before_is_kept(sound, tmp_path):
 
 
 @pytest.mark.compiles  # Takes long.
-@pytest.mark.parametrize('name', ['home', f'home/{FOLDER}'])
-@pytest.mark.parametrize('move', MOVES)
-@pytest.mark.parametrize('at', ['save', 'written', 'end', 'restore'])
+@pytest.mark.parametrize(
+  ('at', 'move', 'name'),
+  [
+    *((at, move, 'home') for at in ('save', 'written', 'end', 'restore') for move in MOVES),
+    *(('save', move, f'home/{FOLDER}') for move in MOVES),
+  ],
+)
 def test_a_run_that_is_moved_ends_and_its_parts_stay_together(tmp_path, at, move, name):
   change, _ = MOVES[move]
   workdir, moved = tmp_path / 'place' / 'home', tmp_path / 'place' / name
@@ -798,6 +836,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_called_damaged(
   three, tmp_path, monkeypatch, read, change, error
 ):
   """At each of the files that are read, and by each word of a server for a file that is gone."""
+  monkeypatch.setattr(checkpoint_reading, '_PAUSE', 0)
   monkeypatch.setattr(folders.durable, 'sync', lambda _: None)
   reading = files.read
   for n in range(100):

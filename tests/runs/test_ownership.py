@@ -165,6 +165,15 @@ def test_what_is_of_another_kind_is_refused(tmp_path, name, make):
     check(tmp_path, 'segment', Config())
 
 
+def test_what_is_printed_into_is_a_log_also_where_errors_of_c_are_caught(tmp_path, monkeypatch):
+  """`NativeErrors` puts another file on descriptor 2, and the old one under `sys.stderr`."""
+  with (tmp_path / 'progress').open('w') as file:
+    assert not ownership.is_log(tmp_path / 'progress')
+    monkeypatch.setattr('sys.stderr', file)
+    assert ownership.is_log(tmp_path / 'progress')
+    check_folder(tmp_path)
+
+
 def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
   def refuse(_):
     raise PermissionError(13, 'Permission denied')

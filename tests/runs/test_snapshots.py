@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from ahm_jax.errors import UserError
 from ahm_jax.runs import snapshots
 from ahm_jax.runtime import json_files
 
@@ -27,6 +28,17 @@ def test_a_step_that_is_repeated_is_written_again_and_nothing_else_is_left(tmp_p
 
 def test_a_run_without_snapshots_has_none(tmp_path):
   assert snapshots.read(tmp_path) == {}
+
+
+def test_want_of_memory_is_no_damage(tmp_path, monkeypatch):
+  snapshots.write(tmp_path, 5, {'policy': np.zeros(2)})
+
+  def refuse(_):
+    raise MemoryError
+
+  monkeypatch.setattr(snapshots, '_arrays', refuse)
+  with pytest.raises(UserError, match=r'5\.npz cannot be read \(out of memory\)'):
+    snapshots.read(tmp_path)
 
 
 def of_members(compression, **members):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ahm_jax.errors import UserError
-from ahm_jax.runtime import schema
+from ahm_jax.runtime import json_files, schema
 from ahm_jax.runtime.json_files import Damaged, read_json, write_json
 from tests.hostile_json import DAMAGES
 
@@ -72,6 +72,19 @@ def test_what_is_no_file_is_named(tmp_path, make):
   make(path)
   with pytest.raises(UserError, match=r'run\.json must be a file; move away') as caught:
     read_json(path, RUN)
+  assert not isinstance(caught.value, Damaged)
+
+
+@pytest.mark.parametrize('place', ['parse', 'read_bytes'])
+def test_want_of_memory_is_no_damage(tmp_path, monkeypatch, place):
+  write_json(tmp_path / 'run.json', {'stage': 'a', 'steps': []})
+
+  def refuse(*_, **__):
+    raise MemoryError
+
+  monkeypatch.setattr(*((json_files, 'parse') if place == 'parse' else (os, 'fdopen')), refuse)
+  with pytest.raises(UserError, match=r'run\.json cannot be read \(out of memory\)') as caught:
+    read_json(tmp_path / 'run.json', RUN)
   assert not isinstance(caught.value, Damaged)
 
 

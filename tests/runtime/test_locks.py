@@ -101,6 +101,30 @@ def test_a_lock_that_may_not_be_written_is_named(home, monkeypatch, user, number
     use(home)
 
 
+@pytest.mark.parametrize('number', [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_keeps_nobody_out_and_says_so(
+  tmp_path, monkeypatch, capsys, number
+):
+  monkeypatch.setattr(locks.fcntl, 'flock', refusing(number))
+  with locks.locked(tmp_path / 'a.lock', wait=False) as file:
+    assert file is not None
+  assert 'a.lock cannot be locked' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.ESTALE])
+def test_a_lock_that_fails_is_none(tmp_path, monkeypatch, number):
+  monkeypatch.setattr(locks.fcntl, 'flock', refusing(number))
+  with pytest.raises(OSError, match=os.strerror(number)), locks.locked(tmp_path / 'a', wait=False):
+    pass
+
+
+def refusing(number):
+  def refuse(*_):
+    raise OSError(number, os.strerror(number))
+
+  return refuse
+
+
 def test_prepared_data_leave_an_empty_lock(home, monkeypatch):
   def build(*arguments):
     made = arguments[-1] / 'made'

@@ -15,7 +15,9 @@ from ahm_jax.runtime.signals import LINE, TRY_AGAIN, Stopped
 SCRIPT = """
 import ctypes, signal, sys, time
 from ahm_jax.runtime import signals
-signal.signal(signal.SIGINT, signal.default_int_handler)  # Also where this process ignores it.
+for number in signals.SIGNALS:  # Also where this process ignores it, as under nohup.
+  signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signals.GRACE, signals.ECHO = {grace}, {echo}
 
 def wait():
@@ -48,7 +50,10 @@ def interrupted(
       time.sleep(between)  # Until it waits.
       process.send_signal(number)
       since = time.monotonic()
-    out, err = process.communicate(timeout=50)
+    try:
+      out, err = process.communicate(timeout=50)
+    finally:
+      process.kill()  # Else one that does not end would be waited for.
   return process.returncode, out, err, time.monotonic() - since
 
 

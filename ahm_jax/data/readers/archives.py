@@ -33,9 +33,7 @@ def members(path: Path, again: str) -> dict[str, Held]:
   except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
     if isinstance(error, OSError) and is_of_system(error):
       raise unavailable(path, error) from error
-    raise UserError(
-      f'{path} cannot be read as a zip archive ({printable(str(error))}); {again}'
-    ) from error
+    raise UserError(f'{path} cannot be read as a zip archive ({error}); {again}') from error
   infos = [info for info in archive.infolist() if not info.is_dir()]
   if len(infos) > MAX_MEMBERS:
     raise UserError(f'{path} holds {len(infos)} files, more than {MAX_MEMBERS}; {again}')
@@ -47,7 +45,7 @@ def members(path: Path, again: str) -> dict[str, Held]:
     if place.name.startswith('.') or '__MACOSX' in place.parts:
       continue
     if place.name in found:
-      raise UserError(f'{path} holds {printable(place.name)} twice; {again}')
+      raise UserError(f'{path} holds {place.name} twice; {again}')
     found[place.name] = Held(
       PurePosixPath(path.name) / place.name, functools.partial(_read, archive, info, lock)
     )

@@ -214,9 +214,7 @@ def _rows(file: Path | Held, name: str, columns: tuple[str, ...]) -> Iterator[di
   except Exception as error:  # Whatever a damaged archive raises.
     if isinstance(error, OSError) and error.errno:
       raise  # It says nothing of what the file holds.
-    raise UserError(
-      f'{name}: its table cannot be read ({printable(str(error))}); {_AGAIN}'
-    ) from error
+    raise UserError(f'{name}: its table cannot be read ({error}); {_AGAIN}') from error
   if lacks:
     raise UserError(f'{name}: its table has no column {lacks[0]}; {_AGAIN}')
   yield from rows

@@ -12,7 +12,7 @@ from typing import Any
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers.base import UnavailableFile
 from ahm_jax.data.sets.items import Listing, refuse
-from ahm_jax.errors import UserError, cannot_read, printable
+from ahm_jax.errors import UserError, cannot_read
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def available() -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    name = printable(str(error.filename or 'a file of the data set'))
-    raise UnavailableFile(cannot_read(name, error)) from error
+    raise UnavailableFile(cannot_read(error.filename or 'a file of the data set', error)) from error
 
 
 def stamps(place: Path) -> Iterator[tuple[str, int, int, int]]:

@@ -324,6 +324,15 @@ def test_masks_that_are_empty_full_or_inverted(sound):
   assert seen.images[index].name == 'none'
 
 
+def test_masks_that_are_all_empty_are_an_error_whatever_their_class(folder):
+  for index in range(20):
+    split = ('train', 'validation', 'test')[index % 3]
+    folder.add(f'a{index}', split, 'a', mask=np.zeros((40, 48), bool))
+  found = folder.look()[1]
+  assert found['no_lesion'].level == ERROR and said(found['no_lesion']) == ['20 masks']
+  assert 'no_lesion' not in folder.add('b', label='a', mask=box()).look()[1]
+
+
 def test_a_class_with_nothing_to_find(sound):
   empty = np.zeros((40, 48), bool)
   for index in range(18):
