@@ -139,5 +139,11 @@ def _source(
   share = config.data.resident_share if resident else 0.0
   data = dataclasses.replace(config.data, resident_share=share)
   return source(
-    split, data, np.arange(len(split)), config.pretrain.batch_size, seed=0, devices=devices
+    split,
+    data,
+    np.arange(len(split)),
+    config.pretrain.batch_size,
+    seed=0,
+    devices=devices,
+    unlabelled=config.segment.unlabelled.batch_size,
   )

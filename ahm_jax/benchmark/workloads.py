@@ -23,6 +23,7 @@ from ahm_jax.training.stepper import Stepper
 
 SECONDS = 30.0  # Of timing, for each group of sides that take turns; warming up comes on top.
 Sides = dict[str, Callable[[], object]]  # By name, what takes turns; see `alternate`.
+LABELLED = 4  # Images of a segmentation step, as its recipes have them.
 DEVICE_STEPS = 10  # Of a side that is too short, or too uneven, to be timed alone.
 
 
@@ -91,6 +92,29 @@ def pretrain(bench: Bench) -> Result:
       'ahm_light_vs_uniform_time': ratios(taken['ahm light'], taken['uniform']),
       'ahm_vgg16_vs_uniform_time': ratios(taken['ahm vgg16'], taken['uniform']),
     },
+  )
+
+
+def unlabelled(bench: Bench) -> Result:
+  """Segmentation step on four labelled images, and with two, four and eight unlabelled ones beside
+  them; in milliseconds.
+  """
+  sizes = bench.sizes
+  split = random_split(2 * LABELLED, sizes.pretrain_side)
+  sides: Sides = {}
+  for count in (0, 2, 4, 8):
+    fields = {
+      'segment__ema_decay': 0.99 if count else 0.0,
+      'segment__unlabelled__batch_size': count,
+    }
+    config = configured(sizes.pretrain_width, sizes.pretrain_side, LABELLED, True, **fields)
+    sides[f'{count} unlabelled'] = trainings.segmentation(config, split)
+  taken = alternate(sides, 2 * bench.seconds)
+  figures = [
+    figure('unlabelled', name, 'ms', [1e3 * x for x in seconds]) for name, seconds in taken.items()
+  ]
+  return Result(
+    figures, {'unlabelled_vs_labelled_time': ratios(taken['8 unlabelled'], taken['0 unlabelled'])}
   )
 
 

@@ -5,11 +5,12 @@ What they measure is not looked at, only that it is there.
 
 import functools
 import math
+from types import SimpleNamespace
 
 import jax
 import pytest
 
-from ahm_jax.benchmark import growth, predicting, suite, workloads
+from ahm_jax.benchmark import growth, predicting, suite, trainings, workloads
 from ahm_jax.benchmark.timing import Figure
 from ahm_jax.benchmark.trainings import Sizes
 from ahm_jax.benchmark.workloads import Bench, Result
@@ -110,6 +111,21 @@ def test_the_share_of_the_matrix_rate_is_given_on_a_gpu(monkeypatch):
 
 def test_the_matrix_rate_is_a_number_of_operations_a_second():
   assert 0 < workloads.matrix_rate(side=64) < 1e3
+
+
+def test_unlabelled_images_are_set_against_none(monkeypatch):
+  asked = []
+
+  def segmentation(config, split):
+    asked.append((config.segment.batch_size, config.segment.unlabelled.batch_size, len(split)))
+    assert bool(config.segment.ema_decay) == (asked[-1][1] > 0)
+    return trainings.segmentation(config, split) if asked[-1][1] == 2 else lambda: None
+
+  monkeypatch.setattr(workloads, 'trainings', SimpleNamespace(segmentation=segmentation))
+  result = workloads.unlabelled(BENCH)
+  assert asked == [(4, count, 8) for count in (0, 2, 4, 8)]
+  check(result, 'unlabelled', {f'{count} unlabelled' for count in (0, 2, 4, 8)})
+  assert list(result.ratios) == ['unlabelled_vs_labelled_time']
 
 
 def test_streamed_input_is_set_against_resident(monkeypatch):
