@@ -45,7 +45,9 @@ def soft_losses(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> ja
   `multiclass.class_losses`, against probabilities, with a weight for every pixel.
 
   Cross-entropy is a mean over all pixels, so that where few count the loss is small (as in
-  UniMatch).
+  UniMatch). Dice's overlap is the sum of min(p, q), which for masks is that of p q: with p q the
+  loss would be least not at p = q but at a p that is 1 wherever q is above some value (Wang et al.,
+  arXiv 2303.16296).
 
   Args:
     logits, targets: [u, S, S, outputs].
@@ -57,7 +59,7 @@ def soft_losses(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> ja
   weighted = weights[..., None]
   overlap, total = lax.psum(
     (
-      (weighted * found * targets).sum(pixels),
+      (weighted * jnp.minimum(found, targets)).sum(pixels),
       (weighted * found).sum(pixels) + (weighted * targets).sum(pixels),
     ),
     DEVICES,

@@ -142,9 +142,20 @@ def test_losses_against_probabilities_by_hand():
   p = special.expit(logits)
   cross_entropy = -(q * np.log(p) + (1 - q) * np.log(1 - p))
   counted = p[weights > 0], q[weights > 0]
-  dice = 1 - (2 * (counted[0] * counted[1]).sum() + 1) / (sum(x.sum() for x in counted) + 1)
+  dice = 1 - (2 * np.minimum(*counted).sum() + 1) / (sum(x.sum() for x in counted) + 1)
   (found,) = soft(*(x.astype(np.float32) for x in (logits[..., None], q[..., None], weights)))
   assert found == pytest.approx(cross_entropy[weights > 0].sum() / q.size + dice, rel=1e-5)
+
+
+def test_the_loss_is_least_where_both_say_the_same():
+  """By gradient descent on the logits of three pixels, and of three classes."""
+  for q in (np.array([[0.2], [0.45], [0.9]]), np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])):
+    targets = jnp.asarray(q, jnp.float32).reshape(1, 1, 1, *q.shape)
+    loss = lambda x, targets=targets: soft(x, targets, jnp.ones(targets.shape[:-1]))[0]  # noqa: E731
+    logits, descend = jnp.zeros(targets.shape), jax.jit(jax.grad(loss))
+    for step in range(400):
+      logits -= 2 / (1 + step / 20) * descend(logits)
+    np.testing.assert_allclose(soft_losses.probabilities(logits)[0, 0, 0], q, atol=0.02)
 
 
 @pytest.mark.parametrize(
