@@ -90,7 +90,7 @@ def write_report(
   summary = results['summary']
   over = results.get('over_labels', ())
   named = [method for group in curves for method, _ in group.runs]
-  named += [item.method for item in (*shown.courses, *shown.others)]
+  named += [course.method for course in shown.courses] + [run.method for run in shown.others]
   styles = charts.style_numbers([*(row['method'] for row in summary), *results['agent'], *named])
   values = {
     'title': f'{results["dataset"]}: what masked pre-training gained',
