@@ -179,6 +179,8 @@ def _picture_values(shown: Shown) -> dict[str, Any]:
       ('Failures', 'The lowest Dice of the same run, worst first.', _example_views(shown.failures)),
     ],
     'courses': _fitting(map(pseudo_masks.view, shown.courses), _STRIP_BYTES),
+    'courses_count': len(shown.courses),
+    'others_count': len(shown.others),
     'others_title': 'Failures of other methods' if shown.failures else 'Failures',
     'others': _fitting(map(failures.view, shown.others), _STRIP_BYTES),
     'colour_bar': pictures.data_uri(pictures.colour_bar(120, 10)),

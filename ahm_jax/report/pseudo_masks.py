@@ -16,7 +16,7 @@ from ahm_jax.report.class_pictures import class_overlay
 from ahm_jax.report.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 from ahm_jax.report.viewer import share_of
 
-SIDE = 192  # Of a picture, pixels.
+SIDE = 160  # Of a picture, pixels.
 
 
 @dataclass(frozen=True, eq=False)

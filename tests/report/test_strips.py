@@ -131,6 +131,7 @@ def test_the_lowest_dice_comes_first_and_what_has_none_is_left_out():
 
 def test_without_any_there_is_no_figure(tmp_path):
   text = write(tmp_path, failures=[make_example('worst')]).text
+  assert 'has room for' not in text
   assert 'Pseudo-mask' not in text and 'other methods' not in text
 
 
@@ -144,4 +145,5 @@ def test_hostile_names_stay_text(tmp_path, name):
 def test_no_more_methods_than_the_page_has_room_for(tmp_path, monkeypatch):
   monkeypatch.setattr(report, '_STRIP_BYTES', 2 * 10**5)
   page = write(tmp_path, courses=[make_course(f'm{i}') for i in range(5)])
-  assert 0 < page.text.count('20 labels, seed 3') < 5
+  shown = page.text.count('20 labels, seed 3')
+  assert 0 < shown < 5 and f'The page has room for {shown} of 5 methods.' in page.text
