@@ -300,7 +300,7 @@ class EvaluateConfig:
   # Score masks averaged over an image as it is, upside down, mirrored and both.
   flips: bool = False
   bootstrap_samples: Annotated[int, at_least(100), MAY_CHANGE] = 2000
-  # Held-out images shown in report.html.
+  # Held-out images shown in report.html; 0: no pictures there, but for those one can page through.
   report_images: Annotated[int, at_least(0), MAY_CHANGE] = 6
   # Those one can page through there; fewer where the page would pass 10 MiB.
   viewer_images: Annotated[int, at_least(0), MAY_CHANGE] = 120

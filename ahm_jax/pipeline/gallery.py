@@ -1,8 +1,7 @@
 """The report of a grid: its curves, and held-out images through the networks of its cells."""
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.tables import label_count
 from ahm_jax.masking.strategy import TRAINED
-from ahm_jax.pipeline import lesions, scores
+from ahm_jax.pipeline import lesions, pseudo_masks, scores
 from ahm_jax.pipeline.cells import Cell
 from ahm_jax.pipeline.setup import Run, open_trained
 from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT, STAGES
-from ahm_jax.report import charts, page, pictures
+from ahm_jax.report import charts, failures, page, pictures
 from ahm_jax.report import viewer as viewing
 from ahm_jax.report.examples import make_examples, mask_and_reconstruct
 from ahm_jax.runs import directory, metrics_log, snapshots, trained
@@ -115,17 +114,25 @@ def _shown(cells: Sequence[Networks], config: Config, data: Dataset) -> page.Sho
     if networks.cell.pretraining:
       first.setdefault(pretraining_name(networks.cell.pretraining, config.grid), networks)
   viewer = _viewer(cells, config, split)
-  if not first or not len(split) or not count:
+  if not len(split) or not count:
     return page.Shown(viewer=viewer)
+  others = {**_alike(cells)}
+  always = page.Shown(
+    courses=pseudo_masks.courses([networks.cell for networks in cells], config, data),
+    viewer=viewer,
+  )
+  if not first:
+    return always._replace(others=_failures(others, config, split))
   last = list(first.values())[-1]
+  others.pop(last.cell.method, None)
   count = min(count, len(split))
   both = _examples(last, config, split.take([*range(count), *_worst(last, split, count)]))
-  return page.Shown(
+  return always._replace(
     examples=both[:count],
     failures=both[count:],
     strategies=_strategies(first, split.images[:count]) if len(first) > 1 else None,
     movement=_movement(last),
-    viewer=viewer,
+    others=_failures(others, config, split),
   )
 
 
@@ -163,7 +170,7 @@ def _alike(cells: Sequence[Networks]) -> dict[str, Networks]:
 
 def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], viewing.Made]:
   """What the networks of a cell make of each image of a split."""
-  probabilities = lesions.probabilities(networks.segmenter, split.images)
+  segmented = _segmented(networks, config, split)
   masked = None
   if networks.cell.pretraining:
     masked = mask_and_reconstruct(
@@ -174,21 +181,41 @@ def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], v
     )
 
   def made(i: int) -> viewing.Made:
-    shape = split.full_mask(i).shape
-    prediction = predicted_mask(probabilities[i], shape, config.evaluate.threshold)
     masking = None if masked is None else viewing.Masking(*(part[i] for part in masked))
-    return viewing.Made(prediction, networks.dice[split.ids[i]], masking)
+    return viewing.Made(segmented(i), networks.dice[split.ids[i]], masking)
 
   return made
 
 
 def _worst(networks: Networks, split: Split, count: int) -> list[int]:
-  """The images of the lowest Dice, worst first; those without any lesion, and right, are not among
-  them.
-  """
-  dice = networks.dice
-  scored = [i for i, name in enumerate(split.ids) if math.isfinite(dice[name])]
-  return sorted(scored, key=lambda i: dice[split.ids[i]])[:count]
+  return failures.worst([networks.dice[name] for name in split.ids], count)
+
+
+def _failures(
+  cells: Mapping[str, Networks], config: Config, split: Split
+) -> list[failures.Failures]:
+  """Of each method, those of its cell; of a method that segmented no lesion, none."""
+  found = []
+  for method, networks in cells.items():
+    seen = split.take(_worst(networks, split, failures.COUNT))
+    if len(seen):
+      made = _segmented(networks, config, seen)
+      images = [
+        failures.Failure(seen.images[i], seen.full_mask(i), made(i), name, networks.dice[name])
+        for i, name in enumerate(seen.ids)
+      ]
+      found.append(failures.Failures(method, networks.cell.labels, networks.cell.seed, images))
+  return found
+
+
+def _segmented(networks: Networks, config: Config, split: Split) -> Callable[[int], np.ndarray]:
+  """What a cell finds in each image of a split, at the image's own resolution."""
+  probabilities = lesions.probabilities(networks.segmenter, split.images)
+
+  def found(i: int) -> np.ndarray:
+    return predicted_mask(probabilities[i], split.full_mask(i).shape, config.evaluate.threshold)
+
+  return found
 
 
 def _examples(networks: Networks, config: Config, split: Split) -> list[pictures.Example]:
@@ -220,9 +247,7 @@ def _movement(networks: Networks) -> Image.Image | None:
   }
   if not kept:
     return None
-  steps = list(kept)
-  chosen = [steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(MOVEMENT, len(steps)))]
-  policies = {f'step {step}': kept[step] for step in chosen}
+  policies = {f'step {step}': kept[step] for step in snapshots.spread(kept, MOVEMENT)}
   count = len(next(iter(policies.values())))
   images = networks.data.splits['validation'].images[:count]
   return pictures.policies_sheet(images, policies)

@@ -34,6 +34,7 @@ from ahm_jax.runs.stage import Card, Stage
 from ahm_jax.runtime import parallel
 from ahm_jax.training import classify as classification
 from ahm_jax.training import pretrain as pretraining
+from ahm_jax.training import pseudo_masks
 from ahm_jax.training import segment as segmentation
 from ahm_jax.training.optimizers import total_steps
 from ahm_jax.weights import loading
@@ -167,8 +168,9 @@ def _plan_segmentation(run: Run) -> Plan:
   pretrained = start.trained.variables['params'] if start.trained else None
   foreign = start.weights.variables if start.weights else None
   teacher = start.teacher.variables if start.teacher else None
+  task = segmentation.build(config, validation, steps, epoch, pretrained, foreign, teacher)
   return Plan(
-    task=segmentation.build(config, validation, steps, epoch, pretrained, foreign, teacher),
+    task=task._replace(snapshot=pseudo_masks.snapshot(config, train, chosen)),
     split=train,
     indices=chosen,
     steps=steps,

@@ -16,17 +16,20 @@ from PIL import Image
 from ahm_jax.evaluation.compare import Row, baselines, best_rows, mask_classes, seed_counts
 from ahm_jax.evaluation.results import PER_IMAGE
 from ahm_jax.evaluation.tables import COLUMNS
-from ahm_jax.report import charts, pictures
+from ahm_jax.report import charts, failures, pictures, pseudo_masks
 from ahm_jax.report import viewer as viewing
 from ahm_jax.report.charts import Curves
 from ahm_jax.report.class_pictures import class_swatch
 from ahm_jax.report.conclusions import conclusions
+from ahm_jax.report.failures import Failures
 from ahm_jax.report.pictures import Example
+from ahm_jax.report.pseudo_masks import Course
 from ahm_jax.report.render import TEMPLATES, chart, render
 from ahm_jax.runtime import durable
 
 PAGE_BYTES = 10 * 2**20  # What a report has at most.
 _GALLERY_BYTES = 3 * 2**20  # Of each group of examples.
+_STRIP_BYTES = 3 * 2**19  # Of the pseudo-masks, and of the failures of other methods.
 _SPARE = 1024  # Bytes for numbers that get longer.
 # Key, title and meaning of the agents' learning metrics.
 _AGENT = (
@@ -64,6 +67,9 @@ class Shown(NamedTuple):
   # Where each strategy masks, see `pictures.policies_sheet`.
   strategies: Image.Image | None = None
   movement: Image.Image | None = None  # How the last one's policy moved in training.
+  # Images without their masks in the course of trainings.
+  courses: Sequence[Course] = ()
+  others: Sequence[Failures] = ()  # Of runs of other methods than those above.
   # Images to page through; those that the page has no room for are left out.
   viewer: viewing.Viewer | None = None
 
@@ -84,6 +90,7 @@ def write_report(
   summary = results['summary']
   over = results.get('over_labels', ())
   named = [method for group in curves for method, _ in group.runs]
+  named += [course.method for course in shown.courses] + [run.method for run in shown.others]
   styles = charts.style_numbers([*(row['method'] for row in summary), *results['agent'], *named])
   values = {
     'title': f'{results["dataset"]}: what masked pre-training gained',
@@ -171,6 +178,11 @@ def _picture_values(shown: Shown) -> dict[str, Any]:
       ('Held-out images', '', _example_views(shown.examples)),
       ('Failures', 'The lowest Dice of the same run, worst first.', _example_views(shown.failures)),
     ],
+    'courses': _fitting(map(pseudo_masks.view, shown.courses), _STRIP_BYTES),
+    'courses_count': len(shown.courses),
+    'others_count': len(shown.others),
+    'others_title': 'Failures of other methods' if shown.failures else 'Failures',
+    'others': _fitting(map(failures.view, shown.others), _STRIP_BYTES),
     'colour_bar': pictures.data_uri(pictures.colour_bar(120, 10)),
   }
 

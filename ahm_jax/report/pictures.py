@@ -61,22 +61,49 @@ def panels(example: Example, side: int = 320) -> dict[str, np.ndarray]:
 
   Each is uint8 [H, W, 3] of the truth's aspect ratio with a longer side of `side` pixels.
   """
-  scale = side / max(example.truth.shape)
-  shape = tuple(max(1, round(scale * length)) for length in example.truth.shape)
-  image = _resized(example.image, shape)
+  shape = _shape(example.truth, side)
+  image = resized(example.image, shape)
   grey = np.asarray(Image.fromarray(image).convert('L'), np.float32)[..., None]
   hidden = _per_pixel(example.hidden, shape)[..., None]
   shown = {
     'image': image,
     'policy': _overlay(grey, _per_pixel(example.policy, shape)),
     'hidden': np.where(hidden, np.uint8(HIDDEN_GREY), image),
-    'reconstruction': _resized(example.reconstruction, shape),
+    'reconstruction': resized(example.reconstruction, shape),
   }
-  if example.dice_by_class:
-    return shown | {
-      name: class_overlay(image, getattr(example, name)) for name in ('truth', 'prediction')
-    }
-  return shown | {'outline': _outlined(image, example.truth, example.prediction)}
+  return shown | compared(example.image, example.truth, example.prediction, side)
+
+
+def compared(
+  image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, side: int = 320
+) -> dict[str, np.ndarray]:
+  """The pictures of `panels` that compare two masks: both borders, 'outline'; with classes 'truth'
+  and 'prediction'.
+
+  Args:
+    image, truth, prediction: as an `Example` has them.
+  """
+  image = resized(image, _shape(truth, side))
+  if truth.dtype != bool:
+    return {'truth': class_overlay(image, truth), 'prediction': class_overlay(image, prediction)}
+  return {'outline': _outlined(image, truth, prediction)}
+
+
+def heat_map(image: np.ndarray, probability: np.ndarray, side: int) -> np.ndarray:
+  """Probabilities of lesion in the colours of a policy, over an image in grey.
+
+  Args:
+    image: uint8 [S, S, C].
+    probability: float [S, S].
+
+  Returns:
+    uint8 [side, side, 3].
+  """
+  grey = np.asarray(Image.fromarray(resized(image, (side, side))).convert('L'), np.float32)
+  smooth = Image.fromarray(probability.astype(np.float32)).resize(
+    (side, side), Image.Resampling.BILINEAR
+  )
+  return _overlay(grey[..., None], np.asarray(smooth))
 
 
 def data_uri(picture: np.ndarray) -> str:
@@ -84,6 +111,11 @@ def data_uri(picture: np.ndarray) -> str:
   file = io.BytesIO()
   Image.fromarray(picture).save(file, 'JPEG', quality=88, subsampling=0, optimize=True)
   return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+
+
+def figure(picture: np.ndarray, alt: str, caption: str) -> dict[str, str]:
+  """A picture for a page: 'src', 'alt', what one sees in words, and 'caption'."""
+  return {'src': data_uri(picture), 'alt': alt, 'caption': caption}
 
 
 def colour_bar(width: int, height: int) -> np.ndarray:
@@ -128,7 +160,7 @@ def policies_sheet(
   """
   rows = []
   for i, image in enumerate(images):
-    picture = _resized(image, (tile, tile))
+    picture = resized(image, (tile, tile))
     grey = np.asarray(Image.fromarray(picture).convert('L'), np.float32)[..., None]
     rows.append(
       [picture, *(_overlay(grey, _per_pixel(maps[i], (tile, tile))) for maps in policies.values())]
@@ -175,7 +207,14 @@ def contact_sheet(
   return sheet
 
 
-def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _shape(mask: np.ndarray, side: int) -> tuple[int, int]:
+  """Of a picture of a mask [h, w], with a longer side of `side` pixels."""
+  height, width = (max(1, round(side * length / max(mask.shape))) for length in mask.shape)
+  return height, width
+
+
+def resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """An image, uint8 [S, S, C], as a picture of a shape [H, W]: uint8 [H, W, 3]."""
   rgb = np.broadcast_to(image, (*image.shape[:2], 3))
   return np.asarray(
     Image.fromarray(np.ascontiguousarray(rgb)).resize(shape[::-1], Image.Resampling.BICUBIC)

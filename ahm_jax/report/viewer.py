@@ -103,7 +103,7 @@ def entry(
     picture to lay over the image; 'base', another image.
   """
   height, width = truth.shape
-  share = _share(truth)
+  share = share_of(truth)
   return {
     'name': name,
     'width': width,
@@ -123,11 +123,11 @@ def entry(
 def _run(name: str, run: str, truth: np.ndarray, made: Made) -> dict[str, Any]:
   layers = {} if made.masking is None else _masking_layers(name, run, made.masking)
   layers['prediction'] = {
-    'alt': f'What {run} found in image {name}: {_share(made.prediction)}.',
+    'alt': f'What {run} found in image {name}: {share_of(made.prediction)}.',
     'over': overlays.mask_layer(made.prediction, PREDICTION_COLOUR),
   }
   layers['error'] = {
-    'alt': f'Where {run} is wrong in image {name}: {_error(made.prediction, truth)}.',
+    'alt': f'Where {run} is wrong in image {name}: {error_of(made.prediction, truth)}.',
     'over': overlays.error_layer(made.prediction, truth),
   }
   return {
@@ -158,11 +158,13 @@ def _masking_layers(name: str, run: str, masking: Masking) -> dict[str, Any]:
   }
 
 
-def _share(mask: np.ndarray) -> str:
+def share_of(mask: np.ndarray) -> str:
+  """How much of its image a mask [h, w] covers, in words."""
   return f'{_percent(mask > 0)} of it' if mask.any() else 'nothing'
 
 
-def _error(prediction: np.ndarray, truth: np.ndarray) -> str:
+def error_of(prediction: np.ndarray, truth: np.ndarray) -> str:
+  """How a mask differs from the true one, in words; both as `Made` and `entry` have them."""
   found, there = prediction > 0, truth > 0
   if not (found | there).any():
     return 'nowhere, there is no lesion and none was found'

@@ -1,11 +1,11 @@
-"""Small arrays that a run keeps at each validation, such as policy maps: snapshots/STEP.npz in
-its directory.
+"""Small arrays that a run keeps at each validation, such as policy maps or pseudo-masks:
+snapshots/STEP.npz in its directory.
 """
 
 import io
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ def read(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
       said = ' '.join(str(error).split())[:100]
       print(printable(f'{path} is damaged, and left out ({said})'), file=sys.stderr)
   return dict(sorted(found.items()))
+
+
+def spread(steps: Iterable[int], count: int) -> list[int]:
+  """At most `count` of the steps, evenly spread, the first and the last among them."""
+  steps = list(steps)
+  places = np.linspace(0, len(steps) - 1, min(count, len(steps)))
+  return [steps[round(place)] for place in places.tolist()]
 
 
 def _step(name: str) -> int:

@@ -137,7 +137,13 @@ def test_the_terminal_shows_cells_the_table_and_where_the_report_is(grid):
   lines = done.stdout.splitlines()
   assert '[1/3] scratch, 6 labels, seed 0' in lines and '[3/3] ahm, 6 labels, seed 0' in lines
   assert lines[-1] == str(workdir / 'report.html')
-  assert (workdir / 'report.html').read_text().lstrip().lower().startswith('<!doctype html>')
+  page = (workdir / 'report.html').read_text()
+  assert page.lstrip().lower().startswith('<!doctype html>')
+  failures = page[page.index('<h2>Failures of other methods</h2>') : page.index('<h2>Training<')]
+  assert failures.count('</span>scratch <span>6 labels, seed 0</span>') == 1
+  assert failures.count('</span>uniform <span>') == 1 and '</span>ahm <span>' not in failures
+  assert failures.count('<figcaption>test1') == 6  # The lowest Dice, three of each.
+  assert 'Pseudo-masks' not in page  # None of them uses unlabelled images.
   assert (workdir / 'masks.png').stat().st_size > 1000
   assert {path.name for path in workdir.glob('*.svg')} == {
     'dice.svg',

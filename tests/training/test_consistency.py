@@ -7,16 +7,26 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ahm_jax.config import Config, MaskingConfig, UnlabelledConfig
+from ahm_jax.config import Config, DataConfig, MaskingConfig, UnlabelledConfig
 from ahm_jax.data import cutmix
+from ahm_jax.data.batches import Source, source
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import infer
+from ahm_jax.runs import snapshots
 from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch
-from ahm_jax.training import consistency, multiclass, segment, segment_step, soft_losses
+from ahm_jax.training import (
+  consistency,
+  multiclass,
+  pseudo_masks,
+  segment,
+  segment_step,
+  soft_losses,
+)
 from ahm_jax.training.consistency import Consistency
+from ahm_jax.training.loop import fit
 from ahm_jax.training.parallel_step import Request, parallel_step, requests
 
 DECAY, STEPS = 0.9, 40
@@ -262,6 +272,43 @@ def test_the_student_learns_masks_and_to_agree(make_task, start, run, mask_class
     sum(history[-1][name] for name in ('cross_entropy', 'dice_loss', 'consistency_loss')), rel=1e-4
   )
   assert task.evaluate(last)['dice'] > least > task.evaluate(start(task))['dice']
+
+
+class Broken(Source):
+  """Breaks off after three steps."""
+
+  def inputs(self, start, stop):
+    for step, inputs in enumerate(super().inputs(start, stop), start):
+      if step == 3:
+        raise KeyboardInterrupt
+      yield inputs
+
+
+def test_a_run_that_keeps_pseudo_masks_and_resumes_ends_as_one_that_does_not(
+  make_task, make_config, split, tmp_path
+):
+  task, labelled, over = make_task(), np.array([1, 3, 4, 6]), jax.local_devices()[:1]
+  recipe = dataclasses.replace(make_config().segment, eval_every=2)
+  using = dataclasses.replace(recipe, ema_decay=DECAY, unlabelled=UnlabelledConfig(batch_size=8))
+  config = dataclasses.replace(make_config(), segment=using)
+  keeping = task._replace(snapshot=pseudo_masks.snapshot(config, split, labelled))
+  streamed = split, DataConfig(resident_share=0.0), labelled, LABELLED, 0, over, len(split)
+  item = source(*streamed)
+  broken = Broken.__new__(Broken)
+  vars(broken).update(vars(item))
+
+  def train(task, item, name):
+    return fit(task, item, recipe, tmp_path / name, 0, 6)
+
+  plain = train(task, item, 'plain')
+  with pytest.raises(KeyboardInterrupt):
+    train(keeping, broken, 'kept')
+  assert list(snapshots.read(tmp_path / 'kept')) == [2]
+  jax.tree.map(np.testing.assert_array_equal, train(keeping, item, 'kept'), plain)
+  kept = snapshots.read(tmp_path / 'kept')
+  assert list(kept) == [2, 4, 6] and not (tmp_path / 'plain' / snapshots.FOLDER).exists()
+  assert all(set(arrays) == {'indices', 'pseudo_masks'} for arrays in kept.values())
+  assert not np.array_equal(kept[2]['pseudo_masks'], kept[6]['pseudo_masks'])
 
 
 def test_unconfident_pixels_teach_nothing(make_task, start, run):
