@@ -1,5 +1,5 @@
 """Pre-training: a strategy masks patches, the U-Net reconstructs them, and how hard that was is the
-strategy's reward.
+strategy's reward. What else may be asked of the U-Net is in `ahm_jax.training.features`.
 """
 
 import functools
@@ -22,13 +22,14 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.masking import actor_critic
-from ahm_jax.masking.networks import Networks, networks
+from ahm_jax.masking.networks import Joined, Networks, networks, strategy_state
 from ahm_jax.masking.rollout import Rollout, rollout
-from ahm_jax.masking.strategy import WORKERS
+from ahm_jax.masking.strategy import WORKERS, learn_nothing
 from ahm_jax.masking.workers import as_one_batch
 from ahm_jax.models.layers import init_variables
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch, Task, TrainState
+from ahm_jax.training.features import FeatureLosses, Targets
 from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
 
 VALIDATION_IMAGES = 32  # At most so many held-out images are reconstructed at each validation.
@@ -57,6 +58,20 @@ def check_workers(workers: int, batch_size: int, devices: int, section: str = 'm
     )
 
 
+def check_reward(config: Config) -> None:
+  """Raises a UserError where a strategy is to learn from the loss of patches, and no term of the
+  objective has one.
+  """
+  recipe = config.pretrain
+  learns = networks(config).strategy.learn is not learn_nothing
+  if learns and not (recipe.pixels or recipe.features):
+    raise UserError(
+      f'config.masking.strategy is {config.masking.strategy}, which learns from the loss of single '
+      'patches, and config.pretrain.contrast alone has none; give config.pretrain.pixels or '
+      'config.pretrain.features a weight'
+    )
+
+
 def build(
   config: Config, validation: Split, steps: int, steps_per_epoch: float, foreign: Any = None
 ) -> Task:
@@ -73,7 +88,16 @@ def build(
   """
   training = config.pretrain
   nets = networks(config)
-  step = PretrainStep(nets, optimizer(training, steps, steps_per_epoch), training.augment, steps)
+  updates = optimizer(training, steps, steps_per_epoch)
+  others = FeatureLosses(nets.unet, training, updates)
+  step = PretrainStep(
+    nets,
+    updates,
+    training.augment,
+    steps,
+    training.pixels,
+    others if training.features or training.contrast else None,
+  )
   held_out = validation.take(range(min(VALIDATION_IMAGES, len(validation))))
 
   def init(key):
@@ -84,6 +108,8 @@ def build(
     extra = nets.strategy.init(strategy_key, sample, variables)
     if foreign is not None and nets.strategy.load_trunk:
       extra = nets.strategy.load_trunk(extra, foreign['params'])
+    if step.others:
+      extra = Joined(extra, step.others.init(jax.random.fold_in(key, 1), variables))
     return first_state(step.optimizer.transformation(), variables, extra)
 
   def evaluate(state):
@@ -95,7 +121,7 @@ def build(
   def snapshot(state):
     """The policy over some held-out images as it is at this step of the mask warm-up, [n, g, g]."""
     images = held_out.images[:SNAPSHOT_IMAGES]
-    return {'policy': policy_maps(nets, state.extra, images, state.step / steps)}
+    return {'policy': policy_maps(nets, strategy_state(state), images, state.step / steps)}
 
   return Task(
     name=PRETRAIN,
@@ -139,36 +165,87 @@ class PretrainStep:
   """The pure pre-training step over one device's share of the batch.
 
   It runs under an axis of devices named DEVICES.
+
+  Attributes:
+    pixels: weight of the reconstruction.
+    others: losses beside it, if there are.
   """
 
   nets: Networks
   optimizer: Optimizer
   augment: AugmentConfig
   total_steps: int
+  pixels: float = 1.0
+  others: FeatureLosses | None = None
 
   def __call__(
     self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     augment_key, masking_key = jax.random.split(key)
     workers = _share_out(batch, augment_key, masking_key, self.nets.masking, self.augment)
+    targets = self.others.targets(state.extra.others, workers.images) if self.others else None
 
-    def objective(params):
+    def objective(params, heads):
       losses, rollouts, batch_stats = self._roll_out(params, state, workers, augment_key)
-      return losses.mean(), (lax.stop_gradient(rollouts), batch_stats)
+      loss, rollouts, metrics = self._objective(losses.mean(), rollouts, heads, targets)
+      return loss, (lax.stop_gradient(rollouts), batch_stats, metrics)
 
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, (rollouts, batch_stats)), gradients = gradient(state.params)
-    new = descend(self.optimizer.transformation(), state, gradients, batch_stats)
+    heads = state.extra.others.heads if self.others else ()
+    gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+    (loss, (rollouts, batch_stats, parts)), gradients = gradient(state.params, heads)
+    new = descend(self.optimizer.transformation(), state, gradients[0], batch_stats)
     variables = {'params': new.params, 'batch_stats': new.batch_stats}
     progress = state.step / self.total_steps
-    extra, metrics = self.nets.strategy.learn(state.extra, rollouts, variables, progress)
+    extra, metrics = self.nets.strategy.learn(strategy_state(state), rollouts, variables, progress)
+    if self.others:
+      learnt = self.others.learn(state.extra.others, gradients[1], variables, progress)
+      extra = Joined(extra, learnt)
     metrics = {
       'loss': loss,
       'mask_ratio': rollouts.hidden.mean(),
       'policy_spread': rollouts.probability.std((-2, -1)).mean(),
+      **parts,
       **metrics,
     }
     return new._replace(extra=extra), lax.pmean(metrics, DEVICES)
+
+  def _objective(
+    self, pixel_loss: jax.Array, rollouts: Rollout, heads: Any, targets: Targets | None
+  ) -> tuple[jax.Array, Rollout, dict[str, jax.Array]]:
+    """The weighted sum of all terms.
+
+    Returns:
+      It; the rollouts with, as `losses`, those that the strategy learns from; and where there are
+      several terms, each without its weight.
+    """
+    loss = pixel_loss if self.pixels == 1 else self.pixels * pixel_loss
+    if not (self.others and targets):
+      return loss, rollouts, {}
+    terms = self.others.terms(heads, targets, rollouts)
+    loss = loss + terms.total if self.pixels else terms.total
+    losses = self._patch_losses(rollouts, terms.patches)
+    metrics = {'pixel_loss': pixel_loss, **terms.metrics}
+    return loss, rollouts._replace(losses=losses, features=()), metrics
+
+  def _patch_losses(self, rollouts: Rollout, of_features: jax.Array | None) -> jax.Array:
+    """The loss of every patch, [K, T, b, g, g], by the terms that have one, compared as the agent's
+    rewards are.
+
+    The contrast of patches is left out: it is high where an image has much that looks alike, and
+    not where a patch is hard to infer.
+    """
+    if of_features is None:
+      return rollouts.losses
+    if not (self.pixels and self.others):
+      return of_features
+    weights = self.pixels, self.others.weights.features
+
+    def joined(losses, others, hidden):
+      return actor_critic.joined_losses((losses, others), weights, hidden)
+
+    if self.nets.masking.reward_within == 'image':
+      joined = jax.vmap(joined)
+    return jax.vmap(jax.vmap(joined))(rollouts.losses, of_features, rollouts.hidden)
 
   def _roll_out(
     self, params: Any, state: TrainState, workers: _Workers, augment_key: jax.Array
@@ -180,16 +257,21 @@ class PretrainStep:
     """
     masking, strategy = self.nets.masking, self.nets.strategy
     progress = state.step / self.total_steps
-    unet = as_one_batch(self.nets.unet)
+    blocks = tuple(self.others.blocks) if self.others else ()
+    unet = as_one_batch(self.nets.unet, blocks=blocks)
 
     def reconstruct(batch_stats, masked):
-      return unet(params, batch_stats, masked)
+      outputs, batch_stats = unet(params, batch_stats, masked)
+      reconstruction, features = outputs if blocks else (outputs, ())
+      return reconstruction, features, batch_stats
 
     def of_worker(images, lesions, positions, key):
       known = {'lesions': lesions} if strategy.sees_lesions else {}
 
       def propose(observation, round_key):
-        return strategy.propose(state.extra, observation, round_key, progress, True, **known)
+        return strategy.propose(
+          strategy_state(state), observation, round_key, progress, True, **known
+        )
 
       def recolour(observation):
         changed = recolour_batch(augment_key, denormalise(observation), positions, self.augment)
