@@ -63,7 +63,7 @@ class UNet(nn.Module):
 
     Returns:
       float32 [B, H, W, out_channels], not squashed; where blocks are named, a pair of it and of
-      their outputs, each [B, h, w, channels] in the compute dtype, by name.
+      their outputs, each float32 [B, h, w, channels], by name.
 
     Raises:
       UserError: H or W is not a multiple of 16.
@@ -96,7 +96,9 @@ class UNet(nn.Module):
     head = nn.Conv(
       self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head'
     )
-    return (head(x), {name: outputs[name] for name in blocks}) if blocks else head(x)
+    return (
+      (head(x), {name: outputs[name].astype(jnp.float32) for name in blocks}) if blocks else head(x)
+    )
 
 
 def _scaled(x: jax.Array, scales: Sequence[jax.Array] | None, level: int) -> jax.Array:

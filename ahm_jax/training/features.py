@@ -30,7 +30,6 @@ TEMPERATURE = 0.1
 PROJECTED = 128  # Numbers that images and patches are compared by.
 _FINE = 3  # Level of the decoder whose features are at 1/4 of the resolution.
 _TINY = 1e-12
-_EPSILON = 1e-5  # Added to variances, as in layer normalisation.
 
 
 class FeatureState(NamedTuple):
@@ -92,9 +91,7 @@ class FeatureLosses:
     workers, count = images.shape[:2]
     flat = images.reshape(-1, *images.shape[2:])
     _, found = self.unet.apply(state.teacher.value, flat, train=False, blocks=tuple(self.blocks))
-    features = {
-      name: x.astype(jnp.float32).reshape(workers, count, *x.shape[1:]) for name, x in found.items()
-    }
+    features = {name: x.reshape(workers, count, *x.shape[1:]) for name, x in found.items()}
     deep, _ = self.blocks
     pooled = features[deep].mean((2, 3)).reshape(workers * count, -1)
     everyone = lax.all_gather(pooled, DEVICES, tiled=True)
@@ -133,15 +130,17 @@ class FeatureLosses:
     """1 - cosine between predicted features and the teacher's, of every patch, [K, T, b, g, g]: the
     mean over both blocks.
 
-    The teacher's are layer-normalised at each position, without parameters, as in data2vec: after a
-    ReLU all features would point much the same way.
+    The teacher's are layer-normalised at each position, without parameters, as in data2vec, of which
+    a cosine sees the centring alone: after a ReLU all features point much the same way.
     """
     grid = rollouts.hidden.shape[-1]
     maps = []
     for block in self.blocks:
       said = self._apply(heads, f'predict_{block}', rollouts.features[block])
-      truth = standardised(targets.features[block])[:, None]
-      maps.append(to_grid(1 - (unit(said) * unit(truth)).sum(-1), grid))
+      truth = targets.features[block]
+      truth = unit(truth - truth.mean(-1, keepdims=True))[:, None]
+      # Rounding may make it less than 0, which has no logarithm.
+      maps.append(to_grid(jnp.maximum(1 - (unit(said) * truth).sum(-1), 0), grid))
     return jnp.stack(maps).mean(0)
 
   def _contrast_loss(self, heads: Any, targets: Targets, rollouts: Rollout) -> jax.Array:
@@ -155,10 +154,10 @@ class FeatureLosses:
       return self._apply(heads, 'project_images', pooled)
 
     def patches(features):
-      pooled = pool(features.astype(jnp.float32), grid)
+      pooled = pool(features, grid)
       return self._apply(heads, 'project_patches', pooled.reshape(*pooled.shape[:-3], grid**2, -1))
 
-    seen = images(rollouts.features[deep].astype(jnp.float32).mean((-3, -2)))
+    seen = images(rollouts.features[deep].mean((-3, -2)))
     among_images = info_nce(seen, images(targets.images), targets.own[:, None])
     own = patches(targets.features[fine])[:, None]
     among_patches = info_nce(patches(rollouts.features[fine]), own, jnp.arange(grid**2))
@@ -186,12 +185,6 @@ class FeatureLosses:
 def unit(x: jax.Array) -> jax.Array:
   """Vectors [..., C], of length 1; those of almost 0 stay so."""
   return x * lax.rsqrt((x**2).sum(-1, keepdims=True) + _TINY)
-
-
-def standardised(x: jax.Array) -> jax.Array:
-  """Vectors [..., C] with mean 0 and variance 1 each; constant ones become 0."""
-  centred = x - x.mean(-1, keepdims=True)
-  return centred * lax.rsqrt((centred**2).mean(-1, keepdims=True) + _EPSILON)
 
 
 def info_nce(said: jax.Array, others: jax.Array, own: jax.Array) -> jax.Array:

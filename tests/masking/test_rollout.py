@@ -182,5 +182,6 @@ def test_vmapped_workers_equal_workers_run_one_by_one(images, build, rounds):
   for worker in range(2):
     alone = jax.jit(work)(images[worker], keys[worker])
     for name, value in alone._asdict().items():
-      np.testing.assert_allclose(getattr(together, name)[worker], value, atol=1e-5, err_msg=name)
+      if name != 'features':  # There are none.
+        np.testing.assert_allclose(getattr(together, name)[worker], value, atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(together.hidden[worker], alone.hidden)
