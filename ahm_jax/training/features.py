@@ -130,8 +130,8 @@ class FeatureLosses:
     """1 - cosine between predicted features and the teacher's, of every patch, [K, T, b, g, g]: the
     mean over both blocks.
 
-    The teacher's are layer-normalised at each position, without parameters, as in data2vec, of which
-    a cosine sees the centring alone: after a ReLU all features point much the same way.
+    The teacher's are layer-normalised at each position, without parameters, as in data2vec, of
+    which a cosine sees the centring alone: after a ReLU all features point much the same way.
     """
     grid = rollouts.hidden.shape[-1]
     maps = []

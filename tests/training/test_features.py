@@ -18,13 +18,12 @@ from ahm_jax.masking.networks import Joined, Networks, strategy_state
 from ahm_jax.masking.rollout import Rollout
 from ahm_jax.models.unet import UNet
 from ahm_jax.pipeline import stages
-from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.training import features, pretrain
 from ahm_jax.training.features import FeatureLosses, Targets
 from ahm_jax.training.loop import fit
 from ahm_jax.training.optimizers import optimizer
 
-PATCH, STEPS = 4, 40
+STEPS = 40
 WIDTHS = {'encoder2': 8, 'decoder1': 4}  # Of the U-Net's two resolutions.
 
 
