@@ -16,6 +16,7 @@ def check(config: Config) -> None:
       raise UserError(f'config.{leaf.name} {fault}')
   _check_data(config)
   _check_masking(config, config.masking, 'masking')
+  _check_objective(config)
   _check_unlabelled(config)
   for name, section in vars(config).items():
     if isinstance(section, RecipeConfig):
@@ -48,6 +49,34 @@ def _check_masking(config: Config, masking: MaskingConfig, name: str) -> None:
     raise UserError(
       f'config.{name}.mask_ratio is {masking.mask_ratio}, of which the strategy adamae masks '
       f'exactly {hidden} of {grid**2} patches; give smaller patches, or another ratio'
+    )
+
+
+def _check_objective(config: Config) -> None:
+  """Of a pre-training: there is one, and what needs a reconstruction has it."""
+  recipe, masking = config.pretrain, config.masking
+  if not (recipe.pixels or recipe.features or recipe.contrast):
+    raise UserError(
+      'config.pretrain.pixels, config.pretrain.features and config.pretrain.contrast are all 0; '
+      'give one of them a weight'
+    )
+  by_progress = masking.strategy in ('ahm', 'reinforce') and masking.reward == 'progress'
+  if recipe.features and by_progress:
+    raise UserError(
+      f'config.masking.reward is progress, of reconstruction alone, and config.pretrain.features '
+      f'is {recipe.features}; take the reward log or rank'
+    )
+  reconstructing = {
+    f'masking.strategy={masking.strategy}': masking.strategy in ('anatomask', 'adios'),
+    'masking.reward=progress': by_progress,
+    f'masking.rounds={masking.rounds}': masking.rounds > 1,
+    f'pretrain.patience={recipe.patience}': recipe.patience > 0,
+  }
+  found = [setting for setting, needs in reconstructing.items() if needs]
+  if found and not recipe.pixels:
+    raise UserError(
+      f'config.{found[0]} needs a reconstruction, which config.pretrain.pixels=0 leaves untrained; '
+      'give it a weight'
     )
 
 

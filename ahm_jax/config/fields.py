@@ -207,6 +207,19 @@ class RecipeConfig:
 
 
 @dataclass(frozen=True)
+class PretrainConfig(RecipeConfig):
+  """How a pre-training is trained, and the weights of what it minimises on masked images."""
+
+  # Reconstruction of masked patches: mean squared error.
+  pixels: Annotated[float, at_least(0)] = 1.0
+  # Prediction of an averaged U-Net's features of masked patches: 1 - cosine, at 1/16 and 1/4 of the
+  # resolution.
+  features: Annotated[float, at_least(0)] = 0.0
+  # Telling the image from others of the batch, and its patches from each other (InfoNCE).
+  contrast: Annotated[float, at_least(0)] = 0.0
+
+
+@dataclass(frozen=True)
 class UnlabelledConfig:
   """How a segmentation learns from images without their masks: `ahm_jax.training.consistency`."""
 
@@ -338,8 +351,8 @@ class Config:
   model: ModelConfig = field(default_factory=ModelConfig)
   masking: Annotated[MaskingConfig, used_by(PRETRAIN)] = field(default_factory=MaskingConfig)
   safety: Annotated[SafetyConfig, MAY_CHANGE] = field(default_factory=SafetyConfig)
-  pretrain: Annotated[RecipeConfig, used_by(PRETRAIN)] = field(
-    default_factory=lambda: RecipeConfig(batch_size=12, learning_rate=2e-4, epochs=100)
+  pretrain: Annotated[PretrainConfig, used_by(PRETRAIN)] = field(
+    default_factory=lambda: PretrainConfig(batch_size=12, learning_rate=2e-4, epochs=100)
   )
   segment: Annotated[SegmentConfig, used_by(SEGMENT)] = field(
     default_factory=lambda: SegmentConfig(

@@ -11,7 +11,7 @@ import numpy as np
 from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import spearman_within_images
-from ahm_jax.masking.networks import Networks
+from ahm_jax.masking.networks import Networks, strategy_state
 from ahm_jax.masking.patches import mask_patches, patch_losses, patch_mean
 from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.runtime.batching import in_batches
@@ -46,7 +46,7 @@ def learning_metrics(
   measure = _measure(nets)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   probability, hard, hidden, uniform_loss, uniform_hidden = in_batches(
-    functools.partial(measure, state.extra, variables),
+    functools.partial(measure, strategy_state(state), variables),
     (split.images, np.arange(len(split))),
     batch_size,
   )
@@ -79,7 +79,7 @@ def image_difficulty(
     images: uint8 [N, S, S, C].
   """
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  measure = functools.partial(_measure(nets), state.extra, variables)
+  measure = functools.partial(_measure(nets), strategy_state(state), variables)
   _, losses, hidden, *_ = in_batches(measure, (images, np.arange(len(images))), batch_size)
   return (losses * hidden).sum((1, 2, 3)) / np.maximum(hidden.sum((1, 2, 3)), 1)
 

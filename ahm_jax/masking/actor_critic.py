@@ -6,6 +6,7 @@ Every patch is an agent with an action, a reward, a value and a policy of its ow
 the network. Maps are [..., b, g, g]: b images of one worker, a grid of g x g patches.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -45,6 +46,27 @@ def log_rewards(losses: jax.Array, hidden: jax.Array) -> jax.Array:
     [..., g, g]; constant to the gradient.
   """
   return _whitened(jnp.log(lax.stop_gradient(losses) + _EPSILON), hidden)
+
+
+def joined_losses(
+  terms: Sequence[jax.Array], weights: Sequence[float], hidden: jax.Array
+) -> jax.Array:
+  """Several losses of every patch as one: exp of the weighted mean of the `log_rewards` of each.
+
+  So the `log_rewards` of it are the weighted sum of those of each, of the scale that those of one
+  have; and what ranks or compares patches by their loss can go by all of them.
+
+  Args:
+    terms: each [..., g, g], at least 0.
+    weights: of the terms, above 0.
+    hidden: [..., g, g] in {0, 1}.
+
+  Returns:
+    [..., g, g], 1 at visible patches; constant to the gradient.
+  """
+  total = sum(weights)
+  rewards = [log_rewards(losses, hidden) for losses in terms]
+  return jnp.exp(sum(w / total * reward for w, reward in zip(weights, rewards, strict=True)))
 
 
 def progress_rewards(losses: jax.Array, hidden: jax.Array, reference: jax.Array) -> jax.Array:

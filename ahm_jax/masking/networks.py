@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -15,6 +15,7 @@ from ahm_jax.models.agent import Agent
 from ahm_jax.models.layers import infer
 from ahm_jax.models.unet import UNet
 from ahm_jax.runtime.parallel import DEVICES
+from ahm_jax.task import TrainState
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class Networks:
   def reconstruct(self, variables: Any, masked: jax.Array) -> jax.Array:
     """The U-Net in inference on masked images [b, H, W, C], with 'params' and 'batch_stats'."""
     return infer(self.unet, variables, masked)
+
+
+class Joined(NamedTuple):
+  """The `extra` of a pre-training with other losses beside reconstruction."""
+
+  strategy: Any  # The strategy's state.
+  others: Any  # State of `ahm_jax.training.features`.
+
+
+def strategy_state(state: TrainState) -> Any:
+  """The strategy's, of a pre-training's state."""
+  return state.extra.strategy if isinstance(state.extra, Joined) else state.extra
 
 
 def networks(config: Config) -> Networks:

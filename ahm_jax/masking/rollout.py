@@ -28,14 +28,15 @@ class Rollout(NamedTuple):
   masked: jax.Array  # [T, b, H, W, C], what the U-Net saw
   hidden: jax.Array  # [T, b, g, g], the actions: 1 where the patch was masked
   probability: jax.Array  # [T, b, g, g], of being masked
-  losses: jax.Array  # [T, b, g, g], mean squared error of every patch
+  losses: jax.Array  # [T, b, g, g], mean squared error of every patch, or what else is minimised
+  features: Any = ()  # Of the U-Net's blocks that are asked for, each [T, b, h, w, channels]
 
 
 def rollout(
   images: jax.Array,
   key: jax.Array,
   propose: Callable[[jax.Array, jax.Array], Proposal],
-  reconstruct: Callable[[Any, jax.Array], tuple[jax.Array, Any]],
+  reconstruct: Callable[[Any, jax.Array], tuple[jax.Array, Any, Any]],
   carry: Any,
   *,
   patch_size: int,
@@ -52,13 +53,14 @@ def rollout(
     images: [b, H, W, C], normalised.
     key: this worker's own.
     propose: (observation [b, H, W, C], key) -> Proposal.
-    reconstruct: (carry, masked images) -> (reconstruction [b, H, W, C], carry); the carry holds the
-      U-Net's batch statistics.
+    reconstruct: (carry, masked images) -> (reconstruction [b, H, W, C], features, carry); the carry
+      holds the U-Net's batch statistics.
     distort: what is done to an observation before patches of it are masked for the U-Net; the
       agent sees it as it was.
 
   Returns:
-    The rollout and the last carry. Losses carry the gradient to the U-Net; nothing else does.
+    The rollout and the last carry. Losses and features carry the gradient to the U-Net; nothing
+    else does.
   """
 
   def one_round(state, round_key):
@@ -66,11 +68,12 @@ def rollout(
     proposal = propose(observation, round_key)
     unmasked = distort(observation)
     masked = mask_patches(unmasked, proposal.hidden, patch_size)
-    reconstruction, carry = reconstruct(carry, masked)
+    reconstruction, features, carry = reconstruct(carry, masked)
     losses = patch_losses(reconstruction, images, patch_size)
     pixels = to_pixels(proposal.hidden, patch_size)[..., None]
     following = lax.stop_gradient(jnp.where(pixels > 0, reconstruction, observation))
-    return (following, carry), Rollout(observation, unmasked, masked, *proposal, losses)
+    seen = observation, unmasked, masked
+    return (following, carry), Rollout(*seen, *proposal, losses, features)
 
   keys = jax.random.split(key, rounds)
   if rounds == 1:

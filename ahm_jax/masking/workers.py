@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 
 
-def as_one_batch(network: nn.Module) -> Callable[[Any, Any, jax.Array], tuple[Any, Any]]:
+def as_one_batch(
+  network: nn.Module, **options: Any
+) -> Callable[[Any, Any, jax.Array], tuple[Any, Any]]:
   """A network in training, to be called under a vmap of workers.
 
   There all workers' images go through the network as one batch, and batch statistics are those of
@@ -15,7 +17,7 @@ def as_one_batch(network: nn.Module) -> Callable[[Any, Any, jax.Array], tuple[An
   `ahm_jax.models.convolution`, in a grouped convolution, which is slow.
 
   Args:
-    network: takes images [b, H, W, C] and `train`, and has batch statistics.
+    network: takes images [b, H, W, C], `train` and `options`, and has batch statistics.
 
   Returns:
     apply(params, batch_stats, images) -> outputs, a pytree of [b, ...], and new batch_stats.
@@ -25,7 +27,9 @@ def as_one_batch(network: nn.Module) -> Callable[[Any, Any, jax.Array], tuple[An
 
   def apply(params, batch_stats, images):
     variables = {'params': params, 'batch_stats': batch_stats}
-    outputs, updates = network.apply(variables, images, train=True, mutable=['batch_stats'])
+    outputs, updates = network.apply(
+      variables, images, train=True, mutable=['batch_stats'], **options
+    )
     return outputs, updates['batch_stats']
 
   by_worker = jax.custom_batching.custom_vmap(apply)

@@ -45,8 +45,12 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, train: bool, scales: Sequence[jax.Array] | None = None
-  ) -> jax.Array:
+    self,
+    x: jax.Array,
+    train: bool,
+    scales: Sequence[jax.Array] | None = None,
+    blocks: Sequence[str] = (),
+  ) -> jax.Array | tuple[jax.Array, dict[str, jax.Array]]:
     """Runs the network.
 
     Args:
@@ -55,9 +59,11 @@ class UNet(nn.Module):
         'batch_stats', to be passed as mutable), instead of using those.
       scales: what the decoder gets of each channel of the encoder, [B, channels] for each level,
         from the first; None: all.
+      blocks: names, such as 'encoder5' or 'decoder3', of those whose output is returned as well.
 
     Returns:
-      float32 [B, H, W, out_channels], not squashed.
+      float32 [B, H, W, out_channels], not squashed; where blocks are named, a pair of it and of
+      their outputs, each float32 [B, h, w, channels], by name.
 
     Raises:
       UserError: H or W is not a multiple of 16.
@@ -69,13 +75,14 @@ class UNet(nn.Module):
         f'make both multiples of {factor}'
       )
 
+    outputs: dict[str, jax.Array] = {}
     block = nn.remat(TwoConvs, static_argnums=(1,)) if self.recompute else TwoConvs
 
     def convolve_twice(level, name, *inputs):
-      features = self.widths[level - 1]
-      return block(features, dtype=self.dtype, axis_name=self.axis_name, name=f'{name}{level}')(
-        train, *inputs
-      )
+      features, name = self.widths[level - 1], f'{name}{level}'
+      layers = block(features, dtype=self.dtype, axis_name=self.axis_name, name=name)
+      outputs[name] = layers(train, *inputs)
+      return outputs[name]
 
     skips = []
     for level in range(1, LEVELS):
@@ -89,7 +96,9 @@ class UNet(nn.Module):
     head = nn.Conv(
       self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head'
     )
-    return head(x)
+    return (
+      (head(x), {name: outputs[name].astype(jnp.float32) for name in blocks}) if blocks else head(x)
+    )
 
 
 def _scaled(x: jax.Array, scales: Sequence[jax.Array] | None, level: int) -> jax.Array:

@@ -14,6 +14,7 @@ from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.tables import label_count
+from ahm_jax.masking.networks import strategy_state
 from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.pipeline import lesions, pseudo_masks, scores
 from ahm_jax.pipeline.cells import Cell
@@ -233,8 +234,8 @@ def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
   """Where the strategy of each method masks the same images."""
   policies: dict[str, Any] = {}
   for method, networks in first.items():
-    extra = networks.state.extra
-    policies[method] = np.asarray(pretrain.policy_maps(networks.modules, extra, images, TRAINED))
+    own = strategy_state(networks.state)
+    policies[method] = np.asarray(pretrain.policy_maps(networks.modules, own, images, TRAINED))
   return pictures.policies_sheet(images, policies)
 
 

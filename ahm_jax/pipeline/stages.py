@@ -52,6 +52,7 @@ _PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis'
 def _check_pretraining(config: Config) -> None:
   devices = len(parallel.all_devices())
   pretraining.check_workers(config.masking.workers, config.pretrain.batch_size, devices)
+  pretraining.check_reward(config)
 
 
 def _plan_pretraining(run: Run) -> Plan:

@@ -13,7 +13,7 @@ from ahm_jax.data.augment import denormalise, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.metrics import mask_scores
-from ahm_jax.masking.networks import Networks
+from ahm_jax.masking.networks import Networks, strategy_state
 from ahm_jax.masking.patches import mask_patches, to_pixels
 from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.report.pictures import Example
@@ -57,9 +57,9 @@ def mask_and_reconstruct(
     The policy, float32 [N, g, g]; one mask sampled from it, [N, g, g], 1 where hidden; the images
     with that reconstructed, uint8.
   """
-  show = _show(nets)
+  show, own = _show(nets), strategy_state(state)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  return in_batches(lambda batch: show(state.extra, variables, batch), images, batch_size)
+  return in_batches(lambda batch: show(own, variables, batch), images, batch_size)
 
 
 @functools.cache

@@ -1,35 +1,25 @@
 """Pre-training: a strategy masks patches, the U-Net reconstructs them, and how hard that was is the
-strategy's reward.
+strategy's reward. What else may be asked of the U-Net is in `ahm_jax.training.features`.
 """
 
 import functools
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from ahm_jax.config import PRETRAIN, AugmentConfig, Config, MaskingConfig
-from ahm_jax.data.augment import (
-  augment_batch,
-  denormalise,
-  geometry_only,
-  normalise,
-  recolour_batch,
-)
+from ahm_jax.config import PRETRAIN, Config
+from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
-from ahm_jax.masking import actor_critic
-from ahm_jax.masking.networks import Networks, networks
-from ahm_jax.masking.rollout import Rollout, rollout
-from ahm_jax.masking.strategy import WORKERS
-from ahm_jax.masking.workers import as_one_batch
+from ahm_jax.masking.networks import Joined, Networks, networks, strategy_state
+from ahm_jax.masking.strategy import learn_nothing
 from ahm_jax.models.layers import init_variables
-from ahm_jax.runtime.parallel import DEVICES
-from ahm_jax.task import Batch, Task, TrainState
-from ahm_jax.training.optimizers import Optimizer, descend, first_state, optimizer
+from ahm_jax.task import Task
+from ahm_jax.training.features import FeatureLosses
+from ahm_jax.training.optimizers import first_state, optimizer
+from ahm_jax.training.pretrain_step import PretrainStep
 
 VALIDATION_IMAGES = 32  # At most so many held-out images are reconstructed at each validation.
 POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its own.
@@ -57,6 +47,20 @@ def check_workers(workers: int, batch_size: int, devices: int, section: str = 'm
     )
 
 
+def check_reward(config: Config) -> None:
+  """Raises a UserError where a strategy is to learn from the loss of patches, and no term of the
+  objective has one.
+  """
+  recipe = config.pretrain
+  learns = networks(config).strategy.learn is not learn_nothing
+  if learns and not (recipe.pixels or recipe.features):
+    raise UserError(
+      f'config.masking.strategy is {config.masking.strategy}, which learns from the loss of single '
+      'patches, and config.pretrain.contrast alone has none; give config.pretrain.pixels or '
+      'config.pretrain.features a weight'
+    )
+
+
 def build(
   config: Config, validation: Split, steps: int, steps_per_epoch: float, foreign: Any = None
 ) -> Task:
@@ -73,7 +77,16 @@ def build(
   """
   training = config.pretrain
   nets = networks(config)
-  step = PretrainStep(nets, optimizer(training, steps, steps_per_epoch), training.augment, steps)
+  updates = optimizer(training, steps, steps_per_epoch)
+  others = FeatureLosses(nets.unet, training, updates)
+  step = PretrainStep(
+    nets,
+    updates,
+    training.augment,
+    steps,
+    training.pixels,
+    others if training.features or training.contrast else None,
+  )
   held_out = validation.take(range(min(VALIDATION_IMAGES, len(validation))))
 
   def init(key):
@@ -84,6 +97,8 @@ def build(
     extra = nets.strategy.init(strategy_key, sample, variables)
     if foreign is not None and nets.strategy.load_trunk:
       extra = nets.strategy.load_trunk(extra, foreign['params'])
+    if step.others:
+      extra = Joined(extra, step.others.init(jax.random.fold_in(key, 1), variables))
     return first_state(step.optimizer.transformation(), variables, extra)
 
   def evaluate(state):
@@ -95,7 +110,7 @@ def build(
   def snapshot(state):
     """The policy over some held-out images as it is at this step of the mask warm-up, [n, g, g]."""
     images = held_out.images[:SNAPSHOT_IMAGES]
-    return {'policy': policy_maps(nets, state.extra, images, state.step / steps)}
+    return {'policy': policy_maps(nets, strategy_state(state), images, state.step / steps)}
 
   return Task(
     name=PRETRAIN,
@@ -123,114 +138,3 @@ def policy_maps(nets: Networks, state: Any, images: jax.Array, progress: jax.Arr
     for key in keys
   ]
   return jnp.mean(jnp.stack(draws), 0)
-
-
-class _Workers(NamedTuple):
-  """What the K workers of a device start from, b images each."""
-
-  images: jax.Array  # [K, b, H, W, C], augmented and normalised
-  lesions: jax.Array  # [K, b, H, W], moved with the images
-  positions: jax.Array  # [K, b], in the global batch
-  keys: jax.Array  # [K]
-
-
-@dataclass(frozen=True)
-class PretrainStep:
-  """The pure pre-training step over one device's share of the batch.
-
-  It runs under an axis of devices named DEVICES.
-  """
-
-  nets: Networks
-  optimizer: Optimizer
-  augment: AugmentConfig
-  total_steps: int
-
-  def __call__(
-    self, state: TrainState, batch: Batch, key: jax.Array
-  ) -> tuple[TrainState, dict[str, jax.Array]]:
-    augment_key, masking_key = jax.random.split(key)
-    workers = _share_out(batch, augment_key, masking_key, self.nets.masking, self.augment)
-
-    def objective(params):
-      losses, rollouts, batch_stats = self._roll_out(params, state, workers, augment_key)
-      return losses.mean(), (lax.stop_gradient(rollouts), batch_stats)
-
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, (rollouts, batch_stats)), gradients = gradient(state.params)
-    new = descend(self.optimizer.transformation(), state, gradients, batch_stats)
-    variables = {'params': new.params, 'batch_stats': new.batch_stats}
-    progress = state.step / self.total_steps
-    extra, metrics = self.nets.strategy.learn(state.extra, rollouts, variables, progress)
-    metrics = {
-      'loss': loss,
-      'mask_ratio': rollouts.hidden.mean(),
-      'policy_spread': rollouts.probability.std((-2, -1)).mean(),
-      **metrics,
-    }
-    return new._replace(extra=extra), lax.pmean(metrics, DEVICES)
-
-  def _roll_out(
-    self, params: Any, state: TrainState, workers: _Workers, augment_key: jax.Array
-  ) -> tuple[jax.Array, Rollout, Any]:
-    """The rounds of all workers, with the U-Net of these parameters.
-
-    Returns:
-      Reconstruction losses [K], rollouts of [K, T, ...], and the U-Net's new batch statistics.
-    """
-    masking, strategy = self.nets.masking, self.nets.strategy
-    progress = state.step / self.total_steps
-    unet = as_one_batch(self.nets.unet)
-
-    def reconstruct(batch_stats, masked):
-      return unet(params, batch_stats, masked)
-
-    def of_worker(images, lesions, positions, key):
-      known = {'lesions': lesions} if strategy.sees_lesions else {}
-
-      def propose(observation, round_key):
-        return strategy.propose(state.extra, observation, round_key, progress, True, **known)
-
-      def recolour(observation):
-        changed = recolour_batch(augment_key, denormalise(observation), positions, self.augment)
-        return normalise(changed)
-
-      done, batch_stats = rollout(
-        images,
-        key,
-        propose,
-        reconstruct,
-        state.batch_stats,
-        patch_size=masking.patch_size,
-        rounds=masking.rounds,
-        distort=recolour if masking.restore_colour else lambda observation: observation,
-      )
-      return actor_critic.reconstruction_loss(done.losses, done.hidden), done, batch_stats
-
-    by_worker = jax.vmap(of_worker, out_axes=(0, 0, None), axis_name=WORKERS)
-    return by_worker(*workers)
-
-
-def _share_out(
-  batch: Batch,
-  augment_key: jax.Array,
-  masking_key: jax.Array,
-  masking: MaskingConfig,
-  augment: AugmentConfig,
-) -> _Workers:
-  """The batch among the workers of this device.
-
-  Where colours are to be restored, images are only moved: their colours are what the U-Net is to
-  reconstruct.
-  """
-  if masking.restore_colour:
-    augment = geometry_only(augment)
-  images, masks = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augment)
-  count = masking.workers // lax.axis_size(DEVICES)
-  positions = batch.positions.reshape(count, -1)
-  return _Workers(
-    images=normalise(images).reshape(count, -1, *images.shape[1:]),
-    lesions=masks.reshape(count, -1, *masks.shape[1:]),
-    positions=positions,
-    keys=jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, positions[:, 0]),
-  )

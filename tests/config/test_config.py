@@ -209,6 +209,9 @@ OUT_OF_RANGE = [
     for name, value in (('epochs', 0), ('steps', 0), ('log_every', 0))
   ),
   ('segment.batch_size', 0),
+  ('pretrain.pixels', -1),
+  ('pretrain.features', -0.5),
+  ('pretrain.contrast', float('inf')),
   ('classifier.learning_rate', -1),
   ('segment.optimizer', 'sgd'),
   ('segment.schedule', 'linear'),
@@ -298,12 +301,52 @@ def test_the_edges_of_ranges_are_taken():
       {'data.image_size': 32, 'masking.mask_ratio': 0.9, 'masking.strategy': 'adamae'},
       'masks exactly 4 of 4 patches',
     ),
+    (
+      {'pretrain.pixels': 0.0},
+      'config.pretrain.pixels, config.pretrain.features and config.pretrain.contrast are all 0; '
+      'give one of them a weight',
+    ),
+    *(
+      (
+        {'pretrain.pixels': 0, 'pretrain.features': 1, **fields},
+        f'config.{said} needs a reconstruction, which config.pretrain.pixels=0 leaves untrained',
+      )
+      for fields, said in (
+        ({'masking.strategy': 'anatomask'}, 'masking.strategy=anatomask'),
+        ({'masking.strategy': 'adios'}, 'masking.strategy=adios'),
+        ({'masking.rounds': 2}, 'masking.rounds=2'),
+        ({'pretrain.patience': 3}, 'pretrain.patience=3'),
+      )
+    ),
+    (
+      {'pretrain.pixels': 0, 'pretrain.contrast': 1, 'masking.reward': 'progress'},
+      'config.masking.reward=progress needs a reconstruction',
+    ),
+    (
+      {'pretrain.features': 2, 'masking.reward': 'progress'},
+      'config.masking.reward is progress, of reconstruction alone, and config.pretrain.features is '
+      '2.0; take the reward log or rank',
+    ),
     ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
   ],
 )
 def test_the_message_says_what_to_do(fields, message):
   with pytest.raises(UserError, match=re.escape(message)):
     changed(**fields)
+
+
+def test_uniform_masks_need_no_reconstruction_and_pay_nobody():
+  config = changed(
+    **{
+      'masking.strategy': 'uniform',
+      'masking.reward': 'progress',
+      'pretrain.pixels': 0,
+      'pretrain.features': 1,
+      'pretrain.contrast': 0.5,
+    }
+  )
+  recipe = config.pretrain
+  assert (recipe.pixels, recipe.features, recipe.contrast) == (0, 1, 0.5)
 
 
 def test_names_may_be_given_as_one_text_with_commas():

@@ -75,6 +75,8 @@ def test_a_method_names_a_strategy_and_what_is_changed_for_it():
     1e-3,
     1,
   )
+  joint = config.with_method(make(), 'uniform:rounds=1+pretrain.pixels=0+pretrain.features=1.0')
+  assert (joint.pretrain.pixels, joint.pretrain.features, joint.pretrain.contrast) == (0, 1, 0)
   tuned = config.with_method(plain, 'ahm:transfer.encoder_rate=0.3+segment.steps=7')
   assert (tuned.transfer.encoder_rate, tuned.segment.steps) == (0.3, 7)
   assert config.with_method(plain, 'scratch:segment.steps=7').masking == plain.masking
@@ -92,6 +94,7 @@ def test_a_method_names_a_strategy_and_what_is_changed_for_it():
     ('ahm:segment.steps=7', 'ahm'),
     ('ahm:rounds=2+data.labelled_from=a/b.csv', 'ahm:rounds=2'),
     ('ahm:pretrain.learning_rate=1e-3', 'ahm:pretrain.learning_rate=1e-3'),
+    ('uniform:pretrain.features=1.0+segment.steps=7', 'uniform:pretrain.features=1.0'),
     ('ahm:rounds=2+transfer.encoder_rate=0.3+pretrain.clip=2', 'ahm:rounds=2+pretrain.clip=2'),
   ],
 )
@@ -117,6 +120,8 @@ def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
     ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
     ('scratch:data.labels=5', "where 'data.labels=5' is not segment.FIELD=VALUE or data.labelled"),
     ('ahm:data.labelled_from=5', 'config.data.labelled_from must be of type str, not 5'),
+    ('ahm:pretrain.pixels=0', 'config.pretrain.contrast are all 0'),
+    ('ahm:pretrain.feature=1', 'did you mean pretrain.features?'),
     ('ahm:pretrain.augment.hues=0', 'did you mean pretrain.augment.hue?'),
     ('ahm:pretrain.steps.hue=0', 'config has no field pretrain.steps.hue: steps is no section'),
     ('scratch:segment.unlabelled.size=8', 'did you mean segment.unlabelled.'),

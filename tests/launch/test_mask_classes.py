@@ -20,6 +20,7 @@ from ahm_jax.config import (
   GridConfig,
   MaskingConfig,
   ModelConfig,
+  PretrainConfig,
   RecipeConfig,
 )
 from ahm_jax.data.augment import normalise
@@ -81,7 +82,7 @@ def make_config(root: Path, prepared: Path) -> Config:
     ),
     model=ModelConfig(unet_width=8, agent_width=4, agent_trunk='light', vgg_width=2, vgg_hidden=8),
     masking=MaskingConfig(strategy='uniform', patch_size=8, workers=2),
-    pretrain=dataclasses.replace(recipe, steps=4, eval_every=4),
+    pretrain=PretrainConfig(**vars(dataclasses.replace(recipe, steps=4, eval_every=4))),
     segment=recipe,
     grid=GridConfig(methods=('scratch', 'uniform'), labels=(0,), seeds=(0,), classify=False),
   )

@@ -50,6 +50,21 @@ def test_log_rewards_by_hand():
   )
 
 
+def test_several_losses_are_joined_as_their_rewards_are(batch):
+  losses, hidden = batch
+  other = losses[::-1]
+  joined = actor_critic.joined_losses((losses, other), (1.0, 0.5), hidden)
+  rewards = (np.asarray(actor_critic.log_rewards(x, hidden)) for x in (losses, other))
+  total = sum(weight * reward for weight, reward in zip((1.0, 0.5), rewards, strict=True))
+  deviations = np.where(hidden == 1, total / total[hidden == 1].std(), 0)
+  np.testing.assert_allclose(actor_critic.log_rewards(joined, hidden), deviations, atol=1e-3)
+  np.testing.assert_array_equal(joined[hidden == 0], 1)
+  alone = actor_critic.joined_losses((losses,), (3.0,), hidden)
+  np.testing.assert_allclose(
+    actor_critic.log_rewards(alone, hidden), actor_critic.log_rewards(losses, hidden), atol=1e-3
+  )
+
+
 def test_log_rewards_are_whitened_over_the_masked_patches_of_the_batch(batch):
   losses, hidden = batch
   rewards = np.asarray(actor_critic.log_rewards(losses, hidden))

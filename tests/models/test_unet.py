@@ -193,6 +193,26 @@ def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):
 
 
 @pytest.mark.usefixtures('shallow')
+@pytest.mark.parametrize('recompute', [False, True])
+def test_outputs_of_blocks_are_returned_where_they_are_named(draw_variables, recompute):
+  x = normal(0, 2, 16, 16, 3)
+  model = UNet(width=WIDTH, recompute=recompute)
+  variables = draw_variables(model, x)
+  apply = jax.jit(functools.partial(model.apply, train=False), static_argnames='blocks')
+  result, found = apply(variables, x, blocks=('encoder3', 'decoder2'))
+  np.testing.assert_allclose(result, apply(variables, x), atol=1e-5)
+  assert {name: y.shape for name, y in found.items()} == {
+    'encoder3': (2, 4, 4, 4 * WIDTH),
+    'decoder2': (2, 8, 8, 2 * WIDTH),
+  }
+  _, kept = UNet(width=WIDTH).apply(
+    variables, x, train=False, capture_intermediates=True, mutable=['intermediates']
+  )
+  for name, y in found.items():
+    np.testing.assert_allclose(y, kept['intermediates'][name]['__call__'][0], atol=1e-5)
+
+
+@pytest.mark.usefixtures('shallow')
 def test_recomputing_changes_what_is_kept_and_nothing_else(draw_variables):
   x = normal(0, 2, 32, 32, 3)
   plain, recomputing = UNet(width=WIDTH), UNet(width=WIDTH, recompute=True)

@@ -14,6 +14,7 @@ from ahm_jax.config import (
   EvaluateConfig,
   MaskingConfig,
   ModelConfig,
+  PretrainConfig,
   RecipeConfig,
   SegmentConfig,
 )
@@ -64,7 +65,7 @@ def make_config():
         **{'patch_size': PATCH, 'warmup': 0.0, 'learning_rate': 1e-3, 'strategy': 'uniform'}
         | masking
       ),
-      pretrain=recipe,
+      pretrain=PretrainConfig(**vars(recipe)),
       segment=SegmentConfig(**vars(recipe)),
       classifier=recipe,
       evaluate=EvaluateConfig(batch_size=IMAGES),

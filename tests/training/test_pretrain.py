@@ -15,7 +15,7 @@ from ahm_jax.pipeline import stages
 from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch
-from ahm_jax.training import pretrain
+from ahm_jax.training import pretrain, pretrain_step
 
 PATCH, STEPS = 4, 40
 
@@ -363,13 +363,13 @@ def test_lesions_move_with_their_images(make_config, split):
   augment = AugmentConfig(brightness=0.0, contrast=0.0, hue=0.0)
 
   def share(batch, key):
-    return pretrain._share_out(batch, key, key, masking, augment)
+    return pretrain_step._share_out(batch, key, key, masking, augment)
 
   in_axes = jax.tree.map(lambda _: None, batch), 0
   workers = jax.vmap(share, in_axes, axis_name=DEVICES)(
     batch, jax.random.split(jax.random.key(0), 1)
   )
-  shown = pretrain.denormalise(workers.images[0])[..., 0] >= 0.5
+  shown = pretrain_step.denormalise(workers.images[0])[..., 0] >= 0.5
   assert workers.lesions.shape == (1, 2, len(split) // 2, *split.masks.shape[1:])
   np.testing.assert_array_equal(workers.lesions[0], shown)
   assert not np.array_equal(workers.lesions[0].reshape(split.masks.shape), split.masks)

@@ -22,8 +22,14 @@ OPERATION = re.compile(
 )
 SUM = re.compile(r'stablehlo\.reduce.*applies stablehlo\.add .*: \(tensor<[\dx]*x(\w+)>')
 
+
+def with_features(config):
+  return dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, features=1.0))
+
+
 BUILD = {
   'segment': lambda config, split: segment.build(config, split, 10, 1),
+  'features': lambda config, split: pretrain.build(with_features(config), split, 10, 1),
   'pretrain': lambda config, split: pretrain.build(config, split, 10, 1),
   'classify': lambda config, split: classify.build(config, split, 2, 10, 1),
 }
@@ -69,6 +75,7 @@ def program(make_config, split):
     ('segment', 'light', 6 + 1, 1),
     ('pretrain', 'light', 6 + 1 + 2 + 6, 3 + 1 + 1),
     ('pretrain', 'vgg16', 6 + 1 + 7 + 6, 3 + 1 + 1),
+    ('features', 'light', 6 + 1 + 2 + 6 + 4, 3 + 1 + 1),
     ('classify', 'light', 13 + 2, 2),
   ],
 )
@@ -89,7 +96,9 @@ def test_what_is_wide_is_bfloat16(program, stage, trunk, layers, maps):
   assert not re.search('feature_group_count = [2-9]', text)
 
 
-@pytest.mark.parametrize(('stage', 'trunk'), [('segment', 'light'), ('pretrain', 'vgg16')])
+@pytest.mark.parametrize(
+  ('stage', 'trunk'), [('segment', 'light'), ('pretrain', 'vgg16'), ('features', 'light')]
+)
 def test_sums_over_pixels_are_float32(program, stage, trunk):
   """Those in bfloat16 would be computed so by GPUs that can: the gradients of biases, of batch
   normalisation, the losses.
