@@ -10,7 +10,7 @@ from ahm_jax.errors import UserError
 URLS = ['gs://bucket/run', 's3://b', 'https://host/a', 'file:///tmp/a', 'hdfs://n:1/a', 'a+b://c']
 FIELDS = (
   *('init_from', 'data.root', 'data.labelled_from', 'data.prepared_dir'),
-  *('model.vgg_weights', 'grid.results'),
+  *('model.vgg_weights', 'segment.unlabelled.teacher', 'grid.results'),
 )
 
 

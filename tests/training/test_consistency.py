@@ -349,7 +349,8 @@ def test_a_teacher_that_is_given_stays_as_it_is(make_task, start, run, split):
   first = start(task)
   last, history = run(task, first, steps=STEPS)
   jax.tree.map(np.testing.assert_array_equal, last.extra.teacher, teacher)
-  assert history[-1]['consistency_loss'] < 0.5 * history[0]['consistency_loss']
+  # Half of the images are labelled as well, and otherwise.
+  assert history[-1]['consistency_loss'] < 0.8 * history[0]['consistency_loss']
   unet = task.step.unet.clone(axis_name=None)
   dark = (split.images[:2] / np.float32(255) - 0.5) / 0.25  # Without a lesion, and not labelled.
   variables = {'params': last.extra.params, 'batch_stats': last.extra.batch_stats}
