@@ -22,6 +22,7 @@ from ahm_jax.config import (
   ModelConfig,
   PretrainConfig,
   RecipeConfig,
+  SegmentConfig,
 )
 from ahm_jax.data.augment import normalise
 from ahm_jax.models.unet import UNet
@@ -83,7 +84,7 @@ def make_config(root: Path, prepared: Path) -> Config:
     model=ModelConfig(unet_width=8, agent_width=4, agent_trunk='light', vgg_width=2, vgg_hidden=8),
     masking=MaskingConfig(strategy='uniform', patch_size=8, workers=2),
     pretrain=PretrainConfig(**vars(dataclasses.replace(recipe, steps=4, eval_every=4))),
-    segment=recipe,
+    segment=SegmentConfig(**vars(recipe)),
     grid=GridConfig(methods=('scratch', 'uniform'), labels=(0,), seeds=(0,), classify=False),
   )
 

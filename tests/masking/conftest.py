@@ -105,7 +105,7 @@ def play():
   """
 
   def blur(carry, masked):
-    return jnp.tanh(masked + jnp.roll(masked, 3, axis=2)), carry
+    return jnp.tanh(masked + jnp.roll(masked, 3, axis=2)), (), carry
 
   def play(strategy, masking, state, images, key, progress=0.5):
     def work(images, key):

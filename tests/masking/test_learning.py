@@ -61,9 +61,10 @@ def train(strategy, state, key, steps, difficulty=None, delay=0):
       def propose(observation, round_key):
         return strategy.propose(state, observation, round_key, progress, True)
 
-      return rollout(
-        images, key, propose, lambda carry, _: (images + errors, carry), None, patch_size=PATCH
-      )[0]
+      def reconstruct(carry, _):
+        return images + errors, (), carry
+
+      return rollout(images, key, propose, reconstruct, None, patch_size=PATCH)[0]
 
     by_worker = [x.reshape(ACTORS, SHARE, *x.shape[1:]) for x in (images, errors)]
     done = jax.vmap(work, axis_name=WORKERS)(*by_worker, jax.random.split(rollout_key, ACTORS))
