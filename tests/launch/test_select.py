@@ -21,10 +21,10 @@ def names(workdir):
 
 
 @pytest.fixture(scope='module')
-def pretraining(commands, config_file, tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('runs') / 'pretrain'
-  commands.succeed('pretrain', f'--config={config_file}', f'--workdir={workdir}')
-  return workdir
+def pretraining(study, tmp_path_factory):
+  """A copy, which no other test locks."""
+  finished = study.run('pretrain/ahm/seed0').workdir
+  return shutil.copytree(finished, tmp_path_factory.mktemp('runs') / 'pretrain')
 
 
 @pytest.fixture(scope='module')
