@@ -10,7 +10,7 @@ import jax
 import jaxlib
 import pytest
 
-from ahm_jax.runtime import parallel
+from ahm_jax.runtime import compilation, parallel
 
 # Most of a test's time goes into compiling, here and in the processes that it starts. XLA ends a
 # process at a flag that it does not know.
@@ -69,6 +69,16 @@ LONG = (
 
 
 assert all((Path(__file__).parent / place).exists() for place in (*COMPILES, *QUICK, *LONG))
+
+
+def pytest_configure(config):
+  """Programs are kept for other tests, for processes that they start, and for the next time."""
+  if hasattr(config, 'cache'):
+    programs = config.cache.mkdir('programs') / compilation._processor()
+    seconds = 'jax_persistent_cache_min_compile_time_secs'
+    os.environ |= {'JAX_COMPILATION_CACHE_DIR': str(programs), seconds.upper(): '0'}
+    jax.config.update('jax_compilation_cache_dir', str(programs))
+    jax.config.update(seconds, 0)
 
 
 def place_of(path):
