@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import os
 import runpy
@@ -73,7 +74,9 @@ assert all((Path(__file__).parent / place).exists() for place in (*COMPILES, *QU
 
 def pytest_configure(config):
   """Programs are kept for other tests, for processes that they start, and for the next time."""
-  if hasattr(config, 'cache'):
+  if not hasattr(config, 'cache'):  # By -p no:cacheprovider.
+    return
+  with contextlib.suppress(OSError):  # Of a checkout that cannot be written to.
     programs = config.cache.mkdir('programs') / compilation._processor()
     seconds = 'jax_persistent_cache_min_compile_time_secs'
     os.environ |= {'JAX_COMPILATION_CACHE_DIR': str(programs), seconds.upper(): '0'}
