@@ -73,15 +73,17 @@ assert all((Path(__file__).parent / place).exists() for place in (*COMPILES, *QU
 
 
 def pytest_configure(config):
-  """Programs are kept for other tests, for processes that they start, and for the next time."""
+  """Programs are kept for other tests and for the next time; --cache-clear removes them.
+
+  Not those of commands, see tests/launch/conftest.py: JAX prints a warning, again and again, where
+  one was killed while it wrote a program, and tests look at what commands print.
+  """
   if not hasattr(config, 'cache'):  # By -p no:cacheprovider.
     return
   with contextlib.suppress(OSError):  # Of a checkout that cannot be written to.
     programs = config.cache.mkdir('programs') / compilation._processor()
-    seconds = 'jax_persistent_cache_min_compile_time_secs'
-    os.environ |= {'JAX_COMPILATION_CACHE_DIR': str(programs), seconds.upper(): '0'}
     jax.config.update('jax_compilation_cache_dir', str(programs))
-    jax.config.update(seconds, 0)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 def place_of(path):

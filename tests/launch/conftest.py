@@ -123,10 +123,18 @@ class Process:
 
 
 class Commands:
-  """Starts launch scripts."""
+  """Starts launch scripts.
 
-  def __init__(self):
-    self.environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+  The programs that JAX compiles for one are kept for the next, which is most of their time.
+  """
+
+  def __init__(self, home: Path):
+    """`home` is where those programs are; workers share it."""
+    cache = {
+      'JAX_COMPILATION_CACHE_DIR': str(home),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    }
+    self.environment = {**os.environ, **cache, 'JAX_PLATFORMS': 'cpu'}
     self._forks, self._said = None, tempfile.TemporaryDirectory()
 
   def preload(self, *modules: str) -> None:
@@ -189,8 +197,8 @@ def made_once(path: Path):
 
 
 @pytest.fixture(scope='session')
-def commands():
-  commands = Commands()
+def commands(shared):
+  commands = Commands(shared / 'compiled')
   yield commands
   commands.close()
 
