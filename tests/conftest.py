@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import os
 import runpy
@@ -10,7 +11,7 @@ import jax
 import jaxlib
 import pytest
 
-from ahm_jax.runtime import parallel
+from ahm_jax.runtime import compilation, parallel
 
 # Most of a test's time goes into compiling, here and in the processes that it starts. XLA ends a
 # process at a flag that it does not know.
@@ -72,6 +73,20 @@ LONG = (
 assert all((Path(__file__).parent / place).exists() for place in (*COMPILES, *QUICK, *LONG))
 
 
+def pytest_configure(config):
+  """Programs are kept for other tests and for the next time; --cache-clear removes them.
+
+  Not those of commands, see tests/launch/conftest.py: JAX prints a warning, again and again, where
+  one was killed while it wrote a program, and tests look at what commands print.
+  """
+  if not hasattr(config, 'cache'):  # By -p no:cacheprovider.
+    return
+  with contextlib.suppress(OSError):  # Of a checkout that cannot be written to.
+    programs = config.cache.mkdir('programs') / compilation._processor()
+    jax.config.update('jax_compilation_cache_dir', str(programs))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
 def place_of(path):
   return path.relative_to(Path(__file__).parent).as_posix()
 
@@ -100,8 +115,11 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-  """The collector of garbage need not look at modules and tests again and again."""
+  """The collector of garbage need not look at modules and tests, and all of JAX, again and again:
+  that is a tenth of the time.
+  """
   gc.freeze()
+  gc.set_threshold(200_000, 20, 100)
 
 
 @pytest.fixture(autouse=True)

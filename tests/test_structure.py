@@ -33,8 +33,8 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_room_has_its_place():
-  folders = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or path.is_dir()}
-  assert folders - {'__init__', '__pycache__', 'py'} == set(ORDER)
+  places = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob('*.py')}
+  assert {place.removesuffix('.py') for place in places} - {'__init__'} == set(ORDER)
   assert len(list(PACKAGE.glob('*.py'))) <= LOOSE
 
 

@@ -757,13 +757,9 @@ def test_what_was_set_aside_before_is_kept(sound, tmp_path):
 
 
 @pytest.mark.compiles  # Takes long.
-@pytest.mark.parametrize(
-  ('at', 'move', 'name'),
-  [
-    *((at, move, 'home') for at in ('save', 'written', 'end', 'restore') for move in MOVES),
-    *(('save', move, f'home/{FOLDER}') for move in MOVES),
-  ],
-)
+@pytest.mark.parametrize('name', ['home', f'home/{FOLDER}'])
+@pytest.mark.parametrize('move', MOVES)
+@pytest.mark.parametrize('at', ['save', 'written', 'end', 'restore'])
 def test_a_run_that_is_moved_ends_and_its_parts_stay_together(tmp_path, at, move, name):
   change, _ = MOVES[move]
   workdir, moved = tmp_path / 'place' / 'home', tmp_path / 'place' / name

@@ -75,14 +75,14 @@ def test_what_is_no_file_is_named(tmp_path, make):
   assert not isinstance(caught.value, Damaged)
 
 
-@pytest.mark.parametrize('place', ['parse', 'read_bytes'])
-def test_want_of_memory_is_no_damage(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize(('place', 'name'), [(json_files, 'parse'), (os, 'fdopen')])
+def test_want_of_memory_is_no_damage(tmp_path, monkeypatch, place, name):
   write_json(tmp_path / 'run.json', {'stage': 'a', 'steps': []})
 
   def refuse(*_, **__):
     raise MemoryError
 
-  monkeypatch.setattr(*((json_files, 'parse') if place == 'parse' else (os, 'fdopen')), refuse)
+  monkeypatch.setattr(place, name, refuse)
   with pytest.raises(UserError, match=r'run\.json cannot be read \(out of memory\)') as caught:
     read_json(tmp_path / 'run.json', RUN)
   assert not isinstance(caught.value, Damaged)
