@@ -105,8 +105,10 @@ class AugmentConfig:
   """
 
   flip: bool = True  # Left-right, and quarter turns.
-  # Crop a square of side between (1 - scale) and 1 of the image's, and resize it to full size.
+  # Resize a square of side between (1 - scale) and (1 + zoom_out) of the image's to full size; what
+  # is outside of the image continues its border.
   scale: Annotated[float, between(0, 0.9)] = 0.2
+  zoom_out: Annotated[float, between(0, 3)] = 0.0
   # Shift by up to this much, of an image range of 1.
   brightness: Annotated[float, between(0, 1)] = 0.1
   # Scale about the mean by a factor in [1 - contrast, 1 + contrast].

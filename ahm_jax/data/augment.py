@@ -72,7 +72,7 @@ def augment(
     Image and mask, of the same shapes and ranges.
   """
   geometry_key, colour_key = jax.random.split(key)
-  if config.flip or config.scale:
+  if config.flip or config.scale or config.zoom_out:
     transpose, coordinates = _pose(geometry_key, len(image), config)
     image = jax.vmap(_sample, in_axes=(2, None, None), out_axes=2)(image, transpose, coordinates)
     mask = (_sample(mask, transpose, coordinates) >= 0.5).astype(mask.dtype)
@@ -90,11 +90,11 @@ def denormalise(x: jax.Array) -> jax.Array:
 
 
 def _pose(key: jax.Array, size: int, config: AugmentConfig) -> tuple[jax.Array, list[jax.Array]]:
-  """A random square in one of 8 poses: whether to transpose, then each pixel's row and column of
-  origin, [size, size].
+  """A random square, in the image or around it, in one of 8 poses: whether to transpose, then each
+  pixel's row and column of origin, [size, size].
   """
   scale_key, corner_key, pose_key = jax.random.split(key, 3)
-  share = 1 - config.scale * jax.random.uniform(scale_key)
+  share = 1 + config.zoom_out - (config.scale + config.zoom_out) * jax.random.uniform(scale_key)
   corner = jax.random.uniform(corner_key, (2, 1)) * (1 - share) * size
   origins = corner + (jnp.arange(size) + 0.5) * share - 0.5  # [2, size]: of rows, of columns.
   transpose, *reverse = jax.random.bernoulli(pose_key, 0.5 if config.flip else 0.0, (3,))

@@ -18,7 +18,14 @@ from ahm_jax.data.augment import (
   recolour_batch,
 )
 
-NOTHING = {'flip': False, 'scale': 0.0, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.0}
+NOTHING = {
+  'flip': False,
+  'scale': 0.0,
+  'zoom_out': 0.0,
+  'brightness': 0.0,
+  'contrast': 0.0,
+  'hue': 0.0,
+}
 
 
 def only(**fields):
@@ -65,9 +72,10 @@ def origins(config, size, count):
   return np.moveaxis(many(config, ramp, ramp[..., 0], count)[0][..., :2] * size, -1, 1)
 
 
+@pytest.mark.parametrize('zoom', [{'scale': 0.5}, {'zoom_out': 1.0}])
 @pytest.mark.parametrize('flip', [False, True])
-def test_scale_crop_against_scipy(flip):
-  config = only(flip=flip, scale=0.5)
+def test_zoom_against_scipy(flip, zoom):
+  config = only(flip=flip, **zoom)
   image, mask = example(size=20)
   mask = scipy.ndimage.gaussian_filter(mask, 2) > 0.5
   moved, moved_masks = many(config, image, mask.astype(np.float32), 16)
@@ -108,6 +116,23 @@ def test_crop_is_a_square_inside_the_image_of_the_asked_size():
     place = corner[small] / (size - share[small] * size)  # 0: at the one border; 1: at the other.
     assert place.min() < 0.1
     assert place.max() > 0.9
+
+
+def test_zooming_out_shows_the_whole_image_in_a_square_of_the_asked_size():
+  size, count = 40, 200
+  rows, columns = np.moveaxis(origins(only(scale=0.2, zoom_out=1.0), size, count), 1, 0)
+  steps = [np.diff(along, axis=1) for along in (rows[:, :, 0], columns[:, 0, :])]
+  share = steps[0].max(1)
+  np.testing.assert_allclose(steps[1].max(1), share, atol=1e-3)  # A square.
+  assert 0.8 - 1e-3 < share.min() < 0.85
+  assert 1.95 < share.max() < 2 + 1e-3
+  for along in (rows[:, :, 0], columns[:, 0, :]):
+    outside = (share[share > 1] - 1) / 2 + 1e-2  # What the first pixel's centre may leave out.
+    assert (along[share > 1].min(1) <= outside).all()
+    assert (along[share > 1].max(1) >= size - 1 - outside).all()
+    before = (along[share > 1.5] <= 1e-3).mean(1)  # Share of it that continues the first border.
+    assert before.min() < 0.05
+    assert before.max() > 0.3
 
 
 def test_brightness_shifts():
