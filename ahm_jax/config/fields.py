@@ -238,6 +238,9 @@ class UnlabelledConfig:
   targets: Literal['soft', 'hard'] = 'soft'
   # A pixel is confident where the teacher's most probable class has at least this probability.
   confidence: Annotated[float, between(0, 1)] = 0.0
+  # An image counts where the teacher finds the same twice, upside down and in other colours the
+  # second time: where the Dice of its two masks is at least this. 0: it looks once, and all count.
+  agreement: Annotated[float, between(0, 1)] = 0.0
   # What counts: the confident 'pixels', or all of them by their 'share'.
   confident: Literal['pixels', 'share'] = 'pixels'
   cutmix: Annotated[float, between(0, 1)] = 1.0  # Share of pairs that exchange a box (CutMix).
@@ -248,7 +251,7 @@ class UnlabelledConfig:
   # Share of the encoder's channels that are dropped in one more view, which is as the teacher's
   # (UniMatch); 0: there is no such view.
   feature_dropout: Annotated[float, between(0, 0.9)] = 0.0
-  # Geometry is the teacher's and the student's; colours, the student's alone.
+  # How the student sees an image; the teacher sees it as it is.
   augment: AugmentConfig = field(
     default_factory=lambda: AugmentConfig(brightness=0.3, contrast=0.3, hue=0.08)
   )

@@ -53,6 +53,23 @@ def recolour_batch(
   )
 
 
+def move_batch(
+  key: jax.Array, planes: jax.Array, positions: jax.Array, config: AugmentConfig
+) -> jax.Array:
+  """The geometry of `augment_batch` alone, with the same key and positions, of anything that lies
+  in the images' pixels.
+
+  Args:
+    planes: float32 [b, S, S, n].
+    positions: int32 [b].
+
+  Returns:
+    Of the same shape, interpolated.
+  """
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+  return jax.vmap(lambda key, x: _move(jax.random.split(key)[0], x, config))(keys, planes)
+
+
 def geometry_only(config: AugmentConfig) -> AugmentConfig:
   """The config without changes of colour."""
   return dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0)
@@ -72,11 +89,9 @@ def augment(
     Image and mask, of the same shapes and ranges.
   """
   geometry_key, colour_key = jax.random.split(key)
-  if config.flip or config.scale or config.zoom_out:
-    transpose, coordinates = _pose(geometry_key, len(image), config)
-    image = jax.vmap(_sample, in_axes=(2, None, None), out_axes=2)(image, transpose, coordinates)
-    mask = (_sample(mask, transpose, coordinates) >= 0.5).astype(mask.dtype)
-  return _recolour(colour_key, image, config), mask
+  moved = _move(geometry_key, jnp.concatenate([image, mask[..., None]], -1), config)
+  mask = (moved[..., -1] >= 0.5).astype(mask.dtype)
+  return _recolour(colour_key, moved[..., :-1], config), mask
 
 
 def normalise(x: jax.Array) -> jax.Array:
@@ -87,6 +102,14 @@ def normalise(x: jax.Array) -> jax.Array:
 def denormalise(x: jax.Array) -> jax.Array:
   """The inverse of `normalise`."""
   return x * 0.25 + 0.5
+
+
+def _move(key: jax.Array, planes: jax.Array, config: AugmentConfig) -> jax.Array:
+  """[S, S, n] in a random pose."""
+  if not (config.flip or config.scale or config.zoom_out):
+    return planes
+  transpose, coordinates = _pose(key, len(planes), config)
+  return jax.vmap(_sample, in_axes=(2, None, None), out_axes=2)(planes, transpose, coordinates)
 
 
 def _pose(key: jax.Array, size: int, config: AugmentConfig) -> tuple[jax.Array, list[jax.Array]]:

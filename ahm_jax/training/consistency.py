@@ -2,9 +2,9 @@
 agree with a teacher on images without them.
 
 The teacher is a moving average of the student (Tarvainen, Valpola, arXiv 1703.01780) and sees an
-image as it is; the student sees it recoloured and with a box of another one pasted in (French et
-al., arXiv 1906.01916), and is to predict what the teacher says of what it sees. Confidence as in
-French et al., or of single pixels as in UniMatch (Yang et al., arXiv 2208.09910).
+image as it is; the student sees it moved, recoloured and with a box of another one pasted in
+(French et al., arXiv 1906.01916), and is to predict what the teacher says of what it sees.
+Confidence as in French et al., or of single pixels as in UniMatch (Yang et al., arXiv 2208.09910).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from ahm_jax.config import UnlabelledConfig
-from ahm_jax.data.augment import augment_batch, geometry_only, normalise, recolour_batch
+from ahm_jax.data.augment import (
+  augment_batch,
+  geometry_only,
+  move_batch,
+  normalise,
+  recolour_batch,
+)
 from ahm_jax.data.cutmix import boxes, partners
 from ahm_jax.masking.rollout import Proposal
 from ahm_jax.models.layers import infer
@@ -23,7 +29,21 @@ from ahm_jax.models.unet import UNet
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch
 from ahm_jax.training.hiding import Hiding
-from ahm_jax.training.soft_losses import confidence, hardened, probabilities, soft_losses
+from ahm_jax.training.soft_losses import (
+  agreement,
+  confidence,
+  hardened,
+  most_probable,
+  probabilities,
+  soft_losses,
+)
+
+
+class Says(NamedTuple):
+  """What the teacher says of images: [u, S, S, n] each."""
+
+  probabilities: jax.Array  # Of outputs.
+  trusted: jax.Array  # Of n = 1: whether it is heeded at a pixel of this image, 0 or 1.
 
 
 class Views(NamedTuple):
@@ -64,42 +84,65 @@ class Consistency:
       step: how many were done before.
     """
     config, positions = self.config, batch.positions
-    move_key, hide_key, drop_key, *view_keys = jax.random.split(key, 3 + config.views)
+    says_key, move_key, hide_key, drop_key, *view_keys = jax.random.split(key, 4 + config.views)
     plain, lesions = augment_batch(
       move_key, batch.images, batch.masks, positions, geometry_only(config.augment)
     )
-    says = lax.stop_gradient(probabilities(infer(self.unet, teacher, normalise(plain))))
+    says = jax.tree.map(
+      lambda x: move_batch(move_key, x, positions, config.augment),
+      self._says(says_key, teacher, batch.images / jnp.float32(255), positions),
+    )
     shown = [self._view(key, positions, plain, says, lesions) for key in view_keys]
-    images, targets, lesions = (jnp.concatenate(parts) for parts in zip(*shown, strict=True))
+    images, says_of, lesions = jax.tree.map(lambda *parts: jnp.concatenate(parts), *shown)
     if self.hiding:
       proposal = self.hiding.propose(strategy_state, hide_key, positions, images, lesions, step)
-      hidden, targets = self.hiding.hide(proposal, images, targets)
-      return Views(hidden, *self._targets(targets), unmasked=images, proposal=proposal)
+      hidden, says_of = self.hiding.hide(proposal, images, says_of)
+      return Views(hidden, *self._targets(says_of), unmasked=images, proposal=proposal)
     if not config.feature_dropout:
-      return Views(images, *self._targets(targets))
+      return Views(images, *self._targets(says_of))
     images = jnp.concatenate([images, normalise(plain)])
-    targets = jnp.concatenate([targets, says])
-    return Views(images, *self._targets(targets), self._dropped(drop_key, positions))
+    says_of = jax.tree.map(lambda *parts: jnp.concatenate(parts), says_of, says)
+    return Views(images, *self._targets(says_of), self._dropped(drop_key, positions))
+
+  def _says(self, key: jax.Array, teacher: Any, images: jax.Array, positions: jax.Array) -> Says:
+    """What the teacher says of images in [0, 1]. With `agreement`, it sees them twice, upside down
+    and in other colours as well, and says the mean.
+    """
+
+    def of(x):
+      return lax.stop_gradient(probabilities(infer(self.unet, teacher, normalise(x))))
+
+    says, config = of(images), self.config
+    if not config.agreement:
+      return Says(says, jnp.ones_like(says[..., :1]))
+    turned = slice(None, None, -1 if config.augment.flip else None)
+    recoloured = recolour_batch(key, images, positions, config.augment)
+    again = of(recoloured[:, turned, turned])[:, turned, turned]
+    agree = agreement(most_probable(says), most_probable(again)) >= config.agreement
+    return Says((says + again) / 2, jnp.ones_like(says[..., :1]) * agree[:, None, None, None])
 
   def _view(
-    self, key: jax.Array, positions: jax.Array, *of: jax.Array
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Images in other colours, with a box of their partners; with what else is said of them.
+    self, key: jax.Array, positions: jax.Array, plain: jax.Array, says: Says, lesions: jax.Array
+  ) -> tuple[jax.Array, Says, jax.Array]:
+    """Images in other colours, normalised, with a box of their partners; what is said of them, and
+    their lesions.
 
     Args:
-      of: images in [0, 1], what the teacher says of them, and their lesions.
+      plain: images in [0, 1].
     """
-    plain, says, lesions = of
     colour_key, box_key = jax.random.split(key)
     changed = recolour_batch(colour_key, plain, positions, self.config.augment)
     box = boxes(box_key, jnp.repeat(positions[::2], 2), plain.shape[1], self.config)
-    images, says = (jnp.where(box[..., None], partners(x), x) for x in (normalise(changed), says))
+    images, says = jax.tree.map(
+      lambda x: jnp.where(box[..., None], partners(x), x), (normalise(changed), says)
+    )
     return images, says, jnp.where(box, partners(lesions), lesions)
 
-  def _targets(self, says: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def _targets(self, says: Says) -> tuple[jax.Array, jax.Array]:
     """What the student is to say, and where that counts."""
-    confident = confidence(says) >= self.config.confidence
-    targets = hardened(says) if self.config.targets == 'hard' else says
+    found, trusted = says
+    confident = (confidence(found) >= self.config.confidence) & (trusted[..., 0] > 0.5)
+    targets = hardened(found) if self.config.targets == 'hard' else found
     return targets, confident.astype(jnp.float32)
 
   def _dropped(self, key: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:

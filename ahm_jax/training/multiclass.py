@@ -1,16 +1,14 @@
 """Masks of several classes: how they are augmented, learnt from, and scored in a validation."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
 
 from ahm_jax.config import AugmentConfig
-from ahm_jax.data.augment import augment_batch
+from ahm_jax.data.augment import augment_batch, move_batch
 from ahm_jax.runtime.parallel import DEVICES
 
 
@@ -36,11 +34,8 @@ def augment_classes(
     Images as `augment_batch`'s, and masks int32 [b, S, S].
   """
   images, _ = augment_batch(key, images, masks, positions, config)
-  planes = (masks[..., None] == jnp.arange(values)) * jnp.uint8(255)
-  geometry = dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0)
-  # The key decides on the geometry, so it is the images'.
-  shares, _ = augment_batch(key, planes, masks, positions, geometry)
-  return images, shares.argmax(-1)
+  shares = jax.nn.one_hot(masks, values)
+  return images, move_batch(key, shares, positions, config).argmax(-1)
 
 
 def class_losses(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:

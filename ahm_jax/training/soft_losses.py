@@ -20,11 +20,28 @@ def confidence(p: jax.Array) -> jax.Array:
   return jnp.maximum(p, 1 - p)[..., 0] if p.shape[-1] == 1 else p.max(-1)
 
 
+def most_probable(p: jax.Array) -> jax.Array:
+  """The most probable class, int [...], of `probabilities` [..., outputs]: 0 is background."""
+  return (p[..., 0] >= 0.5).astype(jnp.int32) if p.shape[-1] == 1 else p.argmax(-1)
+
+
 def hardened(p: jax.Array) -> jax.Array:
   """1 for the most probable class and 0 for others, of `probabilities` [..., outputs]."""
   if p.shape[-1] == 1:
-    return (p >= 0.5).astype(p.dtype)
-  return jax.nn.one_hot(p.argmax(-1), p.shape[-1], dtype=p.dtype)
+    return most_probable(p)[..., None].astype(p.dtype)
+  return jax.nn.one_hot(most_probable(p), p.shape[-1], dtype=p.dtype)
+
+
+def agreement(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Dice of each two masks, [u]; where a pixel's classes differ, it is in neither's overlap. Two
+  empty masks agree.
+
+  Args:
+    a, b: integers [u, S, S], 0 for background.
+  """
+  overlap = ((a == b) & (a > 0)).sum((1, 2))
+  total = (a > 0).sum((1, 2)) + (b > 0).sum((1, 2))
+  return jnp.where(total > 0, 2 * overlap / jnp.maximum(total, 1), 1.0)
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ahm_jax.config import Config, DataConfig, MaskingConfig, UnlabelledConfig
+from ahm_jax.config import AugmentConfig, Config, DataConfig, MaskingConfig, UnlabelledConfig
 from ahm_jax.data import cutmix
 from ahm_jax.data.batches import Source, source
 from ahm_jax.masking.patches import to_pixels
@@ -180,15 +180,9 @@ def test_confidence_and_the_most_probable_class(p, confidence, hard):
 
 def test_views_are_those_of_a_pair_and_the_teacher_s_targets_move_with_them(split):
   """With every pair exchanging one quarter, and a teacher whose probability is that of a pixel."""
-
-  class Pixel:
-    def apply(self, variables, images, train):
-      assert variables == {'params': 1} and not train
-      return images[..., :1]
-
   still = dataclasses.replace(Config().segment.augment, flip=False, scale=0.0, hue=0.0)
   config = UnlabelledConfig(cutmix_area=(0.25, 0.25), augment=still, confidence=0.8)
-  step = Consistency(Pixel(), config, total_steps=1)
+  step = Consistency(Pixels(), config, total_steps=1)
   batch = Batch(split.images, split.masks, split.labels, np.arange(5, 13, dtype=np.int32))
   views = step.views(jax.random.key(0), {'params': 1}, batch, (), 0)
   plain = (split.images / np.float32(255) - 0.5) / 0.25
@@ -205,6 +199,93 @@ def test_views_are_those_of_a_pair_and_the_teacher_s_targets_move_with_them(spli
   # Colours are the student's alone: an image that is not mixed is its own, brighter or darker.
   changes = np.asarray(views.images - plain)
   assert np.abs(changes).mean() > 0.05
+
+
+class Pixels:
+  """A network that finds a lesion where a pixel is red."""
+
+  def apply(self, variables, images, train):
+    assert variables == {'params': 1} and not train
+    return images[..., :1]
+
+
+class Half:
+  """A network that finds a lesion in the left half of whatever it sees."""
+
+  def apply(self, variables, images, train):  # noqa: ARG002
+    left = jnp.arange(images.shape[2]) < images.shape[2] // 2
+    return jnp.where(left[:, None], 20.0, -20.0) * jnp.ones_like(images[..., :1])
+
+
+def made(network, split, **fields):
+  """Views of the split's images."""
+  fields = {'cutmix': 0.0} | fields
+  step = Consistency(network, UnlabelledConfig(**fields), total_steps=1)
+  batch = Batch(split.images, split.masks, split.labels, np.arange(8, dtype=np.int32))
+  return step.views(jax.random.key(0), {'params': 1}, batch, (), 0)
+
+
+ONLY = dict.fromkeys(('scale', 'zoom_out', 'brightness', 'contrast', 'hue'), 0.0) | {'flip': False}
+
+
+def test_what_the_teacher_says_moves_with_the_image(split):
+  views = made(Pixels(), split, augment=AugmentConfig(**ONLY | {'flip': True}))
+  np.testing.assert_allclose(views.targets, special.expit(views.images[..., :1]), atol=1e-6)
+  plain = (split.images / np.float32(255) - 0.5) / 0.25
+  assert np.abs(np.asarray(views.images) - plain).max((1, 2, 3)).max() > 0.5
+
+
+def test_the_teacher_sees_an_image_as_it_is(split):
+  """And not moved: the half of the image that it finds is any side, then a part of another size."""
+  targets = made(Half(), split, augment=AugmentConfig(**ONLY | {'flip': True})).targets
+  np.testing.assert_allclose(targets.mean((1, 2, 3)), 0.5, atol=1e-6)
+  sides = {(round(float(x[0, 8, 0])), round(float(x[8, 0, 0]))) for x in targets}
+  assert len(sides) > 1
+  targets = made(Half(), split, augment=AugmentConfig(**ONLY | {'zoom_out': 1.0})).targets
+  assert np.ptp(targets.mean((1, 2, 3))) > 0.1
+
+
+def test_agreement_of_masks_by_hand():
+  a = jnp.array([[[1, 1], [0, 0]], [[0, 0], [0, 0]], [[1, 2], [2, 0]], [[0, 0], [0, 1]]])
+  b = jnp.array([[[1, 0], [1, 0]], [[0, 0], [0, 0]], [[1, 1], [2, 0]], [[0, 0], [0, 0]]])
+  np.testing.assert_allclose(soft_losses.agreement(a, b), [1 / 2, 1, 2 / 3, 0])
+
+
+@pytest.mark.parametrize(('flip', 'trusted'), [(True, 0), (False, 1)])
+def test_an_image_counts_where_the_teacher_finds_the_same_twice(split, flip, trusted):
+  """Upside down, half an image is the other half; a pixel is itself."""
+  augment = AugmentConfig(**ONLY | {'flip': flip})
+  assert (made(Half(), split, augment=augment, agreement=0.5).confident == trusted).all()
+  assert (made(Pixels(), split, augment=augment, agreement=1.0).confident == 1).all()
+
+
+def test_with_agreement_the_teacher_says_the_mean(split):
+  """Of a half and the other, where it is not heeded; in other colours it finds another mask."""
+  augment = AugmentConfig(**ONLY | {'flip': True})
+  views = made(Half(), split, augment=augment, agreement=0.5)
+  np.testing.assert_allclose(views.targets, 0.5, atol=1e-6)
+  coloured = AugmentConfig(**ONLY | {'brightness': 0.2})
+  confident = made(Pixels(), split, augment=coloured, agreement=0.6).confident
+  each = confident.reshape(8, -1)
+  assert ((each == 0).all(1) | (each == 1).all(1)).all()
+  assert 0 < confident.mean() < 1
+
+
+def test_trust_moves_with_the_boxes(split):
+  """Where an image shows a partner that is trusted, that counts, and the rest does not."""
+  coloured = AugmentConfig(**ONLY | {'brightness': 0.2})
+  plain, mixed = (
+    made(Pixels(), split, augment=coloured, agreement=0.6, cutmix=share, cutmix_area=(0.25, 0.25))
+    for share in (0.0, 1.0)
+  )
+  own = plain.confident.mean((1, 2))
+  partner = own.reshape(4, 2)[:, ::-1].reshape(8)
+  assert set(own.tolist()) == {0, 1} and (own != partner).any()
+  shares = mixed.confident.mean((1, 2))
+  assert (shares[(own == 1) & (partner == 1)] == 1).all()
+  assert (shares[(own == 0) & (partner == 0)] == 0).all()
+  assert ((shares > 0.1) & (shares < 0.4))[(own == 0) & (partner == 1)].all()
+  assert ((shares > 0.6) & (shares < 0.9))[(own == 1) & (partner == 0)].all()
 
 
 def test_masks_of_unlabelled_images_are_not_looked_at(make_task, start, run, split):
@@ -353,11 +434,13 @@ def test_views_of_unimatch(make_task, start, split):
   """Two of each image with boxes and colours of their own, and one as the teacher's, of which half
   of the channels are dropped.
   """
-  task = make_task(augment=True, views=2, feature_dropout=0.5, targets='hard')
+  task = make_task(views=2, feature_dropout=0.5, targets='hard')
   first, count = start(task), len(split)
   teacher = {'params': first.params, 'batch_stats': first.batch_stats}
   batch = Batch(split.images, split.masks, split.labels, np.arange(count, dtype=np.int32))
   step = task.step.consistency
+  still = dataclasses.replace(step.config, augment=AugmentConfig(flip=False, scale=0.0))
+  step = dataclasses.replace(step, config=still)
   views = step.views(jax.random.key(0), teacher, batch, (), 0)
   assert views.images.shape == (3 * count, 16, 16, 3)
   one, other, plain = np.split(np.asarray(views.images), 3)
