@@ -11,6 +11,9 @@ _NAMES = {
   'scratch': 'training from scratch',
   'uniform': 'uniform masking',
   'ahm': 'adaptive hard masking',
+  'scratch_consistency': 'consistency on unlabelled images',
+  'uniform_consistency': 'uniform masking with consistency on unlabelled images',
+  'ahm_consistency': 'adaptive hard masking with consistency on unlabelled images',
 }
 
 
@@ -18,22 +21,25 @@ def conclusions(summary: Sequence[Row]) -> list[str]:
   """A sentence for each number of labels (or mean over several) and baseline.
 
   It speaks of 'ahm', or where the grid lacks it of the first method that is no baseline, or else of
-  'uniform'. An interval that holds 0 shows no difference, whatever the estimate.
+  'uniform'; and of the last method, where that is no baseline: what a grid leads up to. An interval
+  that holds 0 shows no difference, whatever the estimate.
   """
-  pretrained = [
-    method for method in dict.fromkeys(row['method'] for row in summary) if pretraining_of(method)
-  ]
+  methods = list(dict.fromkeys(row['method'] for row in summary))
+  pretrained = [method for method in methods if pretraining_of(method)]
   others = [method for method in pretrained if method not in BASELINES]
-  subject = next((name for name in ('ahm', *others, 'uniform') if name in pretrained), None)
-  if subject is None:
+  first = next((name for name in ('ahm', *others, 'uniform') if name in pretrained), None)
+  last = methods[-1] if methods and methods[-1] not in BASELINES else None
+  subjects = dict.fromkeys(subject for subject in (first, last) if subject)
+  if not subjects:
     return ['This grid has no pre-trained network to compare.']
   sentences = [
     _conclusion(row, baseline)
+    for subject in subjects
     for row in summary
     for baseline in BASELINES
     if row['method'] == subject and row[f'vs_{baseline}'] is not None
   ]
-  return sentences or [f'This grid has nothing to compare {_named(subject)} with.']
+  return sentences or [f'This grid has nothing to compare {_named(next(iter(subjects)))} with.']
 
 
 def _conclusion(row: Row, baseline: str) -> str:

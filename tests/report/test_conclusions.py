@@ -21,7 +21,7 @@ def test_gain_is_claimed_only_where_the_interval_allows_it():
   lost = conclusions(make_results(gain=-0.1)['summary'])
   assert 'adaptive hard masking lost 9.9 points' in lost[0]
   tuned = conclusions(
-    make_results(methods=('scratch', 'uniform', 'scratch:segment.steps=7'))['summary']
+    make_results(methods=('scratch:segment.steps=7', 'scratch', 'uniform'))['summary']
   )
   assert all('uniform masking' in sentence and 'steps' not in sentence for sentence in tuned)
   null = conclusions(make_results(gain=0.0)['summary'])
@@ -29,6 +29,24 @@ def test_gain_is_claimed_only_where_the_interval_allows_it():
     'no difference was shown between adaptive hard masking and ' in sentence for sentence in null
   )
   assert not any('gained' in sentence or 'lost' in sentence for sentence in null)
+
+
+def test_the_last_method_of_a_grid_is_spoken_of_too():
+  methods = ('scratch', 'uniform', 'ahm', 'scratch_consistency')
+  sentences = conclusions(make_results(methods=methods)['summary'])
+  own = [sentence for sentence in sentences if 'consistency' in sentence]
+  assert sentences[-len(own) :] == own and len(own) < len(sentences)
+  first = [sentence for sentence in own if sentence.startswith('With 20')]
+  assert [name for name in ('scratch', 'uniform', 'adaptive') for s in first if name in s] == [
+    'scratch',
+    'uniform',
+    'adaptive',
+  ]
+  (only,) = {
+    sentence.split(' between ')[1].split(' and ')[0]
+    for sentence in conclusions(make_results(methods=('scratch', 'scratch_x'), gain=0.0)['summary'])
+  }
+  assert only == 'scratch_x'
 
 
 @pytest.mark.parametrize(
