@@ -27,9 +27,11 @@ prepare_data checks every file, and can be left out: the others prepare what the
 runs the whole comparison of scratch, uniform and ahm, at the numbers of labels in
 config.grid.labels. The recipe is that of configs/isic.py, a GPU's work, 224 px and base width 64.
 
-Variants: folder.py:cpu is for 2 cores, 64 px and base width 16, the recipe of configs/isic_cpu.py;
-folder.py:paper has the published hyper-parameters in place of the best that were found. Those files
-say what the recipes reached; there is no result of this one.
+Variants: folder.py:few uses images without masks again while it segments, for a few dozen masks; a
+step takes some four times as long. folder.py:cpu and folder.py:cpu_few are for 2 cores, 64 px and
+base width 16, the recipe of configs/isic_cpu.py; folder.py:paper has the published hyper-parameters
+in place of the best that were found. Those files say what the recipes reached; there is no result
+of this one.
 
 Several classes: masks hold 0 for background and 1, 2, ... for the names in
 --config.data.mask_classes=liver,tumour; of a palette image the indices count, not the colours.
@@ -64,7 +66,9 @@ from configs import isic, isic_cpu
 
 VARIANTS = {
   '': isic.get_config,
+  'few': isic.get_config,
   'cpu': isic_cpu.get_config,
+  'cpu_few': isic_cpu.get_config,
   'paper': lambda: isic.get_config('paper'),
 }
 LABELS, SEEDS = (20, 50), (0, 1, 2)  # Of a grid; few enough for a small folder.
@@ -74,4 +78,9 @@ def get_config(variant=''):
   config.check_variant(__file__, variant, VARIANTS)
   c = VARIANTS[variant]()
   c.grid.labels, c.grid.seeds = LABELS, SEEDS
+  if variant.endswith('few'):
+    c.segment.update(isic.CONSISTENCY)
+    supervised = {'strategy': 'scratch', 'segment': {'unlabelled': {'batch_size': 0}}}
+    c.grid.variants = {'scratch_supervised': supervised}
+    c.grid.methods = ('scratch_supervised', 'scratch', 'uniform', 'ahm')
   return c

@@ -23,6 +23,14 @@ with AHM.
 from ahm_jax import config
 
 VARIANTS = ('', 'paper')
+# Of a segmentation from few labels: zooming out as well as in; that, and consistency with a teacher
+# on unlabelled images.
+ZOOM = {'augment': {'zoom_out': 0.5}}
+CONSISTENCY = {
+  **ZOOM,
+  'ema_decay': 0.99,
+  'unlabelled': {'batch_size': 8, 'agreement': 0.9, **ZOOM},
+}
 
 
 def get_config(variant=''):
@@ -57,3 +65,14 @@ def best(c):
   c.segment.update(steps=1200, epochs=None, min_epochs=10.0)
   c.model.vgg_norm, c.classify.balanced = 'batch', True
   c.classifier.update(batch_size=16, patience=0, steps=600, epochs=None)
+
+
+def with_consistency(c):
+  """Puts in methods that use unlabelled images again while they segment, for a grid to compare."""
+  c.grid.variants = {
+    'scratch_zoom': {'strategy': 'scratch', 'segment': ZOOM},
+    **{
+      f'{strategy}_consistency': {'strategy': strategy, 'segment': CONSISTENCY}
+      for strategy in ('scratch', 'uniform', 'ahm')
+    },
+  }

@@ -2,15 +2,17 @@
 
 import pytest
 
-from ahm_jax.config import SCRATCH, default, from_config_dict, with_method
+from ahm_jax.config import SCRATCH, default, from_config_dict, methods, with_method
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline.grid import check_methods
 from configs import busi_cpu, folder, isic, isic2018, isic_cpu, phantom, smoke
 
 VARIANTS = [
   (smoke, ('',)),
-  *((module, ('', 'baselines', 'ablations')) for module in (phantom, isic_cpu, busi_cpu)),
-  *((module, ('', 'cpu', 'paper')) for module in (folder, isic2018)),
+  (phantom, ('', 'baselines', 'ablations')),
+  *((module, ('', 'baselines', 'ablations', 'few')) for module in (isic_cpu, busi_cpu)),
+  (folder, ('', 'few', 'cpu', 'cpu_few', 'paper')),
+  (isic2018, ('', 'cpu', 'paper')),
   (isic, ('', 'paper')),
 ]
 
@@ -26,7 +28,28 @@ def test_every_variant_is_a_config(module, variant):
   check_methods(c)
   for method in c.grid.methods:
     if method != SCRATCH:
-      assert with_method(c, method).masking.strategy == method.partition(':')[0]
+      strategy = methods.parse(method, c.grid.variants).strategy
+      if strategy != SCRATCH:
+        assert with_method(c, method).masking.strategy == strategy
+
+
+@pytest.mark.parametrize(
+  ('module', 'variant', 'using'),
+  [
+    (isic_cpu, 'few', {'uniform_consistency', 'ahm_consistency', 'scratch_consistency'}),
+    (busi_cpu, 'few', {'uniform_consistency', 'ahm_consistency', 'scratch_consistency'}),
+    (folder, 'few', {'scratch', 'uniform', 'ahm'}),
+    (folder, 'cpu_few', {'scratch', 'uniform', 'ahm'}),
+    (folder, 'cpu', set()),
+  ],
+)
+def test_which_methods_use_unlabelled_images(module, variant, using):
+  tree = module.get_config(variant)
+  tree.data.root = '/somewhere'
+  c = from_config_dict(tree)
+  recipes = {method: with_method(c, method).segment for method in c.grid.methods}
+  assert {name for name, recipe in recipes.items() if recipe.unlabelled.batch_size} == using
+  assert {recipes[name].unlabelled.agreement for name in using} <= {0.9}
 
 
 @pytest.mark.parametrize('module', [module for module, names in VARIANTS if len(names) > 1])
