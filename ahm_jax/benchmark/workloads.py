@@ -97,7 +97,7 @@ def pretrain(bench: Bench) -> Result:
 
 def unlabelled(bench: Bench) -> Result:
   """Segmentation step on four labelled images, and with two, four and eight unlabelled ones beside
-  them; in milliseconds.
+  them, which the teacher sees twice; in milliseconds.
   """
   sizes = bench.sizes
   split = random_split(2 * LABELLED, sizes.pretrain_side)
@@ -106,6 +106,7 @@ def unlabelled(bench: Bench) -> Result:
     fields = {
       'segment__ema_decay': 0.99 if count else 0.0,
       'segment__unlabelled__batch_size': count,
+      'segment__unlabelled__agreement': 0.9 if count else 0.0,
     }
     config = configured(sizes.pretrain_width, sizes.pretrain_side, LABELLED, True, **fields)
     sides[f'{count} unlabelled'] = trainings.segmentation(config, split)
