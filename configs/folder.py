@@ -6,7 +6,8 @@ r"""Your own images: a folder of images, with masks and labels for some of them.
   DIR/labels.csv        columns image,label,split,group, in any case; of them only image is
                         required, and others are not used
 
-An image without a mask, or without a row in labels.csv, serves pre-training only; one with a label
+An image without a mask, or without a row in labels.csv, serves pre-training only (in folder.py:few
+segmentation too, which looks at no mask of it); one with a label
 but no mask serves classification too, where that uses all labels or config.classify.labels of them.
 The run says how many there are. Without labels.csv, every image with a mask serves segmentation.
 split is train, validation or test, and the images of one group (a patient, near-duplicates) share
@@ -27,11 +28,12 @@ prepare_data checks every file, and can be left out: the others prepare what the
 runs the whole comparison of scratch, uniform and ahm, at the numbers of labels in
 config.grid.labels. The recipe is that of configs/isic.py, a GPU's work, 224 px and base width 64.
 
-Variants: folder.py:few uses images without masks again while it segments, for a few dozen masks; a
-step takes some four times as long. folder.py:cpu and folder.py:cpu_few are for 2 cores, 64 px and
-base width 16, the recipe of configs/isic_cpu.py; folder.py:paper has the published hyper-parameters
-in place of the best that were found. Those files say what the recipes reached; there is no result
-of this one.
+Variants: folder.py:few uses all training images again while it segments, for a few dozen masks; a
+step takes some three times as long. It is for single runs; a grid compares this by adding
+'scratch_zoom' and 'ahm_consistency' to config.grid.methods of folder.py. folder.py:cpu and
+folder.py:cpu_few are for 2 cores, 64 px and base width 16, the recipe of configs/isic_cpu.py;
+folder.py:paper has the published hyper-parameters in place of the best that were found. Those files
+say what the recipes reached; there is no result of this one.
 
 Several classes: masks hold 0 for background and 1, 2, ... for the names in
 --config.data.mask_classes=liver,tumour; of a palette image the indices count, not the colours.
@@ -79,8 +81,5 @@ def get_config(variant=''):
   c = VARIANTS[variant]()
   c.grid.labels, c.grid.seeds = LABELS, SEEDS
   if variant.endswith('few'):
-    c.segment.update(isic.CONSISTENCY)
-    supervised = {'strategy': 'scratch', 'segment': {'unlabelled': {'batch_size': 0}}}
-    c.grid.variants = {'scratch_supervised': supervised}
-    c.grid.methods = ('scratch_supervised', 'scratch', 'uniform', 'ahm')
+    c.segment.update(isic.consistency())
   return c

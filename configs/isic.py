@@ -23,14 +23,6 @@ with AHM.
 from ahm_jax import config
 
 VARIANTS = ('', 'paper')
-# Of a segmentation from few labels: zooming out as well as in; that, and consistency with a teacher
-# on unlabelled images.
-ZOOM = {'augment': {'zoom_out': 0.5}}
-CONSISTENCY = {
-  **ZOOM,
-  'ema_decay': 0.99,
-  'unlabelled': {'batch_size': 8, 'agreement': 0.9, **ZOOM},
-}
 
 
 def get_config(variant=''):
@@ -41,6 +33,7 @@ def get_config(variant=''):
   if variant == 'paper':
     return c
   best(c)
+  with_consistency(c)
   c.model.dtype, c.model.agent_trunk = 'bfloat16', 'light'
   c.pretrain.batch_size, c.pretrain.epochs = 32, 100.0
   c.segment.learning_rate, c.segment.steps, c.segment.min_epochs = 5e-4, 4800, 40.0
@@ -67,12 +60,29 @@ def best(c):
   c.classifier.update(batch_size=16, patience=0, steps=600, epochs=None)
 
 
+def zoom():
+  """What is changed of a segmentation from few labels that uses no others: images are zoomed out as
+  well as in, and the network is averaged.
+  """
+  return {'augment': {'zoom_out': 0.5}, 'ema_decay': 0.99}
+
+
+def consistency():
+  """As `zoom`, and unlabelled images are used again: eight a step, where the teacher agrees with
+  itself.
+  """
+  unlabelled = {'batch_size': 8, 'agreement': 0.9, 'augment': {'zoom_out': 0.5}}
+  return {**zoom(), 'unlabelled': unlabelled}
+
+
 def with_consistency(c):
-  """Puts in methods that use unlabelled images again while they segment, for a grid to compare."""
+  """Names methods that use unlabelled images again while they segment, and one that differs from
+  `scratch_consistency` in that alone, `scratch_zoom`.
+  """
   c.grid.variants = {
-    'scratch_zoom': {'strategy': 'scratch', 'segment': ZOOM},
+    'scratch_zoom': {'strategy': 'scratch', 'segment': zoom()},
     **{
-      f'{strategy}_consistency': {'strategy': strategy, 'segment': CONSISTENCY}
+      f'{strategy}_consistency': {'strategy': strategy, 'segment': consistency()}
       for strategy in ('scratch', 'uniform', 'ahm')
     },
   }

@@ -16,7 +16,8 @@ Variants; each can be run in the --workdir of another, since what they share is 
   numbers of labels none of eight differs from adaptive masks, the highest, HPM, by +0.003
   [-0.022, +0.027].
 - isic_cpu.py:ablations changes one thing of AHM at a time. Not run.
-- isic_cpu.py:few uses the unlabelled images again while it segments. Not run on test yet.
+- isic_cpu.py:few has methods that use the unlabelled images again while they segment. Not run on
+  test yet.
 
 Tables and commands: BUILD_NOTES.md.
 """
@@ -38,7 +39,10 @@ CHANGES = (
 OWN_CHANGES = ('restore_colour=False', 'warmup_by=logits+hard_share=1.0')
 # 'reinforce' has no critic.
 ABLATIONS = ('untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)))
-FEW = ('scratch', 'scratch_zoom', 'uniform_consistency', 'ahm_consistency', 'scratch_consistency')
+FEW = (
+  *('scratch', 'uniform', 'ahm', 'scratch_zoom'),
+  *('uniform_consistency', 'ahm_consistency', 'scratch_consistency'),
+)
 VARIANTS = {
   '': (('scratch', 'uniform', 'ahm'), (10, 20, 50, 100, 0), (0, 1, 2, 3, 4)),
   'baselines': (('scratch', 'uniform', *BASELINES, 'ahm'), (20, 50), (0, 1, 2, 3, 4)),

@@ -87,6 +87,15 @@ def _check_unlabelled(config: Config) -> None:
       f'config.segment.unlabelled.batch_size is {recipe.unlabelled.batch_size}, and unlabelled '
       'images come in pairs; make it even'
     )
+  augment = recipe.unlabelled.augment
+  if recipe.unlabelled.agreement and not (
+    augment.flip or augment.brightness or augment.contrast or augment.hue
+  ):
+    raise UserError(
+      'config.segment.unlabelled.agreement compares two looks at an image, which are the same '
+      'without flips and colours in config.segment.unlabelled.augment; set one of them, or '
+      'agreement=0'
+    )
   if recipe.unlabelled.batch_size and not recipe.ema_decay:
     raise UserError(
       'config.segment.unlabelled needs a teacher, which is a moving average of the network; set '

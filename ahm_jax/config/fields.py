@@ -238,8 +238,9 @@ class UnlabelledConfig:
   targets: Literal['soft', 'hard'] = 'soft'
   # A pixel is confident where the teacher's most probable class has at least this probability.
   confidence: Annotated[float, between(0, 1)] = 0.0
-  # An image counts where the teacher finds the same twice, upside down and in other colours the
-  # second time: where the Dice of its two masks is at least this. 0: it looks once, and all count.
+  # An image counts where the teacher finds the same twice, the second time turned by 180 degrees,
+  # if `augment` has flips, and in its colours: where the Dice of the two masks, in the mean over
+  # classes, is at least this. 0: it looks once, and all images count.
   agreement: Annotated[float, between(0, 1)] = 0.0
   # What counts: the confident 'pixels', or all of them by their 'share'.
   confident: Literal['pixels', 'share'] = 'pixels'
@@ -248,8 +249,8 @@ class UnlabelledConfig:
   cutmix_area: Annotated[tuple[float, ...], two_shares] = (0.1, 0.5)
   # How often the student sees each image, with other colours and boxes each time.
   views: Literal[1, 2] = 1
-  # Share of the encoder's channels that are dropped in one more view, which is as the teacher's
-  # (UniMatch); 0: there is no such view.
+  # Share of the encoder's channels that are dropped in one more view, in the image's own colours
+  # and without a box (UniMatch); 0: there is no such view.
   feature_dropout: Annotated[float, between(0, 0.9)] = 0.0
   # How the student sees an image; the teacher sees it as it is.
   augment: AugmentConfig = field(

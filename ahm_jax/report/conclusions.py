@@ -11,7 +11,7 @@ _NAMES = {
   'scratch': 'training from scratch',
   'uniform': 'uniform masking',
   'ahm': 'adaptive hard masking',
-  'scratch_consistency': 'consistency on unlabelled images',
+  'scratch_consistency': 'training from scratch with consistency on unlabelled images',
   'uniform_consistency': 'uniform masking with consistency on unlabelled images',
   'ahm_consistency': 'adaptive hard masking with consistency on unlabelled images',
 }

@@ -39,11 +39,11 @@ from ahm_jax.training.soft_losses import (
 )
 
 
-class Says(NamedTuple):
-  """What the teacher says of images: [u, S, S, n] each."""
+class Prediction(NamedTuple):
+  """Of the teacher, for images [u, S, S, C]."""
 
-  probabilities: jax.Array  # Of outputs.
-  trusted: jax.Array  # Of n = 1: whether it is heeded at a pixel of this image, 0 or 1.
+  probabilities: jax.Array  # [u, S, S, outputs].
+  trusted: jax.Array  # [u, S, S, 1]: whether the student learns from it, 0 or 1.
 
 
 class Views(NamedTuple):
@@ -51,6 +51,7 @@ class Views(NamedTuple):
 
   images: jax.Array  # [v, S, S, C], normalised.
   targets: jax.Array  # [v, S, S, outputs]: the teacher's probabilities, or 0 and 1.
+  trusted: jax.Array  # [v, S, S]: 1 in images that count, else 0.
   confident: jax.Array  # [v, S, S]: 1 where the teacher is, else 0.
   scales: tuple[jax.Array, ...] = ()  # Of the encoder's channels, as the U-Net takes them.
   unmasked: jax.Array | None = None  # The images with no patch hidden, where some are:
@@ -84,48 +85,58 @@ class Consistency:
       step: how many were done before.
     """
     config, positions = self.config, batch.positions
-    says_key, move_key, hide_key, drop_key, *view_keys = jax.random.split(key, 4 + config.views)
+    look_key, move_key, hide_key, drop_key, *view_keys = jax.random.split(key, 4 + config.views)
     plain, lesions = augment_batch(
-      move_key, batch.images, batch.masks, positions, geometry_only(config.augment)
+      move_key, batch.images, batch.masks > 0, positions, geometry_only(config.augment)
     )
-    says = jax.tree.map(
-      lambda x: move_batch(move_key, x, positions, config.augment),
-      self._says(says_key, teacher, batch.images / jnp.float32(255), positions),
+    found, agree = self._predict(look_key, teacher, batch.images / jnp.float32(255), positions)
+    found = move_batch(move_key, found, positions, config.augment)
+    prediction = Prediction(
+      found, jnp.broadcast_to(agree[:, None, None, None], plain[..., :1].shape)
     )
-    shown = [self._view(key, positions, plain, says, lesions) for key in view_keys]
-    images, says_of, lesions = jax.tree.map(lambda *parts: jnp.concatenate(parts), *shown)
+    shown = [self._view(key, positions, plain, prediction, lesions) for key in view_keys]
+    images, predictions, lesions = jax.tree.map(lambda *parts: jnp.concatenate(parts), *shown)
     if self.hiding:
       proposal = self.hiding.propose(strategy_state, hide_key, positions, images, lesions, step)
-      hidden, says_of = self.hiding.hide(proposal, images, says_of)
-      return Views(hidden, *self._targets(says_of), unmasked=images, proposal=proposal)
+      hidden, predictions = self.hiding.hide(proposal, images, predictions)
+      return Views(hidden, *self._targets(predictions), unmasked=images, proposal=proposal)
     if not config.feature_dropout:
-      return Views(images, *self._targets(says_of))
+      return Views(images, *self._targets(predictions))
     images = jnp.concatenate([images, normalise(plain)])
-    says_of = jax.tree.map(lambda *parts: jnp.concatenate(parts), says_of, says)
-    return Views(images, *self._targets(says_of), self._dropped(drop_key, positions))
+    predictions = jax.tree.map(lambda *parts: jnp.concatenate(parts), predictions, prediction)
+    return Views(images, *self._targets(predictions), self._dropped(drop_key, positions))
 
-  def _says(self, key: jax.Array, teacher: Any, images: jax.Array, positions: jax.Array) -> Says:
-    """What the teacher says of images in [0, 1]. With `agreement`, it sees them twice, upside down
-    and in other colours as well, and says the mean.
+  def _predict(
+    self, key: jax.Array, teacher: Any, images: jax.Array, positions: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """The teacher's probabilities for images [u, S, S, C] in [0, 1], and 1.0 or 0.0 for each image,
+    [u]: whether it is to count. With `agreement`, the mean of two looks at it.
     """
 
-    def of(x):
+    def look(x):
       return lax.stop_gradient(probabilities(infer(self.unet, teacher, normalise(x))))
 
-    says, config = of(images), self.config
+    config = self.config
     if not config.agreement:
-      return Says(says, jnp.ones_like(says[..., :1]))
+      return look(images), jnp.ones(len(images))
     turned = slice(None, None, -1 if config.augment.flip else None)
     recoloured = recolour_batch(key, images, positions, config.augment)
-    again = of(recoloured[:, turned, turned])[:, turned, turned]
-    agree = agreement(most_probable(says), most_probable(again)) >= config.agreement
-    return Says((says + again) / 2, jnp.ones_like(says[..., :1]) * agree[:, None, None, None])
+    both = look(jnp.concatenate([images, recoloured[:, turned, turned]]))
+    first, second = both[: len(images)], both[len(images) :, turned, turned]
+    classes = max(1, first.shape[-1] - 1)
+    same = agreement(most_probable(first), most_probable(second), classes)
+    return (first + second) / 2, (same >= config.agreement).astype(jnp.float32)
 
   def _view(
-    self, key: jax.Array, positions: jax.Array, plain: jax.Array, says: Says, lesions: jax.Array
-  ) -> tuple[jax.Array, Says, jax.Array]:
-    """Images in other colours, normalised, with a box of their partners; what is said of them, and
-    their lesions.
+    self,
+    key: jax.Array,
+    positions: jax.Array,
+    plain: jax.Array,
+    prediction: Prediction,
+    lesions: jax.Array,
+  ) -> tuple[jax.Array, Prediction, jax.Array]:
+    """Images in other colours, normalised, with a box of their partners; the prediction for them,
+    and their lesions.
 
     Args:
       plain: images in [0, 1].
@@ -133,17 +144,17 @@ class Consistency:
     colour_key, box_key = jax.random.split(key)
     changed = recolour_batch(colour_key, plain, positions, self.config.augment)
     box = boxes(box_key, jnp.repeat(positions[::2], 2), plain.shape[1], self.config)
-    images, says = jax.tree.map(
-      lambda x: jnp.where(box[..., None], partners(x), x), (normalise(changed), says)
+    images, prediction = jax.tree.map(
+      lambda x: jnp.where(box[..., None], partners(x), x), (normalise(changed), prediction)
     )
-    return images, says, jnp.where(box, partners(lesions), lesions)
+    return images, prediction, jnp.where(box, partners(lesions), lesions)
 
-  def _targets(self, says: Says) -> tuple[jax.Array, jax.Array]:
-    """What the student is to say, and where that counts."""
-    found, trusted = says
-    confident = (confidence(found) >= self.config.confidence) & (trusted[..., 0] > 0.5)
+  def _targets(self, prediction: Prediction) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the student is to say, where that counts, and where the teacher is confident."""
+    found, trusted = prediction
+    confident = confidence(found) >= self.config.confidence
     targets = hardened(found) if self.config.targets == 'hard' else found
-    return targets, confident.astype(jnp.float32)
+    return targets, trusted[..., 0], confident.astype(jnp.float32)
 
   def _dropped(self, key: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
     """Scales of the encoder's channels: 1 for all views but the last, of which some are dropped."""
@@ -157,20 +168,23 @@ class Consistency:
     return tuple(map(of_level, keys, self.unet.widths))
 
   def loss(self, logits: jax.Array, views: Views, step: jax.Array) -> tuple[jax.Array, dict]:
-    """The weighted loss of a step, and metrics: the loss without its weight, and the share of
-    pixels that the teacher is confident of.
+    """The weighted loss of a step, and metrics: the loss without its weight, the share of pixels
+    that are trusted, and of those the share that the teacher is confident of.
 
     Args:
       logits: [v, S, S, outputs], of the student for `views.images`.
       step: how many were done before.
     """
-    share = lax.pmean(views.confident.mean(), DEVICES)
+    counted = views.trusted * views.confident
+    trusted, both = lax.pmean((views.trusted.mean(), counted.mean()), DEVICES)
+    share = both / jnp.maximum(trusted, 1e-6)
     if self.config.confident == 'share':
-      loss = share * soft_losses(logits, views.targets, jnp.ones_like(views.confident))
+      loss = share * soft_losses(logits, views.targets, views.trusted)
     else:
-      loss = soft_losses(logits, views.targets, views.confident)
+      loss = soft_losses(logits, views.targets, counted)
     weight = self.config.weight * ramp(step, self.config.ramp * self.total_steps)
-    return weight * loss, {'consistency_loss': loss, 'confident_share': share}
+    metrics = {'consistency_loss': loss, 'trusted_share': trusted, 'confident_share': share}
+    return weight * loss, metrics
 
   def learn(
     self, strategy_state: Any, views: Views, logits: jax.Array, teacher: Any, step: jax.Array
@@ -183,10 +197,11 @@ class Consistency:
     """
     if not self.hiding or views.proposal is None or views.unmasked is None:
       return strategy_state, {}
-    losses = self.hiding.losses(logits, views.targets, views.confident)
+    counted = views.trusted * views.confident
+    losses = self.hiding.losses(logits, views.targets, counted)
     if self.config.reward == 'progress':
       of_teacher = infer(self.unet, teacher, views.images)
-      losses = self.hiding.losses(of_teacher, views.targets, views.confident) / (losses + 1e-6)
+      losses = self.hiding.losses(of_teacher, views.targets, counted) / (losses + 1e-6)
     return self.hiding.learn(
       strategy_state, views.proposal, views.unmasked, views.images, losses, teacher, step
     )

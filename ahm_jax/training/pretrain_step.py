@@ -181,12 +181,13 @@ def _share_out(
   """
   if masking.restore_colour:
     augment = geometry_only(augment)
-  images, masks = augment_batch(augment_key, batch.images, batch.masks, batch.positions, augment)
+  lesions = batch.masks > 0  # Of any class.
+  images, lesions = augment_batch(augment_key, batch.images, lesions, batch.positions, augment)
   count = masking.workers // lax.axis_size(DEVICES)
   positions = batch.positions.reshape(count, -1)
   return _Workers(
     images=normalise(images).reshape(count, -1, *images.shape[1:]),
-    lesions=masks.reshape(count, -1, *masks.shape[1:]),
+    lesions=lesions.reshape(count, -1, *lesions.shape[1:]),
     positions=positions,
     keys=jax.vmap(jax.random.fold_in, in_axes=(None, 0))(masking_key, positions[:, 0]),
   )

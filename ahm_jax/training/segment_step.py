@@ -19,6 +19,8 @@ from ahm_jax.training.consistency import Consistency, Views
 from ahm_jax.training.multiclass import augment_classes, class_losses
 from ahm_jax.training.optimizers import Optimizer, descend, first_state
 
+_UNLABELLED = 2**32 - 1  # What no labelled image has as its position, from which its key is made.
+
 
 def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.GradientTransformation:
   """`tx` with the updates of the U-Net's encoder multiplied by `rate`, as a lower learning rate
@@ -93,7 +95,7 @@ class SegmentStep:
     images, views, scales = normalise(images), None, None
     teacher = student.teacher or {'params': state.params, 'batch_stats': state.batch_stats}
     if self.consistency:
-      views_key = jax.random.split(key)[1]
+      views_key = jax.random.fold_in(key, _UNLABELLED)
       views = self.consistency.views(views_key, teacher, unlabelled, student.strategy, state.step)
       images = jnp.concatenate([images, views.images])
       scales = [jnp.pad(x, [(len(masks), 0), (0, 0)], constant_values=1) for x in views.scales]
@@ -127,8 +129,8 @@ class SegmentStep:
     cross_entropy, dice = _losses(logits[: len(masks)], masks)
     loss, parts = cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
     if self.consistency and views:
-      agreement, metrics = self.consistency.loss(logits[len(masks) :], views, step)
-      return loss + agreement, parts | metrics
+      consistency_loss, metrics = self.consistency.loss(logits[len(masks) :], views, step)
+      return loss + consistency_loss, parts | metrics
     return loss, parts
 
   def _divided(self, batch: Batch) -> tuple[Batch, Batch]:

@@ -1,5 +1,5 @@
-"""Losses of a segmentation against probabilities, where those of masks are in `segment` and
-`multiclass`.
+"""Losses of a segmentation against probabilities, where those of masks are in `segment_step`
+and `multiclass`.
 """
 
 import jax
@@ -32,16 +32,19 @@ def hardened(p: jax.Array) -> jax.Array:
   return jax.nn.one_hot(most_probable(p), p.shape[-1], dtype=p.dtype)
 
 
-def agreement(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Dice of each two masks, [u]; where a pixel's classes differ, it is in neither's overlap. Two
-  empty masks agree.
+def agreement(a: jax.Array, b: jax.Array, classes: int) -> jax.Array:
+  """Dice of each two masks, [u]: its mean over the classes that either of them holds. Two empty
+  masks agree.
 
   Args:
-    a, b: integers [u, S, S], 0 for background.
+    a, b: integers [u, S, S], 0 for background, 1 to `classes`.
   """
-  overlap = ((a == b) & (a > 0)).sum((1, 2))
-  total = (a > 0).sum((1, 2)) + (b > 0).sum((1, 2))
-  return jnp.where(total > 0, 2 * overlap / jnp.maximum(total, 1), 1.0)
+  each = jnp.arange(1, classes + 1)[:, None, None, None]
+  overlap = ((a == each) & (b == each)).sum((2, 3))  # [classes, u]
+  total = (a == each).sum((2, 3)) + (b == each).sum((2, 3))
+  dice = jnp.where(total > 0, 2 * overlap / jnp.maximum(total, 1), 0).sum(0)
+  held = (total > 0).sum(0)
+  return jnp.where(held > 0, dice / jnp.maximum(held, 1), 1.0)
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

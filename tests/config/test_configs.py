@@ -1,5 +1,7 @@
 """What the files in configs/ hold."""
 
+import dataclasses
+
 import pytest
 
 from ahm_jax.config import SCRATCH, default, from_config_dict, methods, with_method
@@ -50,6 +52,18 @@ def test_which_methods_use_unlabelled_images(module, variant, using):
   recipes = {method: with_method(c, method).segment for method in c.grid.methods}
   assert {name for name, recipe in recipes.items() if recipe.unlabelled.batch_size} == using
   assert {recipes[name].unlabelled.agreement for name in using} <= {0.9}
+
+
+def test_a_control_differs_in_the_unlabelled_images_alone():
+  tree = isic_cpu.get_config('few')
+  tree.data.root = '/somewhere'
+  control, recipe = (
+    with_method(from_config_dict(tree), name).segment
+    for name in ('scratch_zoom', 'scratch_consistency')
+  )
+  assert dataclasses.replace(recipe, unlabelled=control.unlabelled) == control != recipe
+  tree.grid.variants.scratch_zoom.segment.augment.zoom_out = 0.9
+  assert with_method(from_config_dict(tree), 'scratch_consistency').segment == recipe
 
 
 @pytest.mark.parametrize('module', [module for module, names in VARIANTS if len(names) > 1])
