@@ -24,7 +24,9 @@ def tiny_model(seed=0):
     'prompt_encoder_config': SamPromptEncoderConfig(image_size=SIDE),
     'mask_decoder_config': SamMaskDecoderConfig(layer_norm_eps=1e-5),
   }
-  model = SamModel(SamConfig(vision_config=vision, **parts))
+  with torch.random.fork_rng():
+    torch.manual_seed(seed)
+    model = SamModel(SamConfig(vision_config=vision, **parts))
   draw = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for weights in model.parameters():
