@@ -14,8 +14,9 @@ masks: 0.511, 0.518, 0.487 with 20 labels; 0.564, 0.559, 0.585 with 50; 0.632, 0
 and +0.001 [-0.028, +0.030]. No gain is shown. Balanced accuracy of the classification after it,
 adaptive - scratch, over 20 and 50 labels: +0.043 [-0.067, +0.152].
 
-The variants busi_cpu.py:baselines, all strategies, and busi_cpu.py:ablations, one thing of AHM
-changed at a time, are not run. Tables: BUILD_NOTES.md.
+The variants busi_cpu.py:baselines, all strategies, busi_cpu.py:ablations, one thing of AHM changed
+at a time, and busi_cpu.py:few, unlabelled images used again while it segments, are not run. Tables:
+BUILD_NOTES.md.
 """
 
 from ahm_jax import config

@@ -6,10 +6,10 @@ r"""Your own images: a folder of images, with masks and labels for some of them.
   DIR/labels.csv        columns image,label,split,group, in any case; of them only image is
                         required, and others are not used
 
-An image without a mask, or without a row in labels.csv, serves pre-training only (in folder.py:few
-segmentation too, which looks at no mask of it); one with a label
-but no mask serves classification too, where that uses all labels or config.classify.labels of them.
-The run says how many there are. Without labels.csv, every image with a mask serves segmentation.
+An image without a mask, or without a row in labels.csv, serves pre-training only, and with
+folder.py:few segmentation too, which looks at no mask of it; one with a label but no mask serves
+classification too, where that uses all labels or config.classify.labels of them. The run says how
+many there are. Without labels.csv, every image with a mask serves segmentation.
 split is train, validation or test, and the images of one group (a patient, near-duplicates) share
 it. Without that column the groups are assigned to splits from config.data.split_seed, in the
 shares config.data.split_fractions. Then:
@@ -30,7 +30,7 @@ config.grid.labels. The recipe is that of configs/isic.py, a GPU's work, 224 px 
 
 Variants: folder.py:few uses all training images again while it segments, for a few dozen masks; a
 step takes some three times as long. It is for single runs; a grid compares this by adding
-'scratch_zoom' and 'ahm_consistency' to config.grid.methods of folder.py. folder.py:cpu and
+'scratch_control' and 'ahm_consistency' to config.grid.methods of folder.py. folder.py:cpu and
 folder.py:cpu_few are for 2 cores, 64 px and base width 16, the recipe of configs/isic_cpu.py;
 folder.py:paper has the published hyper-parameters in place of the best that were found. Those files
 say what the recipes reached; there is no result of this one.
@@ -68,9 +68,9 @@ from configs import isic, isic_cpu
 
 VARIANTS = {
   '': isic.get_config,
-  'few': isic.get_config,
+  'few': lambda: with_unlabelled(isic.get_config()),
   'cpu': isic_cpu.get_config,
-  'cpu_few': isic_cpu.get_config,
+  'cpu_few': lambda: with_unlabelled(isic_cpu.get_config()),
   'paper': lambda: isic.get_config('paper'),
 }
 LABELS, SEEDS = (20, 50), (0, 1, 2)  # Of a grid; few enough for a small folder.
@@ -80,6 +80,9 @@ def get_config(variant=''):
   config.check_variant(__file__, variant, VARIANTS)
   c = VARIANTS[variant]()
   c.grid.labels, c.grid.seeds = LABELS, SEEDS
-  if variant.endswith('few'):
-    c.segment.update(isic.consistency())
+  return c
+
+
+def with_unlabelled(c):
+  c.segment.update(isic.consistency())
   return c

@@ -60,27 +60,25 @@ def best(c):
   c.classifier.update(batch_size=16, patience=0, steps=600, epochs=None)
 
 
-def zoom():
-  """What is changed of a segmentation from few labels that uses no others: images are zoomed out as
-  well as in, and the network is averaged.
-  """
+def control():
+  """`consistency` without unlabelled images: zooming out, and an average of the network."""
   return {'augment': {'zoom_out': 0.5}, 'ema_decay': 0.99}
 
 
 def consistency():
-  """As `zoom`, and unlabelled images are used again: eight a step, where the teacher agrees with
-  itself.
+  """For a segmentation from few labels: unlabelled images are used again, eight a step, where the
+  teacher agrees with itself.
   """
   unlabelled = {'batch_size': 8, 'agreement': 0.9, 'augment': {'zoom_out': 0.5}}
-  return {**zoom(), 'unlabelled': unlabelled}
+  return {**control(), 'unlabelled': unlabelled}
 
 
 def with_consistency(c):
-  """Names methods that use unlabelled images again while they segment, and one that differs from
-  `scratch_consistency` in that alone, `scratch_zoom`.
+  """Names methods that use unlabelled images again while they segment, and `scratch_control`, from
+  which `scratch_consistency` differs in that alone.
   """
   c.grid.variants = {
-    'scratch_zoom': {'strategy': 'scratch', 'segment': zoom()},
+    'scratch_control': {'strategy': 'scratch', 'segment': control()},
     **{
       f'{strategy}_consistency': {'strategy': strategy, 'segment': consistency()}
       for strategy in ('scratch', 'uniform', 'ahm')

@@ -40,7 +40,7 @@ OWN_CHANGES = ('restore_colour=False', 'warmup_by=logits+hard_share=1.0')
 # 'reinforce' has no critic.
 ABLATIONS = ('untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)))
 FEW = (
-  *('scratch', 'uniform', 'ahm', 'scratch_zoom'),
+  *('scratch', 'uniform', 'ahm', 'scratch_control'),
   *('uniform_consistency', 'ahm_consistency', 'scratch_consistency'),
 )
 VARIANTS = {

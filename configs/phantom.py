@@ -15,7 +15,7 @@ Variants, both without classification:
 - phantom.py:ablations changes one thing of AHM at a time. Run with 3 seeds
   (--config.grid.seeds=0,1,2): ahm 0.796, and no change is shown to differ from it.
 
-Tables of both: BUILD_NOTES.md.
+More of both: BUILD_NOTES.md.
 """
 
 from ahm_jax import config

@@ -88,8 +88,9 @@ def _check_unlabelled(config: Config) -> None:
       'images come in pairs; make it even'
     )
   augment = recipe.unlabelled.augment
+  hue = augment.hue if config.data.channels == 3 else 0
   if recipe.unlabelled.agreement and not (
-    augment.flip or augment.brightness or augment.contrast or augment.hue
+    augment.flip or augment.brightness or augment.contrast or hue
   ):
     raise UserError(
       'config.segment.unlabelled.agreement compares two looks at an image, which are the same '

@@ -21,16 +21,15 @@ def augment_batch(
   Args:
     key: the key of the training step.
     images: uint8 [b, S, S, C].
-    masks: uint8 [b, S, S], values 0 and 1.
+    masks: uint8 or bool [b, S, S], values 0 and 1.
     positions: int32 [b], each image's position in the global batch.
     config: static.
 
   Returns:
     Images float32 [b, S, S, C] in [0, 1], and masks float32 [b, S, S], values 0 and 1.
   """
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
   return jax.vmap(lambda key, image, mask: augment(key, image, mask, config))(
-    keys, images / jnp.float32(255), masks.astype(jnp.float32)
+    _each(key, positions), images / jnp.float32(255), masks.astype(jnp.float32)
   )
 
 
@@ -47,9 +46,8 @@ def recolour_batch(
   Returns:
     Of the same shape and range.
   """
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
   return jax.vmap(lambda key, image: _recolour(jax.random.split(key)[1], image, config))(
-    keys, images
+    _each(key, positions), images
   )
 
 
@@ -66,8 +64,9 @@ def move_batch(
   Returns:
     Of the same shape, interpolated.
   """
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-  return jax.vmap(lambda key, x: _move(jax.random.split(key)[0], x, config))(keys, planes)
+  return jax.vmap(lambda key, x: _move(jax.random.split(key)[0], x, config))(
+    _each(key, positions), planes
+  )
 
 
 def geometry_only(config: AugmentConfig) -> AugmentConfig:
@@ -102,6 +101,11 @@ def normalise(x: jax.Array) -> jax.Array:
 def denormalise(x: jax.Array) -> jax.Array:
   """The inverse of `normalise`."""
   return x * 0.25 + 0.5
+
+
+def _each(key: jax.Array, positions: jax.Array) -> jax.Array:
+  """A key for every image."""
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
 
 
 def _move(key: jax.Array, planes: jax.Array, config: AugmentConfig) -> jax.Array:

@@ -11,9 +11,6 @@ _NAMES = {
   'scratch': 'training from scratch',
   'uniform': 'uniform masking',
   'ahm': 'adaptive hard masking',
-  'scratch_consistency': 'training from scratch with consistency on unlabelled images',
-  'uniform_consistency': 'uniform masking with consistency on unlabelled images',
-  'ahm_consistency': 'adaptive hard masking with consistency on unlabelled images',
 }
 
 

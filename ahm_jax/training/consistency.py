@@ -57,6 +57,11 @@ class Views(NamedTuple):
   unmasked: jax.Array | None = None  # The images with no patch hidden, where some are:
   proposal: Proposal | None = None  # these.
 
+  @property
+  def counted(self) -> jax.Array:
+    """[v, S, S]: 1 where both hold, else 0."""
+    return self.trusted * self.confident
+
 
 @dataclass(frozen=True)
 class Consistency:
@@ -175,13 +180,12 @@ class Consistency:
       logits: [v, S, S, outputs], of the student for `views.images`.
       step: how many were done before.
     """
-    counted = views.trusted * views.confident
-    trusted, both = lax.pmean((views.trusted.mean(), counted.mean()), DEVICES)
+    trusted, both = lax.pmean((views.trusted.mean(), views.counted.mean()), DEVICES)
     share = both / jnp.maximum(trusted, 1e-6)
     if self.config.confident == 'share':
       loss = share * soft_losses(logits, views.targets, views.trusted)
     else:
-      loss = soft_losses(logits, views.targets, counted)
+      loss = soft_losses(logits, views.targets, views.counted)
     weight = self.config.weight * ramp(step, self.config.ramp * self.total_steps)
     metrics = {'consistency_loss': loss, 'trusted_share': trusted, 'confident_share': share}
     return weight * loss, metrics
@@ -197,11 +201,10 @@ class Consistency:
     """
     if not self.hiding or views.proposal is None or views.unmasked is None:
       return strategy_state, {}
-    counted = views.trusted * views.confident
-    losses = self.hiding.losses(logits, views.targets, counted)
+    losses = self.hiding.losses(logits, views.targets, views.counted)
     if self.config.reward == 'progress':
       of_teacher = infer(self.unet, teacher, views.images)
-      losses = self.hiding.losses(of_teacher, views.targets, counted) / (losses + 1e-6)
+      losses = self.hiding.losses(of_teacher, views.targets, views.counted) / (losses + 1e-6)
     return self.hiding.learn(
       strategy_state, views.proposal, views.unmasked, views.images, losses, teacher, step
     )

@@ -68,15 +68,15 @@ class Hiding:
     by_worker = jax.vmap(of_worker, axis_name=WORKERS)
     return lax.stop_gradient(by_worker(self._by_worker(images), self._by_worker(lesions), keys))
 
-  def hide(self, proposal: Proposal, images: jax.Array, says: Any) -> tuple[jax.Array, Any]:
-    """Images [u, S, S, C], and what the teacher says of them, a tree of [u, S, S, n], with the
-    proposed patches hidden.
+  def hide(self, proposal: Proposal, images: jax.Array, prediction: Any) -> tuple[jax.Array, Any]:
+    """Images [u, S, S, C], and the teacher's prediction for them, a tree of [u, S, S, n], with
+    the proposed patches hidden.
     """
     size = self.networks.masking.patch_size
     hidden = to_pixels(proposal.hidden.reshape(-1, *proposal.hidden.shape[2:]), size)[..., None] > 0
     if self.fill == 'grey':
-      return jnp.where(hidden, 0, images), says
-    return jax.tree.map(lambda x: jnp.where(hidden, partners(x), x), (images, says))
+      return jnp.where(hidden, 0, images), prediction
+    return jax.tree.map(lambda x: jnp.where(hidden, partners(x), x), (images, prediction))
 
   def losses(self, logits: jax.Array, targets: jax.Array, confident: jax.Array) -> jax.Array:
     """Mean cross-entropy of every patch, of confident pixels where those are rewarded: [u, g, g].

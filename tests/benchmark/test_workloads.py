@@ -119,6 +119,7 @@ def test_unlabelled_images_are_set_against_none(monkeypatch):
   def segmentation(config, split):
     asked.append((config.segment.batch_size, config.segment.unlabelled.batch_size, len(split)))
     assert bool(config.segment.ema_decay) == (asked[-1][1] > 0)
+    assert bool(config.segment.unlabelled.agreement) == (asked[-1][1] > 0)
     return trainings.segmentation(config, split) if asked[-1][1] == 2 else lambda: None
 
   monkeypatch.setattr(workloads, 'trainings', SimpleNamespace(segmentation=segmentation))

@@ -224,6 +224,8 @@ OUT_OF_RANGE = [
   ('segment.eval_every', -1),
   ('segment.patience', -1),
   ('segment.augment.scale', 1),
+  ('segment.augment.zoom_out', 4),
+  ('segment.unlabelled.agreement', 1.1),
   ('segment.augment.brightness', -0.1),
   ('segment.augment.contrast', 2),
   ('segment.augment.hue', 2),
@@ -272,6 +274,19 @@ def test_the_edges_of_ranges_are_taken():
       'data.image_size': 32,
     }
   )
+
+
+STILL = {
+  f'segment.unlabelled.augment.{name}': value
+  for name, value in (('flip', False), ('brightness', 0.0), ('contrast', 0.0), ('hue', 0.0))
+}
+
+
+@pytest.mark.parametrize('name', ['flip', 'brightness', 'contrast', 'hue'])
+def test_any_change_makes_two_looks_at_an_image(name):
+  fields = {**STILL, f'segment.unlabelled.augment.{name}': name == 'flip' or 0.1}
+  recipe = changed(**fields, **{'segment.unlabelled.agreement': 0.9}).segment
+  assert recipe.unlabelled.agreement == 0.9
 
 
 @pytest.mark.parametrize(
@@ -326,6 +341,23 @@ def test_the_edges_of_ranges_are_taken():
       {'pretrain.features': 2, 'masking.reward': 'progress'},
       'config.masking.reward is progress, of reconstruction alone, and config.pretrain.features is '
       '2.0; take the reward log or rank',
+    ),
+    (
+      {'segment.ema_decay': 0.9, 'segment.unlabelled.batch_size': 3},
+      'config.segment.unlabelled.batch_size is 3, and unlabelled images come in pairs; make it '
+      'even',
+    ),
+    (
+      {'segment.unlabelled.batch_size': 4},
+      'config.segment.unlabelled needs a teacher, which is a moving average of the network; set '
+      'config.segment.ema_decay',
+    ),
+    *(
+      (
+        {**STILL, 'segment.unlabelled.agreement': 0.9, **fields},
+        'config.segment.unlabelled.agreement compares two looks at an image, which are the same',
+      )
+      for fields in ({}, {'segment.unlabelled.augment.hue': 0.1, 'data.channels': 1})
     ),
     ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
   ],

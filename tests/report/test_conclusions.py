@@ -34,10 +34,12 @@ def test_gain_is_claimed_only_where_the_interval_allows_it():
 def test_the_last_method_of_a_grid_is_spoken_of_too():
   methods = ('scratch', 'uniform', 'ahm', 'scratch_consistency')
   sentences = conclusions(make_results(methods=methods, gain=0.0)['summary'])
-  own = [sentence for sentence in sentences if 'with consistency' in sentence]
+  own = [sentence for sentence in sentences if 'scratch_consistency' in sentence]
   assert sentences[-len(own) :] == own and len(own) < len(sentences)
   first = [sentence for sentence in own if sentence.startswith('With 20')]
-  others = [sentence.partition(' images and ')[2].partition(':')[0] for sentence in first]
+  others = [
+    sentence.partition(' scratch_consistency and ')[2].partition(':')[0] for sentence in first
+  ]
   assert others == ['training from scratch', 'uniform masking', 'adaptive hard masking']
   (only,) = {
     sentence.split(' between ')[1].split(' and ')[0]

@@ -254,6 +254,26 @@ def test_the_teacher_sees_an_image_as_it_is(split):
   assert np.ptp(targets.mean((1, 2, 3))) > 0.1
 
 
+@pytest.mark.parametrize('confident', ['pixels', 'share'])
+def test_images_that_are_not_trusted_teach_nothing(confident):
+  """Of two, both certain, one is trusted; the student, who says 1/2, learns from it alone."""
+  config = UnlabelledConfig(ramp=0.0, confidence=0.9, confident=confident)
+  step = Consistency(Pixels(), config, total_steps=1)
+  ones, trusted = jnp.ones((2, 4, 4)), jnp.array([1.0, 0.0])[:, None, None] * jnp.ones((2, 4, 4))
+  targets = jnp.stack([jnp.ones((4, 4, 1)), jnp.zeros((4, 4, 1))])
+
+  def loss(logits):
+    views = consistency.Views(jnp.zeros((2, 4, 4, 3)), targets, trusted, ones)
+    return of_one_device(lambda logits: step.loss(logits, views, 0), logits)
+
+  value, metrics = loss(jnp.zeros((2, 4, 4, 1)))
+  dice = 1 - (2 * 16 * 0.5 + 1) / (16 * 0.5 + 16 + 1)
+  np.testing.assert_allclose(value, np.log(2) / 2 + dice, rtol=1e-6)
+  assert (metrics['trusted_share'], metrics['confident_share']) == (0.5, 1)
+  gradient = jax.grad(lambda logits: loss(logits)[0])(jnp.zeros((2, 4, 4, 1)))
+  assert (gradient[0] < 0).all() and (gradient[1] == 0).all()
+
+
 def test_agreement_of_masks_by_hand():
   a = jnp.array([[[1, 1], [0, 0]], [[0, 0], [0, 0]], [[1, 2], [2, 0]], [[0, 0], [0, 1]]])
   b = jnp.array([[[1, 0], [1, 0]], [[0, 0], [0, 0]], [[1, 1], [2, 0]], [[0, 0], [0, 0]]])
@@ -527,7 +547,18 @@ def test_the_agent_learns_in_every_step_and_no_network_learns_for_it(hiding, sta
   jax.tree.map(np.testing.assert_array_equal, last.extra.params, other.extra.params)
 
 
-def test_four_devices_equal_one(hiding, start, run, assert_close):
+@pytest.mark.parametrize('mask_classes', [(), ('one', 'two')])
+def test_four_devices_equal_one(make_task, start, run, assert_close, mask_classes):
+  """Where images change at random, exchange boxes, and some are not trusted."""
+  task = make_task(augment=True, agreement=0.6, mask_classes=mask_classes)
+  first, _ = run(task, start(task), steps=30)  # A fresh teacher always agrees, or never.
+  (one, history), (four, others) = (run(task, first, devices) for devices in (1, 4))
+  assert 0 < history[0]['trusted_share'] < 1
+  assert_close(history, others)
+  assert_close((one.batch_stats, one.opt_state), (four.batch_stats, four.opt_state))
+
+
+def test_four_devices_equal_one_where_an_agent_hides(hiding, start, run, assert_close):
   """Where images change at random, and an agent hides patches of them."""
   task = hiding(hide='partner', augment=True)
   first = start(task)

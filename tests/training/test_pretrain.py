@@ -355,11 +355,13 @@ def test_workers_that_cannot_share_the_batch_are_refused(make_config, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_lesions_move_with_their_images(make_config, split):
-  """For masks that know them: images that show nothing but their lesion."""
+@pytest.mark.parametrize('value', [1, 3])
+def test_lesions_move_with_their_images(make_config, split, value):
+  """For masks that know them: images that show nothing but their lesion, of whichever class."""
   masking = make_config(workers=2).masking
   images = np.repeat(split.masks[..., None] * np.uint8(255), 3, -1)
-  batch = Batch(images, split.masks, split.labels, np.arange(len(split), dtype=np.int32))
+  positions = np.arange(len(split), dtype=np.int32)
+  batch = Batch(images, split.masks * np.uint8(value), split.labels, positions)
   augment = AugmentConfig(brightness=0.0, contrast=0.0, hue=0.0)
 
   def share(batch, key):
