@@ -65,4 +65,6 @@ def get_config(variant=''):
   c.pretrain.update(batch_size=16, steps=3000, epochs=None)
 
   c.grid.methods, c.grid.labels, c.grid.seeds = VARIANTS[variant]
+  if variant == 'few':
+    c.grid.baselines = ('scratch', 'scratch_control', 'uniform_consistency', 'ahm_consistency')
   return c

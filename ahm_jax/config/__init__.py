@@ -8,6 +8,7 @@ differ; `methods` is what a grid compares.
 from ahm_jax.config.build import check_variant, default, from_config_dict, to_dict
 from ahm_jax.config.differences import Difference, check_same, differences
 from ahm_jax.config.fields import (
+  BASELINES,
   CLASSIFY,
   PRETRAIN,
   REPRODUCE,
@@ -31,10 +32,18 @@ from ahm_jax.config.fields import (
   TransferConfig,
   UnlabelledConfig,
 )
-from ahm_jax.config.methods import is_tuned, parse, pretraining_name, pretraining_of, with_method
+from ahm_jax.config.methods import (
+  folder_name,
+  is_tuned,
+  parse,
+  pretraining_name,
+  pretraining_of,
+  with_method,
+)
 from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
 
 __all__ = [
+  'BASELINES',
   'CLASSIFY',
   'MASK_CLASSES',
   'PRETRAIN',
@@ -64,6 +73,7 @@ __all__ = [
   'check_variant',
   'default',
   'differences',
+  'folder_name',
   'from_config_dict',
   'is_tuned',
   'parse',

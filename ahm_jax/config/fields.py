@@ -29,6 +29,7 @@ from ahm_jax.config.ranges import (
 PRETRAIN, SEGMENT, CLASSIFY = 'pretrain', 'segment', 'classify'
 STAGES = (PRETRAIN, SEGMENT, CLASSIFY)
 REPRODUCE = 'reproduce'
+BASELINES = ('scratch', 'uniform', 'ahm')  # Methods that others are compared with.
 TILE = 2  # Side in patches of the squares that each keep to the ratio under masking.budget 'tile'.
 
 
@@ -331,10 +332,12 @@ class GridConfig:
 
   # What is compared: 'scratch', a masking strategy, one with changed fields as in 'ahm:rounds=2',
   # or a name of `variants`. See `ahm_jax.config.methods`.
-  methods: Annotated[tuple[str, ...], not_empty] = ('scratch', 'uniform', 'ahm')
+  methods: Annotated[tuple[str, ...], not_empty] = BASELINES
   # Methods by name, each a masking strategy and what is changed for it:
   # {'ahm_r2': dict(strategy='ahm', rounds=2, segment=dict(learning_rate=1e-3))}.
   variants: Annotated[FrozenDict, named_methods] = field(default_factory=FrozenDict)
+  # Of these, all methods are compared with those that the grid has.
+  baselines: Annotated[tuple[str, ...], not_empty] = BASELINES
   labels: Annotated[tuple[int, ...], not_empty, each(at_least(0))] = (20, 50)  # As data.labels.
   seeds: Annotated[tuple[int, ...], not_empty, each(between(0, LARGEST))] = (0, 1, 2)
   classify: bool = True

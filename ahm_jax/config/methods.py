@@ -112,13 +112,18 @@ def pretraining_name(pretraining: str, grid: GridConfig) -> str:
   return next(same, pretraining)
 
 
+def folder_name(method: str) -> str:
+  """A method as a part of a path; its text may name a file."""
+  return method.replace('%', '%25').replace('/', '%2F')
+
+
 def is_tuned(method: str, variants: Mapping[str, Any] = _NONE) -> bool:
   """Whether a method changes how it is fine-tuned."""
   return any(map(_is_fine_tuning, parse(method, variants).changes))
 
 
 def _check(method: str, strategy: str, change: Change) -> None:
-  refused = f'config.grid.methods holds {method!r}, where {str(change)!r} is not'
+  refused = f'config.grid holds {method!r}, where {str(change)!r} is not'
   if strategy == SCRATCH and change.section != 'segment' and change.path != _LABELLED:
     raise UserError(f'{refused} segment.FIELD=VALUE or {_LABELLED}=FILE')
   allowed = change.section in (*_PRE_TRAINING, *_FINE_TUNING)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.config import pretraining_of
+from ahm_jax.config import BASELINES, pretraining_of
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.intervals import (
   Interval,
@@ -22,7 +22,6 @@ from ahm_jax.evaluation.intervals import (
   mean_over_seeds,
 )
 
-BASELINES = ('scratch', 'uniform', 'ahm')
 # Means over seeds, with the range that clips their interval.
 SCORES: dict[str, tuple[float, float]] = {
   'iou': (0, 1),
@@ -53,6 +52,7 @@ def summarise_grid(
   seed: int = 0,
   by_class: Mapping[str, Mapping[Key, ByImage]] = MappingProxyType({}),
   groups: Mapping[str, int] = MappingProxyType({}),
+  baselines: Sequence[str] = BASELINES,
 ) -> list[Row]:
   """One summary for each method and number of labels.
 
@@ -65,6 +65,7 @@ def summarise_grid(
     seed: of the bootstrap.
     by_class: where masks have classes, for each class what `per_image` is for their mean.
     groups: the group of each image; one that is not named is a group of its own.
+    baselines: methods that all are compared with.
 
   Returns:
     Rows, fewest labels first and 0 (all of them) last, methods in the order of `cells`. Keys:
@@ -73,8 +74,8 @@ def summarise_grid(
     'interval_covers': 'seeds and images', or 'images' where there is one seed, whose run-to-run
       spread is unknown; with fewer groups than images 'seeds and groups', or 'groups'.
     'dice', 'dice_ci95': mean over seeds of the mean over images.
-    'vs_X', 'vs_X_ci95' for X of BASELINES: this Dice minus that method's, over the seeds and images
-      that both have.
+    'vs_X', 'vs_X_ci95' for each baseline X: this Dice minus that method's, over the seeds and
+      images that both have.
     Each of SCORES, and with '_ci95' its t-interval over seeds.
     'dice_by_class', 'dice_by_class_ci95', with `by_class`: by class, as 'dice' and 'dice_ci95'.
     'accuracy_vs_scratch', 'balanced_accuracy_vs_scratch', and with '_ci95': mean and t-interval of
@@ -108,7 +109,7 @@ def summarise_grid(
         'images': len(images),
         'groups': group_count,
         'interval_covers': f'seeds and {unit}' if len(arm) > 1 else unit,
-        **_dice_entries(method, labels, dice, resampling),
+        **_dice_entries(method, labels, dice, resampling, baselines),
         **_class_entries(method, labels, arm, by_class, images, resampling),
         **_score_entries(arm),
         **_difference_entries('accuracy', arm, scratch),
@@ -192,11 +193,12 @@ def _dice_entries(
   labels: Labels,
   dice: Mapping[tuple[str, Labels], Mapping[int, np.ndarray]],
   resampling: Resampling,
+  baselines: Sequence[str],
 ) -> Row:
   own = dice[method, labels]
   mean, interval = mean_over_runs(np.stack(list(own.values())), resampling)
   entries: Row = {'dice': mean, 'dice_ci95': _clip(interval, 0, 1)}
-  for baseline in BASELINES:
+  for baseline in baselines:
     other = dice.get((baseline, labels), {})
     shared = [s for s in own if s in other]
     difference, interval = None, None
@@ -261,13 +263,20 @@ def mask_classes(summary: Sequence[Row]) -> list[str]:
   return list(summary[0].get('dice_by_class', ())) if summary else []
 
 
-def baselines(summary: Sequence[Row]) -> list[str]:
-  """Those of BASELINES that the rows are worth comparing with.
+def compared_with(summary: Sequence[Row]) -> list[str]:
+  """The baselines of a summary, whether or not it has them."""
+  keys = summary[0] if summary else ()
+  return [key[3:] for key in keys if key.startswith('vs_') and f'{key}_ci95' in keys]
 
-  'ahm' only where another method than BASELINES pre-trains.
+
+def baselines(summary: Sequence[Row]) -> list[str]:
+  """Those that the rows are compared with, and worth it.
+
+  'ahm' only where another method pre-trains that is none of them.
   """
-  others = {row['method'] for row in summary if pretraining_of(row['method'])} - set(BASELINES)
-  known = [name for name in BASELINES if any(row[f'vs_{name}'] is not None for row in summary)]
+  named = compared_with(summary)
+  others = {row['method'] for row in summary if pretraining_of(row['method'])} - set(named)
+  known = [name for name in named if any(row[f'vs_{name}'] is not None for row in summary)]
   return [name for name in known if name != 'ahm' or others]
 
 

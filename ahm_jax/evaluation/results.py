@@ -81,7 +81,10 @@ def tree(cells: Cells, config: Config, dataset: str, groups: Mapping[str, int]) 
   known = list(cells.scores.values())
   counts = compare.over_labels(known)
   summarise = functools.partial(
-    compare.summarise_grid, samples=config.evaluate.bootstrap_samples, groups=groups
+    compare.summarise_grid,
+    samples=config.evaluate.bootstrap_samples,
+    groups=groups,
+    baselines=config.grid.baselines,
   )
   images = sorted(next(iter(dice.values())))
   return {

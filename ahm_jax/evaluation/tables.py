@@ -6,7 +6,6 @@ from typing import Any
 
 from ahm_jax.config import is_tuned
 from ahm_jax.evaluation.compare import (
-  BASELINES,
   Labels,
   Row,
   baselines,
@@ -152,7 +151,8 @@ def _footnote(rows: Sequence[Row], variants: Mapping[str, Any]) -> str:
       '\nDifferences leave out images without a Dice on one side: no lesion is there, and none '
       'was found.'
     )
-  if any(is_tuned(row['method'], variants) for row in rows):
-    sides = ', '.join(BASELINES)
-    note += f'\nIn differences, {sides} are fine-tuned with the settings of the config itself.'
+  untuned = [name for name in baselines(rows) if not is_tuned(name, variants)]
+  if untuned and any(is_tuned(row['method'], variants) for row in rows):
+    verb = 'is' if len(untuned) == 1 else 'are'
+    note += f'\n{", ".join(untuned)} {verb} fine-tuned with the settings of the config itself.'
   return note

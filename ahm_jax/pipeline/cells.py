@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ahm_jax.config import Config, pretraining_of, with_method
+from ahm_jax.config import Config, folder_name, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.errors import printable
@@ -38,7 +38,7 @@ class Cell:
     """Of its run of a stage; cells of other numbers of labels share the pre-training."""
     if stage is PRETRAIN:
       return self.root / stage.name / self.pretraining / f'seed{self.seed}'
-    method = self.method.replace('%', '%25').replace('/', '%2F')  # It may name a file.
+    method = folder_name(self.method)
     return self.root / stage.name / method / f'labels{self.labels}' / f'seed{self.seed}'
 
   def stages(self, classify: bool) -> tuple[Stage, ...]:

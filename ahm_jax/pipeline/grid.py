@@ -85,19 +85,19 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
 
 
 def check_methods(config: Config) -> None:
-  """Raises a UserError where an entry of `grid.methods` or `grid.variants` is no method, or two
-  entries are the same.
+  """Raises a UserError where an entry of `grid.methods`, `grid.baselines` or `grid.variants` is no
+  method, or two of `grid.methods` are the same.
   """
   variants = config.grid.variants
   seen: list[tuple[str, str, Config]] = []
-  for method in (*config.grid.methods, *variants):
+  for method in (*config.grid.methods, *config.grid.baselines, *variants):
     strategy, own = parse(method, variants).strategy, with_method(config, method)
     seen.append((method, strategy, own))
     if strategy != SCRATCH:
       try:
         registry.check(strategy)
       except UserError as error:
-        raise UserError(f'config.grid.methods holds {method!r}: {error}') from error
+        raise UserError(f'{_field(config, method)} holds {method!r}: {error}') from error
   compared = seen[: len(config.grid.methods)]
   for (first, *one), (second, *other) in itertools.combinations(compared, 2):
     if one == other:
@@ -111,6 +111,12 @@ def check_methods(config: Config) -> None:
     )
 
 
+def _field(config: Config, method: str) -> str:
+  """Which field holds a method."""
+  fields = ('methods', 'baselines', 'variants')
+  return next(f'config.grid.{name}' for name in fields if method in getattr(config.grid, name))
+
+
 def _with_known_variants(config: Config, workdir: Path) -> Config:
   """The config with the variants alone that it uses, or that earlier grids in `workdir` used:
   these keep their meaning.
@@ -118,7 +124,8 @@ def _with_known_variants(config: Config, workdir: Path) -> Config:
   grid = config.grid
   held = directory.held_run(workdir)
   known = held.config.grid.variants if held else {}
-  used = {name: grid.variants[name] for name in grid.methods if name in grid.variants}
+  named = (*grid.methods, *grid.baselines)
+  used = {name: grid.variants[name] for name in named if name in grid.variants}
   return dataclasses.replace(
     config, grid=dataclasses.replace(grid, variants=FrozenDict({**known, **used}))
   )

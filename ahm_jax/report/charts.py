@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from ahm_jax.config import folder_name
 from ahm_jax.evaluation.compare import Labels, Row, baselines
 from ahm_jax.evaluation.tables import label_count
 from ahm_jax.runtime import durable
@@ -102,7 +103,7 @@ def write_summary_charts(summary: Sequence[Row], folder: Path) -> None:
   """
   styles = style_numbers([row['method'] for row in summary])
   for name, svg in summary_charts(summary, styles).items():
-    durable.write(Path(folder) / f'{name}.svg', as_file(svg).encode())
+    durable.write(Path(folder) / f'{folder_name(name)}.svg', as_file(svg).encode())
 
 
 def dice_chart(summary: Sequence[Row], styles: Mapping[str, int]) -> str:

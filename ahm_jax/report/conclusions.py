@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ahm_jax.config import pretraining_of
-from ahm_jax.evaluation.compare import BASELINES, Row
+from ahm_jax.evaluation.compare import Row, compared_with
 from ahm_jax.evaluation.tables import label_count
 from ahm_jax.report.render import MINUS
 
@@ -17,26 +17,25 @@ _NAMES = {
 def conclusions(summary: Sequence[Row]) -> list[str]:
   """A sentence for each number of labels (or mean over several) and baseline.
 
-  It speaks of 'ahm', or where the grid lacks it of the first method that is no baseline, or else of
-  'uniform'; and of the last method, where that is no baseline: what a grid leads up to. An interval
+  It speaks of the last method, what a grid leads up to; where that is a baseline, of 'ahm', or
+  where the grid lacks it of the first method that is no baseline, or else of 'uniform'. An interval
   that holds 0 shows no difference, whatever the estimate.
   """
+  baselines = compared_with(summary)
   methods = list(dict.fromkeys(row['method'] for row in summary))
   pretrained = [method for method in methods if pretraining_of(method)]
-  others = [method for method in pretrained if method not in BASELINES]
-  first = next((name for name in ('ahm', *others, 'uniform') if name in pretrained), None)
-  last = methods[-1] if methods and methods[-1] not in BASELINES else None
-  subjects = dict.fromkeys(subject for subject in (first, last) if subject)
-  if not subjects:
+  others = [method for method in pretrained if method not in baselines]
+  last = [method for method in methods[-1:] if method not in baselines]
+  subject = next((name for name in (*last, 'ahm', *others, 'uniform') if name in methods), None)
+  if not subject:
     return ['This grid has no pre-trained network to compare.']
   sentences = [
     _conclusion(row, baseline)
-    for subject in subjects
     for row in summary
-    for baseline in BASELINES
+    for baseline in baselines
     if row['method'] == subject and row[f'vs_{baseline}'] is not None
   ]
-  return sentences or [f'This grid has nothing to compare {_named(next(iter(subjects)))} with.']
+  return sentences or [f'This grid has nothing to compare {_named(subject)} with.']
 
 
 def _conclusion(row: Row, baseline: str) -> str:

@@ -316,3 +316,18 @@ def test_other_methods_are_compared_with_ahm_and_without_them_nothing_is():
   assert 'vs ahm' in tables.table(summary)
   alone = compare.summarise_grid(*grid({('scratch', 20): values, ('hpm', 20): values}), samples=100)
   assert compare.baselines(alone) == ['scratch']
+
+
+def test_baselines_are_those_that_are_named():
+  values = np.array([[0.5, 0.6], [0.7, 0.6]])
+  names = ('scratch_control', 'ahm:rounds=2', 'hpm')
+  dice = {('ahm:rounds=2', 20): values, ('scratch_control', 20): values + 0.02}
+  dice |= {('ahm', 20): values + 0.1}
+  summary = compare.summarise_grid(*grid(dice), samples=100, baselines=names)
+  assert compare.compared_with(summary) == list(names)
+  assert compare.baselines(summary) == ['scratch_control', 'ahm:rounds=2']
+  ahm = by_key(summary)['ahm', 20]
+  assert ahm['vs_scratch_control'] == pytest.approx(0.08)
+  assert ahm['vs_ahm:rounds=2'] == pytest.approx(0.1)
+  np.testing.assert_allclose(ahm['vs_ahm:rounds=2_ci95'], [0.1, 0.1])
+  assert ahm['vs_hpm'] is None and 'vs_scratch' not in ahm

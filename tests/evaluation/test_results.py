@@ -5,7 +5,7 @@ import pytest
 
 from ahm_jax.config import Config, DataConfig, GridConfig
 from ahm_jax.errors import UserError
-from ahm_jax.evaluation import results
+from ahm_jax.evaluation import compare, results
 from ahm_jax.runtime import json_files
 
 IMAGES = [f'ISIC_{number:07d}' for number in range(700)]
@@ -38,6 +38,15 @@ def made(path, mask_classes):
   tree = results.tree(cells, config, 'x', dict.fromkeys(IMAGES, 0))
   json_files.write_json(path, tree)
   return cells, config
+
+
+def test_methods_are_compared_with_the_baselines_of_the_grid(tmp_path):
+  cells, config = made(tmp_path / 'results.json', ())
+  own = dataclasses.replace(config, grid=dataclasses.replace(config.grid, baselines=('uniform',)))
+  tree = results.tree(cells, own, 'x', dict.fromkeys(IMAGES, 0))
+  for row in (*tree['summary'], *tree['over_labels']):
+    assert compare.compared_with([row]) == ['uniform']
+    assert (row['vs_uniform'] is None) == (row['method'] == 'uniform')
 
 
 @pytest.mark.parametrize('mask_classes', [(), ('disc', 'cup')])

@@ -72,3 +72,20 @@ def test_unequal_numbers_of_seeds_are_shown_and_nothing_is_starred_among_them():
   )
   unequal = tables.table([row for row in summary if row['labels'] == 20])
   assert '*' not in unequal and '\n* highest. Mean' in equal
+
+
+def test_which_baselines_have_the_settings_of_the_config_itself_is_said():
+  values = np.array([[0.5, 0.6], [0.7, 0.6]])
+  methods = ('scratch', 'scratch_control', 'ahm')
+  control = {'strategy': 'scratch', 'segment': {'steps': 7}}
+
+  def text(baselines):
+    cells = grid({(method, 20): values for method in methods})
+    summary = compare.summarise_grid(*cells, samples=100, baselines=baselines)
+    return tables.table(summary, variants={'scratch_control': control})
+
+  note = 'fine-tuned with the settings of the config itself.'
+  assert text(('scratch', 'scratch_control')).endswith(f'\nscratch is {note}')
+  assert text(('scratch', 'ahm')).endswith(f'\nscratch is {note}')
+  assert text(('ahm', 'scratch', 'uniform')).endswith(f'\nscratch is {note}')
+  assert note not in text(('scratch_control',))

@@ -113,6 +113,11 @@ def test_a_method_that_is_no_strategy_is_refused_with_the_nearest():
       "holds 'ahm:rounds=2' and 'r2', which are the same; leave out one",
     ),
     ({'variants': {'r2': {'strategy': 'ham'}}}, "'ham' is no masking strategy"),
+    (
+      {'baselines': ('scratch', 'scratch_contrl')},
+      "config.grid.baselines holds 'scratch_contrl': 'scratch_contrl' is no masking strategy",
+    ),
+    ({'baselines': ('ahm:round=2',)}, 'did you mean masking.rounds?'),
     ({'variants': {'r2': {'strategy': 'ahm', 'round': 2}}}, 'did you mean masking.rounds?'),
     (
       {'methods': ('r2',), 'variants': {'r2': {'strategy': 'reinforced'}}},

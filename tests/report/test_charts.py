@@ -163,3 +163,16 @@ def test_a_file_has_every_colour_written_out_and_a_font_and_background():
   root = ElementTree.fromstring(svg)
   assert 'var(' not in svg and charts.PALETTE[STYLES['ahm']][0] in svg
   assert 'background: #ffffff' in root.get('style') and 'font-family' in root.get('style')
+
+
+def test_charts_of_baselines_whose_name_holds_a_path_are_files_of_the_folder(tmp_path):
+  name = 'scratch:data.labelled_from=a/50%.csv'
+  summary = [
+    {**row('ahm', 20, 0.6, [0.5, 0.7]), f'vs_{name}': 0.1, f'vs_{name}_ci95': [0.0, 0.2]},
+    {**row('ahm', 50, 0.7, [0.6, 0.8]), f'vs_{name}': 0.2, f'vs_{name}_ci95': [0.1, 0.3]},
+  ]
+  charts.write_summary_charts(summary, tmp_path)
+  assert {path.name for path in tmp_path.iterdir()} == {
+    'dice.svg',
+    'vs_scratch:data.labelled_from=a%2F50%25.csv.svg',
+  }
