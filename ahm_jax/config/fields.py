@@ -260,8 +260,9 @@ class UnlabelledConfig:
   # Patches that `masking` places are hidden from the student, in mid-grey or under the partner's;
   # '': none are.
   hide: Literal['', 'grey', 'partner'] = ''
-  # What `masking` is rewarded for: the student's 'loss' against the teacher; that of 'confident'
-  # pixels alone; or 'progress', the teacher's own loss on the same image / the student's.
+  # What `masking` is rewarded for: the student's 'loss' against the teacher, of images that do not
+  # count too; that of 'confident' pixels that do; or 'progress', the teacher's own loss on the same
+  # image / the student's.
   reward: Literal['loss', 'confident', 'progress'] = 'loss'
   masking: MaskingConfig = field(
     default_factory=lambda: MaskingConfig(strategy='uniform', mask_ratio=0.3)
