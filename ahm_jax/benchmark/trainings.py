@@ -9,7 +9,7 @@ import numpy as np
 
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
-from ahm_jax.data.batches import Source, source
+from ahm_jax.data.batches import Beside, Source, source
 from ahm_jax.data.dataset import Split
 from ahm_jax.training import classify, pretrain, segment
 from ahm_jax.training.stepper import FAR, Stepper
@@ -137,6 +137,7 @@ def _source(
   config: Config, split: Split, resident: bool, devices: Sequence[jax.Device] | None = None
 ) -> Source:
   share = config.data.resident_share if resident else 0.0
+  unlabelled = config.segment.unlabelled.batch_size
   data = dataclasses.replace(config.data, resident_share=share)
   return source(
     split,
@@ -145,5 +146,5 @@ def _source(
     config.pretrain.batch_size,
     seed=0,
     devices=devices,
-    unlabelled=config.segment.unlabelled.batch_size,
+    beside=(Beside.unlabelled(split, unlabelled),) if unlabelled else (),
   )

@@ -270,6 +270,22 @@ class UnlabelledConfig:
 
 
 @dataclass(frozen=True)
+class DiagnosisConfig:
+  """How a segmentation learns to tell the diagnosis too: `ahm_jax.training.diagnosis`."""
+
+  # Images with a label per step, over all devices, beside those with a mask; they need no mask. 0:
+  # no diagnosis is learnt.
+  batch_size: Annotated[int, at_least(0)] = 0
+  # How many of the training images with a label to learn from; 0: all.
+  labels: Annotated[int, at_least(0)] = 0
+  # How the losses are added: that of the diagnosis times `weight`, or both by learnt variances.
+  weighting: Literal['fixed', 'learnt'] = 'fixed'
+  weight: Annotated[float, at_least(0)] = 1.0
+  # Weigh images in the loss so that every class counts alike, however few its images are.
+  balanced: bool = True
+
+
+@dataclass(frozen=True)
 class SegmentConfig(RecipeConfig):
   """How a segmentation is trained."""
 
@@ -277,6 +293,7 @@ class SegmentConfig(RecipeConfig):
   # what is validated and kept, and the teacher of unlabelled images; 0: no average.
   ema_decay: Annotated[float, between(0, 0.99999)] = 0.0
   unlabelled: UnlabelledConfig = field(default_factory=UnlabelledConfig)
+  diagnosis: DiagnosisConfig = field(default_factory=DiagnosisConfig)
 
 
 @dataclass(frozen=True)

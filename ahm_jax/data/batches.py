@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.dataset import Split
-from ahm_jax.data.sampling import UNLABELLED, batch_indices
+from ahm_jax.data.sampling import DIAGNOSED, ORDER, UNLABELLED, batch_indices
 from ahm_jax.errors import UserError
 from ahm_jax.runtime import parallel, processes
 from ahm_jax.runtime.parallel import Picks, Resident
@@ -24,11 +24,30 @@ THREADS = 4  # Of the stream.
 AHEAD = 4  # Batches that the stream keeps ready.
 
 
+class Beside(NamedTuple):
+  """Images that are learnt from beside the ones with a mask."""
+
+  indices: np.ndarray  # int [n], of the split.
+  batch_size: int  # Images per step, over all devices.
+  stream: int  # Of their order, see `batch_indices`.
+  what: str  # Of them is learnt from: 'label', or 'image' alone.
+
+  @classmethod
+  def unlabelled(cls, split: Split, batch_size: int) -> 'Beside':
+    """Any images of the split, in pairs."""
+    return cls(np.arange(len(split)), batch_size, UNLABELLED, 'image')
+
+  @classmethod
+  def diagnosed(cls, indices: np.ndarray, batch_size: int) -> 'Beside':
+    """Images with a label."""
+    return cls(indices, batch_size, DIAGNOSED, 'label')
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
   """The training images of one run, and the order they come in: that of `batch_indices`.
 
-  On every device a batch ends with its share of unlabelled images, any of the split.
+  On every device a batch ends with its share of those beside.
   """
 
   split: Split
@@ -37,7 +56,7 @@ class Source:
   seed: int
   devices: tuple[jax.Device, ...]
   resident: Resident | None  # None: streamed.
-  unlabelled: int = 0  # Unlabelled images per step, over all devices.
+  beside: tuple[Beside, ...] = ()
 
   def inputs(self, start: int, stop: int) -> Iterator[Picks | Batch]:
     """What steps start, start + 1, ..., stop - 1 take, each with leading axes [devices of this
@@ -53,12 +72,12 @@ class Source:
     return [self.split.ids[i] for part in self._order(step) for i in part]
 
   def _order(self, step: int) -> list[np.ndarray]:
-    """The labelled images of a step, and the unlabelled ones if there are any."""
-    step = int(step)
-    order = [self.indices[batch_indices(self.seed, step, len(self.indices), self.batch_size)]]
-    if self.unlabelled:
-      order.append(batch_indices(self.seed, step, len(self.split), self.unlabelled, UNLABELLED))
-    return order
+    """The images of a step, and those beside them."""
+    parts = ((self.indices, self.batch_size, ORDER), *(part[:3] for part in self.beside))
+    return [
+      indices[batch_indices(self.seed, int(step), len(indices), batch_size, stream)]
+      for indices, batch_size, stream in parts
+    ]
 
   def _picks(self, step: int) -> Picks:
     picks, first = [], 0
@@ -89,6 +108,15 @@ def check_pairs(unlabelled: int, devices: int) -> None:
     )
 
 
+def check_diagnosed(count: int, devices: int) -> None:
+  """Raises a UserError where devices cannot share so many images with a label."""
+  if count % devices:
+    raise UserError(
+      f'config.segment.diagnosis.batch_size is {count}, which {devices} devices cannot share '
+      f'evenly; make it a multiple of {devices}'
+    )
+
+
 def source(
   split: Split,
   config: DataConfig,
@@ -96,7 +124,7 @@ def source(
   batch_size: int,
   seed: int,
   devices: Sequence[jax.Device] | None = None,
-  unlabelled: int = 0,
+  beside: tuple[Beside, ...] = (),
 ) -> Source:
   """The source of a run's training batches.
 
@@ -108,20 +136,25 @@ def source(
     batch_size: images per step, over all devices.
     seed: of the order.
     devices: what the run trains on; all devices of all processes where None.
-    unlabelled: unlabelled images per step, over all devices.
+    beside: what else each step takes.
 
   Raises:
-    UserError: the devices do not divide batch_size, or the pairs of unlabelled images, or there is
-      nothing to train on.
+    UserError: the devices do not divide a batch_size, or there is nothing to train on.
   """
   devices = parallel.all_devices() if devices is None else tuple(devices)
-  parallel.check_shared(batch_size, devices)
-  check_pairs(unlabelled, len(devices))
-  batch_indices(seed, 0, len(indices), batch_size)
+  for part in beside:
+    if part.what == 'image':
+      check_pairs(part.batch_size, len(devices))
+  for count, size in (
+    (len(indices), batch_size),
+    *((len(b.indices), b.batch_size) for b in beside),
+  ):
+    parallel.check_shared(size, devices)
+    batch_indices(seed, 0, count, size)
   size = split.images.nbytes + split.masks.nbytes + split.labels.nbytes
   fits = processes.all_of(size <= config.resident_share * _memory(parallel.own(devices)))
   resident = _resident(split, devices) if fits else None
-  return Source(split, np.asarray(indices), batch_size, seed, devices, resident, unlabelled)
+  return Source(split, np.asarray(indices), batch_size, seed, devices, resident, beside)
 
 
 def _memory(devices: Sequence[jax.Device]) -> float:

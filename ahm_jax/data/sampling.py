@@ -12,10 +12,12 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 
 # What tells the streams of random numbers apart that are drawn from one seed.
-LABELS, ORDER, UNLABELLED, CLUSTERS = 1, 2, 3, 4
+LABELS, ORDER, UNLABELLED, CLUSTERS, DIAGNOSED = range(1, 6)
 
 
-def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> np.ndarray:
+def labelled_indices(
+  split: Split, count: int, seed: int, by: str = 'mask', field: str = ''
+) -> np.ndarray:
   """Chooses images with a mask, or with a label, to learn from.
 
   The choice is nested: for one seed, that of a smaller count is the beginning of that of a larger
@@ -29,6 +31,7 @@ def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> n
     count: how many; 0: all there are, in their order.
     seed: of the choice.
     by: what they must have, 'mask' or 'label'.
+    field: that says `count`, for messages; '': that of each.
 
   Returns:
     int64 [count], indices into the split.
@@ -43,7 +46,7 @@ def labelled_indices(split: Split, count: int, seed: int, by: str = 'mask') -> n
   if count == 0:
     return candidates
   if count > len(candidates):
-    field = (
+    field = field or (
       'config.data.labels (or config.grid.labels)' if by == 'mask' else 'config.classify.labels'
     )
     raise UserError(

@@ -98,10 +98,14 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
 
 
 def _per_image(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
-  """Scores whose mean over images launch.evaluate has: of a classification, or of masks."""
-  if rows and 'predicted' in rows[0]:
-    return {'accuracy': np.array([float(row['label'] == row['predicted']) for row in rows])}
-  return {name: np.array([row[name] for row in rows], float) for name in _SCORES}
+  """Scores whose mean over images launch.evaluate has: of diagnoses, of masks, or of both."""
+  scores = {}
+  if any(row.get('predicted') for row in rows):
+    right = [float(row['label'] == row['predicted']) if row['label'] else np.nan for row in rows]
+    scores['accuracy'] = np.array(right)
+  if not rows or 'dice' in rows[0]:
+    scores |= {name: np.array([row[name] for row in rows], float) for name in _SCORES}
+  return scores
 
 
 def _flat(result: Mapping[str, Any]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ahm_jax.config import paths
 from ahm_jax.errors import UserError
 from ahm_jax.export import card, onnx_model, stablehlo
+from ahm_jax.models.unet import DIAGNOSIS
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import STAGES
 from ahm_jax.runs import checkpoints
@@ -127,7 +128,7 @@ def _onnx(trained: Trained, home: Path, _: Sequence[str]) -> dict[str, str]:
     'files': f'`{onnx_model.MODEL}`',
     'takes': f'`images`, uint8 [batch, {side}, {side}, {channels}], resized before as in training '
     '(Pillow, bicubic)',
-    'gives': '`probabilities`, float32',
+    'gives': ', '.join(f'`{name}`' for name in onnx_model.output_names(trained)) + ', float32',
     'difference': f'at most {difference:.1e} between onnxruntime and JAX, on images of noise, at '
     'the export',
   }
@@ -140,8 +141,9 @@ def _weights(trained: Trained, home: Path, suffix: str) -> dict[str, str]:
   if isinstance(trained.network, VGG16):
     kind = 'vgg16_bn' if trained.network.norm else 'vgg16'
     origin = f'torchvision.models.{kind}, with AdaptiveAvgPool2d(1)'
+  left_out = ', which has no diagnosis: those layers are left out' if trained.diagnoses else ''
   return {
-    'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {origin}',
+    'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {origin}{left_out}',
     'takes': 'images scaled as (value / 255 - 0.5) / 0.25',
   }
 
@@ -150,11 +152,16 @@ def state_dict(trained: Trained) -> dict[str, Any]:
   """The weights as a PyTorch state dict has them, with its counters."""
   network = trained.network
   if not isinstance(network, VGG16):
-    arrays = saving.outward(trained.variables, names.unet())
+    arrays = saving.outward(_without_diagnosis(trained.variables), names.unet())
   else:
     arrays = saving.outward(trained.variables, names.vgg16(network.width, network.norm))
     arrays = norms.with_zero_biases(arrays) if network.norm else arrays
   return saving.with_counters(arrays, trained.step)
+
+
+def _without_diagnosis(variables: Any) -> Any:
+  params = {name: part for name, part in variables['params'].items() if name != DIAGNOSIS}
+  return {**variables, 'params': params}
 
 
 FORMATS = {

@@ -9,14 +9,14 @@ from ahm_jax.models.convolution import as_lax
 from ahm_jax.runs.trained import Trained, in_float32
 
 
-def probabilities(trained: Trained) -> Callable[[Any, jax.Array], jax.Array]:
-  """`Trained.probabilities` as a pure function (variables, images uint8 [B, S, S, C]) of plain
+def outputs(trained: Trained) -> Callable[[Any, jax.Array], tuple[jax.Array, ...]]:
+  """`Trained.outputs` as a pure function (variables, images uint8 [B, S, S, C]) of plain
   operations alone, in float32 whatever the training computed in.
   """
   plain = in_float32(trained)
 
   def function(variables, images):
     with as_lax():
-      return plain.probabilities(variables, images)
+      return plain.outputs(variables, images)
 
   return function

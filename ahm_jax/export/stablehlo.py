@@ -95,20 +95,24 @@ def function(trained: Trained) -> Callable[[dict[str, Any], jax.Array], dict[str
   Returns:
     A pure function (weights by path, images uint8 [b, h, w, C]) -> of a network that sees pixels
     {'mask': uint8 [b, h, w], 'probabilities': float32 [b, h, w]}, the mask 0 and 1 or class indices
-    and the probabilities with K classes [b, h, w, K + 1]; of one that sees images as a whole
+    and the probabilities with K classes [b, h, w, K + 1], and where it tells diagnoses {'class':
+    int32 [b], 'class_probabilities': [b, classes]} too; of one that sees images as a whole
     {'class': int32 [b], 'probabilities': [b, classes]}.
   """
   threshold = trained.config.evaluate.threshold
-  network = portable.probabilities(trained)
+  network = portable.outputs(trained)
 
   def run(weights: dict[str, Any], images: jax.Array) -> dict[str, jax.Array]:
     _, height, width, _ = images.shape
     seen = resizing.squashed(images, trained.image_size)
-    probabilities = network(trees.unflatten(weights), seen)
+    probabilities, *told = network(trees.unflatten(weights), seen)
     if probabilities.ndim == 2:
       return {'class': probabilities.argmax(-1).astype(jnp.int32), 'probabilities': probabilities}
     probabilities = resizing.at_size(probabilities, height, width)
     mask = probabilities >= threshold if probabilities.ndim == 3 else probabilities.argmax(-1)
-    return {'mask': mask.astype(jnp.uint8), 'probabilities': probabilities}
+    found = {'mask': mask.astype(jnp.uint8), 'probabilities': probabilities}
+    for diagnoses in told:
+      found |= {'class': diagnoses.argmax(-1).astype(jnp.int32), 'class_probabilities': diagnoses}
+    return found
 
   return run

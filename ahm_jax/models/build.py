@@ -24,12 +24,12 @@ def reconstruction_unet(model: ModelConfig, channels: int) -> UNet:
   )
 
 
-def segmentation_unet(model: ModelConfig, classes: int = 0) -> UNet:
+def segmentation_unet(model: ModelConfig, classes: int = 0, diagnoses: int = 0) -> UNet:
   """The U-Net for so many classes of mask: images -> logits, [B, H, W, classes + 1].
 
-  0 classes: lesion and background, told apart by one logit.
+  0 classes: lesion and background, told apart by one logit. It may tell diagnoses of images too.
   """
-  return reconstruction_unet(model, classes + 1)
+  return reconstruction_unet(model, classes + 1).clone(diagnoses=diagnoses)
 
 
 def classifier(model: ModelConfig, classes: int) -> VGG16:

@@ -17,9 +17,13 @@ def init_variables(module: nn.Module, key: jax.Array, shape: tuple[int, ...]) ->
   return dict(_compiled_init(module, shape)(key))
 
 
-def infer(network: nn.Module, variables: Any, images: jax.Array) -> Any:
-  """The network's output for normalised images [B, H, W, C], without training."""
-  return network.apply(variables, images, train=False)
+def infer(network: nn.Module, variables: Any, images: jax.Array, **asked: Any) -> Any:
+  """The network's output for normalised images [B, H, W, C], without training.
+
+  Args:
+    asked: further arguments of the network's call.
+  """
+  return network.apply(variables, images, train=False, **asked)
 
 
 def variable_shapes(network: nn.Module, shape: tuple[int, ...]) -> Any:

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 
 from ahm_jax.errors import UserError
 from ahm_jax.models.convolution import per_pixel
+from ahm_jax.models.heads import DiagnosisHead
 from ahm_jax.models.layers import ConvNorm, add_bias, he_normal, max_pool
 
 LEVELS = 5  # Resolutions: the input's, and four halvings.
+# The diagnosis's layers, and its name among the blocks.
+DIAGNOSIS = 'diagnosis'
 
 
 class UNet(nn.Module):
@@ -20,14 +23,15 @@ class UNet(nn.Module):
   and one output channel.
 
   Its parameters are `encoder1` to `encoder5` (full resolution to 1/16, `width` to 16 x `width`
-  channels), `up4` to `up1`, `decoder4` to `decoder1` (1/8 to full resolution), and `head`, the only
-  one whose shape depends on `out_channels`.
+  channels), `up4` to `up1`, `decoder4` to `decoder1` (1/8 to full resolution), `head`, the only one
+  whose shape depends on `out_channels`, and with diagnoses `diagnosis`.
 
   Attributes:
     out_channels: numbers at each pixel of the output.
     width: channels of the first level; each level down doubles them.
     dtype: what convolutions compute in. Parameters, batch statistics and the output are float32.
     axis_name: mapped axis over which batch statistics are taken together.
+    diagnoses: how many the U-Net tells apart in an image as a whole; 0: it tells none.
     recompute: keep only the inputs of the blocks for the gradient, and compute what is inside them
       once more.
   """
@@ -37,6 +41,7 @@ class UNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
   axis_name: str | None = None
   recompute: bool = False
+  diagnoses: int = 0
 
   @property
   def widths(self) -> tuple[int, ...]:
@@ -59,11 +64,12 @@ class UNet(nn.Module):
         'batch_stats', to be passed as mutable), instead of using those.
       scales: what the decoder gets of each channel of the encoder, [B, channels] for each level,
         from the first; None: all.
-      blocks: names, such as 'encoder5' or 'decoder3', of those whose output is returned as well.
+      blocks: names, such as 'encoder5' or 'decoder3', of those whose output is returned as well;
+        DIAGNOSIS for that of a `DiagnosisHead`.
 
     Returns:
       float32 [B, H, W, out_channels], not squashed; where blocks are named, a pair of it and of
-      their outputs, each float32 [B, h, w, channels], by name.
+      their outputs by name, each float32 [B, h, w, channels], the diagnosis's [B, diagnoses].
 
     Raises:
       UserError: H or W is not a multiple of 16.
@@ -96,8 +102,12 @@ class UNet(nn.Module):
     head = nn.Conv(
       self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head'
     )
+    pixels = head(x)
+    if self.diagnoses and (DIAGNOSIS in blocks or self.is_initializing()):
+      diagnosis = DiagnosisHead(self.diagnoses, name=DIAGNOSIS)
+      outputs[DIAGNOSIS] = diagnosis(outputs[f'encoder{LEVELS}'], x, pixels)
     return (
-      (head(x), {name: outputs[name].astype(jnp.float32) for name in blocks}) if blocks else head(x)
+      (pixels, {name: outputs[name].astype(jnp.float32) for name in blocks}) if blocks else pixels
     )
 
 

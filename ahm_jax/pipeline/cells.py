@@ -87,7 +87,7 @@ def cell_runs(cell: Cell, config: Config, classify: bool) -> Iterator[CellRun]:
   config = dataclasses.replace(
     config, segment=tuned.segment, transfer=tuned.transfer, data=tuned.data
   )
-  for stage in fine_tunings(classify):
+  for stage in fine_tunings(classify and not config.segment.diagnosis.batch_size):
     yield CellRun(stage, dataclasses.replace(config, init_from=start), cell.directory(stage))
     start = str(cell.directory(stage))
 

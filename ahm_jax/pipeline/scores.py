@@ -11,9 +11,10 @@ from ahm_jax.evaluation.agent import learning_metrics
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run
 from ahm_jax.runs import checkpoint_reading, directory, trained
+from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
-from ahm_jax.training import classify, pretrain
+from ahm_jax.training import classify, pretrain, segment
 
 Scores = tuple[dict[str, Any], list[dict]]
 
@@ -40,7 +41,24 @@ def segmentation(run: Run) -> Scores:
     rows += per_image.segmentation_rows(probabilities, part, run.config.evaluate.threshold, classes)
   rows = per_image.with_groups(rows, split)
   by_class = metrics.summarise_by_class(rows, classes) if classes else {}
-  return metrics.summarise(rows) | by_class | metrics.summarise_groups(rows, classes), rows
+  scores = metrics.summarise(rows) | by_class | metrics.summarise_groups(rows, classes)
+  return (scores | _diagnoses(run, segmenter, split, rows), rows)
+
+
+def _diagnoses(run: Run, segmenter: Trained, split: Split, rows: list[dict]) -> dict[str, float]:
+  """Scores of what a segmentation says of all images with a label; their rows are added to those
+  of masks.
+  """
+  if not segmenter.diagnoses:
+    return {}
+  names, evaluate = _class_names(run), run.config.evaluate
+  probabilities = segment.predict_diagnoses(
+    segmenter.network, segmenter.variables, split.images, evaluate.batch_size, evaluate.flips
+  )
+  told = {row['image']: row for row in per_image.classification_rows(probabilities, split, names)}
+  for row in rows:
+    row |= told.get(row['image'], {})
+  return metrics.classification_scores(probabilities, split.labels)
 
 
 def classification(run: Run) -> Scores:
@@ -49,12 +67,7 @@ def classification(run: Run) -> Scores:
   Raises:
     UserError: the data set's classes are no longer those that the run distinguishes.
   """
-  known, names = directory.class_names(run.workdir), tuple(run.data.class_names)
-  if known != names:
-    raise UserError(
-      f'{run.workdir} distinguishes {known}, but the classes of the data set are {names} now; '
-      'train again'
-    )
+  names = _class_names(run)
   classifier = trained.load_run(run.workdir, run.stage, run.config)
   segmenter = run.stage.start(run.config).trained
   split = lesions.classifier_inputs(run.config, segmenter, _split(run))
@@ -63,6 +76,17 @@ def classification(run: Run) -> Scores:
   )
   rows = per_image.with_groups(per_image.classification_rows(probabilities, split, names), split)
   return metrics.classification_scores(probabilities, split.labels), rows
+
+
+def _class_names(run: Run) -> tuple[str, ...]:
+  """The diagnoses that a run distinguishes, which must still be those of the data set."""
+  known, names = directory.class_names(run.workdir), tuple(run.data.class_names)
+  if known != names:
+    raise UserError(
+      f'{run.workdir} distinguishes {known}, but the classes of the data set are {names} now; '
+      'train again'
+    )
+  return names
 
 
 def _split(run: Run) -> Split:

@@ -12,7 +12,7 @@ import numpy as np
 from ahm_jax.config import Config, RecipeConfig
 from ahm_jax.data import dataset as datasets
 from ahm_jax.data import sets
-from ahm_jax.data.batches import Source, source
+from ahm_jax.data.batches import Beside, Source, source
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.vanishing import Vanished, fate
 from ahm_jax.errors import UserError, printable
@@ -71,7 +71,7 @@ class Plan:
     validation: the held-out images that the task is validated on, by name.
     class_names: that a classifier distinguishes.
     imported: report on what was taken from other people's weights.
-    unlabelled: images of the split per step that are learnt from without their masks.
+    beside: images of the split that are learnt from without their masks.
   """
 
   task: Task
@@ -81,7 +81,7 @@ class Plan:
   validation: tuple[str, ...] = ()
   class_names: tuple[str, ...] = ()
   imported: dict[str, Any] | None = None
-  unlabelled: int = 0
+  beside: tuple[Beside, ...] = ()
 
   def source(self, run: Run) -> Source:
     """Its batches."""
@@ -91,24 +91,21 @@ class Plan:
       self.indices,
       run.recipe.batch_size,
       run.config.seed,
-      unlabelled=self.unlabelled,
+      beside=self.beside,
     )
 
   def images(self, run: Run) -> provenance.Images:
     """What it learns from."""
     train, what = tuple(self.split.ids[i] for i in self.indices), run.stage.scored_by
-    known = set(train)
-    others = tuple(name for name in self.split.ids if self.unlabelled and name not in known)
-    digests = [
-      digest
-      for split, names, of in (
-        ('train', train, what),
-        ('train', others, 'image'),
-        ('validation', self.validation, what),
-      )
-      for digest in provenance.digests(run.data, split, names, of)
-    ]
-    return provenance.Images(run.data.name, train + others, self.validation, digests=tuple(digests))
+    what = 'both' if any(beside.what == 'label' for beside in self.beside) else what
+    parts, known = [('train', train, what)], set(train)
+    for beside in self.beside:
+      others = tuple(name for i in beside.indices if (name := self.split.ids[i]) not in known)
+      parts.append(('train', others, beside.what))
+      train, known = train + others, known | set(others)
+    parts.append(('validation', self.validation, what))
+    digests = [digest for part in parts for digest in provenance.digests(run.data, *part)]
+    return provenance.Images(run.data.name, train, self.validation, digests=tuple(digests))
 
 
 def open_run(stage: Stage, config: Config, workdir: Path, data: Dataset | None = None) -> Run:

@@ -8,12 +8,13 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ahm_jax.config import Config, fields
-from ahm_jax.data.batches import check_pairs
-from ahm_jax.data.dataset import Dataset
+from ahm_jax.data.batches import Beside, check_diagnosed, check_pairs
+from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.data.sampling import labelled_indices
 from ahm_jax.errors import UserError
@@ -33,8 +34,8 @@ from ahm_jax.runs import directory, trained
 from ahm_jax.runs.stage import Card, Stage
 from ahm_jax.runtime import parallel
 from ahm_jax.training import classify as classification
+from ahm_jax.training import diagnosis, pseudo_masks
 from ahm_jax.training import pretrain as pretraining
-from ahm_jax.training import pseudo_masks
 from ahm_jax.training import segment as segmentation
 from ahm_jax.training.optimizers import total_steps
 from ahm_jax.weights import loading
@@ -118,6 +119,7 @@ PRETRAIN = Stage(
 def _check_segmentation(config: Config) -> None:
   unlabelled, devices = config.segment.unlabelled, len(parallel.all_devices())
   check_pairs(unlabelled.batch_size, devices)
+  check_diagnosed(config.segment.diagnosis.batch_size, devices)
   if unlabelled.hide:
     section = 'segment.unlabelled.masking'
     workers = unlabelled.masking.workers
@@ -169,16 +171,55 @@ def _plan_segmentation(run: Run) -> Plan:
   pretrained = start.trained.variables['params'] if start.trained else None
   foreign = start.weights.variables if start.weights else None
   teacher = start.teacher.variables if start.teacher else None
-  task = segmentation.build(config, validation, steps, epoch, pretrained, foreign, teacher)
+  told = _told(config, run.data)
+  task = segmentation.build(
+    config,
+    validation,
+    steps,
+    epoch,
+    pretrained,
+    foreign,
+    teacher,
+    told and told.task,
+    told and told.validation,
+  )
   return Plan(
     task=task._replace(snapshot=pseudo_masks.snapshot(config, train, chosen)),
     split=train,
     indices=chosen,
     steps=steps,
-    validation=validation.ids,
+    validation=tuple(dict.fromkeys((*validation.ids, *(told.validation.ids if told else ())))),
+    class_names=run.data.class_names if told else (),
     imported=start.weights.report if start.weights else None,
-    unlabelled=config.segment.unlabelled.batch_size,
+    beside=_beside(config, train, told),
   )
+
+
+class _Told(NamedTuple):
+  """The diagnoses that a segmentation learns to tell."""
+
+  indices: np.ndarray  # Of the training images that it learns them from.
+  task: diagnosis.Diagnosing
+  validation: Split
+
+
+def _told(config: Config, data: Dataset) -> _Told | None:
+  recipe = config.segment.diagnosis
+  if not recipe.batch_size:
+    return None
+  check_classes(data)
+  field = 'config.segment.diagnosis.labels'
+  train = data.splits['train']
+  chosen = labelled_indices(train, recipe.labels, config.seed, 'label', field)
+  task = diagnosis.diagnosing(recipe, train.labels[chosen], len(data.class_names))
+  return _Told(chosen, task, held_out(data, 'label'))
+
+
+def _beside(config: Config, train: Split, told: _Told | None) -> tuple[Beside, ...]:
+  """What a segmentation learns from without masks, in the order that its step expects."""
+  unlabelled = config.segment.unlabelled.batch_size
+  parts = [Beside.diagnosed(told.indices, config.segment.diagnosis.batch_size)] if told else []
+  return (*parts, *([Beside.unlabelled(train, unlabelled)] if unlabelled else []))
 
 
 def _say_unfinished(start: trained.Trained, images: int) -> None:
@@ -200,8 +241,11 @@ SEGMENT = Stage(
   recipe='segment',
   scored_by='mask',
   keeps_best=True,
-  network=lambda config, _: build.segmentation_unet(config.model, len(config.data.mask_classes)),
+  network=lambda config, names: build.segmentation_unet(
+    config.model, len(config.data.mask_classes), len(names)
+  ),
   probabilities=segmentation.probabilities,
+  with_diagnoses=segmentation.with_diagnoses,
   start=_start_segmentation,
   check=_check_segmentation,
   plan=_plan_segmentation,
@@ -237,10 +281,7 @@ def _start_classification(config: Config) -> Start:
 
 def _plan_classification(run: Run) -> Plan:
   config, data, segmenter = run.config, run.data, run.start.trained
-  if len(data.class_names) < 2:
-    raise UserError(
-      'there are fewer than two classes; give labels.csv a column label that names at least two'
-    )
+  check_classes(data)
   train, classes = data.splits['train'], len(data.class_names)
   chosen = diagnosed(config, data)
   if not config.classify.labels and len(chosen) < config.data.labels:
@@ -265,6 +306,14 @@ def _plan_classification(run: Run) -> Plan:
     class_names=data.class_names,
     imported=taken.report if taken else None,
   )
+
+
+def check_classes(data: Dataset) -> None:
+  """Raises a UserError where there are no diagnoses to tell apart."""
+  if len(data.class_names) < 2:
+    raise UserError(
+      'there are fewer than two classes; give labels.csv a column label that names at least two'
+    )
 
 
 def diagnosed(config: Config, data: Dataset) -> np.ndarray:

@@ -29,6 +29,15 @@ class Predictor:
   options: Options
   classifier: Trained | None = None
 
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """The diagnoses of images: the classifier's, or those that the segmenter tells itself of
+    images that it looks at as a whole; none where there are none.
+    """
+    if self.classifier:
+      return self.classifier.class_names
+    return () if self.options.tile else self.segmenter.class_names
+
 
 def identity(predictor: Predictor, images: Path) -> dict[str, Any]:
   """All that the predictions of the images below a folder depend on, by the names of the flags that

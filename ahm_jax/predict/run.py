@@ -55,6 +55,8 @@ def predict(
       '--classifier looks at images as a whole, and --tile does not; leave out one of them'
     )
   check_places(images, out)
+  if segmenter.class_names and options.tile:
+    _say('no diagnosis is told: --tile looks at parts of images')
   names, passed_over = list_images(images)
   predictor = Predictor(segmenter, options, classifier)
   made_by = identity(predictor, images)

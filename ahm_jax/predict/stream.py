@@ -29,6 +29,7 @@ from ahm_jax.runs.trained import Trained
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
+Outputs = tuple[jax.Array, ...]  # Of a segmenter, for a batch.
 
 
 class Window(NamedTuple):
@@ -115,38 +116,40 @@ def _windows(part: Slice | Problem) -> Iterator[Window]:
 
 
 @functools.lru_cache(maxsize=4)
-def forward(segmenter: Trained, flips: bool) -> Callable[[Any, np.ndarray], jax.Array]:
-  """The segmenter's `probabilities`, compiled, with flips where asked for."""
-  return jax.jit(with_flips(segmenter.probabilities) if flips else segmenter.probabilities)
+def forward(segmenter: Trained, flips: bool) -> Callable[[Any, np.ndarray], Outputs]:
+  """The segmenter's `outputs`, compiled, with flips where asked for."""
+  return jax.jit(with_flips(segmenter.outputs) if flips else segmenter.outputs)
 
 
 def compute(
-  batches: Iterable[Batch], network: Callable[[np.ndarray], jax.Array]
-) -> Iterator[tuple[Batch, np.ndarray]]:
+  batches: Iterable[Batch], network: Callable[[np.ndarray], Outputs]
+) -> Iterator[tuple[Batch, tuple[np.ndarray, ...]]]:
   """What the network finds in each batch; the device is at work on one while the next is filled."""
-  running: tuple[Batch, jax.Array] | None = None
+  running: tuple[Batch, Outputs] | None = None
   for batch in batches:
     started = batch, network(batch.pixels)
     if running:
-      yield running[0], np.asarray(running[1])
+      yield running[0], jax.tree.map(np.asarray, running[1])
     running = started
   if running:
-    yield running[0], np.asarray(running[1])
+    yield running[0], jax.tree.map(np.asarray, running[1])
 
 
 def assemble(
-  found: Iterable[tuple[Batch, np.ndarray]], predictor: Predictor
+  found: Iterable[tuple[Batch, tuple[np.ndarray, ...]]], predictor: Predictor
 ) -> Iterator[Slice | Problem]:
   """Slices of which every window was computed, with their diagnoses, and problems."""
-  for batch, probabilities in found:
+  for batch, (probabilities, *told) in found:
     if predictor.classifier:
       found_lesions = lesions(probabilities, predictor.options.threshold)
-      diagnoses = diagnose(predictor.classifier, batch.pixels, found_lesions)
+      told = [diagnose(predictor.classifier, batch.pixels, found_lesions)]
+    for diagnoses in told if predictor.class_names else ():
       for window, diagnosis in zip(batch.windows, diagnoses, strict=False):
         if isinstance(window.part, Slice):
           window.part.diagnosis = diagnosis
     yield from _complete(batch.windows, probabilities)
-    del batch, probabilities  # Large images are not to be kept until the next batch is computed.
+    # Large images are not to be kept until the next batch is computed.
+    del batch, probabilities, told
 
 
 def _complete(windows: Sequence[Window], found: np.ndarray) -> Iterator[Slice | Problem]:

@@ -25,9 +25,9 @@ def columns(predictor: Predictor) -> list[str]:
   """Of the table, in order."""
   about = ['image', 'slice', 'mask', 'status', 'width', 'height', 'pages']
   measured = measures.columns(predictor.segmenter.mask_classes)
-  if predictor.classifier is None:
+  names = predictor.class_names
+  if not names:
     return [*about, *measured]
-  names = predictor.classifier.class_names
   return [*about, *measured, 'class_probability', *(f'class_probability_{name}' for name in names)]
 
 
@@ -81,8 +81,8 @@ def _write_slice(
     'pages': item.pages,
     **measures.measure(probabilities, mask, item.spacing, segmenter.lesion_names),
   }
-  if predictor.classifier and item.diagnosis is not None:
-    row |= _diagnosed(item.diagnosis, predictor.classifier.class_names)
+  if item.diagnosis is not None:
+    row |= _diagnosed(item.diagnosis, predictor.class_names)
   put(place, functools.partial(write_mask, mask=mask))
   if options.probabilities:
     for folder, plane in planes(probabilities, segmenter.mask_classes):
@@ -95,7 +95,7 @@ def _write_slice(
 
 
 def _diagnosed(probabilities: np.ndarray, names: Sequence[str]) -> Row:
-  """The columns that a classifier adds or changes, of the probability of each of its classes."""
+  """The columns that a diagnosis adds or changes, of the probability of each of its classes."""
   return {
     'class': names[int(probabilities.argmax())],
     'class_probability': round(float(probabilities.max()), 6),

@@ -35,6 +35,9 @@ class Stage(NamedTuple):
   curves: tuple[tuple[str, str], ...]  # Metrics of metrics.jsonl that reports draw, with titles.
   card: Card
   check: Callable[[Config], None] = lambda _: None  # What it asks of a config beyond ranges.
+  # As `probabilities`, with those of diagnoses, float32 [B, classes], behind them; None: a network
+  # of this stage never has both.
+  with_diagnoses: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
 
   def __str__(self) -> str:
     return self.name

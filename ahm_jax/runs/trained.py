@@ -63,7 +63,8 @@ class Trained:
     step: of its training.
     variables: {'params'} and, of a network with norms, 'batch_stats', float32 arrays in nested
       dicts.
-    class_names: the diagnoses that a classifier distinguishes, in the order of its outputs.
+    class_names: the diagnoses that it distinguishes, in the order of its outputs; of a
+      segmentation, those it tells beside the masks.
   """
 
   path: Path
@@ -115,6 +116,19 @@ class Trained:
     if self.stage.probabilities is None:
       raise TypeError(f'a {self.stage} run has no probabilities')
     return self.stage.probabilities(self.network, variables, images)
+
+  @property
+  def diagnoses(self) -> bool:
+    """Whether it tells diagnoses beside the masks."""
+    return bool(self.class_names and self.stage.with_diagnoses)
+
+  def outputs(self, variables: Any, images: jax.Array | np.ndarray) -> tuple[jax.Array, ...]:
+    """All that it says of one batch: `probabilities`, and where it tells diagnoses beside the
+    masks theirs, float32 [B, classes]. Pure.
+    """
+    if self.diagnoses and self.stage.with_diagnoses:
+      return self.stage.with_diagnoses(self.network, variables, images)
+    return (self.probabilities(variables, images),)
 
 
 def config_digest(config: Config) -> str:

@@ -16,15 +16,17 @@ from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.flips import with_flips
+from ahm_jax.evaluation.metrics import classification_scores
 from ahm_jax.masking.networks import Networks
 from ahm_jax.models.build import agent, segmentation_unet
 from ahm_jax.models.layers import infer, init_variables
-from ahm_jax.models.unet import UNet
+from ahm_jax.models.unet import DIAGNOSIS, UNet
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Task
 from ahm_jax.training import soft_losses
 from ahm_jax.training.consistency import Consistency
+from ahm_jax.training.diagnosis import Diagnosing
 from ahm_jax.training.hiding import Hiding
 from ahm_jax.training.multiclass import class_dice
 from ahm_jax.training.optimizers import optimizer
@@ -42,6 +44,8 @@ def build(
   pretrained: Any = None,
   foreign: Any = None,
   teacher: Any = None,
+  diagnosing: Diagnosing | None = None,
+  diagnosed: Split | None = None,
 ) -> Task:
   """The segmentation task.
 
@@ -56,10 +60,14 @@ def build(
       taken, batch statistics too.
     teacher: variables of a U-Net that says what is in unlabelled images, or None: the moving
       average of what is trained.
+    diagnosing: how a diagnosis is learnt, or None.
+    diagnosed: held-out images, all with a label, that it is scored on; the score is the mean of
+      Dice and balanced accuracy then.
   """
   training = config.segment
   mask_classes = config.data.mask_classes
-  unet = segmentation_unet(config.model, len(mask_classes))
+  diagnoses = len(diagnosing.class_weights) if diagnosing else 0
+  unet = segmentation_unet(config.model, len(mask_classes), diagnoses)
   from_scratch = pretrained is None and foreign is None
   step = SegmentStep(
     unet,
@@ -67,6 +75,7 @@ def build(
     training.augment,
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
     ema_decay=training.ema_decay,
+    diagnosing=diagnosing,
     consistency=_consistency(config, unet, steps),
   )
 
@@ -81,13 +90,12 @@ def build(
 
   def evaluate(state):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    batch_size = config.evaluate.batch_size
-    if mask_classes:
-      found = predict_classes(unet, variables, validation.images, batch_size)
-      return class_dice(found, validation.masks, mask_classes)
-    predicted = predict(unet, variables, validation.images, batch_size) >= config.evaluate.threshold
-    dice = mean_dice(predicted, validation.masks.astype(bool))
-    return {'dice': dice, 'score': dice}
+    scores = _mask_scores(config, unet, variables, validation)
+    if diagnosed is None:
+      return scores
+    found = predict_diagnoses(unet, variables, diagnosed.images, config.evaluate.batch_size)
+    told = classification_scores(found, diagnosed.labels)
+    return scores | told | {'score': (scores['score'] + told['balanced_accuracy']) / 2}
 
   return Task(
     name=SEGMENT,
@@ -97,6 +105,16 @@ def build(
     keep_best=True,
     shown='dice',
   )
+
+
+def _mask_scores(config: Config, unet: UNet, variables: Any, split: Split) -> dict[str, float]:
+  batch_size, mask_classes = config.evaluate.batch_size, config.data.mask_classes
+  if mask_classes:
+    found = predict_classes(unet, variables, split.images, batch_size)
+    return class_dice(found, split.masks, mask_classes)
+  predicted = predict(unet, variables, split.images, batch_size) >= config.evaluate.threshold
+  dice = mean_dice(predicted, split.masks.astype(bool))
+  return {'dice': dice, 'score': dice}
 
 
 def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
@@ -122,15 +140,16 @@ def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def transfer(pretrained: Any, fresh: Any) -> Any:
-  """The fresh parameters with all but the head replaced by the pre-trained ones.
+  """The fresh parameters with all but the heads replaced by the pre-trained ones.
 
   Raises:
     UserError: the two U-Nets differ in width or in input channels.
   """
-  body = {name: value for name, value in pretrained.items() if name != HEAD}
-  if jax.tree.map(jnp.shape, body) != jax.tree.map(
-    jnp.shape, {name: fresh[name] for name in fresh if name != HEAD}
-  ):
+  body, own = (
+    {name: value for name, value in params.items() if name not in (HEAD, DIAGNOSIS)}
+    for params in (pretrained, fresh)
+  )
+  if jax.tree.map(jnp.shape, body) != jax.tree.map(jnp.shape, own):
     raise UserError(
       'config.init_from holds a U-Net of another shape; '
       'give both runs the same config.model.unet_width and config.data.channels'
@@ -162,6 +181,27 @@ def probabilities(unet: UNet, variables: Any, images: jax.Array) -> jax.Array:
 def _compiled(unet: UNet, flips: bool, variables: Any, images: jax.Array) -> jax.Array:
   of = functools.partial(probabilities, unet)
   return (with_flips(of) if flips else of)(variables, images)
+
+
+def predict_diagnoses(
+  unet: UNet, variables: Any, images: np.ndarray, batch_size: int, flips: bool = False
+) -> np.ndarray:
+  """The probability of each diagnosis, float32 [N, diagnoses], of uint8 images [N, S, S, C]."""
+  run = functools.partial(_diagnosed, unet, flips, variables)
+  return in_batches(run, images, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _diagnosed(unet: UNet, flips: bool, variables: Any, images: jax.Array) -> jax.Array:
+  of = functools.partial(with_diagnoses, unet)
+  return (with_flips(of) if flips else of)(variables, images)[1]
+
+
+def with_diagnoses(unet: UNet, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """`probabilities` of one batch, and those of its diagnoses, float32 [B, diagnoses]. Pure."""
+  logits, found = infer(unet, variables, normalise(images / 255.0), blocks=(DIAGNOSIS,))
+  p = soft_losses.probabilities(logits)
+  return (p[..., 0] if unet.out_channels == 1 else p), jax.nn.softmax(found[DIAGNOSIS])
 
 
 def predict_classes(

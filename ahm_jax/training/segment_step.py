@@ -11,11 +11,12 @@ from jax import lax
 
 from ahm_jax.config import AugmentConfig
 from ahm_jax.data.augment import augment_batch, normalise
-from ahm_jax.models.unet import UNet
+from ahm_jax.models.unet import DIAGNOSIS, UNet
 from ahm_jax.runtime import averages
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch, TrainState
-from ahm_jax.training.consistency import Consistency, Views
+from ahm_jax.training.consistency import Consistency
+from ahm_jax.training.diagnosis import Diagnosing
 from ahm_jax.training.multiclass import augment_classes, class_losses
 from ahm_jax.training.optimizers import Optimizer, descend, first_state
 
@@ -59,6 +60,7 @@ class SegmentStep:
   augment: AugmentConfig
   encoder_rate: float = 1.0  # Learning rate of the encoder, as a share of the other layers'.
   ema_decay: float = 0.0
+  diagnosing: Diagnosing | None = None  # Images with a label follow those with a mask then.
   consistency: Consistency | None = None  # The batch ends with its unlabelled images then.
 
   def transformation(self) -> optax.GradientTransformation:
@@ -99,14 +101,24 @@ class SegmentStep:
       views = self.consistency.views(views_key, teacher, unlabelled, student.strategy, state.step)
       images = jnp.concatenate([images, views.images])
       scales = [jnp.pad(x, [(len(masks), 0), (0, 0)], constant_values=1) for x in views.scales]
+    blocks = (DIAGNOSIS,) if self.diagnosing else ()
 
     def objective(params):
       variables = {'params': params, 'batch_stats': student.batch_stats}
-      logits, updates = self.unet.apply(
-        variables, images, train=True, scales=scales or None, mutable=['batch_stats']
+      output, updates = self.unet.apply(
+        variables, images, True, scales or None, blocks, mutable=['batch_stats']
       )
-      loss, metrics = self._loss(logits, masks, views, state.step)
-      return loss, (updates['batch_stats'], metrics, logits[len(masks) :])
+      logits, found = output if blocks else (output, {})
+      loss, metrics = self._mask_loss(logits, masks)
+      if self.diagnosing:
+        diagnoses = found[DIAGNOSIS][: len(masks)]
+        diagnosis_loss, parts = self.diagnosing.loss(diagnoses, labelled.labels)
+        loss, metrics = self.diagnosing.joined(loss, diagnosis_loss, params), metrics | parts
+      logits = logits[len(masks) :]
+      if self.consistency and views:
+        consistency_loss, parts = self.consistency.loss(logits, views, state.step)
+        loss, metrics = loss + consistency_loss, metrics | parts
+      return loss, (updates['batch_stats'], metrics, logits)
 
     gradient = jax.value_and_grad(objective, has_aux=True)
     (loss, (batch_stats, metrics, logits)), gradients = gradient(student.params)
@@ -120,24 +132,22 @@ class SegmentStep:
       student, metrics = student._replace(strategy=strategy), metrics | learnt
     return self._averaged(state, new, student), lax.pmean({'loss': loss, **metrics}, DEVICES)
 
-  def _loss(
-    self, logits: jax.Array, masks: jax.Array, views: Views | None, step: jax.Array
+  def _mask_loss(
+    self, logits: jax.Array, masks: jax.Array
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Of the student's outputs for labelled images, and for unlabelled ones behind them; its
-    parts.
-    """
-    cross_entropy, dice = _losses(logits[: len(masks)], masks)
-    loss, parts = cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
-    if self.consistency and views:
-      consistency_loss, metrics = self.consistency.loss(logits[len(masks) :], views, step)
-      return loss + consistency_loss, parts | metrics
-    return loss, parts
+    """Of the outputs for images with a mask, which come first; its parts."""
+    count = len(masks) - self._share(self.diagnosing)
+    cross_entropy, dice = _losses(logits[:count], masks[:count])
+    return cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
 
   def _divided(self, batch: Batch) -> tuple[Batch, Batch]:
-    """A device's labelled images, and its unlabelled ones."""
-    count = self.consistency.config.batch_size // lax.axis_size(DEVICES) if self.consistency else 0
-    first = len(batch.images) - count
+    """A device's images with a mask or a label, and its unlabelled ones."""
+    first = len(batch.images) - self._share(self.consistency)
     return Batch(*(x[:first] for x in batch)), Batch(*(x[first:] for x in batch))
+
+  def _share(self, part: Diagnosing | Consistency | None) -> int:
+    """Of the images that a part of the loss adds to a batch, how many a device has."""
+    return part.config.batch_size // lax.axis_size(DEVICES) if part else 0
 
   def _averaged(self, state: TrainState, new: TrainState, student: Student) -> TrainState:
     """`new`, which the student's parameters are in, as the next state."""

@@ -6,7 +6,7 @@ import pytest
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data import batches as source_module
-from ahm_jax.data.batches import source
+from ahm_jax.data.batches import Beside, source
 from ahm_jax.data.dataset import Split
 from ahm_jax.data.sampling import UNLABELLED, batch_indices
 from ahm_jax.errors import UserError
@@ -75,7 +75,10 @@ def test_streamed_equals_resident_from_any_step(split, devices):
 def test_each_device_s_batch_ends_with_its_unlabelled_images(split, share):
   unlabelled = 8
   one, two = (
-    list(batches(make(split, share, devices, unlabelled=unlabelled), 0, 30)) for devices in (1, 2)
+    list(
+      batches(make(split, share, devices, beside=(Beside.unlabelled(split, unlabelled),)), 0, 30)
+    )
+    for devices in (1, 2)
   )
   for step, (whole, halves) in enumerate(zip(one, two, strict=True)):
     labelled = INDICES[batch_indices(3, step, len(INDICES), BATCH)]
@@ -89,14 +92,14 @@ def test_each_device_s_batch_ends_with_its_unlabelled_images(split, share):
   # Every image serves, in an order of its own, and none before all have.
   shown = np.concatenate([batch.labels[0, BATCH:] for batch in one])
   assert all(sorted(epoch) == [*range(COUNT)] for epoch in shown.reshape(-1, COUNT))
-  item = make(split, share, unlabelled=unlabelled)
+  item = make(split, share, beside=(Beside.unlabelled(split, unlabelled),))
   assert item.names(0) == [split.ids[i] for i in one[0].labels[0]]
 
 
 @pytest.mark.parametrize('unlabelled', [1, 6])
 def test_pairs_that_devices_cannot_share_are_the_users_error(split, unlabelled):
   with pytest.raises(UserError, match=rf'unlabelled.batch_size is {unlabelled}.* multiple of 4'):
-    make(split, 1.0, devices=2, unlabelled=unlabelled)
+    make(split, 1.0, devices=2, beside=(Beside.unlabelled(split, unlabelled),))
 
 
 def test_resident_images_are_on_every_device_and_sent_once(split):

@@ -107,7 +107,7 @@ def test_in_float32_it_computes_what_the_network_does(trained):
   logits = jax.jit(lambda v, x: plain.network.apply(v, x, train=False))(trained.variables, scaled)
   assert logits.dtype == np.float32 and trained.config.model.dtype == 'bfloat16'
   np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.asarray(logits)[..., 0])), atol=1e-5)
-  carried = np.asarray(jax.jit(portable.probabilities(trained))(trained.variables, images))
+  carried = np.asarray(jax.jit(portable.outputs(trained))(trained.variables, images)[0])
   np.testing.assert_allclose(carried, found, atol=1e-5)
 
 

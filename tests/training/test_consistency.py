@@ -10,7 +10,7 @@ from scipy import special
 from ahm_jax.config import AugmentConfig, Config, DataConfig, MaskingConfig, UnlabelledConfig
 from ahm_jax.data import cutmix
 from ahm_jax.data.augment import denormalise
-from ahm_jax.data.batches import Source, source
+from ahm_jax.data.batches import Beside, Source, source
 from ahm_jax.masking.patches import to_pixels
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import infer
@@ -394,8 +394,8 @@ def test_a_run_that_keeps_pseudo_masks_and_resumes_ends_as_one_that_does_not(
   using = dataclasses.replace(recipe, ema_decay=DECAY, unlabelled=UnlabelledConfig(batch_size=8))
   config = dataclasses.replace(make_config(), segment=using)
   keeping = task._replace(snapshot=pseudo_masks.snapshot(config, split, labelled))
-  streamed = split, DataConfig(resident_share=0.0), labelled, LABELLED, 0, over, len(split)
-  item = source(*streamed)
+  streamed = split, DataConfig(resident_share=0.0), labelled, LABELLED, 0, over
+  item = source(*streamed, (Beside.unlabelled(split, len(split)),))
   broken = Broken.__new__(Broken)
   vars(broken).update(vars(item))
 
