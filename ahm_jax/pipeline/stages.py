@@ -235,6 +235,12 @@ def _say_unfinished(start: trained.Trained, images: int) -> None:
     print(f'{start.path} is not finished: step {start.step} of {whole} is taken')
 
 
+def _said_by_segmentation(config: Config, diagnoses: Sequence[str]) -> str:
+  classes = config.data.mask_classes
+  of_pixels = ', '.join(('background', *classes)) if classes else trained.LESION
+  return of_pixels + (f'; of the image as a whole: {", ".join(diagnoses)}' if diagnoses else '')
+
+
 SEGMENT = Stage(
   name=fields.SEGMENT,
   title='Segmentation',
@@ -256,11 +262,7 @@ SEGMENT = Stage(
     'each of several classes',
     use='research on the segmentation of images of the kind, source and preparation that it was '
     'trained on',
-    outputs=lambda config, _: (
-      ', '.join(('background', *config.data.mask_classes))
-      if config.data.mask_classes
-      else trained.LESION
-    ),
+    outputs=_said_by_segmentation,
   ),
 )
 

@@ -40,3 +40,17 @@ def test_what_is_flipped_is_found_flipped_and_classes_are_kept_apart():
     flipped = np.asarray(function(kernel, np.flip(images, axes)))
     np.testing.assert_allclose(np.flip(flipped, axes), found, rtol=1e-5, atol=1e-3)
   assert np.abs(np.asarray(network(kernel, images)) - found).max() > 1
+
+
+def test_what_is_of_the_image_as_a_whole_is_averaged_as_it_is():
+  """Its value is that of the first pixel: of the four corners, over four poses."""
+
+  def network(variables, images):
+    pixels = images[..., 0].astype(jnp.float32)
+    return pixels, variables * pixels[:, 0, :1]
+
+  images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1), np.uint8)
+  pixels, whole = with_flips(network)(np.float32(2), images)
+  np.testing.assert_allclose(pixels, images[..., 0])
+  corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1], 0].astype(float)
+  np.testing.assert_allclose(whole, 2 * corners.mean(1, keepdims=True))

@@ -48,6 +48,7 @@ NEEDS = {
 }
 
 NORMED = 'classify_normed'  # A classification by a VGG16 with batch normalisation.
+TOLD = 'segment_told'  # A segmentation that tells diagnoses too.
 
 # In the folder of an export, with nothing of ours on the path: python - IMAGES RESULTS.
 DRIVER = """
@@ -89,6 +90,13 @@ def config(config_file):
 def normed(config, **fields):
   return dataclasses.replace(
     config, model=dataclasses.replace(config.model, vgg_norm='batch', **fields)
+  )
+
+
+def told(config):
+  diagnosis = dataclasses.replace(config.segment.diagnosis, batch_size=4)
+  return dataclasses.replace(
+    config, segment=dataclasses.replace(config.segment, diagnosis=diagnosis)
   )
 
 
@@ -134,7 +142,8 @@ def runs(config, tmp_path_factory):
     for stage in ('pretrain', 'segment', 'classify'):
       getattr(stages, stage)(config, home / stage)
     stages.classify(normed(config), home / NORMED)
-    for stage in ('segment', 'classify', NORMED):
+    stages.segment(told(config), home / TOLD)
+    for stage in ('segment', 'classify', NORMED, TOLD):
       evaluate(config, home / stage)
   return home
 
@@ -160,8 +169,8 @@ def exports(commands, runs, tmp_path_factory):
       )
       assert done.returncode == 0, done.stderr
       step = json.loads((out / 'export.json').read_text())['step']
-      told = f'step {step}: {kind} is in {out}; {out}/MODEL_CARD.md describes it\n'
-      assert done.stdout.endswith(f'{stage.removesuffix("_normed")}, {told}')
+      said = f'step {step}: {kind} is in {out}; {out}/MODEL_CARD.md describes it\n'
+      assert done.stdout.endswith(f'{stage.partition("_")[0]}, {said}')
     return out
 
   return find
@@ -350,6 +359,33 @@ def test_a_program_classifies_without_us(exports, originals, pictures, config, t
   )
 
 
+def test_a_segmentation_tells_its_diagnoses_in_every_format(
+  exports, runs, pictures, config, tmp_path
+):
+  names, images = seen(pictures, config.data.image_size)
+  original = load(runs / TOLD, STAGES)
+  p, diagnoses = jax.jit(original.outputs)(original.variables, images)
+  assert original.diagnoses and np.std(diagnoses) > 1e-3
+  again = load(exports(TOLD, 'orbax'), STAGES)
+  assert again.class_names == original.class_names and again.digest == original.digest
+  home = exports(TOLD, 'stablehlo')
+  done = elsewhere(home, '-c', DRIVER, pictures, tmp_path / 'results.npz')
+  assert (done.returncode, done.stdout) == (0, '\n'), done.stderr
+  found = files.read(tmp_path / 'results.npz')
+  told_there = np.stack([found[f'{name} class_probabilities'] for name in names])
+  np.testing.assert_allclose(told_there, diagnoses, atol=1e-3)
+  assert [found[f'{name} class'] for name in names] == told_there.argmax(-1).tolist()
+  card = (home / 'MODEL_CARD.md').read_text()
+  assert f'says: lesion; of the image as a whole: {", ".join(original.class_names)}' in card
+  assert '| accuracy |' in card and '| dice |' in card
+  weights = files.read(exports(TOLD, 'npz') / 'weights.npz')
+  assert not [name for name in weights if 'diagnosis' in name] and 'outc.conv.weight' in weights
+  assert 'those layers are left out' in (exports(TOLD, 'npz') / 'MODEL_CARD.md').read_text()
+  ours = onnx_model.run(exports(TOLD, 'onnx') / 'model.onnx', images)
+  for one, other in zip(ours, (p, diagnoses), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 def test_load_py_is_a_command_and_says_in_a_line_what_is_wrong(commands, exports, runs, tmp_path):
   home = exports('segment', 'stablehlo')
   np.save(
@@ -397,12 +433,12 @@ def test_onnxruntime_computes_what_jax_does(exports, originals, pictures, config
   home = exports(stage, 'onnx')
   _, images = seen(pictures, config.data.image_size)
   expected, _ = originals(stage, images)
-  found = onnx_model.run(home / 'model.onnx', images)
+  (found,) = onnx_model.run(home / 'model.onnx', images)
   difference = float(np.abs(found - expected).max())
   print(f'onnx, {stage}: probabilities {difference:.1e}')
   assert found.shape == expected.shape and difference <= 1e-4
   np.testing.assert_allclose(
-    onnx_model.run(home / 'model.onnx', images[:1]), expected[:1], atol=1e-4
+    onnx_model.run(home / 'model.onnx', images[:1])[0], expected[:1], atol=1e-4
   )
   assert '- difference: at most ' in (home / 'MODEL_CARD.md').read_text()
 

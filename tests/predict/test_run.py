@@ -108,6 +108,31 @@ def test_several_classes_are_their_indices(make_segmenter, images, tmp_path):
   assert pixels(tmp_path / 'out/overlays/b.jpg').shape == (*size, 3)
 
 
+@pytest.mark.parametrize('flips', [False, True])
+def test_a_segmenter_tells_its_diagnoses_too(make_segmenter, images, tmp_path, capsys, flips):
+  names = ('benign', 'malignant', 'other')
+  segmenter = make_segmenter(diagnoses=names)
+  predict(segmenter, images, tmp_path / 'out', Options(0.5, flips=flips))
+  rows = table(tmp_path / 'out')
+  with Image.open(images / 'b.png') as picture:
+    small = np.asarray(picture.resize((16, 16), Image.Resampling.BICUBIC))[None]
+  poses = [(), (1,), (2,), (1, 2)] if flips else [()]
+  expected = np.mean(
+    [segmenter.outputs(segmenter.variables, np.flip(small, axes))[1][0] for axes in poses], 0
+  )
+  row = rows['b.png']
+  found = [float(row[f'class_probability_{name}']) for name in names]
+  np.testing.assert_allclose(found, expected, atol=2e-6)
+  assert expected.std() > 1e-3 and row['class'] == names[int(expected.argmax())]
+  assert float(row['class_probability']) == max(found)
+  plain = make_segmenter()
+  assert len(plain.outputs(plain.variables, small)) == 1 and not plain.diagnoses
+  capsys.readouterr()
+  predict(segmenter, images, tmp_path / 'tiled', Options(0.5, tile=16))
+  assert 'no diagnosis is told: --tile' in capsys.readouterr().err
+  assert 'class_probability' not in table(tmp_path / 'tiled')['b.png']
+
+
 def test_windows_and_flips(segmenter, images, tmp_path):
   """An image of one window is as without.
 

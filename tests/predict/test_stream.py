@@ -2,6 +2,7 @@
 
 import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,12 +55,12 @@ def test_one_batch_is_started_before_the_last_one_is_asked_for():
 
   def network(pixels):
     log.append(('start', int(pixels.max())))
-    return pixels[..., 0] / np.float32(4)
+    return (pixels[..., 0] / np.float32(4),)
 
   batches = stream.fill(
     [1, 1, 1], iter([image(name, 1 + i) for i, name in enumerate('abc')]), 1, SHAPE
   )
-  for batch, found in stream.compute(batches, network):
+  for batch, (found,) in stream.compute(batches, network):
     log.append(('found', int(batch.pixels.max())))
     np.testing.assert_array_equal(found, batch.pixels[..., 0] / np.float32(4))
   order = [('start', 1), ('start', 2), ('found', 1), ('start', 3), ('found', 2), ('found', 3)]
@@ -69,8 +70,8 @@ def test_one_batch_is_started_before_the_last_one_is_asked_for():
 def test_slices_and_problems_come_out_in_order():
   images = iter([image('a', 1, 2), [Problem('b', 'bad')], image('c', 3)])
   batches = stream.fill([3], images, 2, SHAPE)
-  found = stream.compute(batches, lambda pixels: pixels[..., 0].astype(np.float32))
-  parts = list(stream.assemble(found, Predictor(None, Options(0.5))))
+  found = stream.compute(batches, lambda pixels: (pixels[..., 0].astype(np.float32),))
+  parts = list(stream.assemble(found, Predictor(SimpleNamespace(class_names=()), Options(0.5))))
   assert [part.image for part in parts] == ['a', 'a', 'b', 'c']
   assert [part.last for part in parts] == [False, True, True, True]
   assert parts[3].view.result().tolist() == [[3, 3], [3, 3]]
