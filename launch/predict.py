@@ -49,14 +49,14 @@ What OUT holds then:
     area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the spacing
     area_share            area_px / (width * height)
     class                 the class with the largest area, background where nothing was found; the
-                          diagnosis with --classifier
+                          diagnosis with --classifier, or of a segmentation that tells it
     probability           mean over the mask, of each pixel's own class
     confidence            soft Dice, 2 sum(p m) / (sum(p) + sum(m)), of probabilities p and mask m,
                           with several classes the mean over those found: near 1 where the network
                           is sure, low where it is not (arXiv 2402.10665). 1 - max(p) where nothing
                           was found.
     ..._CLASS             areas and probability of each class, where there are several
-    class_probability...  with --classifier: of the diagnosis, and of each one
+    class_probability...  with a diagnosis: of it, and of each one
 
 Exit codes: 0 done, also where some images could not be read (they are named, and have a row without
   a mask); 2 wrong input, or a full disk, said in one line; 75 interrupted by Ctrl-C or SIGTERM: run

@@ -72,3 +72,8 @@ def test_methods_may_name_files_and_keep_folders_of_their_own():
   assert other.workdir != runs('uniform:data.labelled_from=a%2F../b.csv')[1].workdir
   assert pretraining == runs('ahm')[0] and pretraining.config.data.labelled_from == ''
   assert (tuned.config.data.labelled_from, tuned.config.data.labels) == ('a/../b.csv', 20)
+
+
+def test_what_tells_diagnoses_itself_is_classified_by_no_other_network():
+  told = runs('scratch:segment.diagnosis.batch_size=8', classify=True)
+  assert [run.stage for run in told] == [SEGMENT]

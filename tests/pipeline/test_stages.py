@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ahm_jax.config import Config, fields
+from ahm_jax.config import Config, fields, from_config_dict
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline import setup, stages
@@ -111,3 +111,62 @@ def test_an_export_has_no_directory_of_a_run(tmp_path):
   assert start.run is None and setup.Start().run is None
   (tmp_path / directory.FILE).touch()
   assert start.run == tmp_path
+
+
+def told(labels=0, masked=range(4), diagnosed=range(2, 10), classes=('a', 'b'), **fields):
+  """The plan of a segmentation that learns diagnoses, of ten training images."""
+  train = split(10)
+  has_mask, known = np.zeros(10, bool), np.full(10, -1, np.int32)
+  has_mask[list(masked)] = True
+  known[list(diagnosed)] = np.array(list(diagnosed)) % 2
+  train = dataclasses.replace(train, has_mask=has_mask, labels=known)
+  held = dataclasses.replace(split(4, 2), labels=np.array([0, 1, -1, 1], np.int32))
+  data = Dataset('toy', classes, {'train': train, 'validation': held}, ())
+  recipe = dataclasses.replace(Config().segment.diagnosis, batch_size=2, labels=labels)
+  segment = dataclasses.replace(Config().segment, diagnosis=recipe, **fields)
+  config = dataclasses.replace(Config(), segment=segment)
+  run = setup.Run(SEGMENT, config, Path('run'), data, setup.Start())
+  return run, SEGMENT.plan(run)
+
+
+def test_diagnoses_are_learnt_from_all_images_with_a_label_beside_those_with_a_mask():
+  run, plan = told()
+  (beside,) = plan.beside
+  assert beside.indices.tolist() == [*range(2, 10)] and beside.batch_size == 2
+  assert plan.indices.tolist() == [*range(4)] and plan.class_names == ('a', 'b')
+  assert plan.validation == ('i0', 'i1', 'i3')  # Two have a mask, three a label.
+  images = plan.images(run)
+  assert images.train == tuple(f'i{number}' for number in range(10))
+  assert len(images.digests) == 10 + 3
+  batch = plan.source(run).names(0)
+  assert len(batch) == 4 + 2 and set(batch[4:]) <= {f'i{number}' for number in range(2, 10)}
+
+
+def test_another_label_of_an_image_with_a_mask_is_another_image():
+  (one, plan), (other, _) = told(), told(diagnosed=range(3, 10))
+  first, second = (plan.images(run).digests for run in (one, other))
+  assert [a == b for a, b in zip(first, second, strict=True)] == [True, True, False, *[True] * 10]
+
+
+def test_fewer_diagnoses_are_stratified_and_too_many_are_refused():
+  _, plan = told(labels=4)
+  assert sorted(plan.beside[0].indices % 2) == [0, 0, 1, 1]
+  with pytest.raises(UserError, match=r'9 labelled .* only 8 .* lower config.segment.diagnosis'):
+    told(labels=9)
+  with pytest.raises(UserError, match='fewer than two classes'):
+    told(classes=('a',))
+  with pytest.raises(UserError, match='no training image has a label'):
+    told(diagnosed=())
+
+
+def test_diagnoses_come_before_unlabelled_images():
+  unlabelled = dataclasses.replace(Config().segment.unlabelled, batch_size=4)
+  _, plan = told(ema_decay=0.9, unlabelled=unlabelled)
+  assert [(part.what, part.batch_size) for part in plan.beside] == [('label', 2), ('image', 4)]
+
+
+def test_diagnosed_images_that_devices_cannot_share_are_refused(monkeypatch):
+  monkeypatch.setattr(parallel, 'all_devices', lambda: tuple(jax.local_devices()[:4]))
+  config = from_config_dict({'segment': {'batch_size': 4, 'diagnosis': {'batch_size': 6}}})
+  with pytest.raises(UserError, match=r'config.segment.diagnosis.batch_size is 6.*multiple of 4'):
+    setup.check_config(config, SEGMENT)
