@@ -104,10 +104,13 @@ def _check_unlabelled(config: Config) -> None:
     )
   if recipe.unlabelled.hide:
     _check_hidden(config, recipe.unlabelled.masking, 'segment.unlabelled.masking')
+    _check_one_view(config)
+  if recipe.reconstruction.batch_size:
+    _check_hidden(config, recipe.reconstruction.masking, 'segment.reconstruction.masking')
 
 
 def _check_hidden(config: Config, masking: MaskingConfig, name: str) -> None:
-  """Masks for a student, which reconstructs nothing."""
+  """Masks of a segmentation, whose U-Net does not reconstruct alone."""
   _check_masking(config, masking, name)
   if config.data.image_size % masking.patch_size:
     raise UserError(
@@ -117,16 +120,19 @@ def _check_hidden(config: Config, masking: MaskingConfig, name: str) -> None:
   if masking.strategy in ('anatomask', 'adios') or masking.reward == 'progress':
     raise UserError(
       f'config.{name} asks for {masking.strategy} with reward={masking.reward}, which needs a '
-      'reconstruction; take another strategy, and config.segment.unlabelled.reward=progress'
+      'U-Net that reconstructs alone; take another strategy, or another reward'
     )
+  if masking.rounds > 1:
+    raise UserError(f'config.{name}.rounds is {masking.rounds}; there is one round here, 1')
+
+
+def _check_one_view(config: Config) -> None:
   unlabelled = config.segment.unlabelled
   if unlabelled.views > 1 or unlabelled.feature_dropout:
     raise UserError(
       'config.segment.unlabelled.hide needs a student with one view; set views to 1 and '
       'feature_dropout to 0'
     )
-  if masking.rounds > 1:
-    raise UserError(f'config.{name}.rounds is {masking.rounds}; a student has one round, 1')
 
 
 def _check_length(name: str, recipe: RecipeConfig) -> None:

@@ -286,6 +286,16 @@ class DiagnosisConfig:
 
 
 @dataclass(frozen=True)
+class ReconstructionConfig:
+  """How a segmentation reconstructs masked images too: `ahm_jax.training.reconstruction`."""
+
+  # Images per step, over all devices, any of the training split; 0: none.
+  batch_size: Annotated[int, at_least(0)] = 0
+  weight: Annotated[float, at_least(0)] = 1.0  # Of the mean squared error of masked patches.
+  masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(strategy='uniform'))
+
+
+@dataclass(frozen=True)
 class SegmentConfig(RecipeConfig):
   """How a segmentation is trained."""
 
@@ -294,6 +304,7 @@ class SegmentConfig(RecipeConfig):
   ema_decay: Annotated[float, between(0, 0.99999)] = 0.0
   unlabelled: UnlabelledConfig = field(default_factory=UnlabelledConfig)
   diagnosis: DiagnosisConfig = field(default_factory=DiagnosisConfig)
+  reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ import numpy as np
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.dataset import Split
-from ahm_jax.data.sampling import DIAGNOSED, ORDER, UNLABELLED, batch_indices
+from ahm_jax.data.sampling import (
+  DIAGNOSED,
+  ORDER,
+  RECONSTRUCTED,
+  UNLABELLED,
+  batch_indices,
+)
 from ahm_jax.errors import UserError
 from ahm_jax.runtime import parallel, processes
 from ahm_jax.runtime.parallel import Picks, Resident
@@ -41,6 +47,11 @@ class Beside(NamedTuple):
   def diagnosed(cls, indices: np.ndarray, batch_size: int) -> 'Beside':
     """Images with a label."""
     return cls(indices, batch_size, DIAGNOSED, 'label')
+
+  @classmethod
+  def reconstructed(cls, split: Split, batch_size: int) -> 'Beside':
+    """Any images of the split."""
+    return cls(np.arange(len(split)), batch_size, RECONSTRUCTED, 'image')
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +154,7 @@ def source(
   """
   devices = parallel.all_devices() if devices is None else tuple(devices)
   for part in beside:
-    if part.what == 'image':
+    if part.stream == UNLABELLED:
       check_pairs(part.batch_size, len(devices))
   for count, size in (
     (len(indices), batch_size),

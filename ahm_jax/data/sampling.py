@@ -12,7 +12,7 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 
 # What tells the streams of random numbers apart that are drawn from one seed.
-LABELS, ORDER, UNLABELLED, CLUSTERS, DIAGNOSED = range(1, 6)
+LABELS, ORDER, UNLABELLED, CLUSTERS, DIAGNOSED, RECONSTRUCTED = range(1, 7)
 
 
 def labelled_indices(

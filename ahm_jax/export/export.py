@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ahm_jax.config import paths
 from ahm_jax.errors import UserError
 from ahm_jax.export import card, onnx_model, stablehlo
-from ahm_jax.models.unet import DIAGNOSIS
+from ahm_jax.models.unet import DIAGNOSIS, RECONSTRUCTION
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import STAGES
 from ahm_jax.runs import checkpoints
@@ -152,15 +152,17 @@ def state_dict(trained: Trained) -> dict[str, Any]:
   """The weights as a PyTorch state dict has them, with its counters."""
   network = trained.network
   if not isinstance(network, VGG16):
-    arrays = saving.outward(_without_diagnosis(trained.variables), names.unet())
+    arrays = saving.outward(_of_masks(trained.variables), names.unet())
   else:
     arrays = saving.outward(trained.variables, names.vgg16(network.width, network.norm))
     arrays = norms.with_zero_biases(arrays) if network.norm else arrays
   return saving.with_counters(arrays, trained.step)
 
 
-def _without_diagnosis(variables: Any) -> Any:
-  params = {name: part for name, part in variables['params'].items() if name != DIAGNOSIS}
+def _of_masks(variables: Any) -> Any:
+  """A U-Net's variables without those of its other tasks."""
+  others = DIAGNOSIS, RECONSTRUCTION
+  params = {name: part for name, part in variables['params'].items() if name not in others}
   return {**variables, 'params': params}
 
 

@@ -24,12 +24,16 @@ def reconstruction_unet(model: ModelConfig, channels: int) -> UNet:
   )
 
 
-def segmentation_unet(model: ModelConfig, classes: int = 0, diagnoses: int = 0) -> UNet:
+def segmentation_unet(
+  model: ModelConfig, classes: int = 0, diagnoses: int = 0, reconstructs: int = 0
+) -> UNet:
   """The U-Net for so many classes of mask: images -> logits, [B, H, W, classes + 1].
 
-  0 classes: lesion and background, told apart by one logit. It may tell diagnoses of images too.
+  0 classes: lesion and background, told apart by one logit. It may tell diagnoses of images
+  too, and reconstruct so many channels.
   """
-  return reconstruction_unet(model, classes + 1).clone(diagnoses=diagnoses)
+  unet = reconstruction_unet(model, classes + 1)
+  return unet.clone(diagnoses=diagnoses, reconstructs=reconstructs)
 
 
 def classifier(model: ModelConfig, classes: int) -> VGG16:

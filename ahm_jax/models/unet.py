@@ -16,6 +16,7 @@ from ahm_jax.models.layers import ConvNorm, add_bias, he_normal, max_pool
 LEVELS = 5  # Resolutions: the input's, and four halvings.
 # The diagnosis's layers, and its name among the blocks.
 DIAGNOSIS = 'diagnosis'
+RECONSTRUCTION = 'reconstruction'  # The same, of a second head.
 
 
 class UNet(nn.Module):
@@ -32,6 +33,7 @@ class UNet(nn.Module):
     dtype: what convolutions compute in. Parameters, batch statistics and the output are float32.
     axis_name: mapped axis over which batch statistics are taken together.
     diagnoses: how many the U-Net tells apart in an image as a whole; 0: it tells none.
+    reconstructs: channels of images that a second head of it reconstructs; 0: there is none.
     recompute: keep only the inputs of the blocks for the gradient, and compute what is inside them
       once more.
   """
@@ -42,6 +44,7 @@ class UNet(nn.Module):
   axis_name: str | None = None
   recompute: bool = False
   diagnoses: int = 0
+  reconstructs: int = 0
 
   @property
   def widths(self) -> tuple[int, ...]:
@@ -65,7 +68,7 @@ class UNet(nn.Module):
       scales: what the decoder gets of each channel of the encoder, [B, channels] for each level,
         from the first; None: all.
       blocks: names, such as 'encoder5' or 'decoder3', of those whose output is returned as well;
-        DIAGNOSIS for that of a `DiagnosisHead`.
+        DIAGNOSIS for that of a `DiagnosisHead`, RECONSTRUCTION for that of the second head.
 
     Returns:
       float32 [B, H, W, out_channels], not squashed; where blocks are named, a pair of it and of
@@ -99,10 +102,15 @@ class UNet(nn.Module):
     for level in range(LEVELS - 1, 0, -1):
       x = UpConvolution(self.widths[level - 1], dtype=self.dtype, name=f'up{level}')(x)
       x = convolve_twice(level, 'decoder', skips.pop(), x)
-    head = nn.Conv(
-      self.out_channels, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name='head'
-    )
-    pixels = head(x)
+
+    def head(features, name):
+      return nn.Conv(
+        features, (1, 1), dtype=jnp.float32, conv_general_dilated=per_pixel, name=name
+      )(x)
+
+    pixels = head(self.out_channels, 'head')
+    if self.reconstructs and (RECONSTRUCTION in blocks or self.is_initializing()):
+      outputs[RECONSTRUCTION] = head(self.reconstructs, RECONSTRUCTION)
     if self.diagnoses and (DIAGNOSIS in blocks or self.is_initializing()):
       diagnosis = DiagnosisHead(self.diagnoses, name=DIAGNOSIS)
       outputs[DIAGNOSIS] = diagnosis(outputs[f'encoder{LEVELS}'], x, pixels)

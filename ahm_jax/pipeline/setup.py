@@ -188,7 +188,7 @@ def check_config(config: Config, stage: Stage) -> None:
 def check_names(config: Config) -> None:
   """Raises a UserError where there is no such data set or masking strategy."""
   sets.check(config.data)
-  for section in ('masking', 'segment.unlabelled.masking'):
+  for section in ('masking', 'segment.unlabelled.masking', 'segment.reconstruction.masking'):
     try:
       registry.check(operator.attrgetter(section)(config).strategy)
     except UserError as error:

@@ -124,6 +124,9 @@ def _check_segmentation(config: Config) -> None:
     section = 'segment.unlabelled.masking'
     workers = unlabelled.masking.workers
     pretraining.check_workers(workers, unlabelled.batch_size, devices, section)
+  if (reconstruction := config.segment.reconstruction).batch_size:
+    section, workers = 'segment.reconstruction.masking', reconstruction.masking.workers
+    pretraining.check_workers(workers, reconstruction.batch_size, devices, section)
 
 
 def _start_segmentation(config: Config) -> Start:
@@ -217,9 +220,14 @@ def _told(config: Config, data: Dataset) -> _Told | None:
 
 def _beside(config: Config, train: Split, told: _Told | None) -> tuple[Beside, ...]:
   """What a segmentation learns from without masks, in the order that its step expects."""
-  unlabelled = config.segment.unlabelled.batch_size
-  parts = [Beside.diagnosed(told.indices, config.segment.diagnosis.batch_size)] if told else []
-  return (*parts, *([Beside.unlabelled(train, unlabelled)] if unlabelled else []))
+  recipe, parts = config.segment, []
+  if told:
+    parts.append(Beside.diagnosed(told.indices, recipe.diagnosis.batch_size))
+  if recipe.reconstruction.batch_size:
+    parts.append(Beside.reconstructed(train, recipe.reconstruction.batch_size))
+  if recipe.unlabelled.batch_size:
+    parts.append(Beside.unlabelled(train, recipe.unlabelled.batch_size))
+  return tuple(parts)
 
 
 def _say_unfinished(start: trained.Trained, images: int) -> None:
@@ -248,7 +256,10 @@ SEGMENT = Stage(
   scored_by='mask',
   keeps_best=True,
   network=lambda config, names: build.segmentation_unet(
-    config.model, len(config.data.mask_classes), len(names)
+    config.model,
+    len(config.data.mask_classes),
+    len(names),
+    config.data.channels if config.segment.reconstruction.batch_size else 0,
   ),
   probabilities=segmentation.probabilities,
   with_diagnoses=segmentation.with_diagnoses,

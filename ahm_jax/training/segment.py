@@ -20,7 +20,7 @@ from ahm_jax.evaluation.metrics import classification_scores
 from ahm_jax.masking.networks import Networks
 from ahm_jax.models.build import agent, segmentation_unet
 from ahm_jax.models.layers import infer, init_variables
-from ahm_jax.models.unet import DIAGNOSIS, UNet
+from ahm_jax.models.unet import DIAGNOSIS, RECONSTRUCTION, UNet
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.runtime.trees import replaced
 from ahm_jax.task import Task
@@ -30,6 +30,7 @@ from ahm_jax.training.diagnosis import Diagnosing
 from ahm_jax.training.hiding import Hiding
 from ahm_jax.training.multiclass import class_dice
 from ahm_jax.training.optimizers import optimizer
+from ahm_jax.training.reconstruction import Reconstructing
 from ahm_jax.training.segment_step import SegmentStep
 
 # The U-Net's last layer: it has other outputs in pre-training, and always starts afresh.
@@ -67,7 +68,8 @@ def build(
   training = config.segment
   mask_classes = config.data.mask_classes
   diagnoses = len(diagnosing.class_weights) if diagnosing else 0
-  unet = segmentation_unet(config.model, len(mask_classes), diagnoses)
+  channels = config.data.channels if training.reconstruction.batch_size else 0
+  unet = segmentation_unet(config.model, len(mask_classes), diagnoses, channels)
   from_scratch = pretrained is None and foreign is None
   step = SegmentStep(
     unet,
@@ -76,6 +78,7 @@ def build(
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
     ema_decay=training.ema_decay,
     diagnosing=diagnosing,
+    reconstructing=_reconstructing(config, unet, steps),
     consistency=_consistency(config, unet, steps),
   )
 
@@ -107,6 +110,15 @@ def build(
   )
 
 
+def _reconstructing(config: Config, unet: UNet, steps: int) -> Reconstructing | None:
+  recipe = config.segment.reconstruction
+  if not recipe.batch_size:
+    return None
+  networks = Networks(unet, agent(config.model, recipe.masking), recipe.masking)
+  hiding = Hiding(networks, 'grey', 'loss', steps)
+  return Reconstructing(unet, recipe, config.segment.augment, hiding)
+
+
 def _mask_scores(config: Config, unet: UNet, variables: Any, split: Split) -> dict[str, float]:
   batch_size, mask_classes = config.evaluate.batch_size, config.data.mask_classes
   if mask_classes:
@@ -123,8 +135,7 @@ def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
     return None
   hiding = None
   if unlabelled.hide:
-    masking = unlabelled.masking
-    networks = Networks(unet, agent(config.model, masking), masking)
+    networks = Networks(unet, agent(config.model, unlabelled.masking), unlabelled.masking)
     hiding = Hiding(networks, unlabelled.hide, unlabelled.reward, steps)
   return Consistency(unet, unlabelled, steps, hiding)
 
@@ -140,13 +151,15 @@ def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def transfer(pretrained: Any, fresh: Any) -> Any:
-  """The fresh parameters with all but the heads replaced by the pre-trained ones.
+  """The fresh parameters with all but the heads replaced by the pre-trained ones; a head that
+  reconstructs goes on with what the pre-trained one learnt.
 
   Raises:
     UserError: the two U-Nets differ in width or in input channels.
   """
+  heads = HEAD, DIAGNOSIS, RECONSTRUCTION
   body, own = (
-    {name: value for name, value in params.items() if name not in (HEAD, DIAGNOSIS)}
+    {name: value for name, value in params.items() if name not in heads}
     for params in (pretrained, fresh)
   )
   if jax.tree.map(jnp.shape, body) != jax.tree.map(jnp.shape, own):
@@ -154,7 +167,8 @@ def transfer(pretrained: Any, fresh: Any) -> Any:
       'config.init_from holds a U-Net of another shape; '
       'give both runs the same config.model.unet_width and config.data.channels'
     )
-  return {**fresh, **body}
+  goes_on = {RECONSTRUCTION: pretrained[HEAD]} if RECONSTRUCTION in fresh else {}
+  return {**fresh, **body, **goes_on}
 
 
 def predict(

@@ -19,8 +19,10 @@ from ahm_jax.training.consistency import Consistency
 from ahm_jax.training.diagnosis import Diagnosing
 from ahm_jax.training.multiclass import augment_classes, class_losses
 from ahm_jax.training.optimizers import Optimizer, descend, first_state
+from ahm_jax.training.reconstruction import Reconstructing
 
-_UNLABELLED = 2**32 - 1  # What no labelled image has as its position, from which its key is made.
+# What no labelled image has as its position, from which its key is made.
+_UNLABELLED, _RECONSTRUCTED = 2**32 - 1, 2**32 - 2
 
 
 def slower_encoder(tx: optax.GradientTransformation, rate: float) -> optax.GradientTransformation:
@@ -45,6 +47,7 @@ class Student(NamedTuple):
   batch_stats: Any
   strategy: Any = ()  # State of the strategy that hides patches of unlabelled images.
   teacher: Any = ()  # Variables of a teacher that is no average of the student.
+  masking: Any = ()  # State of the strategy that masks images for a reconstruction.
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class SegmentStep:
   augment: AugmentConfig
   encoder_rate: float = 1.0  # Learning rate of the encoder, as a share of the other layers'.
   ema_decay: float = 0.0
-  diagnosing: Diagnosing | None = None  # Images with a label follow those with a mask then.
+  diagnosing: Diagnosing | None = None  # Images with a label follow those with a mask then,
+  reconstructing: Reconstructing | None = None  # and those that are reconstructed follow these.
   consistency: Consistency | None = None  # The batch ends with its unlabelled images then.
 
   def transformation(self) -> optax.GradientTransformation:
@@ -78,12 +82,15 @@ class SegmentStep:
       teacher: variables of one that is no average of the student.
     """
     state = first_state(self.transformation(), variables)
-    if not self.ema_decay:
+    if not self._keeps_student:
       return state
     student = Student(*averages.copied((state.params, state.batch_stats)))
     if self.consistency and self.consistency.hiding:
       first = self.consistency.hiding.init(jax.random.fold_in(key, 1), shape, variables)
       student = student._replace(strategy=first)
+    if self.reconstructing:
+      first = self.reconstructing.hiding.init(jax.random.fold_in(key, 2), shape, variables)
+      student = student._replace(masking=first)
     if teacher is not None:
       student = student._replace(teacher=averages.copied(teacher))
     return state._replace(extra=student)
@@ -91,8 +98,8 @@ class SegmentStep:
   def __call__(
     self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    student = state.extra if self.ema_decay else Student(state.params, state.batch_stats)
-    labelled, unlabelled = self._divided(batch)
+    student = state.extra if self._keeps_student else Student(state.params, state.batch_stats)
+    labelled, repaired, unlabelled = self._divided(batch)
     images, masks = _augment(key, labelled, self.augment, self.unet.out_channels)
     images, views, scales = normalise(images), None, None
     teacher = student.teacher or {'params': state.params, 'batch_stats': state.batch_stats}
@@ -101,7 +108,10 @@ class SegmentStep:
       views = self.consistency.views(views_key, teacher, unlabelled, student.strategy, state.step)
       images = jnp.concatenate([images, views.images])
       scales = [jnp.pad(x, [(len(masks), 0), (0, 0)], constant_values=1) for x in views.scales]
-    blocks = (DIAGNOSIS,) if self.diagnosing else ()
+    blocks, masked = (DIAGNOSIS,) if self.diagnosing else (), None
+    if self.reconstructing:
+      masked_key = jax.random.fold_in(key, _RECONSTRUCTED)
+      masked = self.reconstructing.masked(masked_key, repaired, student.masking, state.step)
 
     def objective(params):
       variables = {'params': params, 'batch_stats': student.batch_stats}
@@ -118,10 +128,14 @@ class SegmentStep:
       if self.consistency and views:
         consistency_loss, parts = self.consistency.loss(logits, views, state.step)
         loss, metrics = loss + consistency_loss, metrics | parts
-      return loss, (updates['batch_stats'], metrics, logits)
+      patches = None
+      if self.reconstructing and masked:
+        added, (parts, patches) = self.reconstructing.loss(params, student.batch_stats, masked)
+        loss, metrics = loss + added, metrics | parts
+      return loss, (updates['batch_stats'], metrics, logits, patches)
 
     gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, (batch_stats, metrics, logits)), gradients = gradient(student.params)
+    (loss, (batch_stats, metrics, logits, patches)), gradients = gradient(student.params)
     before = state._replace(params=student.params, batch_stats=student.batch_stats)
     new = descend(self.transformation(), before, gradients, batch_stats)
     student = student._replace(params=new.params, batch_stats=new.batch_stats)
@@ -130,6 +144,12 @@ class SegmentStep:
         student.strategy, views, logits, teacher, state.step
       )
       student, metrics = student._replace(strategy=strategy), metrics | learnt
+    if self.reconstructing and masked:
+      variables = {'params': new.params, 'batch_stats': new.batch_stats}
+      strategy, learnt = self.reconstructing.learn(
+        student.masking, masked, patches, variables, state.step
+      )
+      student, metrics = student._replace(masking=strategy), metrics | learnt
     return self._averaged(state, new, student), lax.pmean({'loss': loss, **metrics}, DEVICES)
 
   def _mask_loss(
@@ -140,18 +160,26 @@ class SegmentStep:
     cross_entropy, dice = _losses(logits[:count], masks[:count])
     return cross_entropy + dice, {'cross_entropy': cross_entropy, 'dice_loss': dice}
 
-  def _divided(self, batch: Batch) -> tuple[Batch, Batch]:
-    """A device's images with a mask or a label, and its unlabelled ones."""
-    first = len(batch.images) - self._share(self.consistency)
-    return Batch(*(x[:first] for x in batch)), Batch(*(x[first:] for x in batch))
+  def _divided(self, batch: Batch) -> tuple[Batch, Batch, Batch]:
+    """A device's images with a mask or a label, those to reconstruct, and the unlabelled ones."""
+    second = len(batch.images) - self._share(self.consistency)
+    first = second - self._share(self.reconstructing)
+    bounds = slice(first), slice(first, second), slice(second, None)
+    labelled, repaired, unlabelled = (Batch(*(x[part] for x in batch)) for part in bounds)
+    return labelled, repaired, unlabelled
 
-  def _share(self, part: Diagnosing | Consistency | None) -> int:
+  @property
+  def _keeps_student(self) -> bool:
+    """Whether the state's `extra` holds one."""
+    return self.ema_decay > 0 or self.reconstructing is not None
+
+  def _share(self, part: Diagnosing | Reconstructing | Consistency | None) -> int:
     """Of the images that a part of the loss adds to a batch, how many a device has."""
     return part.config.batch_size // lax.axis_size(DEVICES) if part else 0
 
   def _averaged(self, state: TrainState, new: TrainState, student: Student) -> TrainState:
     """`new`, which the student's parameters are in, as the next state."""
-    if not self.ema_decay:
+    if not self._keeps_student:
       return new
     own, trained = (state.params, state.batch_stats), (new.params, new.batch_stats)
     params, batch_stats = averages.moved(own, trained, self.ema_decay, state.step)

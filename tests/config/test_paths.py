@@ -44,7 +44,12 @@ def test_no_field_that_is_a_path_is_forgotten():
   """Texts that are no paths are names of something."""
   texts = {leaf.name for leaf in leaves(Config()) if leaf.type in (str, tuple[str, ...])}
   names = {'data.name', 'data.mask_classes', 'masking.strategy', 'grid.methods', 'profile.steps'}
-  names |= {'segment.unlabelled.masking.strategy', 'data.mask_suffix', 'grid.baselines'}
+  names |= {
+    'segment.unlabelled.masking.strategy',
+    'segment.reconstruction.masking.strategy',
+    'data.mask_suffix',
+    'grid.baselines',
+  }
   assert texts - names == set(FIELDS)
 
 
