@@ -59,6 +59,12 @@ Where all masks have something behind the names of their images, as in ID_mask.p
 --config.data.mask_suffix=_mask. labels.csv may have semicolons or tabs in place of commas; a label
 or group nan, NA, N/A, none, null or - counts as none.
 
+Sets of nnU-Net (dataset.json, imagesTr, labelsTr) and of the Medical Segmentation Decathlon are
+read as they lie, by --config.data.name=nnunet --config.data.root=DIR and, of grey images,
+--config.data.channels=1; ahm_jax/data/sets/nnunet.py says what becomes of them. splits_final.json,
+copied into DIR from nnU-Net's preprocessed folder, says which cases validate, by
+--config.data.fold; labelsTs which are tested on.
+
 Links that lead out of DIR, names with control characters and images of more than 89 million pixels
 are refused.
 """
