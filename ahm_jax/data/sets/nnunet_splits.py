@@ -57,7 +57,6 @@ def assign(
   validation = [
     item._replace(split='validation') for item in training if item.name in fold.validation
   ]
-  notes.append(f'validation is the val of fold {config.fold} in {FILE}, {len(validation)} cases')
   if others := [item.name for item in training if item.name not in fold.train | fold.validation]:
     notes.append(
       f'cases that are NOT used, as fold {config.fold} of {FILE} does not name them: '

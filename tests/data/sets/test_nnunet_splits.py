@@ -38,7 +38,6 @@ def test_a_share_of_all_cases_is_held_out_of_those_trained_on(made):
     assert found['validation'] == ''.join(sorted(set(TWENTY) - set(train)))
     assert len(found['test']) == 4 and set(found['test']) < set(train)  # 0.2 of 20.
     assert sorted(found['train'] + found['test']) == list(train)
-    assert f'validation is the val of fold {fold} in splits_final.json, 4 cases' in notes
     assert f'cases of the train of fold {fold} that are held out as the test split: 4' in notes
   another, _ = assign(made.root, TWENTY, split_seed=3)
   assert another['test'] != assign(made.root, TWENTY)[0]['test']
