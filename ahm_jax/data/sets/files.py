@@ -1,5 +1,6 @@
 """The image files of a folder of a data set."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ahm_jax.data.readers import dispatch
@@ -10,11 +11,13 @@ from ahm_jax.errors import UserError
 _SYSTEM = ('thumbs.db', 'desktop.ini')  # What Windows puts into folders.
 
 
-def by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
+def by_stem(
+  root: Path, folder: str, problems: list[str], notes: list[str], others_used: Collection[str] = ()
+) -> dict[str, Path]:
   """Image files of a folder by composed name without suffix, in order.
 
   An empty dict where there is no such folder. Adds what is wrong to `problems`, and what is ignored
-  to `notes`.
+  to `notes`, but for `others_used`, names of files.
   """
   found: dict[str, Path] = {}
   others = []
@@ -32,7 +35,7 @@ def by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> d
       problems.append(str(refused))
       continue
     if not is_image:
-      others.append(path.name)
+      others += [path.name] * (path.name not in others_used)
       continue
     name = table.composed(stem(path.name))
     problem = problem_of(path, root, found.get(name))

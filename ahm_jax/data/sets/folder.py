@@ -12,8 +12,8 @@ from typing import Any
 
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import dicom, dispatch
-from ahm_jax.data.readers.base import SUFFIXES, UnavailableFile, shown, stem
-from ahm_jax.data.sets import files, naming, splitting, table
+from ahm_jax.data.readers.base import SUFFIXES, Held, UnavailableFile, shown, stem
+from ahm_jax.data.sets import annotations, files, naming, splitting, table
 from ahm_jax.data.sets.items import Item, Listing, crossing_groups
 from ahm_jax.data.sets.source import DatasetSource, stamps
 from ahm_jax.errors import UserError
@@ -37,18 +37,20 @@ def list_items(config: DataConfig) -> Listing:
   problems: list[str] = []
   notes: list[str] = []
   images = files.by_stem(root, 'images', problems, notes)
-  masks = _masks(root, config.mask_suffix, problems, notes)
+  masks = _masks(root, config.mask_suffix, images, problems, notes)
   if not images:
     raise UserError(
       f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}'
     )
   problems += _without_image(images, masks)
   notes += _misplaced(root, images)
+  origins = _origins(images, masks, problems)
+  masks |= annotations.labelme(root, images, masks, config.mask_classes, problems, notes)
+  masks |= annotations.coco(root, images, masks, config.mask_classes, problems, notes)
   labels = table.read(root, images)
   if labels:
     problems += labels.problems
     notes += labels.notes + _masks_without_row(masks, labels)
-  origins = _origins(images, masks, problems)
   groups = _groups(images, origins, labels.rows if labels else {}, notes)
   items = [
     _item(name, path, masks.get(name), groups[name], labels) for name, path in images.items()
@@ -62,6 +64,7 @@ def list_items(config: DataConfig) -> Listing:
 def depends_on(config: DataConfig) -> dict[str, Any]:
   root = Path(config.root).expanduser().resolve()
   data = table.read_bytes(root)
+  drawn = [stamp for path in annotations.files(root) for stamp in stamps(path)]
   return {
     'root': str(root),
     'skip': config.skip_unreadable,
@@ -72,6 +75,7 @@ def depends_on(config: DataConfig) -> dict[str, Any]:
     'slices': [config.slice_axis, config.every_slice],
     'table': None if data is None else hashlib.sha256(data).hexdigest(),
     'files': sorted(stamps(root / 'images')) + sorted(stamps(root / 'masks')),
+    **({'drawn': drawn} if drawn else {}),  # Else prepared data keep the name that they had.
   }
 
 
@@ -89,7 +93,9 @@ SOURCE = DatasetSource(
 # Files.
 
 
-def _item(name: str, path: Path, mask: Path | None, group: str, labels: table.Table | None) -> Item:
+def _item(
+  name: str, path: Path, mask: Path | Held | None, group: str, labels: table.Table | None
+) -> Item:
   if labels is None:
     return Item(stem(path.name), 'train', '', group, path, mask)
   row = labels.rows.get(name)
@@ -98,9 +104,12 @@ def _item(name: str, path: Path, mask: Path | None, group: str, labels: table.Ta
   return Item(stem(path.name), row.get('split', 'train'), row.get('label', ''), group, path, mask)
 
 
-def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
+def _masks(
+  root: Path, ending: str, images: Mapping[str, Path], problems: list[str], notes: list[str]
+) -> dict[str, Path | Held]:
   """As `files.by_stem`, by what the names are without this ending."""
-  masks = files.by_stem(root, 'masks', problems, notes)
+  drawn = {path.name for path in annotations.files(root) if table.composed(path.stem) in images}
+  masks = files.by_stem(root, 'masks', problems, notes, drawn)
   ending = table.composed(ending)
   others = [name for name in masks if not name.endswith(ending) or name == ending]
   problems += [
@@ -113,7 +122,7 @@ def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> di
   }
 
 
-def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[str]:
+def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path | Held]) -> list[str]:
   """What is wrong with masks that have no image of their name."""
   lone = [name for name in masks if name not in images]
   bare = {name for name in images if name not in masks}
@@ -126,7 +135,7 @@ def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> lis
   ]
 
 
-def _masks_without_row(masks: Mapping[str, Path], labels: table.Table) -> list[str]:
+def _masks_without_row(masks: Mapping[str, Path | Held], labels: table.Table) -> list[str]:
   """A note on masks that are there and not used."""
   unused = [path.name for name, path in masks.items() if name not in labels.rows]
   return unused and [
@@ -145,7 +154,7 @@ def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
     )
   beside = [path for path in sorted(root.iterdir()) if not path.name.startswith('.')]
   folders = [path.name for path in beside if path.is_dir() and path.name != 'images']
-  if 'masks' not in {path.name for path in beside} and folders:
+  if not {'masks', annotations.COCO} & {path.name for path in beside} and folders:
     notes.append(
       f'there is no folder masks/, so no image has a mask; other folders: {table.some(folders)}'
     )
@@ -176,14 +185,14 @@ def _groups(
 
 
 def _origins(
-  images: Mapping[str, Path], masks: Mapping[str, Path], problems: list[str]
+  images: Mapping[str, Path], masks: Mapping[str, Path | Held], problems: list[str]
 ) -> dict[str, dicom.Origin]:
   """Where DICOM images come from, by image name; adds those that the system refuses to `problems`.
 
   Says at once where a package is missing that the folder needs.
   """
   for path in (*images.values(), *masks.values()):
-    if dispatch.is_volume_file(path):
+    if isinstance(path, Path) and dispatch.is_volume_file(path):
       dispatch.require(path)
   origins = {}
   for name, path in images.items():
