@@ -103,12 +103,15 @@ class _Finder:
         image = _numbered(image)
       name = table.composed(told.case)
       if len(told.images) != 1:
-        self.problems.append(f'{FILE} names {len(told.images)} images of case {name!r}; give one')
-      elif name in found or image in used:
-        self.problems.append(f'{FILE} names case {name!r} twice; keep one of them')
-      elif absent := [path for path in (image, label) if not path.is_file()]:
         self.problems.append(
-          f'{FILE} names {absent[0].relative_to(self._root)} of case {name!r}, which is not there; '
+          f'{FILE} names {len(told.images)} images of case {table.quoted(name)}; give one'
+        )
+      elif name in found or image in used:
+        self.problems.append(f'{FILE} names case {table.quoted(name)} twice; keep one of them')
+      elif absent := [path for path in (image, label) if not path.is_file()]:
+        place = table.quoted(absent[0].relative_to(self._root).as_posix())
+        self.problems.append(
+          f'{FILE} names {place} of case {table.quoted(name)}, which is not there; '
           f'copy the set again, or take the case out of {FILE}'
         )
       else:

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 
 from ahm_jax.config import DataConfig
 from ahm_jax.config.ranges import MASK_CLASSES, class_names
-from ahm_jax.data.readers.base import NIFTI, RASTER, is_odd, stem, suffix
-from ahm_jax.errors import UserError, first, printable
+from ahm_jax.data.readers.base import NIFTI, RASTER, is_odd, link_problem, stem, suffix
+from ahm_jax.errors import UserError, first
 from ahm_jax.runtime import json_files, schema
 
 FILE = 'dataset.json'
 MAX_BYTES = 2**26
 BACKGROUND, IGNORE = 'background', 'ignore'
 _LONGEST = 60  # Letters of the name of a class.
+_LONGEST_NAME = 255  # Bytes of the name of a file.
 _SHOWN = 5
 _LOSSY = ('.jpg', '.jpeg')
 ENDINGS = (*(ending for ending in RASTER if ending not in _LOSSY), *NIFTI)
@@ -82,6 +83,8 @@ def read(root: Path) -> Description:
     UserError: there is none, or it does not describe what can be read.
   """
   path = root / FILE
+  if problem := link_problem(path, root):
+    raise UserError(f'{root}: {problem}')
   tree = json_files.read_json(path, _CHECK, _CURE, MAX_BYTES)
   if tree is None:
     raise UserError(f'{root}: there is no {FILE}{_hint(root)}')
@@ -98,7 +101,7 @@ def read(root: Path) -> Description:
   ending = tree.get('file_ending') or suffix(listed[0].label if listed else '')
   if ending not in ENDINGS:
     raise UserError(
-      f'{path}: the file_ending of its images is {ending!r}; those that are read are '
+      f'{path}: the file_ending of its images is {schema.shown(ending)}; those that are read are '
       f'{", ".join(ENDINGS)}'
     )
   return Description(path, channels, classes, ending, tree.get('numTraining'), listed, is_decathlon)
@@ -107,7 +110,7 @@ def read(root: Path) -> Description:
 def check_channels(description: Description) -> None:
   """Refuses cases of several channels in files of their own, or in one 4-D volume."""
   if len(description.channels) > 1 and not description.is_colour:
-    named = first([f'{k} {name}' for k, name in enumerate(description.channels)], _SHOWN)
+    named = first([f'{k} {name[:_LONGEST]}' for k, name in enumerate(description.channels)], _SHOWN)
     raise UserError(
       f'{description.path} names {len(description.channels)} channels ({named}), and images of one '
       'are read; copy the set with the files of one channel, numbered 0000, and name that alone'
@@ -144,8 +147,8 @@ def _channels(path: Path, tree: Mapping[str, Any]) -> tuple[str, ...]:
   numbers = {int(key) if _DIGITS.fullmatch(key) else -1: name for key, name in named.items()}
   if sorted(numbers) != list(range(len(named))) or not named:
     raise UserError(
-      f'{path}: channel_names (or modality) has the keys {first(list(map(repr, named)), _SHOWN)}; '
-      'they must be "0", "1", ...'
+      f'{path}: channel_names (or modality) has the keys '
+      f'{first(list(map(schema.shown, named)), _SHOWN)}; they must be "0", "1", ...'
     )
   return tuple(numbers[k] for k in range(len(named)))
 
@@ -171,7 +174,9 @@ def _values(path: Path, labels: Mapping[str, Any]) -> dict[str, int]:
         'read; give each value a name, and no name several values'
       )
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
-      raise UserError(f'{path}: label {schema.shown(name)} has the value {value!r}; {_CURE}')
+      raise UserError(
+        f'{path}: label {schema.shown(name)} has the value {schema.shown(value)}; {_CURE}'
+      )
     found[name] = int(value)
   return found
 
@@ -224,10 +229,20 @@ def _listed(path: Path, tree: Mapping[str, Any], is_decathlon: bool) -> tuple[Li
     )
   for case in found:
     if not case.case or '/' in case.case or is_odd(case.case):
-      raise UserError(f'{path} names the case {case.case[:200]!r}, which no file can be; {_CURE}')
+      raise UserError(
+        f'{path} names the case {schema.shown(case.case)}, which no file can be; {_CURE}'
+      )
     for place in (*case.images, case.label):
-      if PurePosixPath(place).is_absolute() or '..' in PurePosixPath(place).parts or is_odd(place):
+      if not _is_below(place):
         raise UserError(
-          f'{path} names {printable(place)[:200]!r}, which is no path below its folder; {_CURE}'
+          f'{path} names {schema.shown(place)}, which is no path below its folder; {_CURE}'
         )
   return tuple(found)
+
+
+def _is_below(place: str) -> bool:
+  """Whether a text is a path that may lie below a folder."""
+  path = PurePosixPath(place)
+  if is_odd(place) or path.is_absolute() or '..' in path.parts:
+    return False
+  return all(len(part.encode()) <= _LONGEST_NAME for part in path.parts) and len(path.parts) < 20

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ahm_jax.config import DataConfig
+from ahm_jax.data.readers.base import link_problem
 from ahm_jax.data.sets import splitting, table
 from ahm_jax.data.sets.items import Item
 from ahm_jax.errors import UserError, printable
@@ -103,6 +104,8 @@ def _read(root: Path, number: int, known: Collection[str]) -> Fold | None:
     UserError: there is no such fold, or it does not fit the cases.
   """
   path = root / FILE
+  if problem := link_problem(path, root):
+    raise UserError(f'{root}: {problem}')
   folds = json_files.read_json(path, _CHECK, 'copy it again', MAX_BYTES)
   if folds is None and number:
     raise UserError(f'config.data.fold is {number}, but there is no {path}; {_COPY}')
@@ -134,4 +137,4 @@ def _read(root: Path, number: int, known: Collection[str]) -> Fold | None:
 
 
 def _shown(case: str) -> str:
-  return repr(printable(case)[:200])
+  return table.quoted(printable(case))

@@ -131,6 +131,14 @@ def test_a_dataset_of_paths(tmp_path):
   assert nnunet.depends_on(made.config()) != before
 
 
+@pytest.mark.parametrize('name', ['dataset.json', 'splits_final.json'])
+def test_tables_that_are_links_out(plain, tmp_path, name):
+  plain.folds(('abcd', 'ef'))
+  (plain.root / name).rename(tmp_path / name)
+  (plain.root / name).symlink_to(tmp_path / name)
+  plain.refused(f'{name} is a link that leads out of the folder; put a copy in its place')
+
+
 # Splits, and what is never trained on.
 
 

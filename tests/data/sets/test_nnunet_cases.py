@@ -115,9 +115,9 @@ def test_a_folder_that_is_a_link_out(old, tmp_path):
 
 def test_listed_files_that_are_not_there(old):
   old.label('e').unlink()
-  old.refused("names labelsTr/e.nii.gz of case 'e', which is not there")
+  old.refused("names 'labelsTr/e.nii.gz' of case 'e', which is not there")
   old.image('e').unlink()
-  old.refused("names imagesTr/e.nii.gz of case 'e', which is not there")
+  old.refused("names 'imagesTr/e.nii.gz' of case 'e', which is not there")
 
 
 def test_a_case_listed_twice(old):
