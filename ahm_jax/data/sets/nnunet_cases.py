@@ -106,8 +106,10 @@ class _Finder:
         self.problems.append(
           f'{FILE} names {len(told.images)} images of case {table.quoted(name)}; give one'
         )
-      elif name in found or image in used:
-        self.problems.append(f'{FILE} names case {table.quoted(name)} twice; keep one of them')
+      elif name in found or {image, label} & used:
+        self.problems.append(
+          f'{FILE} names case {table.quoted(name)}, or its image or label, twice; keep one of them'
+        )
       elif absent := [path for path in (image, label) if not path.is_file()]:
         place = table.quoted(absent[0].relative_to(self._root).as_posix())
         self.problems.append(

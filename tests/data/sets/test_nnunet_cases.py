@@ -122,11 +122,22 @@ def test_listed_files_that_are_not_there(old):
 
 def test_a_case_listed_twice(old):
   pairs = old.tree['training']
-  old.write(training=[*pairs, pairs[2]]).refused("names case 'c' twice")
+  old.write(training=[*pairs, pairs[2]]).refused("names case 'c', or its image or label, twice")
   other = {'image': pairs[2]['image'], 'label': './labelsTr/../labelsTr/d.nii.gz'}
   old.write(training=[*pairs[:3], other]).refused('which is no path below')
   other = {'image': pairs[2]['image'], 'label': pairs[3]['label']}
-  old.write(training=[*pairs[:3], other]).refused("names case 'd' twice")
+  old.write(training=[*pairs[:3], other]).refused("names case 'd', or its image or label, twice")
+  other = {'image': './imagesTr/f.nii.gz', 'label': pairs[0]['label'].replace('a.', 'e.')}
+  old.write(training=[*pairs[:5], other]).refused("case 'e', or its image or label, twice")
+
+
+def test_a_label_of_two_listed_cases(plain):
+  told = {
+    case: {'images': [f'imagesTr/{case}_0000.nii.gz'], 'label': 'labelsTr/a.nii.gz'}
+    for case in 'ab'
+  }
+  plain.write(dataset=told, numTraining=2)
+  plain.refused("names case 'b', or its image or label, twice")
 
 
 def test_a_listed_file_of_another_ending(old):
