@@ -55,9 +55,19 @@ Colour of 16 bits a channel keeps its high bytes, and of a TIFF of several pages
 read; prepare_data --check says where that loses something. What else lies in images/ and masks/ is
 passed over, which the run says.
 
+Masks may be shapes too: DIR/masks/NAME.json of LabelMe (polygons, rectangles, circles), or
+DIR/coco.json of COCO (polygons, with pip install -e '.[coco]', and run lengths). Shapes of one
+class are joined; of those that overlap the last one counts.
+
 Where all masks have something behind the names of their images, as in ID_mask.png, give it by
 --config.data.mask_suffix=_mask. labels.csv may have semicolons or tabs in place of commas; a label
 or group nan, NA, N/A, none, null or - counts as none.
+
+Sets of nnU-Net (dataset.json, imagesTr, labelsTr) and of the Medical Segmentation Decathlon are
+read as they lie, by --config.data.name=nnunet --config.data.root=DIR and, of grey images,
+--config.data.channels=1; ahm_jax/data/sets/nnunet.py says what becomes of them. splits_final.json,
+copied into DIR from nnU-Net's preprocessed folder, says which cases validate, by
+--config.data.fold; labelsTs which are tested on.
 
 Links that lead out of DIR, names with control characters and images of more than 89 million pixels
 are refused.

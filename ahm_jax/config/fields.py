@@ -65,9 +65,10 @@ class PhantomConfig:
 @dataclass(frozen=True)
 class DataConfig:
   # One of `ahm_jax.data.sets`. 'phantom': drawn from the seed. 'folder': images/, masks/ and
-  # labels.csv under `root`. 'isic2018': the official archives.
+  # labels.csv under `root`. 'isic2018': the official archives. 'nnunet': the raw format of nnU-Net,
+  # and the Medical Segmentation Decathlon's.
   name: str = 'phantom'
-  root: Annotated[str, local] = ''  # The folder, for 'folder' and 'isic2018'.
+  root: Annotated[str, local] = ''  # The folder, for all but 'phantom'.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   image_size: Annotated[int, at_least(16)] = 224
   channels: Literal[1, 3] = 3  # 3: RGB. 1: grey.
@@ -88,7 +89,8 @@ class DataConfig:
   # Axis of NIfTI volumes across which their slices lie: 0 sagittal, 1 coronal, 2 axial.
   slice_axis: Literal[0, 1, 2] = 2
   every_slice: Annotated[int, at_least(1)] = 1  # Take the slices 0, n, 2n, ... of a volume.
-  # Train, validation, test, where labels.csv has no split column.
+  fold: Annotated[int, at_least(0)] = 0  # Of nnU-Net's splits_final.json, where there is one.
+  # Train, validation, test, where no column of labels.csv and no splits_final.json says it.
   split_fractions: Annotated[tuple[float, ...], three_shares] = (0.7, 0.1, 0.2)
   split_seed: Annotated[int, between(0, LARGEST)] = 0  # Seed of that split and of the phantoms.
   # Where prepared data is kept; empty: `data/` in the workdir.

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 FILE = 'made.txt'
-FOLDERS = ('masks', 'probabilities', 'overlays')
+FOLDERS = ('masks', 'probabilities', 'overlays', 'volumes')
 
 # Size, and times of the last change of content and of status in ns: copies may keep the former
 # time, and new permissions or links change the latter alone. Empty where the system does not tell.

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ahm_jax.config import Config
-from ahm_jax.data.readers import dispatch, raster
+from ahm_jax.data.readers import dispatch, nifti, raster
 from ahm_jax.data.readers.base import (
   RASTER,
   Picture,
@@ -21,6 +21,7 @@ from ahm_jax.data.readers.base import (
   shown,
   suffix,
 )
+from ahm_jax.predict import volumes
 from ahm_jax.predict.listing import as_cell, stem
 from ahm_jax.predict.options import Options
 from ahm_jax.predict.views import Tiled, Whole, view
@@ -43,6 +44,7 @@ class Slice:
   pages: int | str = ''  # That its file holds, of which this is the first; '' for a volume.
   shown: np.ndarray | None = None  # For its overlay, uint8 [h, w, 3].
   diagnosis: np.ndarray | None = None  # Probability of each class.
+  volume: volumes.Volume | None = None  # That its mask goes into too.
 
 
 class Problem(NamedTuple):
@@ -82,6 +84,11 @@ def read(root: Path, image: str, config: Config, options: Options) -> list[Slice
     ]
 
 
+def is_of_nnunet(config: Config) -> bool:
+  """Whether a network was trained on a data set of nnU-Net, whose names of files it then knows."""
+  return config.data.name == 'nnunet'
+
+
 def _odd_name(image: str) -> str:
   if not is_odd(image):
     return ''
@@ -90,6 +97,9 @@ def _odd_name(image: str) -> str:
 
 def _slices(root: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
   pictures, whole = _pictures(root / image, config, options)
+  volume = _volume(root, image, config) if volumes.is_kept(image) else None
+  if volume and volume.slices != [picture.size for _, picture in pictures]:
+    return [Problem(image, f'{shown(root / image)} has changed while it was read; try again')]
   pages = raster.describe(root / image)[1] if suffix(image) in RASTER else ''
   return [
     Slice(
@@ -102,9 +112,15 @@ def _slices(root: Path, image: str, config: Config, options: Options) -> list[Sl
       last=number == len(pictures) - 1,
       pages=pages,
       shown=_shrunk(full.pixels) if options.overlays else None,
+      volume=volume,
     )
     for number, ((ending, picture), (_, full)) in enumerate(zip(pictures, whole, strict=True))
   ]
+
+
+def _volume(root: Path, image: str, config: Config) -> volumes.Volume:
+  place = volumes.place(image, is_of_nnunet(config))
+  return volumes.Volume(place, nifti.layout(root / image), config.data.slice_axis)
 
 
 _Pictures = list[tuple[str, Picture]]

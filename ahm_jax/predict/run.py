@@ -13,12 +13,12 @@ from typing import NamedTuple
 import jax
 
 from ahm_jax.errors import UserError, full_disk, printable
-from ahm_jax.predict import stream
+from ahm_jax.predict import stream, volumes
 from ahm_jax.predict.folder import check
 from ahm_jax.predict.listing import as_cell, is_volume, list_images, look_alikes, some
 from ahm_jax.predict.options import Options, Predictor, identity
 from ahm_jax.predict.output import OK, Output
-from ahm_jax.predict.reading import Problem, Slice, read
+from ahm_jax.predict.reading import Problem, Slice, is_of_nnunet, read
 from ahm_jax.predict.writing import Written, columns, write
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime.progress import Bar
@@ -58,6 +58,7 @@ def predict(
   if segmenter.class_names and options.tile:
     _say('no diagnosis is told: --tile looks at parts of images')
   names, passed_over = list_images(images)
+  _check_volumes(names, images, segmenter)
   predictor = Predictor(segmenter, options, classifier)
   made_by = identity(predictor, images)
   threads = threads or max(2, os.cpu_count() or 2)
@@ -65,7 +66,7 @@ def predict(
     check(out, made_by)
     by_cell = {as_cell(name): images / name for name in names}
     with Output(out, made_by, columns(predictor), by_cell) as output:
-      _check_cases(names, output)
+      _check_cases(names, output, segmenter)
       if passed_over:
         _say(f'passed over, of no kind that is read: {some(passed_over)}')
       for note in output.notes:
@@ -80,8 +81,19 @@ def _say(line: str) -> None:
   print(printable(line), file=sys.stderr, flush=True)
 
 
-def _check_cases(names: Sequence[str], output: Output) -> None:
-  if output.folds_case and (pair := look_alikes(names)):
+def _check_volumes(names: Sequence[str], images: Path, segmenter: Trained) -> None:
+  if pair := volumes.clash(names, is_of_nnunet(segmenter.config)):
+    first, second = map(as_cell, pair)
+    raise UserError(
+      f'{images}: {first} and {second} would have the same volume of masks; rename one of them'
+    )
+
+
+def _check_cases(names: Sequence[str], output: Output, segmenter: Trained) -> None:
+  if not output.folds_case:
+    return
+  of_nnunet = is_of_nnunet(segmenter.config)
+  if pair := look_alikes(names) or volumes.clash(names, of_nnunet, folds_case=True):
     first, second = map(as_cell, pair)
     raise UserError(
       f'{first} and {second} would have the same mask in {output.out}, where upper and lower case '

@@ -84,6 +84,8 @@ def _write_slice(
   if item.diagnosis is not None:
     row |= _diagnosed(item.diagnosis, predictor.class_names)
   put(place, functools.partial(write_mask, mask=mask))
+  if item.volume and item.volume.add(int(item.number or 0), mask):
+    put(item.volume.place, item.volume.write)
   if options.probabilities:
     for folder, plane in planes(probabilities, segmenter.mask_classes):
       write_plane = functools.partial(write_probabilities, plane=plane, size=item.size)

@@ -168,6 +168,7 @@ OUT_OF_RANGE = [
   ('data.window', (float('nan'), 400.0)),
   ('data.slice_axis', 3),
   ('data.every_slice', 0),
+  ('data.fold', -1),
   ('data.phantom.train', 0),
   ('data.phantom.validation', 0),
   ('data.phantom.test', 0),

@@ -86,6 +86,7 @@ def read_mask_slices(
   *,
   axis: int = 2,
   image: Path | Held | None = None,
+  named_by: str = 'config.data.mask_classes',
 ) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one.
 
@@ -101,6 +102,7 @@ def read_mask_slices(
     image: of what it is the mask of; None: of nothing. The masks come in the order of its slices,
       and a volume that lies elsewhere, or whose axes mean other things, which sizes alone may not
       show, is refused (UnsupportedImage).
+    named_by: what names the classes, for messages.
 
   Returns:
     uint8 [H, W] for each slice: class indices; 0 and 1 where `classes` is empty.
@@ -117,7 +119,7 @@ def read_mask_slices(
     else:
       other = image if image is not None and is_volume_file(image) else None
       values = dicom.read_labels(_on_disk(path), other and _on_disk(other))
-    return list(masks.class_indices(values, path, classes))
+    return list(masks.class_indices(values, path, classes, named_by))
 
 
 def _check_pair(image: Path | Held, mask: Path | Held) -> None:

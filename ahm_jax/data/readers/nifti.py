@@ -38,6 +38,32 @@ def require(path: Path) -> ModuleType:
   return package('nibabel', path)
 
 
+class Layout(NamedTuple):
+  """How a volume is stored, for another one that is to lie where it does."""
+
+  header: Any  # nibabel's, as the file has it.
+  shape: tuple[int, int, int]  # As it is stored.
+  axes: np.ndarray  # See `nifti_affine.Placement`.
+
+  @property
+  def turned_shape(self) -> tuple[int, int, int]:
+    """In RAS+ orientation."""
+    x, y, z = (self.shape[axis] for axis in np.argsort(self.axes[:, 0]))
+    return x, y, z
+
+  def stored(self, values: np.ndarray) -> np.ndarray:
+    """Values [X, Y, Z] in RAS+ orientation, as they are to be stored."""
+    back = values.transpose(self.axes[:, 0].astype(int))
+    return back[tuple(slice(None, None, int(step)) for step in self.axes[:, 1])]
+
+
+def layout(path: Path) -> Layout:
+  """Reads how a volume is stored, of its header alone; raises as `dispatch.read_slices`."""
+  with decoding(path), _open(path) as file:
+    header = _header(path, file)
+    return Layout(header, _shape(path, header), nifti_affine.placement(path, header).axes)
+
+
 class _Volume(NamedTuple):
   values: np.ndarray  # [X, Y, Z] as stored, in RAS+ orientation.
   slope: float

@@ -3,7 +3,7 @@
 import difflib
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.sets import folder, isic2018, phantom
+from ahm_jax.data.sets import folder, isic2018, nnunet, phantom
 from ahm_jax.data.sets.source import DatasetSource
 from ahm_jax.errors import UserError
 
@@ -11,6 +11,7 @@ SOURCES: tuple[DatasetSource, ...] = (
   phantom.SOURCE,
   folder.SOURCE,
   isic2018.SOURCE,
+  nnunet.SOURCE,
 )
 
 

@@ -30,6 +30,8 @@ class Item(NamedTuple):
   # The image, uint8 [H, W, C], and its mask, bool [H, W]; None: it lies in a file.
   draw: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
   listed: bool = True  # Whether a table has a row for it (or there is no table).
+  # Names of the values 1, 2, ... of its mask, where dataset.json tells them: others are refused.
+  classes: tuple[str, ...] = ()
 
   @property
   def has_mask(self) -> bool:
@@ -124,7 +126,11 @@ def with_masks(slices: Sequence[Slice], item: Item, config: DataConfig) -> list[
   if item.image is None or item.mask is None:
     return list(slices)
   masks = dispatch.read_mask_slices(
-    item.mask, config.mask_classes, axis=config.slice_axis, image=item.image
+    item.mask,
+    item.classes or config.mask_classes,
+    axis=config.slice_axis,
+    image=item.image,
+    named_by='dataset.json' if item.classes else 'config.data.mask_classes',
   )
   mask_name, image_name = shown(item.mask), shown(item.image)
   if len(masks) != len(slices):
