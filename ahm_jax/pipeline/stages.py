@@ -104,6 +104,7 @@ PRETRAIN = Stage(
     ('validation/difficulty_rank_correlation', 'Difficulty rank correlation'),
     ('validation/hardness_ratio', 'Hardness ratio'),
   ),
+  following='launch.segment with --config.init_from={workdir} and a --workdir of its own',
   card=Card(
     network='a U-Net that was pre-trained to reconstruct masked images; it says nothing of an '
     'image until it is trained further',
@@ -268,6 +269,8 @@ SEGMENT = Stage(
   plan=_plan_segmentation,
   score=scores.segmentation,
   curves=(('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
+  following='launch.evaluate with the same flags scores it; new images: python -m launch.predict '
+  '--checkpoint={workdir} --images=DIR --out=DIR',
   card=Card(
     network='a U-Net that says of every pixel of an image how likely it belongs to a lesion, or to '
     'each of several classes',
@@ -379,6 +382,8 @@ CLASSIFY = Stage(
     ('loss', 'Training loss'),
     ('validation/balanced_accuracy', 'Validation balanced accuracy'),
   ),
+  following='launch.evaluate with the same flags scores it; new images: launch.predict with '
+  '--classifier={workdir}',
   card=Card(
     network='a VGG16 that says of an image how likely each diagnosis is',
     use='research on the classification of images of the kind, source and preparation that it was '
