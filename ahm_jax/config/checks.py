@@ -1,6 +1,6 @@
 """Checks a config: each field's range, which stands at the field, and what must fit together."""
 
-from ahm_jax.config.fields import TILE, Config, MaskingConfig, RecipeConfig
+from ahm_jax.config.fields import TILE, Config, DataConfig, MaskingConfig, RecipeConfig
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
 
@@ -25,6 +25,7 @@ def check(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
   data = config.data
+  _check_modalities(data)
   for divisor, why in (
     (16, 'the U-Net halves it four times'),
     (config.masking.patch_size, 'config.masking.patch_size'),
@@ -35,6 +36,29 @@ def _check_data(config: Config) -> None:
         f'config.data.image_size is {data.image_size}, not a multiple of {divisor} ({why}); '
         f'the nearest is {near}'
       )
+
+
+def _check_modalities(data: DataConfig) -> None:
+  default = DataConfig()
+  if not data.modalities:
+    if data.intensity != default.intensity:
+      raise UserError(
+        f'config.data.intensity is {data.intensity}, but config.data.modalities names none; name '
+        'them, or give config.data.window=CENTRE,WIDTH'
+      )
+    return
+  for name in ('channels', 'window'):
+    if (value := getattr(data, name)) != (usual := getattr(default, name)):
+      raise UserError(
+        f'config.data.{name} is {value}, but it is of images without modalities, and '
+        f'config.data.modalities names {len(data.modalities)}; leave it at {usual}'
+        f'{", and say how each is shown in config.data.intensity" if name == "window" else ""}'
+      )
+  if len(data.intensity) not in (1, len(data.modalities)):
+    raise UserError(
+      f'config.data.intensity has {len(data.intensity)} entries, and config.data.modalities names '
+      f'{len(data.modalities)}; give one for each of them, or one for all'
+    )
 
 
 def _check_masking(config: Config, masking: MaskingConfig, name: str) -> None:
@@ -88,7 +112,7 @@ def _check_unlabelled(config: Config) -> None:
       'images come in pairs; make it even'
     )
   augment = recipe.unlabelled.augment
-  hue = augment.hue if config.data.channels == 3 else 0
+  hue = augment.hue if config.data.is_colour else 0
   if recipe.unlabelled.agreement and not (
     augment.flip or augment.brightness or augment.contrast or hue
   ):

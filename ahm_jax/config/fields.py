@@ -17,6 +17,8 @@ from ahm_jax.config.ranges import (
   centre_and_width,
   class_names,
   each,
+  intensities,
+  modality_names,
   named_methods,
   not_empty,
   part_of_a_name,
@@ -70,7 +72,14 @@ class DataConfig:
   root: Annotated[str, local] = ''  # The folder, for 'folder' and 'isic2018'.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   image_size: Annotated[int, at_least(16)] = 224
-  channels: Literal[1, 3] = 3  # 3: RGB. 1: grey.
+  channels: Literal[1, 3] = 3  # 3: RGB. 1: grey. Of images without modalities.
+  # Names of a case's modalities, as flair,t1,t2, which are its channels in this order. Empty:
+  # images have `channels`.
+  modalities: Annotated[tuple[str, ...], modality_names] = ()
+  # What becomes 0 and 255 in each modality of a case, or one for all: 'percentile', the 0.5th and
+  # 99.5th of its foreground (what is not 0); 'zscore', 3 standard deviations below and above the
+  # foreground's mean; 'window:CENTRE:WIDTH', as window:40:400. Without modalities see `window`.
+  intensity: Annotated[tuple[str, ...], intensities] = ('percentile',)
   # Labelled training images to use, chosen in nested, stratified order; 0: all.
   labels: Annotated[int, at_least(0), used_by(SEGMENT, CLASSIFY)] = 0
   # Table whose column `image` names the training images whose masks are learnt from, best first, as
@@ -97,12 +106,23 @@ class DataConfig:
   resident_share: Annotated[float, between(0, 1), MAY_CHANGE] = 0.25
   phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
+  @property
+  def depth(self) -> int:
+    """Numbers at each pixel of an image."""
+    return len(self.modalities) or self.channels
+
+  @property
+  def is_colour(self) -> bool:
+    """Whether they are red, green and blue."""
+    return not self.modalities and self.channels == 3
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
   """Random changes of a training image.
 
-  Geometry moves image and mask together; colour touches the image alone.
+  Geometry moves image and mask together; colour touches the image alone, of one with modalities
+  each by itself.
   """
 
   flip: bool = True  # Left-right, and quarter turns.
@@ -110,7 +130,8 @@ class AugmentConfig:
   # is outside of the image continues its border.
   scale: Annotated[float, between(0, 0.9)] = 0.2
   zoom_out: Annotated[float, between(0, 3)] = 0.0
-  # Shift by up to this much, of an image range of 1.
+  # Shift by up to this much, of an image range of 1; of modalities, whose intensities have no unit
+  # but whose air is black, scale by a factor in [1 - brightness, 1 + brightness].
   brightness: Annotated[float, between(0, 1)] = 0.1
   # Scale about the mean by a factor in [1 - contrast, 1 + contrast].
   contrast: Annotated[float, between(0, 1)] = 0.1

@@ -10,7 +10,22 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from ahm_jax.config import AugmentConfig
+from ahm_jax.config import AugmentConfig, DataConfig
+
+
+class ModalityAugment(AugmentConfig):
+  """The same, of images whose channels are modalities.
+
+  Their intensities have no common unit, and none at all in MRI, where a scanner's gain scales each
+  sequence by itself. So contrast and brightness are drawn for each channel, contrast is about its
+  own mean, and brightness is a factor, which leaves air black, as nnU-Net's (Isensee et al., 2021)
+  and MONAI's RandScaleIntensity. There is no hue.
+  """
+
+
+def for_data(config: AugmentConfig, data: DataConfig) -> AugmentConfig:
+  """How the images of a data set are changed where its config asks for `config`."""
+  return ModalityAugment(**vars(config)) if data.modalities else config
 
 
 def augment_batch(
@@ -135,8 +150,10 @@ def _sample(plane: jax.Array, transpose: jax.Array, coordinates: list[jax.Array]
 
 def _recolour(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
   """Turns the hue, scales the contrast about the image's mean and shifts the brightness of [S,
-  S, C]; clips to [0, 1].
+  S, C]; of modalities see `ModalityAugment`. Clips to [0, 1].
   """
+  if isinstance(config, ModalityAugment):
+    return _rescale(key, image, config)
   hue, contrast, brightness = jax.random.uniform(key, (3,), minval=-1.0)
   if config.hue and image.shape[-1] == 3:
     image = _turn_hue(image, config.hue * hue)
@@ -145,6 +162,16 @@ def _recolour(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Ar
     image = mean + (1 + config.contrast * contrast) * (image - mean)
   if config.brightness:
     image = image + config.brightness * brightness
+  return jnp.clip(image, 0, 1)
+
+
+def _rescale(key: jax.Array, image: jax.Array, config: ModalityAugment) -> jax.Array:
+  contrast, brightness = jax.random.uniform(key, (2, image.shape[-1]), minval=-1.0)
+  if config.contrast:
+    mean = image.mean((0, 1))
+    image = mean + (1 + config.contrast * contrast) * (image - mean)
+  if config.brightness:
+    image = image * (1 + config.brightness * brightness)
   return jnp.clip(image, 0, 1)
 
 

@@ -95,6 +95,8 @@ def cache_key(source: DatasetSource, config: DataConfig) -> str:
     'seed': config.split_seed,
     **found,
   }
+  if config.modalities:
+    parts |= {'modalities': config.modalities, 'intensity': config.intensity}
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -34,7 +34,10 @@ LIST, PAGE = 'selection.csv', 'selection.html'
 RANDOM, K_CENTRE, TYPICLUST, PROBCOVER, DIFFICULTY = METHODS = (
   *('random', 'k-centre', 'typiclust', 'probcover', 'difficulty'),
 )
-_ALIKE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
+_ALIKE = (
+  *('data.image_size', 'data.channels', 'data.modalities'),
+  *('data.window', 'data.intensity', 'data.slice_axis'),
+)
 
 
 @dataclass(frozen=True)

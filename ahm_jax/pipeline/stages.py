@@ -42,8 +42,11 @@ from ahm_jax.weights.files import is_weights
 
 # What must be alike in a segmentation and the pre-training that it starts from, and in a
 # classification and its segmentation.
-_UNET = ('model.unet_width', 'data.channels')
-_PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
+_UNET = ('model.unet_width', 'data.channels', 'data.modalities')
+_PICTURE = (
+  *('data.image_size', 'data.channels', 'data.modalities'),
+  *('data.window', 'data.intensity', 'data.slice_axis'),
+)
 
 
 # Pre-training.
@@ -91,7 +94,7 @@ PRETRAIN = Stage(
   recipe='pretrain',
   scored_by='image',
   keeps_best=False,
-  network=lambda config, _: build.reconstruction_unet(config.model, config.data.channels),
+  network=lambda config, _: build.reconstruction_unet(config.model, config.data.depth),
   probabilities=None,
   start=lambda _: Start(),
   check=_check_pretraining,
@@ -107,7 +110,7 @@ PRETRAIN = Stage(
     network='a U-Net that was pre-trained to reconstruct masked images; it says nothing of an '
     'image until it is trained further',
     use='to start the training of a segmentation from, in research',
-    outputs=lambda config, _: f'{config.data.channels} channels of the reconstructed image',
+    outputs=lambda config, _: f'{config.data.depth} channels of the reconstructed image',
   ),
 )
 
@@ -342,7 +345,7 @@ def _length(run: Run, count: int) -> tuple[int, float]:
 
 
 def _image_shape(config: Config) -> tuple[int, int, int, int]:
-  return 1, config.data.image_size, config.data.image_size, config.data.channels
+  return 1, config.data.image_size, config.data.image_size, config.data.depth
 
 
 # For launch scripts, and for Python: (config, workdir, data=None) -> TrainState, see `train`.

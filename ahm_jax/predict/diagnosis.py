@@ -10,9 +10,9 @@ from ahm_jax.training import classify
 
 
 def check_together(classifier: Trained, segmenter: Trained) -> None:
-  """Raises a UserError where the two see images of different sizes or channels."""
-  for name in ('image_size', 'channels'):
-    own, other = getattr(classifier, name), getattr(segmenter, name)
+  """Raises a UserError where the two see images in different ways."""
+  for name in ('image_size', 'channels', 'modalities', 'intensity'):
+    own, other = (getattr(each.config.data, name) for each in (classifier, segmenter))
     if own != other:
       raise UserError(
         f'--classifier={classifier.path} was trained with config.data.{name}={own}, and '

@@ -12,7 +12,7 @@ from jax import lax
 from PIL import Image
 
 from ahm_jax.config import CLASSIFY, AugmentConfig, ClassifyConfig, Config
-from ahm_jax.data.augment import augment_batch, normalise
+from ahm_jax.data.augment import augment_batch, for_data, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import classification_scores
 from ahm_jax.models.build import classifier
@@ -49,12 +49,15 @@ def build(
   training = config.classifier
   vgg = classifier(config.model, classes)
   step = ClassifyStep(
-    vgg, optimizer(training, steps, steps_per_epoch), training.augment, class_weights
+    vgg,
+    optimizer(training, steps, steps_per_epoch),
+    for_data(training.augment, config.data),
+    class_weights,
   )
 
   def init(key):
     side = config.data.image_size
-    variables = init_variables(vgg, key, (1, side, side, config.data.channels))
+    variables = init_variables(vgg, key, (1, side, side, config.data.depth))
     if foreign is not None:
       variables = replaced(variables, foreign)
     return first_state(step.optimizer.transformation(), variables)

@@ -4,6 +4,7 @@ Without classes it has one output, the logit of lesion; with K classes it has K 
 first. Whatever else differs between the two follows from that number.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ahm_jax.config import SEGMENT, Config
-from ahm_jax.data.augment import normalise
+from ahm_jax.data.augment import for_data, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.flips import with_flips
@@ -64,14 +65,14 @@ def build(
   step = SegmentStep(
     unet,
     optimizer(training, steps, steps_per_epoch),
-    training.augment,
+    for_data(training.augment, config.data),
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
     ema_decay=training.ema_decay,
     consistency=_consistency(config, unet, steps),
   )
 
   def init(key):
-    shape = 1, config.data.image_size, config.data.image_size, config.data.channels
+    shape = 1, config.data.image_size, config.data.image_size, config.data.depth
     variables = init_variables(unet, key, shape)
     if foreign is not None:
       variables = replaced(variables, foreign)
@@ -108,7 +109,8 @@ def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
     masking = unlabelled.masking
     networks = Networks(unet, agent(config.model, masking), masking)
     hiding = Hiding(networks, unlabelled.hide, unlabelled.reward, steps)
-  return Consistency(unet, unlabelled, steps, hiding)
+  augment = for_data(unlabelled.augment, config.data)
+  return Consistency(unet, dataclasses.replace(unlabelled, augment=augment), steps, hiding)
 
 
 def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:

@@ -45,6 +45,7 @@ def test_no_field_that_is_a_path_is_forgotten():
   texts = {leaf.name for leaf in leaves(Config()) if leaf.type in (str, tuple[str, ...])}
   names = {'data.name', 'data.mask_classes', 'masking.strategy', 'grid.methods', 'profile.steps'}
   names |= {'segment.unlabelled.masking.strategy', 'data.mask_suffix', 'grid.baselines'}
+  names |= {'data.modalities', 'data.intensity'}
   assert texts - names == set(FIELDS)
 
 
