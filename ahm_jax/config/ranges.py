@@ -114,8 +114,8 @@ def modality_names(names: tuple[str, ...]) -> str:
   for name in names:
     if not re.fullmatch('[A-Za-z0-9][A-Za-z0-9_-]{,31}', name):
       return (
-        f'holds {name!r}; a name has up to 32 letters, digits, _ and -, and begins with a letter or '
-        'digit'
+        f'holds {name!r}; a name has up to 32 letters, digits, _ and -, and begins with a letter '
+        'or digit'
       )
     if [other.lower() for other in names].count(name.lower()) > 1:
       return f'holds {name} twice; give every modality a name of its own'

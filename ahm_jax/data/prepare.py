@@ -95,7 +95,7 @@ def cache_key(source: DatasetSource, config: DataConfig) -> str:
     'seed': config.split_seed,
     **found,
   }
-  if config.modalities:
+  if config.modalities:  # Else the key is that of data prepared before there were any.
     parts |= {'modalities': config.modalities, 'intensity': config.intensity}
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -4,13 +4,27 @@ import numpy as np
 from PIL import Image
 
 
-def squashed(pixels: np.ndarray, side: int) -> np.ndarray:
-  """An image uint8 [H, W, C] as networks see it, resized bicubically with antialiasing to a
-  square: uint8 [side, side, C].
+def squashed(
+  pixels: np.ndarray, side: int, method: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+  """An image uint8 [H, W, C] as networks see it, resized with antialiasing to a square: uint8
+  [side, side, C].
   """
-  picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
-  resized = picture.resize((side, side), Image.Resampling.BICUBIC)
-  return np.asarray(resized).reshape(side, side, pixels.shape[-1])
+  if pixels.shape[-1] == 3:
+    return np.asarray(Image.fromarray(pixels).resize((side, side), method))
+  planes = (
+    Image.fromarray(np.ascontiguousarray(pixels[..., c])).resize((side, side), method)
+    for c in range(pixels.shape[-1])
+  )
+  return np.stack([np.asarray(plane) for plane in planes], -1)
+
+
+def picture(pixels: np.ndarray) -> Image.Image:
+  """An image uint8 [H, W, C] as one looks at it, in the mode RGB: three channels, of which
+  modalities are false colours, or the first one of any other number, in grey.
+  """
+  shown = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+  return Image.fromarray(np.ascontiguousarray(shown)).convert('RGB')
 
 
 def squashed_mask(mask: np.ndarray, side: int) -> np.ndarray:

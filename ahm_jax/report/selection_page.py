@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from ahm_jax.data import resize
 from ahm_jax.report.pictures import data_uri
 from ahm_jax.report.render import render
 from ahm_jax.selection.pick import Pick
@@ -58,5 +59,5 @@ def _lines(pick: Pick) -> list[str]:
 def _picture(pixels: np.ndarray) -> str:
   scale = _SIDE / max(pixels.shape[:2])
   size = tuple(max(1, round(scale * length)) for length in pixels.shape[1::-1])
-  whole = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert('RGB')
+  whole = resize.picture(pixels)
   return data_uri(np.asarray(whole.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from ahm_jax.data import resize
 from ahm_jax.report import overlays
 from ahm_jax.report.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, data_uri
 
@@ -183,6 +183,6 @@ def _percent(mask: np.ndarray) -> str:
 
 def _jpeg(image: np.ndarray) -> str:
   """An image of the network's size, [S, S, C]; the page stretches it to its own shape."""
-  picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
+  picture = resize.picture(image)
   picture.thumbnail((overlays.SIDE, overlays.SIDE))
   return data_uri(np.asarray(picture))

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers import dicom, dispatch
+from ahm_jax.data.readers import cases, dicom, dispatch
 from ahm_jax.data.readers.base import (
   SUFFIXES,
+  Case,
   UnavailableFile,
   is_odd,
   link_problem,
@@ -47,7 +48,7 @@ def list_items(config: DataConfig) -> Listing:
     )
   problems: list[str] = []
   notes: list[str] = []
-  images = _by_stem(root, 'images', problems, notes)
+  images = _images(root, config, problems, notes)
   masks = _masks(root, config.mask_suffix, problems, notes)
   if not images:
     raise UserError(
@@ -94,19 +95,43 @@ SOURCE = DatasetSource(
   root='the folder that holds images/',
   is_named_by_root=True,
   has_mask_classes=True,
+  has_modalities=True,
 )
 
 
 # Files.
 
 
-def _item(name: str, path: Path, mask: Path | None, group: str, labels: table.Table | None) -> Item:
+Image = Path | Case
+
+
+def _item(
+  name: str, path: Image, mask: Path | None, group: str, labels: table.Table | None
+) -> Item:
+  shown_name = _name(path)
   if labels is None:
-    return Item(stem(path.name), 'train', '', group, path, mask)
+    return Item(shown_name, 'train', '', group, path, mask)
   row = labels.rows.get(name)
   if row is None:
-    return Item(stem(path.name), 'train', '', group, path, listed=False)
-  return Item(stem(path.name), row.get('split', 'train'), row.get('label', ''), group, path, mask)
+    return Item(shown_name, 'train', '', group, path, listed=False)
+  return Item(shown_name, row.get('split', 'train'), row.get('label', ''), group, path, mask)
+
+
+def _name(path: Image) -> str:
+  return path.name if isinstance(path, Case) else stem(path.name)
+
+
+def _images(
+  root: Path, config: DataConfig, problems: list[str], notes: list[str]
+) -> Mapping[str, Image]:
+  """As `_by_stem`; with modalities, the cases that the files hold."""
+  files = _by_stem(root, 'images', problems, notes)
+  if not config.modalities:
+    return files
+  found, wrong = cases.together(files, config.modalities)
+  told = (cases.incomplete(case, config.modalities) for case in found.values())
+  problems += [*wrong, *filter(None, told)]
+  return found
 
 
 def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
@@ -161,7 +186,7 @@ def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> di
   }
 
 
-def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[str]:
+def _without_image(images: Mapping[str, Image], masks: Mapping[str, Path]) -> list[str]:
   """What is wrong with masks that have no image of their name."""
   lone = [name for name in masks if name not in images]
   bare = {name for name in images if name not in masks}
@@ -183,7 +208,7 @@ def _masks_without_row(masks: Mapping[str, Path], labels: table.Table) -> list[s
   ]
 
 
-def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
+def _misplaced(root: Path, images: Mapping[str, Image]) -> list[str]:
   """Notes on what may be masks or labels, and is not read as such."""
   notes = []
   if likely := naming.likely_masks(images):
@@ -223,7 +248,7 @@ def _problem(path: Path, root: Path, other: Path | None) -> str:
 
 
 def _groups(
-  images: Mapping[str, Path],
+  images: Mapping[str, Image],
   origins: Mapping[str, dicom.Origin],
   rows: Mapping[str, Mapping[str, str]],
   notes: list[str],
@@ -237,7 +262,7 @@ def _groups(
 
 
 def _origins(
-  images: Mapping[str, Path], masks: Mapping[str, Path], problems: list[str]
+  images: Mapping[str, Image], masks: Mapping[str, Path], problems: list[str]
 ) -> dict[str, dicom.Origin]:
   """Where DICOM images come from, by image name; adds those that the system refuses to `problems`.
 
@@ -245,10 +270,10 @@ def _origins(
   """
   for path in (*images.values(), *masks.values()):
     if dispatch.is_volume_file(path):
-      dispatch.require(path)
+      dispatch.require(path.first if isinstance(path, Case) else path)
   origins = {}
   for name, path in images.items():
-    if dicom.is_dicom(path):
+    if isinstance(path, Path) and dicom.is_dicom(path):
       try:
         origins[name] = dicom.origin(path)
       except UnavailableFile as problem:
