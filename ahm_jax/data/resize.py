@@ -1,5 +1,7 @@
 """Images and masks at the size that networks see."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -25,6 +27,17 @@ def picture(pixels: np.ndarray) -> Image.Image:
   """
   shown = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
   return Image.fromarray(np.ascontiguousarray(shown)).convert('RGB')
+
+
+def colours_of(modalities: Sequence[str]) -> str:
+  """What `picture` shows of an image with these modalities, in a sentence; '' of one without."""
+  if not modalities:
+    return ''
+  if len(modalities) == 3:
+    red, green, blue = modalities
+    return f'Pictures are in false colours: {red} red, {green} green, {blue} blue.'
+  more = len(modalities) > 1
+  return f'Pictures show {modalities[0]}{f", one of {len(modalities)} modalities" if more else ""}.'
 
 
 def squashed_mask(mask: np.ndarray, side: int) -> np.ndarray:

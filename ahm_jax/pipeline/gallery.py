@@ -151,11 +151,17 @@ def _viewer(cells: Sequence[Networks], config: Config, split: Split) -> viewing.
   made = {method: _made(first[method], config, seen) for method in methods}
   entries = [
     viewing.entry(
-      name, seen.images[i], seen.full_mask(i), [(method, made[method](i)) for method in methods]
+      name,
+      seen.images[i],
+      seen.full_mask(i),
+      [(method, made[method](i)) for method in methods],
+      config.data.modalities,
     )
     for i, name in enumerate(seen.ids)
   ]
-  return viewing.Viewer(methods, last.cell.labels, last.cell.seed, entries, count)
+  return viewing.Viewer(
+    methods, last.cell.labels, last.cell.seed, entries, count, config.data.modalities
+  )
 
 
 def _alike(cells: Sequence[Networks]) -> dict[str, Networks]:

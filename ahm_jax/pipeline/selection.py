@@ -171,7 +171,8 @@ def _write(
   order = sorted(first, key=lambda i: picks[i].index)  # That of the files.
   pictures = originals.pictures(config.data, 'train', chosen.take(order))
   shown = dict(zip(order, pictures, strict=True))
-  page = selection_page.page(options.method, chosen.ids, picks, shown, LIST)
+  modalities = config.data.modalities
+  page = selection_page.page(options.method, chosen.ids, picks, shown, LIST, modalities)
   durable.write(workdir / PAGE, page)
 
 

@@ -85,7 +85,8 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   if not (config.model.vgg_weights and pretraining.networks(config).strategy.load_trunk):
     return None
   trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-  return loading.vgg16_trunk(Path(config.model.vgg_weights), trunk, _image_shape(config))
+  path, adapt = Path(config.model.vgg_weights), bool(config.data.modalities)
+  return loading.vgg16_trunk(path, trunk, _image_shape(config), adapt)
 
 
 PRETRAIN = Stage(
@@ -151,7 +152,8 @@ def _first_weights(config: Config) -> Start:
   if is_weights(config.init_from):
     unet = build.segmentation_unet(config.model, len(config.data.mask_classes))
     path = Path(config.init_from).expanduser()
-    return Start(weights=loading.unet(path, unet, _image_shape(config)))
+    adapt = bool(config.data.modalities)
+    return Start(weights=loading.unet(path, unet, _image_shape(config), adapt))
   path = Path(config.init_from).expanduser()
   if not (path / trained.EXPORT).exists():
     return _start_from_run(config, PRETRAIN, _UNET)
@@ -302,7 +304,8 @@ def classifier_weights(config: Config, classes: int) -> loading.LoadedWeights | 
   if not config.model.vgg_weights:
     return None
   network = build.classifier(config.model, classes)
-  return loading.vgg16(Path(config.model.vgg_weights), network, _image_shape(config))
+  path, adapt = Path(config.model.vgg_weights), bool(config.data.modalities)
+  return loading.vgg16(path, network, _image_shape(config), adapt)
 
 
 CLASSIFY = Stage(

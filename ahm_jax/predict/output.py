@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ahm_jax.data.readers.base import Case
 from ahm_jax.errors import UserError
 from ahm_jax.predict import folder, made
 from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
@@ -53,7 +54,7 @@ class Output:
     out: Path,
     identity: dict[str, Any],
     columns: Sequence[str],
-    images: Mapping[str, Path],
+    images: Mapping[str, Path | Case],
   ):
     self.out, self._identity = out, identity
     self._place = out.resolve()

@@ -5,17 +5,25 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
+from ahm_jax.data.readers.base import Case
 from ahm_jax.errors import UserError, full_disk, printable
 from ahm_jax.predict import stream
 from ahm_jax.predict.folder import check
-from ahm_jax.predict.listing import as_cell, is_volume, list_images, look_alikes, some
+from ahm_jax.predict.listing import (
+  as_cell,
+  cases_of,
+  is_volume,
+  list_images,
+  look_alikes,
+  some,
+)
 from ahm_jax.predict.options import Options, Predictor, identity
 from ahm_jax.predict.output import OK, Output
 from ahm_jax.predict.reading import Problem, Slice, read
@@ -56,19 +64,26 @@ def predict(
     )
   check_places(images, out)
   names, passed_over = list_images(images)
+  found: dict[str, Case] = {}
+  if modalities := segmenter.config.data.modalities:
+    found = cases_of(images, names, modalities)
+    names = list(found)
   predictor = Predictor(segmenter, options, classifier)
   made_by = identity(predictor, images)
   threads = threads or max(2, os.cpu_count() or 2)
   with _with_its_place(out):
     check(out, made_by)
-    by_cell = {as_cell(name): images / name for name in names}
+    by_cell = {as_cell(name): found.get(name, images / name) for name in names}
     with Output(out, made_by, columns(predictor), by_cell) as output:
       _check_cases(names, output)
       if passed_over:
         _say(f'passed over, of no kind that is read: {some(passed_over)}')
       for note in output.notes:
         _say(note)
-      failed = _predict_missing(output, predictor, images, names, batch_size, threads)
+      read_one = functools.partial(
+        read, images, config=segmenter.config, options=options, found=found
+      )
+      failed = _predict_missing(output, predictor, read_one, names, batch_size, threads)
       if left := output.finish():
         _say(f'left over in {out}, of images that are gone or were renamed: {some(left)}')
   return Counts(len(names) - failed, failed)
@@ -101,7 +116,7 @@ def check_places(images: Path, out: Path) -> None:
 def _predict_missing(
   output: Output,
   predictor: Predictor,
-  images: Path,
+  read_one: Callable[[str], list[Slice | Problem]],
   names: Sequence[str],
   batch_size: int,
   threads: int,
@@ -111,7 +126,6 @@ def _predict_missing(
   done = {name for name in names if output.is_done(as_cell(name))}
   groups = stream.groups(names, done, batch_size)
   todo = [name for group in groups for name in group]
-  read_one = functools.partial(read, images, config=segmenter.config, options=options)
   network = functools.partial(
     stream.forward(segmenter, options.flips), jax.device_put(segmenter.variables)
   )

@@ -13,6 +13,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from PIL import Image
 
+from ahm_jax.data.resize import colours_of
 from ahm_jax.evaluation.compare import Row, baselines, best_rows, mask_classes, seed_counts
 from ahm_jax.evaluation.results import PER_IMAGE
 from ahm_jax.evaluation.tables import COLUMNS
@@ -101,6 +102,7 @@ def write_report(
     'agent_metrics': _AGENT,
     'curves': _curve_charts(curves, styles),
     'config': json.dumps(results['config'], indent=2, ensure_ascii=False),
+    'colours': colours_of(results['config'].get('data', {}).get('modalities', ())),
     **_table_values(summary, over),
     **_cell_values(results['cells']),
     **_picture_values(shown),
@@ -229,7 +231,7 @@ def _viewer_values(viewer: viewing.Viewer | None) -> dict[str, Any]:
     'viewer_data': htmlsafe_json_dumps({'runs': viewer.runs, 'images': viewer.entries}),
     'viewer_script': Markup(script),
     'allowed_script': f"'sha256-{digest}'",
-    'layers': viewing.LAYERS,
+    'layers': viewer.layers,
     'start': viewing.START,
   }
 

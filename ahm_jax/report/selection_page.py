@@ -27,6 +27,7 @@ def page(
   picks: Sequence[Pick],
   pictures: Mapping[int, np.ndarray],
   list_name: str,
+  modalities: Sequence[str] = (),
 ) -> bytes:
   """The page.
 
@@ -34,6 +35,7 @@ def page(
     names, picks: of the images, in the order to label them in.
     pictures: by place in that order, from 0, uint8 [h, w, C]; of some of them.
     list_name: the file beside the page that lists them.
+    modalities: names of the images' channels, where they have them.
   """
   images = [
     {'rank': i + 1, 'name': names[i], 'lines': _lines(picks[i]), 'uri': _picture(pictures[i])}
@@ -47,6 +49,7 @@ def page(
     score=_SCORES[method],
     images=images,
     list_name=list_name,
+    colours=resize.colours_of(modalities),
   )
   return text.encode(errors='backslashreplace')  # File names may be no text.
 

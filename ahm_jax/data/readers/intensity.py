@@ -39,6 +39,19 @@ def value_range(values: np.ndarray, window: Sequence[float] | None = None) -> tu
   return (float(low), float(high)) if low < high else (float(flat.min()), float(flat.max()))
 
 
+def described(entry: str) -> str:
+  """What an entry of config.data.intensity makes 0 and 255, in words."""
+  kind, *numbers = entry.split(':')
+  if kind == WINDOW:
+    low, high = value_range(np.zeros(0), [float(number) for number in numbers])
+    return f'0 and 255 are the values {low:g} and {high:g}'
+  if kind == ZSCORE:
+    ends = f'{DEVIATIONS:g} standard deviations below and above the mean'
+  else:
+    ends = f'the {PERCENTILES[0]}th and {PERCENTILES[1]}th percentile'
+  return f"0 and 255 are {ends} of the case's values that are not 0"
+
+
 def modality_range(values: np.ndarray, entry: str) -> tuple[float, float]:
   """The values of one modality of a case that become 0 and 255.
 
