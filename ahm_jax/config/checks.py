@@ -68,11 +68,17 @@ def _check_masking(config: Config, masking: MaskingConfig, name: str) -> None:
       f'config.{name}.budget=tile needs tiles of {TILE} x {TILE} patches, which do not divide the '
       f'grid of {grid} x {grid} patches'
     )
-  hidden = round(masking.mask_ratio * grid**2)
-  if masking.strategy == 'adamae' and hidden in (0, grid**2):
+  if masking.per_modality and not config.data.modalities:
+    raise UserError(
+      f'config.{name}.per_modality masks patches of each modality, and config.data.modalities '
+      'names none; name them, or leave it at False'
+    )
+  patches = grid**2 * (config.data.depth if masking.per_modality else 1)
+  hidden = round(masking.mask_ratio * patches)
+  if masking.strategy == 'adamae' and hidden in (0, patches):
     raise UserError(
       f'config.{name}.mask_ratio is {masking.mask_ratio}, of which the strategy adamae masks '
-      f'exactly {hidden} of {grid**2} patches; give smaller patches, or another ratio'
+      f'exactly {hidden} of {patches} patches; give smaller patches, or another ratio'
     )
 
 
@@ -83,6 +89,11 @@ def _check_objective(config: Config) -> None:
     raise UserError(
       'config.pretrain.pixels, config.pretrain.features and config.pretrain.contrast are all 0; '
       'give one of them a weight'
+    )
+  if masking.per_modality and (recipe.features or recipe.contrast):
+    raise UserError(
+      'config.masking.per_modality masks patches of single modalities, and those of '
+      'config.pretrain.features and contrast are of all; set both to 0, or leave it at False'
     )
   by_progress = masking.strategy in ('ahm', 'reinforce') and masking.reward == 'progress'
   if recipe.features and by_progress:
@@ -143,6 +154,8 @@ def _check_hidden(config: Config, masking: MaskingConfig, name: str) -> None:
       f'config.{name} asks for {masking.strategy} with reward={masking.reward}, which needs a '
       'reconstruction; take another strategy, and config.segment.unlabelled.reward=progress'
     )
+  if masking.per_modality:
+    raise UserError(f'config.{name}.per_modality has no meaning for a student; leave it at False')
   unlabelled = config.segment.unlabelled
   if unlabelled.views > 1 or unlabelled.feature_dropout:
     raise UserError(

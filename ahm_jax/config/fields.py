@@ -171,6 +171,9 @@ class MaskingConfig:
   # Expected share of masked patches in every image.
   mask_ratio: Annotated[float, strictly_between(0, 1)] = 0.6
   patch_size: Literal[4, 8, 16, 32] = 16  # Side of a patch in pixels.
+  # Every one of data.modalities has patches of its own, which are masked and rewarded by
+  # themselves; mask_ratio is their share of all. Else a patch is of all modalities.
+  per_modality: bool = False
   # The U-Net sees changed colours (pretrain.augment's) and reconstructs the true ones; else both
   # are of the changed image.
   restore_colour: bool = False

@@ -125,7 +125,8 @@ def build(
 
 @functools.partial(jax.jit, static_argnums=0)
 def policy_maps(nets: Networks, state: Any, images: jax.Array, progress: jax.Array) -> jax.Array:
-  """Each patch's probability of being masked, [N, g, g], on uint8 images [N, S, S, C].
+  """Each patch's probability of being masked, [N, g, g], on uint8 images [N, S, S, C]; per modality
+  [N, g, C g].
 
   The mean over draws if it is drawn.
 

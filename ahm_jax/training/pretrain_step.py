@@ -158,6 +158,7 @@ class PretrainStep:
         reconstruct,
         state.batch_stats,
         patch_size=masking.patch_size,
+        per_modality=masking.per_modality,
         rounds=masking.rounds,
         distort=recolour if masking.restore_colour else lambda observation: observation,
       )

@@ -477,3 +477,23 @@ def test_three_modalities_are_no_colours_for_a_second_look():
   changed(**fields)
   with pytest.raises(UserError, match='compares two looks'):
     changed(**fields, **{'data.modalities': MODALITIES})
+
+
+def test_patches_of_single_modalities():
+  with_names = {'data.modalities': MODALITIES, 'masking.per_modality': True}
+  assert changed(**with_names).masking.per_modality
+  for fields, said in (
+    ({'masking.per_modality': True}, 'config.data.modalities names none'),
+    ({**with_names, 'pretrain.features': 1.0}, 'pretrain.features and contrast are of all'),
+    ({**with_names, 'pretrain.contrast': 1.0}, 'pretrain.features and contrast are of all'),
+  ):
+    with pytest.raises(UserError, match=said):
+      changed(**fields)
+  hidden = {'segment.unlabelled.hide': 'grey', 'segment.unlabelled.masking.per_modality': True}
+  hidden |= {'segment.ema_decay': 0.99, 'segment.unlabelled.batch_size': 4}
+  with pytest.raises(UserError, match='per_modality has no meaning for a student'):
+    changed(**hidden, **{'data.modalities': MODALITIES})
+  few = {'masking.strategy': 'adamae', 'masking.patch_size': 16, 'data.image_size': 16}
+  with pytest.raises(UserError, match='exactly 1 of 1 patches'):
+    changed(**few, **{'data.modalities': MODALITIES})
+  changed(**few, **with_names)  # 2 of 3.
