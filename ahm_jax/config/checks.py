@@ -40,6 +40,11 @@ def _check_data(config: Config) -> None:
 
 def _check_modalities(data: DataConfig) -> None:
   default = DataConfig()
+  if data.modality_dropout and len(data.modalities) < 2:
+    raise UserError(
+      f'config.data.modality_dropout is {data.modality_dropout}, but config.data.modalities names '
+      f'{len(data.modalities) or "none"}, of which none can be left out; leave it at 0'
+    )
   if not data.modalities:
     if data.intensity != default.intensity:
       raise UserError(

@@ -57,7 +57,7 @@ class FrozenDict(dict):
 
 @dataclass(frozen=True)
 class PhantomConfig:
-  """How many dermoscopy phantoms to draw; their size is `data.image_size`."""
+  """How many phantoms to draw; their size is `data.image_size`."""
 
   train: Annotated[int, at_least(1)] = 1000
   validation: Annotated[int, at_least(1)] = 60
@@ -66,8 +66,8 @@ class PhantomConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-  # One of `ahm_jax.data.sets`. 'phantom': drawn from the seed. 'folder': images/, masks/ and
-  # labels.csv under `root`. 'isic2018': the official archives.
+  # One of `ahm_jax.data.sets`. 'phantom', 'phantom_mri': drawn from the seed. 'folder': images/,
+  # masks/ and labels.csv under `root`. 'isic2018': the official archives.
   name: str = 'phantom'
   root: Annotated[str, local] = ''  # The folder, for 'folder' and 'isic2018'.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
@@ -92,6 +92,10 @@ class DataConfig:
   mask_suffix: Annotated[str, part_of_a_name, MAY_CHANGE] = ''
   # Names of the values 1, 2, ... of masks; 0 is background. Empty: binary lesion masks.
   mask_classes: Annotated[tuple[str, ...], class_names, used_by(SEGMENT, CLASSIFY)] = ()
+  # Probability that a modality of a training image is hidden from the networks as a whole, in
+  # mid-grey, but never all; the U-Net of a pre-training reconstructs them all the same (after M3AE,
+  # arXiv 2303.05302). Above 0, cases may lack modalities, in training and in launch.predict.
+  modality_dropout: Annotated[float, between(0, 0.9)] = 0.0
   # Centre and width that more than 8 bits are shown by, as 40,400 HU; empty: the file's own.
   window: Annotated[tuple[float, ...], centre_and_width] = ()
   # Axis of NIfTI volumes across which their slices lie: 0 sagittal, 1 coronal, 2 axial.

@@ -195,7 +195,11 @@ def _kind(data: DataConfig) -> str:
       data.modalities, cases.entries(data.intensity, data.modalities), strict=True
     )
   )
-  return f'images of {count_of(len(data.modalities))}, in this order: {mapped}'
+  unknown = f'; {intensity.MISSING} everywhere stands for one that is not known'
+  return (
+    f'images of {count_of(len(data.modalities))}, in this order: {mapped}'
+    f'{unknown if data.modality_dropout else ""}'
+  )
 
 
 def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:

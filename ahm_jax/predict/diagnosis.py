@@ -18,6 +18,13 @@ def check_together(classifier: Trained, segmenter: Trained) -> None:
         f'--classifier={classifier.path} was trained with config.data.{name}={own}, and '
         f'{segmenter.path} with {other}; give two that were trained alike'
       )
+  own, other = (each.config.data.modality_dropout for each in (classifier, segmenter))
+  if other and not own:
+    raise UserError(
+      f'--classifier={classifier.path} was trained without config.data.modality_dropout, and '
+      f'{segmenter.path} with {other}, so that cases may lack modalities; give two that were '
+      'trained alike'
+    )
 
 
 def diagnose(classifier: Trained, images: np.ndarray, lesions: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """An image as prediction reads it: its slices, each with the windows that a network sees of it."""
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +47,7 @@ class Slice:
   view: Whole | Tiled
   last: bool  # Of its volume.
   pages: int | str = ''  # That its file holds, of which this is the first; '' for a volume.
+  lacking: Sequence[str] = ()  # Modalities that it has no file of, which are mid-grey.
   shown: np.ndarray | None = None  # For its overlay, uint8 [h, w, 3].
   diagnosis: np.ndarray | None = None  # Probability of each class.
 
@@ -76,7 +77,8 @@ def read(
   place = found.get(image, root / image)
   links = (link_problem(path, root) for path in made.files(place))
   problem = _odd_name(image) or next(filter(None, links), '')
-  if isinstance(place, Case) and not problem:
+  may_lack = config.data.modality_dropout > 0
+  if isinstance(place, Case) and not (problem or may_lack):
     problem = cases.incomplete(place, config.data.modalities)
   if problem:
     return [Problem(image, problem)]
@@ -104,6 +106,7 @@ def _slices(
   place: Path | Case, image: str, config: Config, options: Options
 ) -> list[Slice | Problem]:
   (pictures, whole), pages = _pictures(place, config, options), _pages(place)
+  lacking = cases.lacking(place, config.data.modalities) if isinstance(place, Case) else ()
   return [
     Slice(
       image=image,
@@ -114,6 +117,7 @@ def _slices(
       view=view(picture.pixels, config.data.image_size, options.tile, options.overlap),
       last=number == len(pictures) - 1,
       pages=pages,
+      lacking=lacking,
       shown=_shrunk(full.pixels) if options.overlays else None,
     )
     for number, ((ending, picture), (_, full)) in enumerate(zip(pictures, whole, strict=True))

@@ -497,3 +497,10 @@ def test_patches_of_single_modalities():
   with pytest.raises(UserError, match='exactly 1 of 1 patches'):
     changed(**few, **{'data.modalities': MODALITIES})
   changed(**few, **with_names)  # 2 of 3.
+
+
+def test_modality_dropout_needs_what_can_be_left_out():
+  assert changed(**{'data.modalities': MODALITIES, 'data.modality_dropout': 0.5})
+  for names, said in (((), 'names none'), (('t1',), 'names 1')):
+    with pytest.raises(UserError, match=f'modality_dropout is 0.1, .*{said}'):
+      changed(**{'data.modalities': names, 'data.modality_dropout': 0.1})

@@ -457,3 +457,29 @@ def test_cases_of_several_modalities(make_segmenter, tmp_path):
   assert predict(segmenter, root, tmp_path / 'out', options) == (3, 0)
   assert table(tmp_path / 'out')['c']['status'] == 'ok'
   assert files(tmp_path / 'out')['masks/a.png'] == before
+
+
+def test_a_network_of_modality_dropout_takes_cases_that_lack_one(make_segmenter, tmp_path):
+  names = ('t1', 't2', 'flair')
+  segmenter = make_segmenter(
+    modalities=names, intensity=('window:127.5:255',), modality_dropout=0.3
+  )
+  root = tmp_path / 'images'
+  root.mkdir()
+  planes = np.random.default_rng(0).integers(0, 256, (3, 16, 16)).astype(np.uint8)
+  for name, present in (('a', (0, 1, 2)), ('b', (1,))):
+    for k in present:
+      Image.fromarray(planes[k]).save(root / f'{name}_{k:04d}.png')
+  assert predict(segmenter, root, tmp_path / 'out', Options(0.5, probabilities=True)) == (2, 0)
+  rows = table(tmp_path / 'out')
+  assert [(row['status'], row['lacking']) for row in rows.values()] == [
+    ('ok', ''),
+    ('ok', 't1 flair'),
+  ]
+  seen = np.stack(
+    [np.full((16, 16), 128, np.uint8), planes[1], np.full((16, 16), 128, np.uint8)], -1
+  )
+  expected = np.asarray(segmenter.probabilities(segmenter.variables, seen[None]))[0]
+  np.testing.assert_allclose(
+    pixels(tmp_path / 'out/probabilities/b.png') / 65535, expected, atol=2e-5
+  )

@@ -24,9 +24,8 @@ from ahm_jax.data.readers.base import (
   stem,
   suffix,
 )
-from ahm_jax.data.readers.intensity import modality_range, to_bytes
+from ahm_jax.data.readers.intensity import MISSING, modality_range, to_bytes
 
-MISSING = 128  # What a modality that is lacking is filled with, uint8: mid-grey.
 _NUMBERED = re.compile(r'(.+)_([0-9]{4})', re.DOTALL)
 _CURE = (
   'resample the one onto the other, or give it the affine of the other where only its header is '
@@ -90,7 +89,7 @@ def incomplete(case: Case, modalities: Sequence[str]) -> str:
   places = (f'{case.name}_{modalities.index(name):04d}' for name in missing)
   return (
     f'case {shown(case)} lacks {", ".join(missing)}; add {", ".join(places)} beside '
-    f'{shown(case.first)}, or leave the case out'
+    f'{shown(case.first)}, leave the case out, or train with config.data.modality_dropout'
   )
 
 

@@ -17,6 +17,7 @@ from ahm_jax.config.ranges import WINDOW, ZSCORE
 
 PERCENTILES = (0.5, 99.5)
 DEVIATIONS = 3.0  # Standard deviations that 'zscore' shows on both sides of the mean.
+MISSING = 128  # What a modality that is lacking is filled with, uint8: mid-grey.
 SAMPLED = 2**22  # Values of a volume, evenly spaced, that its percentiles are taken from.
 
 

@@ -129,8 +129,13 @@ def _images(
   if not config.modalities:
     return files
   found, wrong = cases.together(files, config.modalities)
-  told = (cases.incomplete(case, config.modalities) for case in found.values())
-  problems += [*wrong, *filter(None, told)]
+  problems += wrong
+  lacking = [case for case in found.values() if cases.lacking(case, config.modalities)]
+  if config.modality_dropout and lacking:
+    names = table.some([case.name for case in lacking])
+    notes.append(f'cases that lack modalities, which are mid-grey there: {len(lacking)} ({names})')
+  else:
+    problems += [cases.incomplete(case, config.modalities) for case in lacking]
   return found
 
 

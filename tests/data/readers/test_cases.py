@@ -9,7 +9,7 @@ from PIL import Image
 
 from ahm_jax.data.readers import cases
 from ahm_jax.data.readers.base import Case, Unreadable, UnsupportedImage
-from ahm_jax.data.readers.intensity import modality_range, to_bytes
+from ahm_jax.data.readers.intensity import MISSING, modality_range, to_bytes
 
 NAMES = ('flair', 't1', 't2')
 WINDOW = ('window:127.5:255',)  # Shows 0..255 as it is.
@@ -157,7 +157,7 @@ def test_a_modality_that_is_lacking_is_mid_grey(tmp_path, nifti):
   case = numbered(tmp_path, nifti, [None, VOLUME[..., 1], None])
   found = cases.read_slices(case, PLAIN)
   pixels = np.stack([picture.pixels for _, picture in found])
-  assert (pixels[..., [0, 2]] == cases.MISSING).all()
+  assert (pixels[..., [0, 2]] == MISSING).all()
   assert len(np.unique(pixels[..., 1])) > 50
 
 

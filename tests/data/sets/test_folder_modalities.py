@@ -1,5 +1,7 @@
 """Folders of cases of several modalities, from files to arrays, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data import dataset, originals
 from ahm_jax.data.audit.inspection import inspect
 from ahm_jax.data.prepare import cache_key
+from ahm_jax.data.readers.intensity import MISSING
 from ahm_jax.data.sets import folder
 from ahm_jax.errors import UserError
 from ahm_jax.report import data_page
@@ -75,6 +78,24 @@ def test_a_case_that_lacks_a_modality_is_refused_before_anything_is_read(tmp_pat
     dataset.load(config, tmp_path)
   assert 'case images/P2.5 lacks t2; add P2.5_0002 beside' in str(error.value)
   assert '\n' not in str(error.value)
+
+
+def test_with_modality_dropout_it_is_mid_grey(tmp_path, volumes):
+  config, values = volumes
+  (tmp_path / 'set' / 'images' / 'P2.5_0002.nii.gz').unlink()
+  table = 'image,split\nP1,train\nP2.5,train\nP3,test\n'
+  (tmp_path / 'set' / 'labels.csv').write_text(table)
+  lenient = dataclasses.replace(config, modality_dropout=0.2)
+  data = dataset.load(lenient, tmp_path)
+  images = data.splits['train'].images
+  assert (images[2:, ..., 2] == MISSING).all()
+  for k in (0, 1, 3):
+    expected = np.moveaxis(values[1][:, :, ::2, k], 2, 0)
+    np.testing.assert_array_equal(images[2:, ..., k], expected)
+  (note,) = [note for note in data.notes if 'lack' in note]
+  assert note == "cases that lack modalities, which are mid-grey there: 1 ('P2.5')"
+  with pytest.raises(UserError, match=r'P2\.5 lacks t2'):  # Not what was prepared for the other.
+    dataset.load(config, tmp_path)
 
 
 def test_another_number_of_modalities_is_refused(tmp_path, volumes):
