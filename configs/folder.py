@@ -51,6 +51,15 @@ more than 8 bits is shown by --config.data.window=CENTRE,WIDTH, else by the DICO
 else from the 0.5th to the 99.5th percentile of each file. Where the pixels' spacing is known,
 distances are scored in mm too.
 
+Several modalities, as the sequences of an MRI: --config.data.modalities=flair,t1,t2 names them, and
+each is a channel. A case ID lies in one file, NIfTI with a fourth axis or TIFF with a page a
+modality; or in a file a modality in their order, images/ID_0000.nii.gz, ID_0001.nii.gz, ... (or
+.png, .tif), as nnU-Net names them, of one size and place. Its mask and its row are those of ID.
+--config.data.intensity=percentile (of the case's values that are not 0), zscore or
+window:CENTRE:WIDTH, one for all or one for each, says what becomes black and white. A case that
+lacks one is refused, but for --config.data.modality_dropout=0.2, which hides modalities in training
+so that launch.predict takes such cases too. --config.masking.per_modality hides patches of each.
+
 Colour of 16 bits a channel keeps its high bytes, and of a TIFF of several pages the first one is
 read; prepare_data --check says where that loses something. What else lies in images/ and masks/ is
 passed over, which the run says.

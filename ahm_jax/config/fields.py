@@ -17,6 +17,8 @@ from ahm_jax.config.ranges import (
   centre_and_width,
   class_names,
   each,
+  intensities,
+  modality_names,
   named_methods,
   not_empty,
   part_of_a_name,
@@ -55,7 +57,7 @@ class FrozenDict(dict):
 
 @dataclass(frozen=True)
 class PhantomConfig:
-  """How many dermoscopy phantoms to draw; their size is `data.image_size`."""
+  """How many phantoms to draw; their size is `data.image_size`."""
 
   train: Annotated[int, at_least(1)] = 1000
   validation: Annotated[int, at_least(1)] = 60
@@ -64,14 +66,21 @@ class PhantomConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-  # One of `ahm_jax.data.sets`. 'phantom': drawn from the seed. 'folder': images/, masks/ and
-  # labels.csv under `root`. 'isic2018': the official archives. 'nnunet': the raw format of nnU-Net,
-  # and the Medical Segmentation Decathlon's.
+  # One of `ahm_jax.data.sets`. 'phantom', 'phantom_mri': drawn from the seed. 'folder': images/,
+  # masks/ and labels.csv under `root`. 'isic2018': the official archives. 'nnunet': the raw format
+  # of nnU-Net, and the Medical Segmentation Decathlon's.
   name: str = 'phantom'
   root: Annotated[str, local] = ''  # The folder, for all but 'phantom'.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   image_size: Annotated[int, at_least(16)] = 224
-  channels: Literal[1, 3] = 3  # 3: RGB. 1: grey.
+  channels: Literal[1, 3] = 3  # 3: RGB. 1: grey. Of images without modalities.
+  # Names of a case's modalities, as flair,t1,t2, which are its channels in this order. Empty:
+  # images have `channels`.
+  modalities: Annotated[tuple[str, ...], modality_names] = ()
+  # What becomes 0 and 255 in each modality of a case, or one for all: 'percentile', the 0.5th and
+  # 99.5th of its foreground (what is not 0); 'zscore', 3 standard deviations below and above the
+  # foreground's mean; 'window:CENTRE:WIDTH', as window:40:400. Without modalities see `window`.
+  intensity: Annotated[tuple[str, ...], intensities] = ('percentile',)
   # Labelled training images to use, chosen in nested, stratified order; 0: all.
   labels: Annotated[int, at_least(0), used_by(SEGMENT, CLASSIFY)] = 0
   # Table whose column `image` names the training images whose masks are learnt from, best first, as
@@ -84,6 +93,10 @@ class DataConfig:
   mask_suffix: Annotated[str, part_of_a_name, MAY_CHANGE] = ''
   # Names of the values 1, 2, ... of masks; 0 is background. Empty: binary lesion masks.
   mask_classes: Annotated[tuple[str, ...], class_names, used_by(SEGMENT, CLASSIFY)] = ()
+  # Probability that a modality of a training image is hidden from the networks as a whole, in
+  # mid-grey, but never all; the U-Net of a pre-training reconstructs them all the same (after M3AE,
+  # arXiv 2303.05302). Above 0, cases may lack modalities, in training and in launch.predict.
+  modality_dropout: Annotated[float, between(0, 0.9)] = 0.0
   # Centre and width that more than 8 bits are shown by, as 40,400 HU; empty: the file's own.
   window: Annotated[tuple[float, ...], centre_and_width] = ()
   # Axis of NIfTI volumes across which their slices lie: 0 sagittal, 1 coronal, 2 axial.
@@ -99,12 +112,23 @@ class DataConfig:
   resident_share: Annotated[float, between(0, 1), MAY_CHANGE] = 0.25
   phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
+  @property
+  def depth(self) -> int:
+    """Numbers at each pixel of an image."""
+    return len(self.modalities) or self.channels
+
+  @property
+  def is_colour(self) -> bool:
+    """Whether they are red, green and blue."""
+    return not self.modalities and self.channels == 3
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
   """Random changes of a training image.
 
-  Geometry moves image and mask together; colour touches the image alone.
+  Geometry moves image and mask together; colour touches the image alone, of one with modalities
+  each by itself.
   """
 
   flip: bool = True  # Left-right, and quarter turns.
@@ -112,7 +136,8 @@ class AugmentConfig:
   # is outside of the image continues its border.
   scale: Annotated[float, between(0, 0.9)] = 0.2
   zoom_out: Annotated[float, between(0, 3)] = 0.0
-  # Shift by up to this much, of an image range of 1.
+  # Shift by up to this much, of an image range of 1; of modalities, whose intensities have no unit
+  # but whose air is black, scale by a factor in [1 - brightness, 1 + brightness].
   brightness: Annotated[float, between(0, 1)] = 0.1
   # Scale about the mean by a factor in [1 - contrast, 1 + contrast].
   contrast: Annotated[float, between(0, 1)] = 0.1
@@ -152,6 +177,9 @@ class MaskingConfig:
   # Expected share of masked patches in every image.
   mask_ratio: Annotated[float, strictly_between(0, 1)] = 0.6
   patch_size: Literal[4, 8, 16, 32] = 16  # Side of a patch in pixels.
+  # Every one of data.modalities has patches of its own, which are masked and rewarded by
+  # themselves; mask_ratio is their share of all. Else a patch is of all modalities.
+  per_modality: bool = False
   # The U-Net sees changed colours (pretrain.augment's) and reconstructs the true ones; else both
   # are of the changed image.
   restore_colour: bool = False

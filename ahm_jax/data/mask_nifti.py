@@ -46,6 +46,8 @@ def write(path: Path, labels: np.ndarray, layout: Layout, compressed: bool) -> N
 def _encoded(labels: np.ndarray, layout: Layout) -> bytes:
   header = layout.header.copy()
   header.set_data_dtype(np.uint8)
+  if np.prod(header.get_data_shape()) != labels.size:  # Of several modalities.
+    header.set_data_shape(layout.shape)
   for name, value in (('scl_slope', 1), ('scl_inter', 0), ('cal_max', 0), ('cal_min', 0)):
     header[name] = value
   header['vox_offset'] = header.single_vox_offset

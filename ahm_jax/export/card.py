@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.config import to_dict
+from ahm_jax.config import DataConfig, to_dict
+from ahm_jax.data.readers import cases, intensity
+from ahm_jax.data.readers.base import count_of
 from ahm_jax.evaluation import per_image, stored
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
 from ahm_jax.export import shared
@@ -171,7 +173,7 @@ def text(trained: Trained, facts: Mapping[str, Any], known: Mapping[str, Any]) -
 
 def _network(trained: Trained) -> dict[str, Any]:
   network, side = trained.network, trained.image_size
-  sees = f'{"RGB" if trained.channels == 3 else "grey"} images, resized to {side} x {side} pixels'
+  sees = f'{_kind(trained.config.data)}, resized to {side} x {side} pixels'
   says = shared.plain(trained.stage.card.outputs(trained.config, trained.class_names))
   weights = f'SHA-256 `{trained.digest}`, of step {trained.step}'
   if not isinstance(network, VGG16):
@@ -185,6 +187,23 @@ def _network(trained: Trained) -> dict[str, Any]:
     'normalisation': network.norm or 'none',
     'weights': weights,
   }
+
+
+def _kind(data: DataConfig) -> str:
+  """What the images are, and of modalities how they became 8 bits."""
+  if not data.modalities:
+    return f'{"RGB" if data.is_colour else "grey"} images'
+  mapped = ', '.join(
+    f'{shared.plain(name)} ({shared.plain(intensity.described(entry))})'
+    for name, entry in zip(
+      data.modalities, cases.entries(data.intensity, data.modalities), strict=True
+    )
+  )
+  unknown = f'; {intensity.MISSING} everywhere stands for one that is not known'
+  return (
+    f'images of {count_of(len(data.modalities))}, in this order: {mapped}'
+    f'{unknown if data.modality_dropout else ""}'
+  )
 
 
 def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:

@@ -49,12 +49,15 @@ def classifier(model: ModelConfig, classes: int) -> VGG16:
   )
 
 
-def agent(model: ModelConfig, masking: MaskingConfig) -> Agent:
-  """The agent that masks patches: images -> logits and values, each [B, g, g]."""
+def agent(model: ModelConfig, masking: MaskingConfig, channels: int = 1) -> Agent:
+  """The agent that masks patches: images -> logits and values, each [B, g, g]; where every channel
+  has patches of its own, [B, g, channels g].
+  """
   return Agent(
     trunk=model.agent_trunk,
     width=model.agent_width,
     patch_size=masking.patch_size,
+    modalities=channels if masking.per_modality else 1,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )

@@ -22,7 +22,7 @@ from ahm_jax.pipeline.setup import Run, open_trained
 from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT, STAGES
 from ahm_jax.report import charts, failures, page, pictures
 from ahm_jax.report import viewer as viewing
-from ahm_jax.report.examples import make_examples, mask_and_reconstruct
+from ahm_jax.report.examples import first_modality, make_examples, mask_and_reconstruct
 from ahm_jax.runs import directory, metrics_log, snapshots, trained
 from ahm_jax.runs.stage import Stage
 from ahm_jax.task import TrainState
@@ -151,11 +151,17 @@ def _viewer(cells: Sequence[Networks], config: Config, split: Split) -> viewing.
   made = {method: _made(first[method], config, seen) for method in methods}
   entries = [
     viewing.entry(
-      name, seen.images[i], seen.full_mask(i), [(method, made[method](i)) for method in methods]
+      name,
+      seen.images[i],
+      seen.full_mask(i),
+      [(method, made[method](i)) for method in methods],
+      config.data.modalities,
     )
     for i, name in enumerate(seen.ids)
   ]
-  return viewing.Viewer(methods, last.cell.labels, last.cell.seed, entries, count)
+  return viewing.Viewer(
+    methods, last.cell.labels, last.cell.seed, entries, count, config.data.modalities
+  )
 
 
 def _alike(cells: Sequence[Networks]) -> dict[str, Networks]:
@@ -235,14 +241,15 @@ def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
   policies: dict[str, Any] = {}
   for method, networks in first.items():
     own = strategy_state(networks.state)
-    policies[method] = np.asarray(pretrain.policy_maps(networks.modules, own, images, TRAINED))
+    found = np.asarray(pretrain.policy_maps(networks.modules, own, images, TRAINED))
+    policies[method] = first_modality(found)
   return pictures.policies_sheet(images, policies)
 
 
 def _movement(networks: Networks) -> Image.Image | None:
   """How the policy of a pre-training moved, at no more than MOVEMENT of its validations."""
   kept = {
-    step: arrays['policy']
+    step: first_modality(arrays['policy'])
     for step, arrays in snapshots.read(networks.cell.directory(PRETRAIN)).items()
     if 'policy' in arrays and arrays['policy'].ndim == 3
   }

@@ -34,7 +34,10 @@ LIST, PAGE = 'selection.csv', 'selection.html'
 RANDOM, K_CENTRE, TYPICLUST, PROBCOVER, DIFFICULTY = METHODS = (
   *('random', 'k-centre', 'typiclust', 'probcover', 'difficulty'),
 )
-_ALIKE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
+_ALIKE = (
+  *('data.image_size', 'data.channels', 'data.modalities'),
+  *('data.window', 'data.intensity', 'data.slice_axis'),
+)
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ def _write(
   order = sorted(first, key=lambda i: picks[i].index)  # That of the files.
   pictures = originals.pictures(config.data, 'train', chosen.take(order))
   shown = dict(zip(order, pictures, strict=True))
-  page = selection_page.page(options.method, chosen.ids, picks, shown, LIST)
+  modalities = config.data.modalities
+  page = selection_page.page(options.method, chosen.ids, picks, shown, LIST, modalities)
   durable.write(workdir / PAGE, page)
 
 

@@ -43,8 +43,11 @@ from ahm_jax.weights.files import is_weights
 
 # What must be alike in a segmentation and the pre-training that it starts from, and in a
 # classification and its segmentation.
-_UNET = ('model.unet_width', 'data.channels')
-_PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
+_UNET = ('model.unet_width', 'data.channels', 'data.modalities')
+_PICTURE = (
+  *('data.image_size', 'data.channels', 'data.modalities'),
+  *('data.window', 'data.intensity', 'data.slice_axis'),
+)
 
 
 # Pre-training.
@@ -83,7 +86,8 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   if not (config.model.vgg_weights and pretraining.networks(config).strategy.load_trunk):
     return None
   trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-  return loading.vgg16_trunk(Path(config.model.vgg_weights), trunk, _image_shape(config))
+  path, adapt = Path(config.model.vgg_weights), bool(config.data.modalities)
+  return loading.vgg16_trunk(path, trunk, _image_shape(config), adapt)
 
 
 PRETRAIN = Stage(
@@ -92,7 +96,7 @@ PRETRAIN = Stage(
   recipe='pretrain',
   scored_by='image',
   keeps_best=False,
-  network=lambda config, _: build.reconstruction_unet(config.model, config.data.channels),
+  network=lambda config, _: build.reconstruction_unet(config.model, config.data.depth),
   probabilities=None,
   start=lambda _: Start(),
   check=_check_pretraining,
@@ -109,7 +113,7 @@ PRETRAIN = Stage(
     network='a U-Net that was pre-trained to reconstruct masked images; it says nothing of an '
     'image until it is trained further',
     use='to start the training of a segmentation from, in research',
-    outputs=lambda config, _: f'{config.data.channels} channels of the reconstructed image',
+    outputs=lambda config, _: f'{config.data.depth} channels of the reconstructed image',
   ),
 )
 
@@ -154,7 +158,8 @@ def _first_weights(config: Config) -> Start:
   if is_weights(config.init_from):
     unet = build.segmentation_unet(config.model, len(config.data.mask_classes))
     path = Path(config.init_from).expanduser()
-    return Start(weights=loading.unet(path, unet, _image_shape(config)))
+    adapt = bool(config.data.modalities)
+    return Start(weights=loading.unet(path, unet, _image_shape(config), adapt))
   path = Path(config.init_from).expanduser()
   if not (path / trained.EXPORT).exists():
     return _start_from_run(config, PRETRAIN, _UNET)
@@ -260,7 +265,7 @@ SEGMENT = Stage(
     config.model,
     len(config.data.mask_classes),
     len(names),
-    config.data.channels if config.segment.reconstruction.batch_size else 0,
+    config.data.depth if config.segment.reconstruction.batch_size else 0,
   ),
   probabilities=segmentation.probabilities,
   with_diagnoses=segmentation.with_diagnoses,
@@ -364,7 +369,8 @@ def classifier_weights(config: Config, classes: int) -> loading.LoadedWeights | 
   if not config.model.vgg_weights:
     return None
   network = build.classifier(config.model, classes)
-  return loading.vgg16(Path(config.model.vgg_weights), network, _image_shape(config))
+  path, adapt = Path(config.model.vgg_weights), bool(config.data.modalities)
+  return loading.vgg16(path, network, _image_shape(config), adapt)
 
 
 CLASSIFY = Stage(
@@ -409,7 +415,7 @@ def _length(run: Run, count: int) -> tuple[int, float]:
 
 
 def _image_shape(config: Config) -> tuple[int, int, int, int]:
-  return 1, config.data.image_size, config.data.image_size, config.data.channels
+  return 1, config.data.image_size, config.data.image_size, config.data.depth
 
 
 # For launch scripts, and for Python: (config, workdir, data=None) -> TrainState, see `train`.

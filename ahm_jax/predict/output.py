@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ahm_jax.data.readers.base import Case
 from ahm_jax.errors import UserError
 from ahm_jax.predict import folder, made, volumes
 from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
@@ -54,12 +55,14 @@ class Output:
     out: Path,
     identity: dict[str, Any],
     columns: Sequence[str],
-    images: Mapping[str, Path],
+    images: Mapping[str, Path | Case],
   ):
     self.out, self._identity = out, identity
     self._place = out.resolve()
     self._images, self._journal = Images(images), Journal(out, columns)
-    self._with_volume = {name for name, path in images.items() if volumes.is_kept(path.name)}
+    self._with_volume = {
+      name for name, path in images.items() if volumes.is_kept(volumes.named(path.name, path))
+    }
     self._order = {name: number for number, name in enumerate(images)}
     self._last, self._in_order = -1, True
     self._waiting: list[made.Entry] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.data import mask_nifti
-from ahm_jax.data.readers.base import NIFTI, suffix
+from ahm_jax.data.readers.base import NIFTI, SUFFIXES, Case, suffix
 from ahm_jax.data.readers.nifti import Layout
 from ahm_jax.predict.listing import stem
 
@@ -55,6 +55,13 @@ class Volume:
     assert self._labels is not None and not self._missing
     mask_nifti.write(path, self._labels, self._layout, self.place.endswith('.gz'))
     self._labels = None
+
+
+def named(image: str, place: Path | Case) -> str:
+  """The name of an image with the suffix of its file; that of a case in several files has none."""
+  if isinstance(place, Case) and suffix(image) not in SUFFIXES:
+    return image + suffix(place.first.name)
+  return image
 
 
 def is_kept(image: str) -> bool:

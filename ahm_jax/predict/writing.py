@@ -24,6 +24,8 @@ Row = dict[str, Any]  # Of the table, by column.
 def columns(predictor: Predictor) -> list[str]:
   """Of the table, in order."""
   about = ['image', 'slice', 'mask', 'status', 'width', 'height', 'pages']
+  if predictor.segmenter.config.data.modality_dropout:
+    about.append('lacking')
   measured = measures.columns(predictor.segmenter.mask_classes)
   names = predictor.class_names
   if not names:
@@ -79,6 +81,7 @@ def _write_slice(
     'width': item.size[1],
     'height': item.size[0],
     'pages': item.pages,
+    **({'lacking': ' '.join(item.lacking)} if item.lacking else {}),
     **measures.measure(probabilities, mask, item.spacing, segmenter.lesion_names),
   }
   if item.diagnosis is not None:

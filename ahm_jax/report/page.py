@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from PIL import Image
 
+from ahm_jax.data.resize import colours_of
 from ahm_jax.evaluation.compare import Row, baselines, best_rows, mask_classes, seed_counts
 from ahm_jax.evaluation.results import PER_IMAGE
 from ahm_jax.evaluation.tables import COLUMNS
@@ -101,11 +103,22 @@ def write_report(
     'agent_metrics': _AGENT,
     'curves': _curve_charts(curves, styles),
     'config': json.dumps(results['config'], indent=2, ensure_ascii=False),
+    'colours': _colours(results['config']),
     **_table_values(summary, over),
     **_cell_values(results['cells']),
     **_picture_values(shown),
   }
   durable.write(Path(path), _with_viewer(values, shown.viewer).encode())
+
+
+def _colours(config: Mapping[str, Any]) -> str:
+  """What pictures show of images with modalities."""
+  modalities = config.get('data', {}).get('modalities', ())
+  told = colours_of(modalities)
+  masking = json.dumps([config.get('masking', {}), config.get('grid', {})])
+  if not told or not re.search(r'per_modality("?: true|=True)', masking):
+    return told
+  return f'{told} Of patches that are masked per modality, those of {modalities[0]} are shown.'
 
 
 def _table_values(summary: Sequence[Row], over: Sequence[Row]) -> dict[str, Any]:
@@ -229,7 +242,7 @@ def _viewer_values(viewer: viewing.Viewer | None) -> dict[str, Any]:
     'viewer_data': htmlsafe_json_dumps({'runs': viewer.runs, 'images': viewer.entries}),
     'viewer_script': Markup(script),
     'allowed_script': f"'sha256-{digest}'",
-    'layers': viewing.LAYERS,
+    'layers': viewer.layers,
     'start': viewing.START,
   }
 

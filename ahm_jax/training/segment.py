@@ -4,6 +4,7 @@ Without classes it has one output, the logit of lesion; with K classes it has K 
 first. Whatever else differs between the two follows from that number.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ahm_jax.config import SEGMENT, Config
-from ahm_jax.data.augment import normalise
+from ahm_jax.data.augment import for_data, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.flips import with_flips
@@ -68,13 +69,13 @@ def build(
   training = config.segment
   mask_classes = config.data.mask_classes
   diagnoses = len(diagnosing.class_weights) if diagnosing else 0
-  channels = config.data.channels if training.reconstruction.batch_size else 0
+  channels = config.data.depth if training.reconstruction.batch_size else 0
   unet = segmentation_unet(config.model, len(mask_classes), diagnoses, channels)
   from_scratch = pretrained is None and foreign is None
   step = SegmentStep(
     unet,
     optimizer(training, steps, steps_per_epoch),
-    training.augment,
+    for_data(training.augment, config.data),
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
     ema_decay=training.ema_decay,
     diagnosing=diagnosing,
@@ -83,7 +84,7 @@ def build(
   )
 
   def init(key):
-    shape = 1, config.data.image_size, config.data.image_size, config.data.channels
+    shape = 1, config.data.image_size, config.data.image_size, config.data.depth
     variables = init_variables(unet, key, shape)
     if foreign is not None:
       variables = replaced(variables, foreign)
@@ -137,7 +138,8 @@ def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
   if unlabelled.hide:
     networks = Networks(unet, agent(config.model, unlabelled.masking), unlabelled.masking)
     hiding = Hiding(networks, unlabelled.hide, unlabelled.reward, steps)
-  return Consistency(unet, unlabelled, steps, hiding)
+  augment = for_data(unlabelled.augment, config.data)
+  return Consistency(unet, dataclasses.replace(unlabelled, augment=augment), steps, hiding)
 
 
 def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:

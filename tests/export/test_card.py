@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from ahm_jax.config import Config, to_dict
+from ahm_jax.config import Config, DataConfig, to_dict
 from ahm_jax.errors import UserError
 from ahm_jax.export import card
 from ahm_jax.runs.trained import EXPORT
@@ -48,3 +48,16 @@ WRONG = {
 def test_an_export_that_is_damaged_is_refused(tmp_path, text):
   with pytest.raises(UserError, match=r'/export\.json is damaged: .*; export it again$'):
     taken(tmp_path, text)
+
+
+def test_the_card_says_what_becomes_of_modalities():
+  names, entries = ('t1_ce', 'ct'), ('zscore', 'window:40:400')
+  data = DataConfig(name='folder', modalities=names, intensity=entries)
+  told = card._kind(data)
+  assert told.startswith('images of 2 modalities, in this order: t1_ce (')
+  assert "0 and 255 are 3 standard deviations below and above the mean of the case's values" in told
+  assert 'ct (0 and 255 are the values -160 and 240)' in told
+  percentile = card._kind(DataConfig(name='folder', modalities=('flair',)))
+  assert 'the 0.5th and 99.5th percentile' in percentile and '1 modalit' in percentile
+  kinds = [card._kind(DataConfig()), card._kind(DataConfig(channels=1))]
+  assert kinds == ['RGB images', 'grey images']

@@ -249,3 +249,29 @@ def test_one_seed_is_said(tmp_path):
 def test_a_grid_without_a_comparison_has_a_page(tmp_path, methods):
   report.write_report(make_results(methods=methods), [], report.Shown(), tmp_path / 'report.html')
   assert Page((tmp_path / 'report.html').read_text('utf-8')).open == []
+
+
+@pytest.mark.parametrize(
+  ('config', 'said'),
+  [
+    ({}, ''),
+    ({'data': {'modalities': []}, 'masking': {'per_modality': False}}, ''),
+    ({'data': {'modalities': ['t1', 't2']}}, 'Pictures show t1, one of 2 modalities.'),
+    (
+      {'data': {'modalities': ['t1', 't2']}, 'masking': {'per_modality': True}},
+      'Pictures show t1, one of 2 modalities. Of patches that are masked per modality, those of t1 '
+      'are shown.',
+    ),
+    (
+      {
+        'data': {'modalities': ['a', 'b', 'c']},
+        'masking': {'per_modality': False},
+        'grid': {'methods': ['ahm', 'ahm:per_modality=True']},
+      },
+      'Pictures are in false colours: a red, b green, c blue. Of patches that are masked per '
+      'modality, those of a are shown.',
+    ),
+  ],
+)
+def test_what_is_shown_of_modalities_is_said(config, said):
+  assert report._colours(config) == said

@@ -324,3 +324,35 @@ def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_p
   assert 'features.28.bias is missing' in refusal(
     weights, VGG16(5, width=2, hidden=8), tmp_path, loading.vgg16, (1, 64, 64, 3)
   )
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_a_first_layer_of_other_depth_gives_for_equal_channels_what_it_gave(
+  torch_networks, outputs, images, tmp_path, channels
+):
+  theirs = torch_networks.randomise(torch_networks.UNet(outputs=2, width=4))
+  path = save(tmp_path / 'unet.npz', torch_networks.arrays(theirs))
+  network, grey = UNet(out_channels=2, width=4), images[..., :1]
+  taken = loading.unet(path, network, (*SHAPE[:3], channels), adapt=True)
+  near(
+    f'U-Net in, {channels} channels',
+    outputs(network, taken.variables, np.repeat(grey, channels, -1)),
+    torch_networks.apply(theirs, np.repeat(grey, 3, -1)),
+  )
+  assert taken.report['adapted'] == loading.lines(taken.report)[1].strip()
+  assert f'inc.double_conv.0.weight sees 3 channels and ours {channels}' in taken.report['adapted']
+  assert loading.unet(path, network, SHAPE, adapt=True).report['adapted'] == ''
+
+
+def test_vgg16s_of_other_depth(torch_networks, tmp_path):
+  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=1))
+  path = save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs))
+  shape = (1, 32, 32, 4)
+  trunk = loading.vgg16_trunk(path, VGG16Trunk(stages=3, width=4), shape, adapt=True)
+  whole = loading.vgg16(path, VGG16(5, width=4, hidden=16, head='pooled'), shape, adapt=True)
+  expected = theirs.features[0].weight.detach().numpy().transpose(2, 3, 1, 0).mean(2) * 3 / 4
+  for variables in (trunk.variables, whole.variables):
+    kernel = variables['params']['trunk']['conv1_1']['kernel']
+    np.testing.assert_allclose(kernel, np.stack([expected] * 4, 2), rtol=1e-6)
+  with pytest.raises(UserError, match='is 4x3x3x3, not 5x4x3x3'):
+    loading.vgg16_trunk(path, VGG16Trunk(stages=3, width=5), shape, adapt=True)

@@ -16,6 +16,7 @@ from ahm_jax.data.readers import dicom, dicom_content, masks, nifti, raster
 from ahm_jax.data.readers.base import (
   NIFTI,
   SUFFIXES,
+  Case,
   Held,
   Picture,
   UnsupportedImage,
@@ -31,10 +32,12 @@ def is_image_file(path: Path) -> bool:
   return suffix(path.name) in SUFFIXES or dicom_content.is_content(path)
 
 
-def is_volume_file(path: Path | Held) -> bool:
-  """Whether a file may hold many slices: by its suffix, or as DICOM of any other name by its
-  content.
+def is_volume_file(path: Path | Held | Case) -> bool:
+  """Whether a file, or one of a case, may hold many slices: by its suffix, or as DICOM of any other
+  name by its content.
   """
+  if isinstance(path, Case):
+    return any(is_volume_file(file) for file in path.files if file is not None)
   if suffix(path.name) in SUFFIXES or isinstance(path, Held):
     return is_volume(path)
   return dicom_content.is_content(path)

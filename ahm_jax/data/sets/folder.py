@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers import dicom, dispatch
-from ahm_jax.data.readers.base import SUFFIXES, Held, UnavailableFile, shown, stem
+from ahm_jax.data.readers import cases, dicom, dispatch
+from ahm_jax.data.readers.base import SUFFIXES, Case, Held, UnavailableFile, shown, stem
 from ahm_jax.data.sets import annotations, files, naming, splitting, table
 from ahm_jax.data.sets.items import Item, Listing, crossing_groups
 from ahm_jax.data.sets.source import DatasetSource, stamps
@@ -36,7 +36,7 @@ def list_items(config: DataConfig) -> Listing:
     )
   problems: list[str] = []
   notes: list[str] = []
-  images = files.by_stem(root, 'images', problems, notes)
+  images = _images(root, config, problems, notes)
   masks = _masks(root, config.mask_suffix, images, problems, notes)
   if not images:
     raise UserError(
@@ -46,7 +46,8 @@ def list_items(config: DataConfig) -> Listing:
   notes += _misplaced(root, images)
   origins = _origins(images, masks, problems)
   masks |= annotations.labelme(root, images, masks, config.mask_classes, problems, notes)
-  masks |= annotations.coco(root, images, masks, config.mask_classes, problems, notes)
+  single = {name: path for name, path in images.items() if isinstance(path, Path)}
+  masks |= annotations.coco(root, single, masks, config.mask_classes, problems, notes)
   labels = table.read(root, images)
   if labels:
     problems += labels.problems
@@ -87,25 +88,52 @@ SOURCE = DatasetSource(
   root='the folder that holds images/',
   is_named_by_root=True,
   has_mask_classes=True,
+  has_modalities=True,
 )
 
 
 # Files.
 
 
+Image = Path | Case
+
+
 def _item(
-  name: str, path: Path, mask: Path | Held | None, group: str, labels: table.Table | None
+  name: str, path: Image, mask: Path | Held | None, group: str, labels: table.Table | None
 ) -> Item:
+  shown_name = _name(path)
   if labels is None:
-    return Item(stem(path.name), 'train', '', group, path, mask)
+    return Item(shown_name, 'train', '', group, path, mask)
   row = labels.rows.get(name)
   if row is None:
-    return Item(stem(path.name), 'train', '', group, path, listed=False)
-  return Item(stem(path.name), row.get('split', 'train'), row.get('label', ''), group, path, mask)
+    return Item(shown_name, 'train', '', group, path, listed=False)
+  return Item(shown_name, row.get('split', 'train'), row.get('label', ''), group, path, mask)
+
+
+def _name(path: Image) -> str:
+  return path.name if isinstance(path, Case) else stem(path.name)
+
+
+def _images(
+  root: Path, config: DataConfig, problems: list[str], notes: list[str]
+) -> Mapping[str, Image]:
+  """As `files.by_stem`; with modalities, the cases that the files hold."""
+  single = files.by_stem(root, 'images', problems, notes)
+  if not config.modalities:
+    return single
+  found, wrong = cases.together(single, config.modalities)
+  problems += wrong
+  lacking = [case for case in found.values() if cases.lacking(case, config.modalities)]
+  if config.modality_dropout and lacking:
+    names = table.some([case.name for case in lacking])
+    notes.append(f'cases that lack modalities, which are mid-grey there: {len(lacking)} ({names})')
+  else:
+    problems += [cases.incomplete(case, config.modalities) for case in lacking]
+  return found
 
 
 def _masks(
-  root: Path, ending: str, images: Mapping[str, Path], problems: list[str], notes: list[str]
+  root: Path, ending: str, images: Mapping[str, Image], problems: list[str], notes: list[str]
 ) -> dict[str, Path | Held]:
   """As `files.by_stem`, by what the names are without this ending."""
   drawn = {path.name for path in annotations.files(root) if table.composed(path.stem) in images}
@@ -122,7 +150,7 @@ def _masks(
   }
 
 
-def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path | Held]) -> list[str]:
+def _without_image(images: Mapping[str, Image], masks: Mapping[str, Path | Held]) -> list[str]:
   """What is wrong with masks that have no image of their name."""
   lone = [name for name in masks if name not in images]
   bare = {name for name in images if name not in masks}
@@ -144,7 +172,7 @@ def _masks_without_row(masks: Mapping[str, Path | Held], labels: table.Table) ->
   ]
 
 
-def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
+def _misplaced(root: Path, images: Mapping[str, Image]) -> list[str]:
   """Notes on what may be masks or labels, and is not read as such."""
   notes = []
   if likely := naming.likely_masks(images):
@@ -171,7 +199,7 @@ def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
 
 
 def _groups(
-  images: Mapping[str, Path],
+  images: Mapping[str, Image],
   origins: Mapping[str, dicom.Origin],
   rows: Mapping[str, Mapping[str, str]],
   notes: list[str],
@@ -185,18 +213,18 @@ def _groups(
 
 
 def _origins(
-  images: Mapping[str, Path], masks: Mapping[str, Path | Held], problems: list[str]
+  images: Mapping[str, Image], masks: Mapping[str, Path | Held], problems: list[str]
 ) -> dict[str, dicom.Origin]:
   """Where DICOM images come from, by image name; adds those that the system refuses to `problems`.
 
   Says at once where a package is missing that the folder needs.
   """
   for path in (*images.values(), *masks.values()):
-    if isinstance(path, Path) and dispatch.is_volume_file(path):
-      dispatch.require(path)
+    if isinstance(path, Path | Case) and dispatch.is_volume_file(path):
+      dispatch.require(path.first if isinstance(path, Case) else path)
   origins = {}
   for name, path in images.items():
-    if dicom.is_dicom(path):
+    if isinstance(path, Path) and dicom.is_dicom(path):
       try:
         origins[name] = dicom.origin(path)
       except UnavailableFile as problem:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers import dispatch, raster
-from ahm_jax.data.readers.base import Held, Picture, UnsupportedImage, shown
+from ahm_jax.data.readers import cases, dispatch, raster
+from ahm_jax.data.readers.base import Case, Held, Picture, UnsupportedImage, shown
 from ahm_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
@@ -25,7 +25,7 @@ class Item(NamedTuple):
   split: str
   label: str  # '': unknown.
   group: str
-  image: Path | Held | None = None  # None: it is drawn.
+  image: Path | Held | Case | None = None  # None: it is drawn.
   mask: Path | Held | None = None
   # The image, uint8 [H, W, C], and its mask, bool [H, W]; None: it lies in a file.
   draw: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
@@ -115,9 +115,13 @@ def read_images(
     height, width = mask.shape
     return [Slice(item.name, Picture(pixels, None, (height, width)), mask)]
   assert item.image is not None
-  found = dispatch.read_slices(
-    item.image, config.channels, window=config.window, at_least=at_least, axis=config.slice_axis
-  )
+  if isinstance(item.image, Case):
+    wanted = cases.entries(config.intensity, config.modalities)
+    found = cases.read_slices(item.image, wanted, config.slice_axis)
+  else:
+    found = dispatch.read_slices(
+      item.image, config.channels, window=config.window, at_least=at_least, axis=config.slice_axis
+    )
   return [Slice(item.name + suffix, picture, None) for suffix, picture in found]
 
 
@@ -125,11 +129,12 @@ def with_masks(slices: Sequence[Slice], item: Item, config: DataConfig) -> list[
   """All slices of an item, with the masks of its mask file where there is one. Raises as `read`."""
   if item.image is None or item.mask is None:
     return list(slices)
+  image = item.image.first if isinstance(item.image, Case) else item.image
   masks = dispatch.read_mask_slices(
     item.mask,
     item.classes or config.mask_classes,
     axis=config.slice_axis,
-    image=item.image,
+    image=image,
     named_by='dataset.json' if item.classes else 'config.data.mask_classes',
   )
   mask_name, image_name = shown(item.mask), shown(item.image)
