@@ -492,7 +492,7 @@ def test_patches_of_single_modalities():
       changed(**fields)
   hidden = {'segment.unlabelled.hide': 'grey', 'segment.unlabelled.masking.per_modality': True}
   hidden |= {'segment.ema_decay': 0.99, 'segment.unlabelled.batch_size': 4}
-  with pytest.raises(UserError, match='per_modality has no meaning for a student'):
+  with pytest.raises(UserError, match='per_modality is for a pre-training'):
     changed(**hidden, **{'data.modalities': MODALITIES})
   few = {'masking.strategy': 'adamae', 'masking.patch_size': 16, 'data.image_size': 16}
   with pytest.raises(UserError, match='exactly 1 of 1 patches'):

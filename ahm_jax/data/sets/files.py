@@ -1,10 +1,19 @@
 """The image files of a folder of a data set."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ahm_jax.data.readers import dispatch
-from ahm_jax.data.readers.base import SUFFIXES, UnavailableFile, is_odd, link_problem, shown, stem
+from ahm_jax.config import DataConfig
+from ahm_jax.data.readers import cases, dispatch
+from ahm_jax.data.readers.base import (
+  SUFFIXES,
+  Case,
+  UnavailableFile,
+  is_odd,
+  link_problem,
+  shown,
+  stem,
+)
 from ahm_jax.data.sets import table
 from ahm_jax.errors import UserError
 
@@ -48,6 +57,25 @@ def by_stem(
       f'of these only such as end in {", ".join(SUFFIXES)}, and DICOM of any name'
     )
   return dict(sorted(found.items(), key=lambda item: stem(item[1].name)))
+
+
+def cases_of(
+  single: Mapping[str, Path], config: DataConfig, problems: list[str], notes: list[str]
+) -> dict[str, Case]:
+  """The cases that image files hold, of `config.modalities`, by name.
+
+  Adds what is wrong to `problems`, as a case that lacks a modality, which with
+  `config.modality_dropout` is but noted.
+  """
+  found, wrong = cases.together(single, config.modalities)
+  problems += wrong
+  lacking = [case for case in found.values() if cases.lacking(case, config.modalities)]
+  if config.modality_dropout and lacking:
+    names = table.some([case.name for case in lacking])
+    notes.append(f'cases that lack modalities, which are mid-grey there: {len(lacking)} ({names})')
+  else:
+    problems += [cases.incomplete(case, config.modalities) for case in lacking]
+  return found
 
 
 def problem_of(path: Path, root: Path, other: Path | None) -> str:

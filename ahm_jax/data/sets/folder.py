@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers import cases, dicom, dispatch
+from ahm_jax.data.readers import dicom, dispatch
 from ahm_jax.data.readers.base import SUFFIXES, Case, Held, UnavailableFile, shown, stem
 from ahm_jax.data.sets import annotations, files, naming, splitting, table
 from ahm_jax.data.sets.items import Item, Listing, crossing_groups
@@ -119,17 +119,7 @@ def _images(
 ) -> Mapping[str, Image]:
   """As `files.by_stem`; with modalities, the cases that the files hold."""
   single = files.by_stem(root, 'images', problems, notes)
-  if not config.modalities:
-    return single
-  found, wrong = cases.together(single, config.modalities)
-  problems += wrong
-  lacking = [case for case in found.values() if cases.lacking(case, config.modalities)]
-  if config.modality_dropout and lacking:
-    names = table.some([case.name for case in lacking])
-    notes.append(f'cases that lack modalities, which are mid-grey there: {len(lacking)} ({names})')
-  else:
-    problems += [cases.incomplete(case, config.modalities) for case in lacking]
-  return found
+  return files.cases_of(single, config, problems, notes) if config.modalities else single
 
 
 def _masks(

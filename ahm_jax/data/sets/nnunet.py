@@ -3,7 +3,8 @@ format, documentation/dataset_format.md), and the Medical Segmentation Decathlon
 2022, doi 10.1038/s41467-022-30695-9), which has an older dataset.json.
 
   dataset.json         see `nnunet_json`
-  imagesTr/CASE_0000.nii.gz   or .nii, .png, .tif, .bmp; of the Decathlon CASE.nii.gz
+  imagesTr/CASE_0000.nii.gz   or .nii, .png, .tif, .bmp; of several channels CASE_0001 and so on
+                              too; of the Decathlon CASE.nii.gz, with a fourth axis of channels
   labelsTr/CASE.nii.gz        values 0 (background), 1, 2, ... as dataset.json names them
   imagesTs, labelsTs   optional, the test split; imagesTs without labels is not used at all
   splits_final.json    optional, from nnU-Net's preprocessed folder; see `nnunet_splits`
@@ -12,8 +13,8 @@ A case is an image, or a volume of which each slice is one, and a group. Where s
 one patient, splits_final.json tells them apart, and nothing else does.
 
 Of one label, masks are binary; of several, config.data.mask_classes holds their names, in the order
-of their values. Regions, labels to be ignored, and cases of several channels in files of their own
-are refused. Colour images lie in one file a case.
+of their values; config.data.modalities as many names as there are channels, but for one channel and
+for colours, which lie in one file a case. Regions and labels to be ignored are refused.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import dispatch
 from ahm_jax.data.sets import nnunet_cases, nnunet_json, nnunet_splits
 from ahm_jax.data.sets.items import Item, Listing
-from ahm_jax.data.sets.nnunet_cases import Case
+from ahm_jax.data.sets.nnunet_cases import Pair
 from ahm_jax.data.sets.nnunet_json import Description
 from ahm_jax.data.sets.source import DatasetSource, stamps
 from ahm_jax.errors import UserError
@@ -42,14 +43,14 @@ def list_items(config: DataConfig) -> Listing:
   """
   root = Path(config.root).expanduser()
   description = nnunet_json.read(root)
-  nnunet_json.check_channels(description)
+  nnunet_json.check_channels(description, config)
   nnunet_json.check_classes(description, config)
-  found = nnunet_cases.find(root, description)
+  found = nnunet_cases.find(root, description, config)
   training = [_item(case, 'train', description) for case in found.training]
   test = [_item(case, 'test', description) for case in found.test]
-  for item in (*training, *test)[:1]:
-    if item.has_slices and isinstance(item.image, Path):
-      dispatch.require(item.image)
+  for pair in (*found.training, *found.test)[:1]:
+    if dispatch.is_volume_file(pair.first):
+      dispatch.require(pair.first)
   try:
     items = nnunet_splits.assign(root, training, test, config, found.notes)
   except UserError as error:
@@ -61,8 +62,9 @@ def list_items(config: DataConfig) -> Listing:
   return Listing(items, problems, [], found.notes)
 
 
-def _item(case: Case, split: str, description: Description) -> Item:
-  return Item(case.name, split, '', case.name, case.image, case.label, classes=description.classes)
+def _item(case: Pair, split: str, description: Description) -> Item:
+  image, label = case.image, case.label
+  return Item(case.name, split, '', case.name, image, label, classes=description.classes)
 
 
 def depends_on(config: DataConfig) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def depends_on(config: DataConfig) -> dict[str, Any]:
     'skip': config.skip_unreadable,
     'fractions': config.split_fractions,
     'fold': config.fold,
+    **({'dropout': config.modality_dropout > 0} if config.modalities else {}),
     'classes': config.mask_classes,
     'window': config.window,
     'slices': [config.slice_axis, config.every_slice],
@@ -96,4 +99,5 @@ SOURCE = DatasetSource(
   root='the folder that holds dataset.json',
   is_named_by_root=True,
   has_mask_classes=True,
+  has_modalities=True,
 )

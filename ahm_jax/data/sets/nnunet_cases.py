@@ -5,12 +5,13 @@ Of nnU-Net images are named CASE_0000.ENDING, of the Decathlon CASE.ENDING; labe
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import raster
-from ahm_jax.data.readers.base import link_problem, shown, stem
+from ahm_jax.data.readers.base import Case, link_problem, shown, stem
 from ahm_jax.data.sets import files, table
 from ahm_jax.data.sets.nnunet_json import FILE, Description
 from ahm_jax.errors import UserError
@@ -20,26 +21,33 @@ _NUMBERED = re.compile('(.+)_([0-9]{4})', re.ASCII | re.DOTALL)  # CASE_0000
 _TIFF = ('.tif', '.tiff')
 
 
-class Case(NamedTuple):
+class Pair(NamedTuple):
+  """A case of the set."""
+
   name: str
-  image: Path
+  image: Path | Case  # The latter with modalities.
   label: Path
+
+  @property
+  def first(self) -> Path:
+    """A file of its image."""
+    return self.image.first if isinstance(self.image, Case) else self.image
 
 
 class Found(NamedTuple):
-  training: list[Case]
-  test: list[Case]  # With labels.
+  training: list[Pair]
+  test: list[Pair]  # With labels.
   problems: list[str]
   notes: list[str]
 
 
-def find(root: Path, description: Description) -> Found:
+def find(root: Path, description: Description, config: DataConfig) -> Found:
   """Finds the cases of both kinds, each ordered by name.
 
   Raises:
     UserError: there are none to train on.
   """
-  finder = _Finder(root, description)
+  finder = _Finder(root, description, config)
   is_numbered = not description.is_decathlon or finder.has_numbers(description)
   if description.listed is None:
     training = finder.in_folders(*TRAINING, is_numbered)
@@ -63,17 +71,17 @@ def find(root: Path, description: Description) -> Found:
 class _Finder:
   """Pairs files, and collects what is wrong and what is to be said."""
 
-  def __init__(self, root: Path, description: Description):
+  def __init__(self, root: Path, description: Description, config: DataConfig):
     self.problems: list[str] = []
     self.notes: list[str] = []
-    self._root, self._ending = root, description.ending
+    self._root, self._ending, self._config = root, description.ending, config
 
   def has_numbers(self, description: Description) -> bool:
     """Whether images that are listed as CASE.ENDING are named CASE_0000.ENDING, as of nnU-Net 1."""
     places = [self._root / place for case in description.listed or () for place in case.images]
     return bool(places) and not any(map(Path.exists, places)) and any(map(_is_numbered, places))
 
-  def in_folders(self, images: str, labels: str, is_numbered: bool) -> list[Case]:
+  def in_folders(self, images: str, labels: str, is_numbered: bool) -> list[Pair]:
     """The cases of two folders."""
     for name in (images, labels):
       if not (self._root / name).is_dir():
@@ -81,8 +89,8 @@ class _Finder:
     found = self._images(images, is_numbered)
     masks = self._files(labels)
     self.problems += [
-      f'{shown(path)} has no label; add {labels}/{case}{self._ending}, or remove the image'
-      for case, path in found.items()
+      f'{shown(image)} has no label; add {labels}/{case}{self._ending}, or remove the image'
+      for case, image in found.items()
       if case not in masks
     ]
     number = '_0000' if is_numbered else ''
@@ -91,35 +99,36 @@ class _Finder:
       for case, path in masks.items()
       if case not in found
     ]
-    return [Case(case, found[case], masks[case]) for case in sorted(found.keys() & masks.keys())]
+    return [Pair(case, found[case], masks[case]) for case in sorted(found.keys() & masks.keys())]
 
-  def listed(self, description: Description) -> list[Case]:
+  def listed(self, description: Description) -> list[Pair]:
     """The cases that dataset.json names."""
-    found: dict[str, Case] = {}
+    found: dict[str, Pair] = {}
     used: set[Path] = set()
+    counts = {1, len(self._config.modalities)} - {0}
     for told in description.listed or ():
-      image, label = self._root / (told.images or ('',))[0], self._root / told.label
-      if _is_numbered(image) and not image.exists():
-        image = _numbered(image)
-      name = table.composed(told.case)
-      if len(told.images) != 1:
+      images = tuple(map(self._listed_image, told.images))
+      name, label = table.composed(told.case), self._root / told.label
+      if len(images) not in counts:
         self.problems.append(
-          f'{FILE} names {len(told.images)} images of case {table.quoted(name)}; give one'
+          f'{FILE} names {len(images)} images of case {table.quoted(name)}; give '
+          f'{" or ".join(map(str, sorted(counts)))}'
         )
-      elif name in found or {image, label} & used:
+      elif name in found or {*images, label} & used or len({*images}) < len(images):
         self.problems.append(
           f'{FILE} names case {table.quoted(name)}, or its image or label, twice; keep one of them'
         )
-      elif absent := [path for path in (image, label) if not path.is_file()]:
+      elif absent := [path for path in (*images, label) if not path.is_file()]:
         place = table.quoted(absent[0].relative_to(self._root).as_posix())
         self.problems.append(
           f'{FILE} names {place} of case {table.quoted(name)}, which is not there; '
           f'copy the set again, or take the case out of {FILE}'
         )
       else:
-        self.problems += filter(None, (self._problem(path) for path in (image, label)))
-        found[name] = Case(name, image, label)
-        used |= {image, label}
+        self.problems += filter(None, (self._problem(path) for path in (*images, label)))
+        image = Case(name, images) if self._config.modalities else images[0]
+        found[name] = Pair(name, image, label)
+        used |= {*images, label}
     for folder in TRAINING:
       others = [path.name for path in self._all(folder).values() if path not in used]
       if others and not self.problems:
@@ -129,7 +138,11 @@ class _Finder:
         )
     return [found[name] for name in sorted(found)]
 
-  def test_cases(self, is_numbered: bool) -> list[Case]:
+  def _listed_image(self, place: str) -> Path:
+    image = self._root / place
+    return _numbered(image) if _is_numbered(image) and not image.exists() else image
+
+  def test_cases(self, is_numbered: bool) -> list[Pair]:
     """Those of imagesTs, where there are labels of them."""
     images, labels = TEST
     if self._all(labels):
@@ -141,9 +154,11 @@ class _Finder:
       )
     return []
 
-  def _images(self, folder: str, is_numbered: bool) -> dict[str, Path]:
+  def _images(self, folder: str, is_numbered: bool) -> Mapping[str, Path | Case]:
     """By case."""
     found = self._files(folder)
+    if self._config.modalities:
+      return files.cases_of(found, self._config, self.problems, self.notes)
     if not is_numbered:
       return found
     by_case: dict[str, Path] = {}
@@ -199,7 +214,7 @@ def _is_numbered(image: Path) -> bool:
   return bool(image.name) and _numbered(image).is_file()
 
 
-def _twice(training: Iterable[Case], test: Iterable[Case]) -> list[str]:
+def _twice(training: Iterable[Pair], test: Iterable[Pair]) -> list[str]:
   """What is wrong with cases that are both trained on and tested on."""
   known = {case.name: case for case in training}
   return [
@@ -210,11 +225,11 @@ def _twice(training: Iterable[Case], test: Iterable[Case]) -> list[str]:
   ]
 
 
-def _of_pages(cases: Iterable[Case]) -> list[str]:
+def _of_pages(cases: Iterable[Pair]) -> list[str]:
   """What is wrong with TIFF of several pages, of which others than the first would be lost."""
   return [
     f'{shown(path)} holds {count} pages, a volume in TIFF, which is not read; save it as NIfTI'
     for case in cases
-    for path in (case.image, case.label)
+    for path in ((case.label,) if isinstance(case.image, Case) else (case.image, case.label))
     if (count := raster.describe(path)[1]) > 1
   ]

@@ -11,12 +11,12 @@ It is nnU-Net 2's where it has a file_ending, or a dataset.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ahm_jax.config import DataConfig
-from ahm_jax.config.ranges import MASK_CLASSES, class_names
+from ahm_jax.config.ranges import MASK_CLASSES, class_names, modality_names
 from ahm_jax.data.readers.base import NIFTI, RASTER, is_odd, link_problem, stem, suffix
 from ahm_jax.errors import UserError, first
 from ahm_jax.runtime import json_files, schema
@@ -25,6 +25,7 @@ FILE = 'dataset.json'
 MAX_BYTES = 2**26
 BACKGROUND, IGNORE = 'background', 'ignore'
 _LONGEST = 60  # Letters of the name of a class.
+_LONGEST_MODALITY = 28  # Letters of the name of a modality, before what tells two apart.
 _LONGEST_NAME = 255  # Bytes of the name of a file.
 _SHOWN = 5
 _LOSSY = ('.jpg', '.jpeg')
@@ -107,14 +108,26 @@ def read(root: Path) -> Description:
   return Description(path, channels, classes, ending, tree.get('numTraining'), listed, is_decathlon)
 
 
-def check_channels(description: Description) -> None:
-  """Refuses cases of several channels in files of their own, or in one 4-D volume."""
-  if len(description.channels) > 1 and not description.is_colour:
-    named = first([f'{k} {name[:_LONGEST]}' for k, name in enumerate(description.channels)], _SHOWN)
-    raise UserError(
-      f'{description.path} names {len(description.channels)} channels ({named}), and images of one '
-      'are read; copy the set with the files of one channel, numbered 0000, and name that alone'
-    )
+def check_channels(description: Description, config: DataConfig) -> None:
+  """Refuses a config whose modalities are not as many as the channels of dataset.json, but for one
+  channel, and colours, which need none.
+  """
+  count, modalities = len(description.channels), config.modalities
+  if not modalities if description.is_colour or count == 1 else len(modalities) == count:
+    return
+  named = first([f'{k} {name[:_LONGEST]}' for k, name in enumerate(description.channels)], _SHOWN)
+  found: list[str] = []
+  for name in description.channels:
+    found.append(_fitting(name[:_LONGEST_MODALITY], found, modality_names))
+  needed = (
+    'leave it empty'
+    if description.is_colour or count == 1
+    else (f'give --config.data.modalities={",".join(found)}')
+  )
+  raise UserError(
+    f'{description.path} names {count} channel{"s" * (count > 1)} ({named}), and '
+    f'config.data.modalities is {modalities}; {needed}'
+  )
 
 
 def check_classes(description: Description, config: DataConfig) -> None:
@@ -197,15 +210,19 @@ def _classes(path: Path, values: Mapping[str, int]) -> tuple[str, ...]:
     raise UserError(f'{path}: labels has {len(ordered)} names; masks have room for {MASK_CLASSES}')
   found: list[str] = []
   for name in ordered[1:]:
-    found.append(_fitting(name, found))
+    found.append(_fitting(name, found, class_names))
   return tuple(found)
 
 
-def _fitting(name: str, others: Sequence[str]) -> str:
-  """The name of a class without what files and columns cannot be named by, and unlike others."""
-  bare = re.sub('[^A-Za-z0-9_-]+', '_', name).strip('_')[:_LONGEST] or 'class'
+def _fitting(name: str, others: Sequence[str], problem: Callable[[tuple[str, ...]], str]) -> str:
+  """A name without what files and columns cannot be named by, and unlike others.
+
+  Args:
+    problem: what is wrong with names.
+  """
+  bare = re.sub('[^A-Za-z0-9_-]+', '_', name).strip('_-')[:_LONGEST] or 'name'
   number, fitting = 1, bare
-  while class_names((*others, fitting)):
+  while problem((*others, fitting)):
     number += 1
     fitting = f'{bare}_{number}'
   return fitting

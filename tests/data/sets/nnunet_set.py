@@ -45,6 +45,7 @@ class NnUNet:
 
   def __init__(self, root, labels=('tumour',), channels=('CT',), ending='.nii.gz', decathlon=False):
     self.root, self.labels, self.ending, self.decathlon = root, labels, ending, decathlon
+    self.channels = len(channels)
     self.names = ['background', *labels]
     if decathlon:
       self.tree = {
@@ -71,8 +72,8 @@ class NnUNet:
     (self.root / 'dataset.json').write_text(json.dumps(tree))
     return self
 
-  def image(self, case, kind='Tr'):
-    number = '' if self.decathlon else '_0000'
+  def image(self, case, kind='Tr', channel=0):
+    number = '' if self.decathlon else f'_{channel:04d}'
     return self.root / f'images{kind}' / f'{case}{number}{self.ending}'
 
   def label(self, case, kind='Tr'):
@@ -83,7 +84,12 @@ class NnUNet:
       seed = sum(map(ord, case))
       values = label(seed, len(self.labels))
       if self.ending.startswith('.nii'):
-        save_nifti(self.image(case, kind), image(values, seed), affine)
+        every = [image(values, seed + 100 * k) for k in range(self.channels)]
+        if self.decathlon and self.channels > 1:
+          save_nifti(self.image(case, kind), np.stack(every, -1), affine)
+        else:
+          for k, channel in enumerate(every):
+            save_nifti(self.image(case, kind, k), channel, affine)
       else:
         rgb = np.random.default_rng(seed).integers(0, 256, (*SHAPE[:2], 3), np.uint8)
         save_picture(self.image(case, kind), rgb)

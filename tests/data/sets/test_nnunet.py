@@ -279,3 +279,48 @@ def test_names_are_compared_composed(tmp_path):
   made = NnUNet(tmp_path / 'set').add('Zoe\u0308', *SIX)
   made.label('Zoe\u0308').rename(made.label('Zo\u00eb'))
   assert composed('Zoe\u0308') in {g for s in made.load().splits.values() for g in s.groups}
+
+
+@pytest.mark.parametrize('decathlon', [False, True])
+def test_channels_are_modalities_in_files_of_their_own_or_on_a_fourth_axis(tmp_path, decathlon):
+  made = NnUNet(tmp_path / 'set', channels=('T2', 'ADC'), decathlon=decathlon).add(*SIX)
+  data = made.load(modalities=('T2', 'ADC'), intensity=('window:500:1000',))
+  train = data.splits['train']
+  assert train.images.shape[-1] == 2
+  assert not np.array_equal(train.images[..., 0], train.images[..., 1])
+  alone = NnUNet(tmp_path / 'one', channels=('T2',)).add(*SIX)
+  single = alone.load(window=(500.0, 1000.0)).splits['train']
+  assert single.ids == train.ids
+  np.testing.assert_array_equal(train.full_mask(0), single.full_mask(0))
+  np.testing.assert_allclose(train.images[..., :1], single.images, atol=1)
+
+
+def test_a_case_that_lacks_a_channel_is_refused_unless_modalities_are_dropped(tmp_path):
+  made = NnUNet(tmp_path / 'set', channels=('T2', 'ADC')).add(*SIX)
+  made.image('b', channel=1).unlink()
+  names = ('T2', 'ADC')
+  made.refused(r'case imagesTr/b lacks ADC; add b_0001 beside imagesTr/b_0000', modalities=names)
+  data = made.load(modalities=names, modality_dropout=0.2)
+  assert any('cases that lack modalities' in note and "('b')" in note for note in data.notes)
+  made.image('a', channel=1).rename(made.root / 'imagesTr/a_0002.nii.gz')
+  made.refused('a_0002.nii.gz is numbered 0002, but .* names 2', modalities=names)
+
+
+def test_channels_that_dataset_json_lists(tmp_path):
+  made = NnUNet(tmp_path / 'set', channels=('T2', 'ADC')).add(*SIX)
+
+  def listed(count):
+    return {
+      case: {
+        'images': [f'imagesTr/{case}_{k:04d}.nii.gz' for k in range(count)],
+        'label': f'labelsTr/{case}.nii.gz',
+      }
+      for case in SIX
+    }
+
+  plain = made.load(modalities=('T2', 'ADC')).splits['train']
+  again = made.write(dataset=listed(2)).load(modalities=('T2', 'ADC')).splits['train']
+  np.testing.assert_array_equal(plain.images, again.images)
+  made.write(dataset=listed(3)).refused(
+    'names 3 images of case .a.; give 1 or 2', modalities=('T2', 'ADC')
+  )

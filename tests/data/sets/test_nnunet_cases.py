@@ -151,7 +151,7 @@ def test_a_listed_file_of_another_ending(old):
 def test_a_case_of_several_listed_files(plain):
   told = {'images': ['imagesTr/a_0000.nii.gz'] * 2, 'label': 'labelsTr/a.nii.gz'}
   plain.write(dataset={'a': told}, numTraining=1)
-  plain.refused("names 2 images of case 'a'; give one")
+  plain.refused("names 2 images of case 'a'; give 1")
   plain.write(dataset={'a': told | {'images': []}})
   plain.refused("names 0 images of case 'a'; give one")
 

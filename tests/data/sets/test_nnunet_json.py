@@ -57,7 +57,7 @@ def test_names_of_classes_are_made_to_fit(tmp_path):
   names = ['left atrium', 'left-atrium', 'left/atrium', 'mm', '\u00f6', 'a' * 99, 'Edema (2)']
   labels = {'background': 0, **{name: k for k, name in enumerate(names, 1)}}
   assert read(tmp_path, NEW | {'labels': labels}).classes == (
-    *('left_atrium', 'left-atrium', 'left_atrium_2', 'mm_2', 'class', 'a' * 60, 'Edema_2'),
+    *('left_atrium', 'left-atrium', 'left_atrium_2', 'mm_2', 'name', 'a' * 60, 'Edema_2'),
   )
 
 
@@ -165,7 +165,21 @@ def test_a_folder_of_images_and_masks_is_told(tmp_path):
 @pytest.mark.parametrize('decathlon', [False, True])
 def test_several_channels_are_named(tmp_path, decathlon):
   made = NnUNet(tmp_path / 'set', channels=('T2', 'ADC'), decathlon=decathlon)
-  made.add(*'abc').refused(r'names 2 channels \(0 T2, 1 ADC\), and images of one are read')
+  made.add(*'abc').refused(
+    r'names 2 channels \(0 T2, 1 ADC\), and config.data.modalities is \(\); give '
+    r'--config.data.modalities=T2,ADC'
+  )
+  made.refused('give --config.data.modalities=T2,ADC', modalities=('T2', 'ADC', 'DWI'))
+
+
+def test_channels_that_nobody_named_get_names_that_differ(tmp_path):
+  made = NnUNet(tmp_path / 'set', channels=('noNorm', 'noNorm', 'T1 weighted', '???'))
+  made.add(*'abc').refused('give --config.data.modalities=noNorm,noNorm_2,T1_weighted,name$')
+
+
+def test_one_channel_and_colours_have_no_modalities(tmp_path):
+  made = NnUNet(tmp_path / 'set').add(*'abc')
+  made.refused(r"names 1 channel \(0 CT\).* is \('ct',\); leave it empty", modalities=('ct',))
 
 
 def test_which_channels_are_colours(tmp_path):
