@@ -56,7 +56,7 @@ each is a channel. A case ID lies in one file, NIfTI with a fourth axis or TIFF 
 modality; or in a file a modality in their order, images/ID_0000.nii.gz, ID_0001.nii.gz, ... (or
 .png, .tif), as nnU-Net names them, of one size and place. Its mask and its row are those of ID.
 --config.data.intensity=percentile (of the case's values that are not 0), zscore or
-window:CENTRE:WIDTH, one for all or one for each, says what becomes black and white. A case that
+window/CENTRE/WIDTH, one for all or one for each, says what becomes black and white. A case that
 lacks one is refused, but for --config.data.modality_dropout=0.2, which hides modalities in training
 so that launch.predict takes such cases too. --config.masking.per_modality hides patches of each.
 

@@ -79,7 +79,7 @@ class DataConfig:
   modalities: Annotated[tuple[str, ...], modality_names] = ()
   # What becomes 0 and 255 in each modality of a case, or one for all: 'percentile', the 0.5th and
   # 99.5th of its foreground (what is not 0); 'zscore', 3 standard deviations below and above the
-  # foreground's mean; 'window:CENTRE:WIDTH', as window:40:400. Without modalities see `window`.
+  # foreground's mean; 'window/CENTRE/WIDTH', as window/40/400. Without modalities see `window`.
   intensity: Annotated[tuple[str, ...], intensities] = ('percentile',)
   # Labelled training images to use, chosen in nested, stratified order; 0: all.
   labels: Annotated[int, at_least(0), used_by(SEGMENT, CLASSIFY)] = 0

@@ -112,10 +112,9 @@ def centre_and_width(values: tuple[float, ...]) -> str:
 def modality_names(names: tuple[str, ...]) -> str:
   """Names that differ, also where upper and lower case are one, and that can be parts of names."""
   for name in names:
-    if not re.fullmatch('[A-Za-z0-9][A-Za-z0-9_-]{,31}', name):
+    if not re.fullmatch('[A-Za-z][A-Za-z0-9_-]{,31}', name):
       return (
-        f'holds {name!r}; a name has up to 32 letters, digits, _ and -, and begins with a letter '
-        'or digit'
+        f'holds {name!r}; a name has up to 32 letters, digits, _ and -, and begins with a letter'
       )
     if [other.lower() for other in names].count(name.lower()) > 1:
       return f'holds {name} twice; give every modality a name of its own'
@@ -125,16 +124,16 @@ def modality_names(names: tuple[str, ...]) -> str:
 
 
 def intensities(entries: tuple[str, ...]) -> str:
-  """Each PERCENTILE, ZSCORE or 'window:CENTRE:WIDTH'; at least one."""
+  """Each PERCENTILE, ZSCORE or 'window/CENTRE/WIDTH'; at least one."""
   for entry in entries:
-    kind, *numbers = entry.split(':')
+    kind, *numbers = entry.split('/')
     is_window = kind == WINDOW and len(numbers) == 2
     if is_window and not centre_and_width(tuple(map(_number, numbers))):
       continue
     if entry not in (PERCENTILE, ZSCORE):
       return (
-        f'holds {entry!r}; an entry may be {PERCENTILE}, {ZSCORE} or {WINDOW}:CENTRE:WIDTH, two '
-        f'numbers of which the second is above 0, as {WINDOW}:40:400'
+        f'holds {entry!r}; an entry may be {PERCENTILE}, {ZSCORE} or {WINDOW}/CENTRE/WIDTH, two '
+        f'numbers of which the second is above 0, as {WINDOW}/40/400'
       )
   return not_empty(entries)
 

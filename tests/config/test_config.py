@@ -4,6 +4,7 @@ import re
 
 import ml_collections
 import pytest
+from ml_collections.config_flags import tuple_parser
 
 from ahm_jax import config
 from ahm_jax.errors import UserError
@@ -445,6 +446,7 @@ def test_the_depth_of_images():
     ({'modalities': ('t1', '../t2')}, "holds '../t2'"),
     ({'modalities': ('t1', 't 2')}, "holds 't 2'"),
     ({'modalities': ('-t1',)}, "holds '-t1'"),
+    ({'modalities': ('t1', '2d')}, "holds '2d'"),
     ({'modalities': ('t' * 33,)}, 'up to 32'),
     ({'modalities': tuple(f'm{i}' for i in range(17))}, 'holds 17 names; there may be 16'),
     ({'modalities': MODALITIES, 'channels': 1}, 'data.channels is 1.*leave it at 3'),
@@ -452,9 +454,9 @@ def test_the_depth_of_images():
     ({'modalities': MODALITIES, 'intensity': ('zscore',) * 2}, '2 entries.*names 3'),
     ({'modalities': MODALITIES, 'intensity': ()}, 'intensity is empty'),
     ({'modalities': MODALITIES, 'intensity': ('z-score',)}, "holds 'z-score'; an entry may be"),
-    ({'modalities': MODALITIES, 'intensity': ('window:40',)}, "holds 'window:40'"),
-    ({'modalities': MODALITIES, 'intensity': ('window:40:0',)}, "holds 'window:40:0'"),
-    ({'modalities': MODALITIES, 'intensity': ('window:nan:4',)}, "holds 'window:nan:4'"),
+    ({'modalities': MODALITIES, 'intensity': ('window/40',)}, "holds 'window/40'"),
+    ({'modalities': MODALITIES, 'intensity': ('window/40/0',)}, "holds 'window/40/0'"),
+    ({'modalities': MODALITIES, 'intensity': ('window/nan/4',)}, "holds 'window/nan/4'"),
     ({'modalities': MODALITIES, 'intensity': ('percentile:1:99',)}, 'holds'),
     ({'intensity': ('zscore',)}, 'data.modalities names none'),
   ],
@@ -465,8 +467,14 @@ def test_modalities_that_are_refused(fields, said):
   assert '\n' not in str(error.value)
 
 
+def test_several_intensities_are_one_flag():
+  flag = tuple_parser.TupleParser().parse('window/-600/1500,zscore,window/0.5/1e3')
+  data = changed(**{'data.modalities': MODALITIES, 'data.intensity': flag}).data
+  assert data.intensity == ('window/-600/1500', 'zscore', 'window/0.5/1e3')
+
+
 def test_windows_of_modalities():
-  intensity = ('window:-600:1500', 'zscore', 'window:0.5:1e3')
+  intensity = ('window/-600/1500', 'zscore', 'window/0.5/1e3')
   data = changed(**{'data.modalities': MODALITIES, 'data.intensity': intensity}).data
   assert data.intensity == intensity
 

@@ -51,7 +51,7 @@ def test_an_export_that_is_damaged_is_refused(tmp_path, text):
 
 
 def test_the_card_says_what_becomes_of_modalities():
-  names, entries = ('t1_ce', 'ct'), ('zscore', 'window:40:400')
+  names, entries = ('t1_ce', 'ct'), ('zscore', 'window/40/400')
   data = DataConfig(name='folder', modalities=names, intensity=entries)
   told = card._kind(data)
   assert told.startswith('images of 2 modalities, in this order: t1_ce (')

@@ -448,7 +448,7 @@ def test_cases_of_several_modalities(make_segmenter, tmp_path):
   """In either layout; one that lacks a modality has a row that says so, and gets its mask when it
   has it.
   """
-  intensity = ('percentile', 'window:127.5:255')
+  intensity = ('percentile', 'window/127.5/255')
   segmenter = make_segmenter(modalities=('t1', 't2'), intensity=intensity)
   rng, root = np.random.default_rng(0), tmp_path / 'images'
   (root / 'sub').mkdir(parents=True)
@@ -487,7 +487,7 @@ def test_cases_of_several_modalities(make_segmenter, tmp_path):
 def test_a_network_of_modality_dropout_takes_cases_that_lack_one(make_segmenter, tmp_path):
   names = ('t1', 't2', 'flair')
   segmenter = make_segmenter(
-    modalities=names, intensity=('window:127.5:255',), modality_dropout=0.3
+    modalities=names, intensity=('window/127.5/255',), modality_dropout=0.3
   )
   root = tmp_path / 'images'
   root.mkdir()

@@ -42,7 +42,7 @@ def value_range(values: np.ndarray, window: Sequence[float] | None = None) -> tu
 
 def described(entry: str) -> str:
   """What an entry of config.data.intensity makes 0 and 255, in words."""
-  kind, *numbers = entry.split(':')
+  kind, *numbers = entry.split('/')
   if kind == WINDOW:
     low, high = value_range(np.zeros(0), [float(number) for number in numbers])
     return f'0 and 255 are the values {low:g} and {high:g}'
@@ -59,11 +59,11 @@ def modality_range(values: np.ndarray, entry: str) -> tuple[float, float]:
   Args:
     values: all of them; those that are not finite do not count, and of the others what is not 0 is
       the foreground, since air and what was cut away are 0.
-    entry: 'window:CENTRE:WIDTH'; 'zscore', DEVIATIONS standard deviations below and above the
+    entry: 'window/CENTRE/WIDTH'; 'zscore', DEVIATIONS standard deviations below and above the
       foreground's mean; or 'percentile', PERCENTILES of the foreground. Where these two are equal,
       as those of no foreground are, from lowest to highest value.
   """
-  kind, *numbers = entry.split(':')
+  kind, *numbers = entry.split('/')
   if kind == WINDOW:
     return value_range(values, [float(number) for number in numbers])
   flat = values.reshape(-1)

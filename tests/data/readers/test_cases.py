@@ -12,7 +12,7 @@ from ahm_jax.data.readers.base import Case, Unreadable, UnsupportedImage
 from ahm_jax.data.readers.intensity import MISSING, modality_range, to_bytes
 
 NAMES = ('flair', 't1', 't2')
-WINDOW = ('window:127.5:255',)  # Shows 0..255 as it is.
+WINDOW = ('window/127.5/255',)  # Shows 0..255 as it is.
 PLAIN = WINDOW * 3
 RNG = np.random.default_rng(0)
 VOLUME = RNG.integers(0, 256, (6, 5, 4, 3)).astype(np.int16)
@@ -105,7 +105,7 @@ def test_intensities_are_those_of_each_modality_of_the_whole_volume(tmp_path, wr
   volume = (VOLUME * [1, 10, 100]).astype(np.float32)
   volume[:2] = 0
   path = write_nifti(tmp_path / 'a.nii.gz', volume)
-  wanted = ('percentile', 'zscore', 'window:9000:20000')
+  wanted = ('percentile', 'zscore', 'window/9000/20000')
   found = cases.read_slices(Case('a', (path,)), wanted)
   for k, entry in enumerate(wanted):
     values = volume[..., k].astype(np.float64)

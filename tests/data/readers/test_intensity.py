@@ -30,8 +30,8 @@ def test_zscore_shows_three_standard_deviations_of_the_foreground():
 
 def test_a_window_is_the_same_whatever_a_file_holds():
   for values in (with_air(FOREGROUND), np.zeros((2, 2)), np.array([np.nan])):
-    assert modality_range(values, 'window:40:400') == (-160, 240)
-  assert modality_range(FOREGROUND, 'window:-600:1.5e3') == (-1350, 150)
+    assert modality_range(values, 'window/40/400') == (-160, 240)
+  assert modality_range(FOREGROUND, 'window/-600/1.5e3') == (-1350, 150)
 
 
 @pytest.mark.parametrize('entry', ['percentile', 'zscore'])
@@ -48,7 +48,7 @@ def test_a_foreground_of_one_value_is_white_on_black(entry):
   )
 
 
-@pytest.mark.parametrize('entry', ['percentile', 'zscore', 'window:0:2'])
+@pytest.mark.parametrize('entry', ['percentile', 'zscore', 'window/0/2'])
 @pytest.mark.parametrize('values', [np.zeros((3, 3)), np.full((3, 3), np.nan), np.zeros((0, 3))])
 def test_nothing_to_see_is_even(entry, values):
   shown = to_bytes(values, *modality_range(values, entry))

@@ -16,7 +16,7 @@ from ahm_jax.errors import UserError
 from ahm_jax.report import data_page
 
 NAMES = ('flair', 't1', 't2', 't1ce')
-PLAIN = ('window:127.5:255',)
+PLAIN = ('window/127.5/255',)
 RNG = np.random.default_rng(0)
 
 
