@@ -153,7 +153,7 @@ def test_a_case_of_several_listed_files(plain):
   plain.write(dataset={'a': told}, numTraining=1)
   plain.refused("names 2 images of case 'a'; give 1")
   plain.write(dataset={'a': told | {'images': []}})
-  plain.refused("names 0 images of case 'a'; give one")
+  plain.refused("names 0 images of case 'a'; give 1")
 
 
 # Volumes in TIFF.
