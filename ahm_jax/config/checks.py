@@ -15,6 +15,7 @@ def check(config: Config) -> None:
     if fault := leaf.fault():
       raise UserError(f'config.{leaf.name} {fault}')
   _check_data(config)
+  _check_model(config)
   _check_masking(config, config.masking, 'masking')
   _check_objective(config)
   _check_unlabelled(config)
@@ -35,6 +36,15 @@ def _check_data(config: Config) -> None:
         f'config.data.image_size is {data.image_size}, not a multiple of {divisor} ({why}); '
         f'the nearest is {near}'
       )
+
+
+def _check_model(config: Config) -> None:
+  model = config.model
+  if model.vgg_input == 'caffe' and not model.vgg_weights:
+    raise UserError(
+      'config.model.vgg_input=caffe gives a VGG16 numbers up to 151, which suit weights that were '
+      'trained on them alone; give these, --config.model.vgg_weights=FILE, or another vgg_input'
+    )
 
 
 def _check_masking(config: Config, masking: MaskingConfig, name: str) -> None:

@@ -62,6 +62,6 @@ def networks(config: Config) -> Networks:
   """Those of a config."""
   return Networks(
     unet=build.reconstruction_unet(config.model, config.data.channels),
-    agent=build.agent(config.model, config.masking),
+    agent=build.agent(config.model, config.masking, config.model.vgg_input),
     masking=config.masking,
   )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ahm_jax.config import MaskingConfig, ModelConfig
 from ahm_jax.models.agent import Agent
+from ahm_jax.models.inputs import OWN
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.runtime.parallel import DEVICES
@@ -40,17 +41,23 @@ def classifier(model: ModelConfig, classes: int) -> VGG16:
     hidden=model.vgg_hidden,
     head='pooled',
     norm=model.vgg_norm,
+    input=model.vgg_input,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )
 
 
-def agent(model: ModelConfig, masking: MaskingConfig) -> Agent:
-  """The agent that masks patches: images -> logits and values, each [B, g, g]."""
+def agent(model: ModelConfig, masking: MaskingConfig, input: str = OWN) -> Agent:
+  """The agent that masks patches: images -> logits and values, each [B, g, g].
+
+  Args:
+    input: as `Agent` has it.
+  """
   return Agent(
     trunk=model.agent_trunk,
     width=model.agent_width,
     patch_size=masking.patch_size,
+    input=input,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )

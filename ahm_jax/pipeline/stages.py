@@ -81,8 +81,9 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   """
   if not (config.model.vgg_weights and pretraining.networks(config).strategy.load_trunk):
     return None
-  trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-  return loading.vgg16_trunk(Path(config.model.vgg_weights), trunk, _image_shape(config))
+  model = config.model
+  trunk = VGG16Trunk(stages=3, width=model.agent_width, input=model.vgg_input)
+  return loading.vgg16_trunk(Path(model.vgg_weights), trunk, _image_shape(config))
 
 
 PRETRAIN = Stage(
