@@ -15,6 +15,7 @@ def check(config: Config) -> None:
     if fault := leaf.fault():
       raise UserError(f'config.{leaf.name} {fault}')
   _check_data(config)
+  _check_model(config)
   _check_masking(config, config.masking, 'masking')
   _check_objective(config)
   _check_unlabelled(config)
@@ -63,6 +64,15 @@ def _check_modalities(data: DataConfig) -> None:
     raise UserError(
       f'config.data.intensity has {len(data.intensity)} entries, and config.data.modalities names '
       f'{len(data.modalities)}; give one for each of them, or one for all'
+    )
+
+
+def _check_model(config: Config) -> None:
+  model = config.model
+  if model.vgg_input == 'caffe' and not model.vgg_weights:
+    raise UserError(
+      'config.model.vgg_input=caffe gives a VGG16 numbers up to 151, which suit weights that were '
+      'trained on them alone; give these, --config.model.vgg_weights=FILE, or another vgg_input'
     )
 
 

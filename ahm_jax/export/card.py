@@ -15,6 +15,7 @@ from ahm_jax.data.readers.base import count_of
 from ahm_jax.evaluation import per_image, stored
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
 from ahm_jax.export import shared
+from ahm_jax.models.inputs import SCALINGS
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import PRETRAIN
 from ahm_jax.runs import directory
@@ -180,11 +181,16 @@ def _network(trained: Trained) -> dict[str, Any]:
     return {'sees': sees, 'says': says, 'width': network.width, 'weights': weights}
   if (source := trained.config.classify.input) != 'image':
     sees += f"; of each, what a segmentation found (config.classify.input = '{source}')"
+  started = {}
+  if trained.config.model.vgg_weights:
+    name, scaling = Path(trained.config.model.vgg_weights).name, SCALINGS[network.input]
+    started['started from'] = f'{shared.plain(name)}, of images scaled as {scaling.said}'
   return {
     'sees': sees,
     'says': says,
     'width': f'{network.width} (hidden {network.hidden})',
     'normalisation': network.norm or 'none',
+    **started,
     'weights': weights,
   }
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ahm_jax.errors import UserError
 from ahm_jax.models.convolution import per_pixel
+from ahm_jax.models.inputs import OWN
 from ahm_jax.models.layers import ConvNorm, max_pool
 from ahm_jax.models.vgg16 import VGG16Trunk
 
@@ -29,6 +30,7 @@ class Agent(nn.Module):
       and small patches.
     patch_size: side of a patch in pixels; 4, 8, 16 or 32.
     modalities: that have patches of their own; 1: all together have one.
+    input: what a trunk 'vgg16' sees, one of `inputs.SCALINGS`.
     dtype: what convolutions compute in. Parameters, batch statistics and outputs are float32.
     output_variance: of the first weights of the heads' last layers, times their number.
     axis_name: mapped axis over which batch statistics are taken together.
@@ -38,6 +40,7 @@ class Agent(nn.Module):
   width: int = 64
   patch_size: int = 16
   modalities: int = 1
+  input: str = OWN
   output_variance: float = NEAR_ZERO
   dtype: jnp.dtype = jnp.float32
   axis_name: str | None = None
@@ -65,7 +68,10 @@ class Agent(nn.Module):
       )
     halvings = int(math.log2(self.patch_size))
     if self.trunk == 'vgg16':
-      x = VGG16Trunk(stages=3, width=self.width, dtype=self.dtype, name='trunk')(x)
+      trunk = VGG16Trunk(
+        stages=3, width=self.width, input=self.input, dtype=self.dtype, name='trunk'
+      )
+      x = trunk(x)
       for _ in range(halvings - 2):
         x = max_pool(x)
       head_width = 4 * self.width

@@ -44,6 +44,7 @@ def classifier(model: ModelConfig, classes: int) -> VGG16:
     hidden=model.vgg_hidden,
     head='pooled',
     norm=model.vgg_norm,
+    input=model.vgg_input,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )
@@ -58,6 +59,7 @@ def agent(model: ModelConfig, masking: MaskingConfig, channels: int = 1) -> Agen
     width=model.agent_width,
     patch_size=masking.patch_size,
     modalities=channels if masking.per_modality else 1,
+    input=model.vgg_input,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )

@@ -85,8 +85,9 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   """
   if not (config.model.vgg_weights and pretraining.networks(config).strategy.load_trunk):
     return None
-  trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-  path, adapt = Path(config.model.vgg_weights), bool(config.data.modalities)
+  model = config.model
+  trunk = VGG16Trunk(stages=3, width=model.agent_width, input=model.vgg_input)
+  path, adapt = Path(model.vgg_weights), bool(config.data.modalities)
   return loading.vgg16_trunk(path, trunk, _image_shape(config), adapt)
 
 

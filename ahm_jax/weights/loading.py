@@ -17,7 +17,7 @@ from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16, VGG16Trunk
 from ahm_jax.runtime import trees
 from ahm_jax.runtime.npz import Stored
-from ahm_jax.weights import files, names, norms
+from ahm_jax.weights import files, inputs, names, norms
 from ahm_jax.weights.headers import FLOATS
 from ahm_jax.weights.names import Entry
 
@@ -38,7 +38,7 @@ class LoadedWeights(NamedTuple):
     report: for JSON: 'file', its path; 'parameters', how many were taken; 'taken', foreign names;
       'at_random', those of layers that keep their random start, and why; 'unused', names of the
       file that nothing was taken of; 'adapted', what became of a first layer that sees other
-      channels, '' where it sees ours.
+      channels, '' where it sees ours; of a VGG16 also what `inputs.check` returns.
   """
 
   variables: dict[str, Any]
@@ -76,18 +76,18 @@ def vgg16(path: Path, network: VGG16, shape: Sequence[int], adapt: bool = False)
     network, adapt: as for `unet`.
 
   Raises:
-    UserError: as for `unet`; or one of the file and the network has norms and the other has none.
+    UserError: as for `unet`; one of the file and the network has norms and the other has none; or
+      they see images that are scaled in different ways.
   """
   with _opened(path) as weights:
     norm = _vgg16_norm(weights)
-    if norm != network.norm and (_is_keras(weights) or 'features.0.weight' in weights):
+    if norm != network.norm and _is_vgg16(weights):
       own, other = ('with', 'without') if norm else ('without', 'with')
       raise UserError(
         f'{path} is a VGG16 {own} batch normalisation, and nothing is loaded; give '
         f'--config.model.vgg_norm={norm or repr(norm)}, or weights of a VGG16 {other} it'
       )
-    entries = _vgg16_entries(weights, network.width, network.norm)
-    return match(path, weights, entries, variable_shapes(network, tuple(shape)), adapt)
+    return _vgg16(path, weights, network, variable_shapes(network, tuple(shape)), adapt)
 
 
 def vgg16_trunk(
@@ -102,13 +102,14 @@ def vgg16_trunk(
     adapt: as for `unet`.
 
   Raises:
-    UserError: as for `unet`.
+    UserError: as for `vgg16`, norms aside.
   """
   with _opened(path) as weights:
     norm = _vgg16_norm(weights)
-    wanted = variable_shapes(trunk.clone(norm=norm), tuple(shape))
+    trunk = trunk.clone(norm=norm)
+    wanted = variable_shapes(trunk, tuple(shape))
     wanted = {part: {'trunk': shapes} for part, shapes in wanted.items()}
-    loaded = match(path, weights, _vgg16_entries(weights, trunk.width, norm), wanted, adapt)
+    loaded = _vgg16(path, weights, trunk, wanted, adapt)
   return loaded._replace(variables=norms.folded(loaded.variables)) if norm else loaded
 
 
@@ -125,17 +126,27 @@ def _opened(path: Path) -> Iterator[Weights]:
     )
 
 
-def _is_keras(weights: Weights) -> bool:
-  return 'block1_conv1/kernel' in weights
+def _vgg16(
+  path: Path, weights: Weights, network: VGG16 | VGG16Trunk, wanted: Any, adapt: bool
+) -> LoadedWeights:
+  seen = {}
+  if _is_vgg16(weights):
+    seen = inputs.check(path, weights, files.metadata(path), network.input)
+  if names.FIRST_KERAS in weights:
+    entries = names.keras_vgg16(network.input)
+  else:
+    entries = names.vgg16(network.width, network.norm, network.input)
+  loaded = match(path, weights, entries, wanted, adapt)
+  return loaded._replace(report={**loaded.report, **seen})
+
+
+def _is_vgg16(weights: Weights) -> bool:
+  return names.FIRST_KERAS in weights or names.FIRST_TORCHVISION in weights
 
 
 def _vgg16_norm(weights: Weights) -> str:
   """As `VGG16.norm`."""
   return 'batch' if 'features.1.running_mean' in weights else ''
-
-
-def _vgg16_entries(weights: Weights, width: int, norm: str) -> list[Entry]:
-  return names.keras_vgg16() if _is_keras(weights) else names.vgg16(width, norm)
 
 
 # Matching.
@@ -266,6 +277,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
   found = [f'{report["file"]}: {len(taken)} arrays loaded, {report["parameters"]:,} parameters']
   if adapted := report.get('adapted'):
     found.append(f'  {adapted}')
+  if 'input' in report:
+    found.append(f'  they see images scaled as {report["input"]}, by {report["input_known_by"]}')
   if at_random:
     name, why = next(iter(at_random.items()))
     found.append(f'  {len(at_random)} arrays stay at their random start ({name} {why})')

@@ -361,12 +361,22 @@ def test_any_change_makes_two_looks_at_an_image(name):
       )
       for fields in ({}, {'segment.unlabelled.augment.hue': 0.1, 'data.channels': 1})
     ),
+    (
+      {'model.vgg_input': 'caffe'},
+      'config.model.vgg_input=caffe gives a VGG16 numbers up to 151, which suit weights that were',
+    ),
     ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
   ],
 )
 def test_the_message_says_what_to_do(fields, message):
   with pytest.raises(UserError, match=re.escape(message)):
     changed(**fields)
+
+
+def test_a_vgg16_may_see_images_as_others_weights_do():
+  for fields in ({'vgg_input': 'torchvision'}, {'vgg_input': 'caffe', 'vgg_weights': 'w.npz'}):
+    model = changed(**{f'model.{name}': value for name, value in fields.items()}).model
+    assert model.vgg_input == fields['vgg_input']
 
 
 def test_uniform_masks_need_no_reconstruction_and_pay_nobody():
