@@ -104,7 +104,8 @@ class _Spots:
       rng.uniform(0.035, 0.08),
       rng.uniform(0, np.pi),
     )
-    return _cover(spot, self._size, 0.01 * noise(rng, self._size, (8, 15), 0.7))
+    ragged = np.clip(noise(rng, self._size, (8, 15), 0.7), -2, 2)  # So that no spot vanishes.
+    return _cover(spot, self._size, 0.01 * ragged)
 
 
 def _within(ellipse: Ellipse, share: float) -> Ellipse:
