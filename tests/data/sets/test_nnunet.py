@@ -284,7 +284,7 @@ def test_names_are_compared_composed(tmp_path):
 @pytest.mark.parametrize('decathlon', [False, True])
 def test_channels_are_modalities_in_files_of_their_own_or_on_a_fourth_axis(tmp_path, decathlon):
   made = NnUNet(tmp_path / 'set', channels=('T2', 'ADC'), decathlon=decathlon).add(*SIX)
-  data = made.load(modalities=('T2', 'ADC'), intensity=('window:500:1000',))
+  data = made.load(modalities=('T2', 'ADC'), intensity=('window/500/1000',))
   train = data.splits['train']
   assert train.images.shape[-1] == 2
   assert not np.array_equal(train.images[..., 0], train.images[..., 1])
