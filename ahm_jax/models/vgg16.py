@@ -67,7 +67,7 @@ class VGG16(nn.Module):
       stages=len(STAGES),
       width=self.width,
       norm=self.norm,
-
+      input=self.input,
       dtype=self.dtype,
       axis_name=self.axis_name,
       name='trunk',
