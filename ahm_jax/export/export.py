@@ -141,10 +141,11 @@ def _weights(trained: Trained, home: Path, suffix: str) -> dict[str, str]:
     kind, seen = 'vgg16_bn' if trained.network.norm else 'vgg16', trained.network.input
     origin = f'torchvision.models.{kind}, with AdaptiveAvgPool2d(1)'
     header[inputs.MARK] = seen
+  in_three = ', a grey one in each channel' if seen != OWN and trained.channels == 1 else ''
   files.write(home / f'{WEIGHTS}{suffix}', state_dict(trained), header)
   return {
     'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {origin}',
-    'takes': f'images scaled as {SCALINGS[seen].said}',
+    'takes': f'images scaled as {SCALINGS[seen].said}{in_three}',
   }
 
 
