@@ -169,10 +169,10 @@ class ModelConfig:
   # The agent's trunk has no norms: those of the file are folded into its convolutions. The
   # classifier has them where the file has: see vgg_norm.
   vgg_weights: Annotated[str, local, used_by(PRETRAIN, CLASSIFY)] = ''
-  # How the images that they were trained on are scaled, which the first layer then does: '': as
-  # those of all our networks, for what we exported so. 'torchvision': by the mean and deviation of
-  # ImageNet. 'caffe': Caffe's and Keras's, BGR less ImageNet's mean colour. A grey image is RGB to
-  # the latter two.
+  # How the images that they were trained on are scaled, which the first layer then does. '': as
+  # those of all our networks. 'torchvision': by the mean and deviation of ImageNet. 'caffe':
+  # Caffe's and Keras's, BGR less ImageNet's mean colour. A grey image is RGB to the latter two.
+  # Where it is '' and the file's names are those of torchvision or Keras, a run asks for it.
   vgg_input: Annotated[Literal['', 'torchvision', 'caffe'], used_by(PRETRAIN, CLASSIFY)] = ''
 
 

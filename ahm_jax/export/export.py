@@ -142,11 +142,12 @@ def _weights(trained: Trained, home: Path, suffix: str) -> dict[str, str]:
     kind, seen = 'vgg16_bn' if trained.network.norm else 'vgg16', trained.network.input
     origin = f'torchvision.models.{kind}, with AdaptiveAvgPool2d(1)'
     header[inputs.MARK] = seen
+  in_three = ', a grey one in each channel' if seen != OWN and trained.channels == 1 else ''
   files.write(home / f'{WEIGHTS}{suffix}', state_dict(trained), header)
   left_out = ', which has no diagnosis: those layers are left out' if trained.diagnoses else ''
   return {
     'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {origin}{left_out}',
-    'takes': f'images scaled as {SCALINGS[seen].said}',
+    'takes': f'images scaled as {SCALINGS[seen].said}{in_three}',
   }
 
 

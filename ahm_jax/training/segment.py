@@ -6,6 +6,7 @@ first. Whatever else differs between the two follows from that number.
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -64,7 +65,7 @@ def build(
       average of what is trained.
     diagnosing: how a diagnosis is learnt, or None.
     diagnosed: held-out images, all with a label, that it is scored on; the score is the mean of
-      Dice and balanced accuracy then.
+      Dice and AUC then.
   """
   training = config.segment
   mask_classes = config.data.mask_classes
@@ -99,7 +100,9 @@ def build(
       return scores
     found = predict_diagnoses(unet, variables, diagnosed.images, config.evaluate.batch_size)
     told = classification_scores(found, diagnosed.labels)
-    return scores | told | {'score': (scores['score'] + told['balanced_accuracy']) / 2}
+    # AUC is steadier than balanced accuracy, but unknown where all are of one class.
+    second = told['auc'] if math.isfinite(told['auc']) else told['balanced_accuracy']
+    return scores | told | {'score': (scores['score'] + second) / 2}
 
   return Task(
     name=SEGMENT,

@@ -130,6 +130,18 @@ def test_both_are_learnt_and_the_score_is_their_mean(make_task, start, run):
   )
   scores = task.evaluate(last)
   assert scores['balanced_accuracy'] > 0.7 and scores['dice'] > 0.5
+  assert scores['score'] == pytest.approx((scores['dice'] + scores['auc']) / 2)
+
+
+def test_a_single_class_is_scored_by_its_accuracy(make_config, split, make_task, start):
+  one = dataclasses.replace(split, labels=np.zeros(len(split), np.int32))
+  told = make_task().step.diagnosing
+  config = dataclasses.replace(
+    make_config(), segment=dataclasses.replace(make_config().segment, batch_size=MASKED)
+  )
+  task = segment.build(config, split, 40, 1, diagnosing=told, diagnosed=one)
+  scores = task.evaluate(start(task))
+  assert np.isnan(scores['auc'])
   assert scores['score'] == pytest.approx((scores['dice'] + scores['balanced_accuracy']) / 2)
 
 
