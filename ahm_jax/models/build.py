@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ahm_jax.config import MaskingConfig, ModelConfig
 from ahm_jax.models.agent import Agent
+from ahm_jax.models.inputs import OWN
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.runtime.parallel import DEVICES
@@ -50,16 +51,19 @@ def classifier(model: ModelConfig, classes: int) -> VGG16:
   )
 
 
-def agent(model: ModelConfig, masking: MaskingConfig, channels: int = 1) -> Agent:
+def agent(model: ModelConfig, masking: MaskingConfig, channels: int = 1, input: str = OWN) -> Agent:
   """The agent that masks patches: images -> logits and values, each [B, g, g]; where every channel
   has patches of its own, [B, g, channels g].
+
+  Args:
+    input: as `Agent` has it.
   """
   return Agent(
     trunk=model.agent_trunk,
     width=model.agent_width,
     patch_size=masking.patch_size,
     modalities=channels if masking.per_modality else 1,
-    input=model.vgg_input,
+    input=input,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )

@@ -40,6 +40,6 @@ def test_outputs_and_sizes():
   assert vgg.input == 'torchvision'
   seeing = dataclasses.replace(model, vgg_input='torchvision')
   assert build.agent(seeing, MaskingConfig()).input == ''  # It takes no weights of others.
-  assert build.agent(seeing, MaskingConfig(), 'torchvision').input == 'torchvision'
+  assert build.agent(seeing, MaskingConfig(), input='torchvision').input == 'torchvision'
   agent = build.agent(model, MaskingConfig(patch_size=8))
   assert (agent.trunk, agent.width, agent.patch_size) == ('light', 4, 8)
