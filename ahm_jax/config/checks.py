@@ -1,6 +1,7 @@
 """Checks a config: each field's range, which stands at the field, and what must fit together."""
 
-from ahm_jax.config.fields import TILE, Config, DataConfig, MaskingConfig, RecipeConfig
+from ahm_jax.config.fields import TILE, Config, DataConfig
+from ahm_jax.config.recipes import MaskingConfig, RecipeConfig
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
 
