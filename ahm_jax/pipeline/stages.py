@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ahm_jax.config import Config, fields
-from ahm_jax.data.batches import Beside, check_diagnosed, check_pairs
+from ahm_jax.data.batches import Beside, check_pairs
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.data.sampling import labelled_indices
@@ -22,6 +22,7 @@ from ahm_jax.models import build
 from ahm_jax.models.vgg16 import VGG16Trunk
 from ahm_jax.pipeline import lesions, scores
 from ahm_jax.pipeline.setup import (
+  PICTURE,
   Plan,
   Run,
   Start,
@@ -41,13 +42,8 @@ from ahm_jax.training.optimizers import total_steps
 from ahm_jax.weights import loading
 from ahm_jax.weights.files import is_weights
 
-# What must be alike in a segmentation and the pre-training that it starts from, and in a
-# classification and its segmentation.
+# What must be alike in a segmentation and the pre-training that it starts from.
 _UNET = ('model.unet_width', 'data.channels', 'data.modalities')
-_PICTURE = (
-  *('data.image_size', 'data.channels', 'data.modalities'),
-  *('data.window', 'data.intensity', 'data.slice_axis'),
-)
 
 
 # Pre-training.
@@ -125,7 +121,8 @@ PRETRAIN = Stage(
 def _check_segmentation(config: Config) -> None:
   unlabelled, devices = config.segment.unlabelled, len(parallel.all_devices())
   check_pairs(unlabelled.batch_size, devices)
-  check_diagnosed(config.segment.diagnosis.batch_size, devices)
+  field, diagnosed = 'config.segment.diagnosis.batch_size', config.segment.diagnosis.batch_size
+  parallel.check_shared(diagnosed, parallel.all_devices(), field)
   if unlabelled.hide:
     section = 'segment.unlabelled.masking'
     workers = unlabelled.masking.workers
@@ -148,7 +145,7 @@ def _teacher(config: Config) -> trained.Trained | None:
   for name, value in (('{seed}', config.seed), ('{labels}', config.data.labels or 'all')):
     place = place.replace(name, str(value))
   found = trained.load(Path(place), (SEGMENT,), f'--config.{said}')
-  check_alike(config, found.config, (*_UNET, *_PICTURE, 'data.mask_classes'), said)
+  check_alike(config, found.config, (*_UNET, *PICTURE, 'data.mask_classes'), said)
   return found
 
 
@@ -298,7 +295,7 @@ def _start_classification(config: Config) -> Start:
       f'config.classify.input={config.classify.input} needs a segmentation: --config.init_from=DIR '
       'of a segment run, or --config.classify.input=image'
     )
-  return _start_from_run(config, SEGMENT, _PICTURE)
+  return _start_from_run(config, SEGMENT, PICTURE)
 
 
 def _plan_classification(run: Run) -> Plan:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax.config import SEGMENT, Config
-from ahm_jax.data.augment import for_data, normalise
+from ahm_jax.config import SEGMENT, Config, MaskingConfig
+from ahm_jax.data.augment import for_data, normalise, without_dropout
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.flips import with_flips
@@ -118,9 +118,9 @@ def _reconstructing(config: Config, unet: UNet, steps: int) -> Reconstructing | 
   recipe = config.segment.reconstruction
   if not recipe.batch_size:
     return None
-  networks = Networks(unet, agent(config.model, recipe.masking), recipe.masking)
-  hiding = Hiding(networks, 'grey', 'loss', steps)
-  return Reconstructing(unet, recipe, config.segment.augment, hiding)
+  augment = without_dropout(for_data(config.segment.augment, config.data))
+  hiding = _hiding(config, unet, recipe.masking, 'grey', 'loss', steps)
+  return Reconstructing(recipe, augment, hiding)
 
 
 def _mask_scores(config: Config, unet: UNet, variables: Any, split: Split) -> dict[str, float]:
@@ -139,10 +139,16 @@ def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
     return None
   hiding = None
   if unlabelled.hide:
-    networks = Networks(unet, agent(config.model, unlabelled.masking), unlabelled.masking)
-    hiding = Hiding(networks, unlabelled.hide, unlabelled.reward, steps)
+    fill, reward = unlabelled.hide, unlabelled.reward
+    hiding = _hiding(config, unet, unlabelled.masking, fill, reward, steps)
   augment = for_data(unlabelled.augment, config.data)
   return Consistency(unet, dataclasses.replace(unlabelled, augment=augment), steps, hiding)
+
+
+def _hiding(
+  config: Config, unet: UNet, masking: MaskingConfig, fill: str, reward: str, steps: int
+) -> Hiding:
+  return Hiding(Networks(unet, agent(config.model, masking), masking), fill, reward, steps)
 
 
 def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:

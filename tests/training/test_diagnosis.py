@@ -11,12 +11,9 @@ from sklearn import metrics as sklearn_metrics
 from ahm_jax.config import DataConfig, DiagnosisConfig, UnlabelledConfig
 from ahm_jax.data.batches import Beside, Source, source
 from ahm_jax.models.unet import DIAGNOSIS
-from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
-from ahm_jax.task import Batch
 from ahm_jax.training import diagnosis, segment
 from ahm_jax.training.loop import fit
-from ahm_jax.training.parallel_step import Request, parallel_step, requests
 
 MASKED, DIAGNOSED = 4, 8  # Images a step.
 
@@ -88,7 +85,7 @@ def make_task(make_config, split):
 
 
 @pytest.fixture(scope='module')
-def run(split):
+def run(split, drive):
   """run(task, state, devices=1, steps=1, masks=None, unlabelled=0) -> the last state, metrics.
 
   Args:
@@ -96,26 +93,10 @@ def run(split):
   """
 
   def run(task, state, devices=1, steps=1, masks=None, unlabelled=0):
-    over = tuple(jax.local_devices()[:devices])
-    advance = parallel_step(task.step, over)
-    arrays = split.images, split.masks, split.labels
-    parts = [[x[-MASKED:] for x in arrays], [split.images, split.masks, split.labels]]
-    if masks is not None:
-      parts[1][1] = masks
-    if unlabelled:
-      parts.append([x[:unlabelled] for x in arrays])
-    first, rows = 0, []
-    for part in parts:
-      positions = np.arange(first, first + len(part[0]), dtype=np.int32)
-      rows.append([parallel.own_rows(x, over) for x in (*part, positions)])
-      first += len(positions)
-    batch = Batch(*(np.concatenate(columns, 1) for columns in zip(*rows, strict=True)))
-    key = parallel.replicate(jax.random.key(0), over)
-    state, history = parallel.replicate(state, over), []
-    for _ in range(steps):
-      state, metrics = advance(state, None, batch, key, requests(Request.NONE, over))
-      history.append({name: float(value[0]) for name, value in jax.device_get(metrics).items()})
-    return jax.tree.map(np.array, parallel.one_copy(state)), history
+    diagnosed = split if masks is None else dataclasses.replace(split, masks=masks)
+    parts = split.take(slice(-MASKED, None)), diagnosed
+    beside = [split.take(slice(unlabelled))] if unlabelled else []
+    return drive(task, state, *parts, *beside, devices=devices, steps=steps)
 
   return run
 

@@ -98,7 +98,9 @@ def test_four_devices_equal_one_under_baselines_and_teachers_follow(
 
   task = build(make_config(workers=4, warmup=1.0, **masking), split)
   first = start(task)._replace(step=np.int32(STEPS // 2))  # Half of the mask warm-up.
-  (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
+  (one, history), (four, other_history) = (
+    drive(task, first, split, devices=devices) for devices in (1, 4)
+  )
   jax.tree.map(assert_near, history, other_history)
   jax.tree.map(assert_near, (moments(one), one.batch_stats), (moments(four), four.batch_stats))
   if masking['strategy'] == 'anatomask':
