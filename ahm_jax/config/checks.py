@@ -19,7 +19,7 @@ def check(config: Config) -> None:
   _check_model(config)
   _check_masking(config, config.masking, 'masking')
   _check_objective(config)
-  _check_unlabelled(config)
+  _check_segmentation(config)
   for name, section in vars(config).items():
     if isinstance(section, RecipeConfig):
       _check_length(name, section)
@@ -131,7 +131,7 @@ def _check_objective(config: Config) -> None:
     )
 
 
-def _check_unlabelled(config: Config) -> None:
+def _check_segmentation(config: Config) -> None:
   recipe = config.segment
   if recipe.unlabelled.batch_size % 2:
     raise UserError(

@@ -77,7 +77,7 @@ class DataConfig:
   # masks/ and labels.csv under `root`. 'isic2018': the official archives. 'nnunet': the raw format
   # of nnU-Net, and the Medical Segmentation Decathlon's.
   name: str = 'phantom'
-  root: Annotated[str, local] = ''  # The folder, for all but 'phantom'.
+  root: Annotated[str, local] = ''  # The folder, of all but phantoms.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   image_size: Annotated[int, at_least(16)] = 224
   channels: Literal[1, 3] = 3  # 3: RGB. 1: grey. Of images without modalities.

@@ -1,6 +1,7 @@
 """MODEL_CARD.md, which goes with every export (after Mitchell et al., 2019, arXiv 1810.03993)."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -95,8 +96,14 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   )
   intervals = {}
   for name, values in _per_image(rows).items():
-    if result.get(name) is not None and len(values):
-      intervals[name] = mean_over_images(values, samples, groups)[1]
+    (mean, interval), score = mean_over_images(values, samples, groups), result.get(name)
+    # Rows are of images with a mask, and diagnoses are scored on others too.
+    if (
+      mean is not None
+      and score is not None
+      and math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9)
+    ):
+      intervals[name] = interval
   return {'split': result['split'], 'values': _flat(result), 'intervals': intervals}
 
 

@@ -9,7 +9,7 @@ from ahm_jax.runs import metrics_log
 from ahm_jax.runtime import parallel
 from ahm_jax.task import TrainState
 
-_LARGE = 32 * 128  # Width of a U-Net times side of its images that take a CPU days.
+_LARGE = 64 * 128  # Width of a U-Net times side of its images from which a CPU takes hours.
 
 
 def beginning(run: Run, plan: Plan, done: int) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ahm_jax.config import Config, pretraining_name, pretraining_of
+from ahm_jax.config import Config, pretraining_name, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.resize import colours_of
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.tables import label_count
@@ -116,11 +117,12 @@ def _shown(cells: Sequence[Networks], config: Config, data: Dataset) -> page.Sho
       first.setdefault(pretraining_name(networks.cell.pretraining, config.grid), networks)
   viewer = _viewer(cells, config, split)
   if not len(split) or not count:
-    return page.Shown(viewer=viewer)
+    return page.Shown(viewer=viewer, colours=_colours(config))
   others = {**_alike(cells)}
   always = page.Shown(
     courses=pseudo_masks.courses([networks.cell for networks in cells], config, data),
     viewer=viewer,
+    colours=_colours(config),
   )
   if not first:
     return always._replace(others=_failures(others, config, split))
@@ -135,6 +137,16 @@ def _shown(cells: Sequence[Networks], config: Config, data: Dataset) -> page.Sho
     movement=_movement(last),
     others=_failures(others, config, split),
   )
+
+
+def _colours(config: Config) -> str:
+  """What pictures show of images with modalities."""
+  told, variants = colours_of(config.data.modalities), config.grid.variants
+  pretraining = [method for method in config.grid.methods if pretraining_of(method, variants)]
+  if not any(with_method(config, method).masking.per_modality for method in pretraining):
+    return told
+  first = config.data.modalities[0]
+  return f'{told} Of patches that are masked per modality, those of {first} are shown.'
 
 
 def _viewer(cells: Sequence[Networks], config: Config, split: Split) -> viewing.Viewer | None:

@@ -18,7 +18,7 @@ from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import image_difficulty
 from ahm_jax.evaluation.per_image import spreadsheet_safe
 from ahm_jax.pipeline.scores import pretrained_state
-from ahm_jax.pipeline.setup import check_alike, load_data, open_trained
+from ahm_jax.pipeline.setup import PICTURE, check_alike, load_data, open_trained
 from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT
 from ahm_jax.report import selection_page
 from ahm_jax.runs import directory, ownership, trained
@@ -33,10 +33,6 @@ from ahm_jax.training import pretrain
 LIST, PAGE = 'selection.csv', 'selection.html'
 RANDOM, K_CENTRE, TYPICLUST, PROBCOVER, DIFFICULTY = METHODS = (
   *('random', 'k-centre', 'typiclust', 'probcover', 'difficulty'),
-)
-_ALIKE = (
-  *('data.image_size', 'data.channels', 'data.modalities'),
-  *('data.window', 'data.intensity', 'data.slice_axis'),
 )
 
 
@@ -96,7 +92,7 @@ def _start(config: Config, options: Options) -> trained.Trained | None:
       )
     return None
   start = trained.load(Path(config.init_from), (PRETRAIN, SEGMENT), '--init_from')
-  check_alike(config, start.config, _ALIKE)
+  check_alike(config, start.config, PICTURE)
   has_agent = start.stage is PRETRAIN and (start.path / directory.FILE).exists()
   if options.method == DIFFICULTY and not has_agent:
     raise UserError(

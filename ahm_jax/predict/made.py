@@ -65,7 +65,7 @@ def digest(image: Path | Case, expected: Stamp) -> str:
 
 def files(image: Path | Case) -> list[Path]:
   """Those that an image lies in."""
-  return [path for path in image.files if path] if isinstance(image, Case) else [image]
+  return image.present if isinstance(image, Case) else [image]
 
 
 def is_same_but_for_status(first: Stamp, second: Stamp) -> bool:

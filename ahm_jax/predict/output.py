@@ -61,7 +61,7 @@ class Output:
     self._place = out.resolve()
     self._images, self._journal = Images(images), Journal(out, columns)
     self._with_volume = {
-      name for name, path in images.items() if volumes.is_kept(volumes.named(path.name, path))
+      name for name, path in images.items() if volumes.is_kept(volumes.named(name, path))
     }
     self._order = {name: number for number, name in enumerate(images)}
     self._last, self._in_order = -1, True

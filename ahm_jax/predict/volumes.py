@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ahm_jax.data import mask_nifti
-from ahm_jax.data.readers.base import NIFTI, SUFFIXES, Case, suffix
+from ahm_jax.data.readers.base import NIFTI, Case, suffix
 from ahm_jax.data.readers.nifti import Layout
 from ahm_jax.predict.listing import stem
 
@@ -59,9 +59,8 @@ class Volume:
 
 def named(image: str, place: Path | Case) -> str:
   """The name of an image with the suffix of its file; that of a case in several files has none."""
-  if isinstance(place, Case) and suffix(image) not in SUFFIXES:
-    return image + suffix(place.first.name)
-  return image
+  ending = suffix(place.first.name) if isinstance(place, Case) else ''
+  return image if image.lower().endswith(ending) else image + ending
 
 
 def is_kept(image: str) -> bool:

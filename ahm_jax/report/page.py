@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from PIL import Image
 
-from ahm_jax.data.resize import colours_of
 from ahm_jax.evaluation.compare import Row, baselines, best_rows, mask_classes, seed_counts
 from ahm_jax.evaluation.results import PER_IMAGE
 from ahm_jax.evaluation.tables import COLUMNS
@@ -74,6 +72,7 @@ class Shown(NamedTuple):
   others: Sequence[Failures] = ()  # Of runs of other methods than those above.
   # Images to page through; those that the page has no room for are left out.
   viewer: viewing.Viewer | None = None
+  colours: str = ''  # What pictures show of images with modalities, in sentences.
 
 
 def write_report(
@@ -103,22 +102,12 @@ def write_report(
     'agent_metrics': _AGENT,
     'curves': _curve_charts(curves, styles),
     'config': json.dumps(results['config'], indent=2, ensure_ascii=False),
-    'colours': _colours(results['config']),
+    'colours': shown.colours,
     **_table_values(summary, over),
     **_cell_values(results['cells']),
     **_picture_values(shown),
   }
   durable.write(Path(path), _with_viewer(values, shown.viewer).encode())
-
-
-def _colours(config: Mapping[str, Any]) -> str:
-  """What pictures show of images with modalities."""
-  modalities = config.get('data', {}).get('modalities', ())
-  told = colours_of(modalities)
-  masking = json.dumps([config.get('masking', {}), config.get('grid', {})])
-  if not told or not re.search(r'per_modality("?: true|=True)', masking):
-    return told
-  return f'{told} Of patches that are masked per modality, those of {modalities[0]} are shown.'
 
 
 def _table_values(summary: Sequence[Row], over: Sequence[Row]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from nibabel import orientations
 
 from ahm_jax.config import Config, DataConfig
+from ahm_jax.data.readers.base import Case
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.predict import made, volumes
@@ -22,7 +23,7 @@ HALF = Options(0.5)
 AFFINE = np.array([[0.8, 0.1, 0, -40], [-0.1, 0.7, 0, 30], [0, 0, 2.5, 7], [0, 0, 0, 1.0]])
 
 
-def bright(classes=(), name='folder', axis=2):
+def bright(classes=(), name='folder', axis=2, modalities=()):
   """A network that finds what is bright: lesion from 128 on, or class k at 60 k."""
 
   def probabilities(network, variables, images):
@@ -32,8 +33,11 @@ def bright(classes=(), name='folder', axis=2):
       return grey / 255
     return (jnp.round(grey / 60)[..., None] == jnp.arange(len(classes) + 1)).astype(jnp.float32)
 
+  fields = {'channels': 1}
+  if modalities:  # Values from 0 to 255 are as they are.
+    fields = {'modalities': modalities, 'intensity': ('window/127.5/255',)}
   data = DataConfig(
-    name=name, root='.', image_size=16, channels=1, mask_classes=classes, slice_axis=axis
+    name=name, root='.', image_size=16, mask_classes=classes, slice_axis=axis, **fields
   )
   stage = SEGMENT._replace(network=lambda *_: None, probabilities=probabilities)
   return Trained(Path('run'), stage, Config(data=data), 1, {'params': {}})
@@ -75,6 +79,45 @@ def test_masks_lie_where_the_images_do(tmp_path, code, axis, shape):
   np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(image.dataobj) // 200)
   turned = np.asarray(nibabel.as_closest_canonical(found).dataobj)
   np.testing.assert_array_equal(turned, labels)
+
+
+@pytest.mark.parametrize('code', ['RAS', 'PIR'])
+@pytest.mark.parametrize('form', ['a fourth axis', 'a file each'])
+def test_a_case_of_several_modalities_has_one_volume_where_they_are(tmp_path, form, code):
+  labels = blob((16, 16, 5))
+  both = [labels * np.uint8(200), 255 - labels * np.uint8(255)]
+  images, out = tmp_path / 'images', tmp_path / 'out'
+  if form == 'a file each':
+    for k, values in enumerate(both):
+      save(images / f'scan_{k:04d}.nii.gz', values, code)
+  else:
+    parts = [save(tmp_path / f'{k}.nii', values, code) for k, values in enumerate(both)]
+    images.mkdir()
+    stacked = np.stack([np.asarray(part.dataobj) for part in parts], -1)
+    nibabel.Nifti1Image(stacked, parts[0].affine).to_filename(images / 'scan.nii.gz')
+  segmenter = bright(modalities=('flair', 't1'))
+  assert predict(segmenter, images, out, HALF) == (1, 0)
+  (path,) = (out / 'volumes').iterdir()
+  assert path.name == 'scan.nii.gz'
+  found = nibabel.load(path)
+  first = nibabel.load(sorted(images.iterdir())[0])
+  assert found.shape == first.shape[:3] and found.get_data_dtype() == np.uint8
+  np.testing.assert_array_equal(found.affine, first.affine)
+  turned = np.asarray(nibabel.as_closest_canonical(found).dataobj)
+  np.testing.assert_array_equal(turned, labels)
+  before = path.stat().st_mtime_ns
+  assert predict(segmenter, images, out, HALF) == (1, 0)
+  assert path.stat().st_mtime_ns == before
+  path.unlink()
+  assert predict(segmenter, images, out, HALF) == (1, 0) and path.exists()
+
+
+def test_a_case_is_named_by_its_files_whatever_dots_it_has():
+  case = Case('scan.png', (Path('scan.png_0000.nii.gz'), Path('scan.png_0001.nii.gz')))
+  assert volumes.named('scan.png', case) == 'scan.png.nii.gz'
+  assert volumes.named('a/X.NII.GZ', Case('X', (Path('X.NII.GZ'),))) == 'a/X.NII.GZ'
+  assert volumes.named('a.png', Case('a', (Path('a_0000.png'),))) == 'a.png'
+  assert volumes.named('b.tif', Path('b.tif')) == 'b.tif'
 
 
 def test_a_dice_of_whole_volumes(tmp_path):

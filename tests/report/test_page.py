@@ -110,6 +110,14 @@ def test_page_is_well_formed_and_names_are_escaped(page):
   assert '<script' not in page and parsed.text.count(NASTY) >= 3
 
 
+def test_colours_of_modalities_are_said_beside_pictures(page, tmp_path):
+  said = 'In false colours: a & b.'
+  path = tmp_path / 'report.html'
+  shown = report.Shown([make_example()], [make_example()], colours=said)
+  report.write_report(make_results(), CURVES, shown, path)
+  assert said in Page(path.read_text(encoding='utf-8')).text and said not in Page(page).text
+
+
 @pytest.mark.parametrize(
   'name', ['<img src=x onerror=alert(1)>', '"><svg onload=alert(1)>', "x' onmouseover='alert(1)"]
 )
@@ -249,29 +257,3 @@ def test_one_seed_is_said(tmp_path):
 def test_a_grid_without_a_comparison_has_a_page(tmp_path, methods):
   report.write_report(make_results(methods=methods), [], report.Shown(), tmp_path / 'report.html')
   assert Page((tmp_path / 'report.html').read_text('utf-8')).open == []
-
-
-@pytest.mark.parametrize(
-  ('config', 'said'),
-  [
-    ({}, ''),
-    ({'data': {'modalities': []}, 'masking': {'per_modality': False}}, ''),
-    ({'data': {'modalities': ['t1', 't2']}}, 'Pictures show t1, one of 2 modalities.'),
-    (
-      {'data': {'modalities': ['t1', 't2']}, 'masking': {'per_modality': True}},
-      'Pictures show t1, one of 2 modalities. Of patches that are masked per modality, those of t1 '
-      'are shown.',
-    ),
-    (
-      {
-        'data': {'modalities': ['a', 'b', 'c']},
-        'masking': {'per_modality': False},
-        'grid': {'methods': ['ahm', 'ahm:per_modality=True']},
-      },
-      'Pictures are in false colours: a red, b green, c blue. Of patches that are masked per '
-      'modality, those of a are shown.',
-    ),
-  ],
-)
-def test_what_is_shown_of_modalities_is_said(config, said):
-  assert report._colours(config) == said

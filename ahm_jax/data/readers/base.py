@@ -80,9 +80,14 @@ class Case(NamedTuple):
   files: tuple[Path | None, ...]  # A file a modality, None where it is lacking; or that of all.
 
   @property
+  def present(self) -> list[Path]:
+    """The files that there are."""
+    return [path for path in self.files if path is not None]
+
+  @property
   def first(self) -> Path:
-    """The first file that there is."""
-    return next(path for path in self.files if path is not None)
+    """Of these."""
+    return self.present[0]
 
   @property
   def parent(self) -> Path:

@@ -37,7 +37,7 @@ def is_volume_file(path: Path | Held | Case) -> bool:
   name by its content.
   """
   if isinstance(path, Case):
-    return any(is_volume_file(file) for file in path.files if file is not None)
+    return any(map(is_volume_file, path.present))
   if suffix(path.name) in SUFFIXES or isinstance(path, Held):
     return is_volume(path)
   return dicom_content.is_content(path)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from ahm_jax.data.readers import shapes
-from ahm_jax.data.readers.base import Held, link_problem, shown
+from ahm_jax.data.readers.base import Case, Held, link_problem, shown
 from ahm_jax.data.sets import table
 from ahm_jax.errors import UserError
 from ahm_jax.runtime import json_files, schema
@@ -77,7 +77,7 @@ def labelme(
 
 def coco(
   root: Path,
-  images: Mapping[str, Path],
+  images: Mapping[str, Path | Case],
   masks: Mapping[str, Path | Held],
   classes: Sequence[str],
   problems: list[str],
@@ -86,7 +86,7 @@ def coco(
   """The masks of coco.json, by composed name; none where there is no such file.
 
   Args:
-    images: by composed name.
+    images: by composed name; of a case, it may list any file.
     masks: those that are known otherwise.
 
   Raises:
@@ -104,7 +104,11 @@ def coco(
     if twice := schema.repeated(part['id'] for part in tree[kind]):
       raise UserError(f'{path}: {kind} has the id {twice[0]} twice; export it again')
   drawn = _by_image(tree, classes, problems)
-  by_file = {table.composed(image.name): name for name, image in images.items()}
+  by_file = {
+    table.composed(path.name): name
+    for name, image in images.items()
+    for path in (image.present if isinstance(image, Case) else [image])
+  }
   found: dict[str, Held] = {}
   bare = 0
   for image in tree['images']:

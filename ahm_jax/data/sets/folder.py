@@ -46,8 +46,7 @@ def list_items(config: DataConfig) -> Listing:
   notes += _misplaced(root, images)
   origins = _origins(images, masks, problems)
   masks |= annotations.labelme(root, images, masks, config.mask_classes, problems, notes)
-  single = {name: path for name, path in images.items() if isinstance(path, Path)}
-  masks |= annotations.coco(root, single, masks, config.mask_classes, problems, notes)
+  masks |= annotations.coco(root, images, masks, config.mask_classes, problems, notes)
   labels = table.read(root, images)
   if labels:
     problems += labels.problems

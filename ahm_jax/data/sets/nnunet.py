@@ -78,7 +78,6 @@ def depends_on(config: DataConfig) -> dict[str, Any]:
     'skip': config.skip_unreadable,
     'fractions': config.split_fractions,
     'fold': config.fold,
-    **({'dropout': config.modality_dropout > 0} if config.modalities else {}),
     'classes': config.mask_classes,
     'window': config.window,
     'slices': [config.slice_axis, config.every_slice],

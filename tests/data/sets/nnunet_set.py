@@ -13,6 +13,7 @@ from ahm_jax.data import dataset
 from ahm_jax.errors import UserError
 
 LPS = np.array([[-0.8, 0, 0, 90], [0, -0.7, 0, 80], [0, 0, 2.5, -30], [0, 0, 0, 1.0]])
+SIX = 'abcdef'  # Names of cases.
 SHAPE = (12, 10, 3)
 
 

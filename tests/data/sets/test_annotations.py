@@ -196,3 +196,23 @@ def test_prepared_data_depend_on_them_and_else_on_nothing_new(made):
   made.coco()
   second = folder.depends_on(made.config())
   assert len(first['drawn']) == 1 and len(second['drawn']) == 2
+
+
+@pytest.mark.parametrize('form', ['labelme', 'coco'])
+def test_cases_of_several_modalities_have_one_mask(tmp_path, form):
+  """COCO lists the file of a modality, whichever."""
+  made = Folder(tmp_path / 'set')
+  for name in NAMES:
+    plain = made.root / 'images' / f'{name}.png'
+    for k in (0, 1):
+      Image.open(plain).convert('L').save(plain.with_name(f'{name}_{k:04d}.png'))
+    plain.unlink()
+  if form == 'labelme':
+    made.labelme(*NAMES)
+  else:
+    pytest.importorskip('pycocotools')
+    made.coco(tuple(f'{name}_0001' for name in NAMES), tuple(f'{name}_0001' for name in NAMES))
+  masks = made.masks(modalities=('t1', 't2'))
+  assert sorted(masks) == list(NAMES)
+  for mask in masks.values():
+    assert mask.shape == SIZE and mask[7, 8] and not mask[1, 1] and abs(mask.sum() - BOX.sum()) < 25

@@ -9,15 +9,7 @@ from ahm_jax.data.audit import findings, inspection
 from ahm_jax.data.prepare import prepare
 from ahm_jax.data.sets import nnunet
 from ahm_jax.data.sets.table import composed
-from tests.data.sets.nnunet_set import LPS, NnUNet, image, label, save_nifti, save_picture
-
-SIX = 'abcdef'
-
-
-@pytest.fixture
-def plain(tmp_path):
-  """Six cases of one label, without splits."""
-  return NnUNet(tmp_path / 'Dataset001_Set').add(*SIX)
+from tests.data.sets.nnunet_set import LPS, SIX, NnUNet, image, label, save_nifti, save_picture
 
 
 @pytest.fixture

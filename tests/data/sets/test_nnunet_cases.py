@@ -5,14 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.data.sets.nnunet_set import NnUNet, image, label, save_nifti
-
-SIX = 'abcdef'
-
-
-@pytest.fixture
-def plain(tmp_path):
-  return NnUNet(tmp_path / 'set').add(*SIX)
+from tests.data.sets.nnunet_set import SIX, NnUNet, image, label, save_nifti
 
 
 @pytest.fixture
