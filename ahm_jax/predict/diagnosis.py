@@ -9,13 +9,17 @@ from ahm_jax.runs.trained import Trained
 from ahm_jax.training import classify
 
 
-def check_together(classifier: Trained, segmenter: Trained) -> None:
-  """Raises a UserError where the two see images of different sizes or channels."""
+def check_together(classifier: Trained, segmenter: Trained, flag: str = '--classifier') -> None:
+  """Raises a UserError where the two see images of different sizes or channels.
+
+  Args:
+    flag: that named the classifier, for messages.
+  """
   for name in ('image_size', 'channels'):
     own, other = getattr(classifier, name), getattr(segmenter, name)
     if own != other:
       raise UserError(
-        f'--classifier={classifier.path} was trained with config.data.{name}={own}, and '
+        f'{flag}={classifier.path} was trained with config.data.{name}={own}, and '
         f'{segmenter.path} with {other}; give two that were trained alike'
       )
 

@@ -66,8 +66,13 @@ def read(root: Path, image: str, config: Config, options: Options) -> list[Slice
   """
   if problem := _odd_name(image) or link_problem(root / image, root):
     return [Problem(image, problem)]
+  return read_file(root / image, image, config, options)
+
+
+def read_file(path: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
+  """As `read`, of a file that may lie anywhere and is called `image`."""
   try:
-    return _slices(root, image, config, options)
+    return _slices(path, image, config, options)
   except Unreadable as error:
     return [Problem(image, f'{error} is damaged or not an image; replace it')]
   except UnsupportedImage as error:
@@ -77,9 +82,7 @@ def read(root: Path, image: str, config: Config, options: Options) -> list[Slice
       raise
     return [Problem(image, str(error))]
   except MemoryError:
-    return [
-      Problem(image, f'{shown(root / image)} does not fit into memory; free some, or split it')
-    ]
+    return [Problem(image, f'{shown(path)} does not fit into memory; free some, or split it')]
 
 
 def _odd_name(image: str) -> str:
@@ -88,9 +91,23 @@ def _odd_name(image: str) -> str:
   return f'{as_cell(image)} has control characters in its name, shown as \\x..; rename it'
 
 
-def _slices(root: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
-  pictures, whole = _pictures(root / image, config, options)
-  pages = raster.describe(root / image)[1] if suffix(image) in RASTER else ''
+def of_pixels(pixels: np.ndarray, image: str, config: Config, options: Options) -> Slice:
+  """An image, uint8 [H, W, C], that was read already and is called `image`."""
+  return Slice(
+    image=image,
+    name=image,
+    number='',
+    size=(pixels.shape[0], pixels.shape[1]),
+    spacing=None,
+    view=view(pixels, config.data.image_size, options.tile, options.overlap),
+    last=True,
+    shown=_shrunk(pixels) if options.overlays else None,
+  )
+
+
+def _slices(path: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
+  pictures, whole = _pictures(path, config, options)
+  pages = raster.describe(path)[1] if suffix(image) in RASTER else ''
   return [
     Slice(
       image=image,
