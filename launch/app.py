@@ -33,8 +33,9 @@ from launch.command_line import USER_ERROR, define_path
 FAILED = 1  # Exit code for a fault of the program.
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file, with its variant where it has one: FILE[:variant].'
+  'config', None, 'Config, with its variant where it has one: NAME[:variant] or FILE[:variant].'
 )
+flags.FLAGS['config'].parser = command_line.ConfigParser('config')
 
 
 _WORKDIR = define_path(
