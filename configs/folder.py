@@ -51,13 +51,32 @@ more than 8 bits is shown by --config.data.window=CENTRE,WIDTH, else by the DICO
 else from the 0.5th to the 99.5th percentile of each file. Where the pixels' spacing is known,
 distances are scored in mm too.
 
+Several modalities, as the sequences of an MRI: --config.data.modalities=flair,t1,t2 names them, and
+each is a channel. A case ID lies in one file, NIfTI with a fourth axis or TIFF with a page a
+modality; or in a file a modality in their order, images/ID_0000.nii.gz, ID_0001.nii.gz, ... (or
+.png, .tif), as nnU-Net names them, of one size and place. Its mask and its row are those of ID.
+--config.data.intensity=percentile (of the case's values that are not 0), zscore or
+window/CENTRE/WIDTH, one for all or one for each, says what becomes black and white. A case that
+lacks one is refused, but for --config.data.modality_dropout=0.2, which hides modalities in training
+so that launch.predict takes such cases too. --config.masking.per_modality hides patches of each.
+
 Colour of 16 bits a channel keeps its high bytes, and of a TIFF of several pages the first one is
 read; prepare_data --check says where that loses something. What else lies in images/ and masks/ is
 passed over, which the run says.
 
+Masks may be shapes too: DIR/masks/NAME.json of LabelMe (polygons, rectangles, circles), or
+DIR/coco.json of COCO (polygons, with pip install -e '.[coco]', and run lengths). Shapes of one
+class are joined; of those that overlap the last one counts.
+
 Where all masks have something behind the names of their images, as in ID_mask.png, give it by
 --config.data.mask_suffix=_mask. labels.csv may have semicolons or tabs in place of commas; a label
 or group nan, NA, N/A, none, null or - counts as none.
+
+Sets of nnU-Net (dataset.json, imagesTr, labelsTr) and of the Medical Segmentation Decathlon are
+read as they lie, by --config.data.name=nnunet --config.data.root=DIR and, of grey images,
+--config.data.channels=1; ahm_jax/data/sets/nnunet.py says what becomes of them. splits_final.json,
+copied into DIR from nnU-Net's preprocessed folder, says which cases validate, by
+--config.data.fold; labelsTs which are tested on.
 
 Links that lead out of DIR, names with control characters and images of more than 89 million pixels
 are refused.

@@ -41,7 +41,7 @@ OWN_CHANGES = ('restore_colour=False', 'warmup_by=logits+hard_share=1.0')
 ABLATIONS = ('untrained', 'reinforce', *(f'ahm:{change}' for change in (*CHANGES, *OWN_CHANGES)))
 FEW = (
   *('scratch', 'uniform', 'ahm', 'scratch_control'),
-  *('uniform_consistency', 'ahm_consistency', 'scratch_consistency'),
+  *('scratch_consistency', 'uniform_consistency', 'ahm_consistency'),
 )
 VARIANTS = {
   '': (('scratch', 'uniform', 'ahm'), (10, 20, 50, 100, 0), (0, 1, 2, 3, 4)),
@@ -66,5 +66,5 @@ def get_config(variant=''):
 
   c.grid.methods, c.grid.labels, c.grid.seeds = VARIANTS[variant]
   if variant == 'few':
-    c.grid.baselines = ('scratch', 'scratch_control', 'uniform_consistency', 'ahm_consistency')
+    c.grid.baselines = ('scratch', 'scratch_control', 'scratch_consistency', 'uniform_consistency')
   return c

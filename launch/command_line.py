@@ -30,7 +30,7 @@ Flags:
                                    how pre-training trains; so do segment.* and classifier.*
     init_from                      the run whose weights this one starts from
     seed
-  Every field, with its meaning, range and default: ahm_jax/config/fields.py
+  Every field, with its meaning, range and default: fields.py and recipes.py in ahm_jax/config/
 """
 
 _SEVERAL = f"""

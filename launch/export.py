@@ -17,7 +17,8 @@ Flags:
     onnx              For onnxruntime, which it is checked with; images of the network's own size.
                       Not for a pretrain run.
     safetensors, npz  Weights by the names of milesial/Pytorch-UNet, or of torchvision's VGG16;
-                      --config.init_from and --config.model.vgg_weights read such files.
+                      --config.init_from and --config.model.vgg_weights read such files. The
+                      model card says how images are scaled for them.
   --out=DIR           Folder to write; made, and never written over.
   --licence=TEXT      Licence of the weights, for the model card.
   --platforms=A,B     That stablehlo is lowered for: cpu,cuda.

@@ -33,6 +33,10 @@ Flags:
 
 What OUT holds then:
   masks/NAME.png          the image's size; 0 and 255, or with several classes their indices
+  volumes/NAME.nii.gz     of a NIfTI image, beside the masks of its slices: all in one volume of 8
+                          bits with its shape and affine, as indices (of binary masks 0 and 1). Of a
+                          network trained by data.name=nnunet, CASE.nii.gz for CASE_0000.nii.gz, as
+                          nnU-Net's own
   probabilities/NAME.png  of 16 bits, 65535 for 1; with several classes probabilities/CLASS/NAME.png
   overlays/NAME.jpg
   predict.json            what made it: a digest of the weights, the options, the versions

@@ -8,7 +8,7 @@ r"""Trains a U-Net to segment lesions from a few labels, from scratch or pre-tra
 The best checkpoint by the Dice of the validation split is kept; launch.evaluate scores it.
 
 With --config.segment.diagnosis.batch_size=N the U-Net learns the diagnosis too, from N images a
-step that have a label, with or without a mask; the mean of Dice and balanced accuracy chooses then.
+step that have a label, with or without a mask; the mean of Dice and AUC chooses then.
 """
 
 from ahm_jax.pipeline import stages

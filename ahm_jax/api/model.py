@@ -19,7 +19,7 @@ from ahm_jax.predict import stream
 from ahm_jax.predict.diagnosis import check_together
 from ahm_jax.predict.findings import concluded
 from ahm_jax.predict.options import Options, Predictor
-from ahm_jax.predict.reading import Problem, Slice, of_pixels, read_file
+from ahm_jax.predict.reading import Problem, Slice, of_pixels, read_place
 from ahm_jax.runs import trained
 from ahm_jax.runs.trained import Trained
 
@@ -163,7 +163,7 @@ def _read(item: Given, segmenter: Trained, options: Options) -> list[Slice | Pro
   """The slices of an image; raises a UserError where it cannot be read."""
   if not isinstance(item.source, Path):
     return [of_pixels(item.source, item.name, segmenter.config, options)]
-  parts = read_file(item.source, item.name, segmenter.config, options)
+  parts = read_place(item.source, item.name, segmenter.config, options)
   for part in parts:
     if isinstance(part, Problem):
       raise UserError(part.text)

@@ -1,8 +1,8 @@
 """What a run is: frozen dataclasses, built once from a ConfigDict and checked once.
 
-`fields` declares every field with its range, from `ranges`; `build` makes a `Config` from a file in
-`configs/` and its flags; `checks` holds what must fit together; `differences` says where two runs
-differ; `methods` is what a grid compares.
+`fields` and `recipes` declare every field with its range, from `ranges`; `build` makes a `Config`
+from a file in `configs/` and its flags; `checks` holds what must fit together; `differences` says
+where two runs differ; `methods` is what a grid compares.
 """
 
 from ahm_jax.config.build import check_variant, default, from_config_dict, to_dict
@@ -14,25 +14,15 @@ from ahm_jax.config.fields import (
   REPRODUCE,
   SEGMENT,
   TILE,
-  AugmentConfig,
-  ClassifyConfig,
   Config,
   DataConfig,
-  DiagnosisConfig,
   EvaluateConfig,
   FrozenDict,
   GridConfig,
-  MaskingConfig,
   ModelConfig,
   PhantomConfig,
-  PretrainConfig,
   ProfileConfig,
-  RecipeConfig,
-  ReconstructionConfig,
   SafetyConfig,
-  SegmentConfig,
-  TransferConfig,
-  UnlabelledConfig,
 )
 from ahm_jax.config.methods import (
   folder_name,
@@ -43,6 +33,18 @@ from ahm_jax.config.methods import (
   with_method,
 )
 from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
+from ahm_jax.config.recipes import (
+  AugmentConfig,
+  ClassifyConfig,
+  DiagnosisConfig,
+  MaskingConfig,
+  PretrainConfig,
+  RecipeConfig,
+  ReconstructionConfig,
+  SegmentConfig,
+  TransferConfig,
+  UnlabelledConfig,
+)
 
 __all__ = [
   'BASELINES',

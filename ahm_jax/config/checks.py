@@ -1,6 +1,7 @@
 """Checks a config: each field's range, which stands at the field, and what must fit together."""
 
-from ahm_jax.config.fields import TILE, Config, MaskingConfig, RecipeConfig
+from ahm_jax.config.fields import TILE, Config, DataConfig
+from ahm_jax.config.recipes import MaskingConfig, RecipeConfig
 from ahm_jax.config.tree import leaves
 from ahm_jax.errors import UserError
 
@@ -15,9 +16,10 @@ def check(config: Config) -> None:
     if fault := leaf.fault():
       raise UserError(f'config.{leaf.name} {fault}')
   _check_data(config)
+  _check_model(config)
   _check_masking(config, config.masking, 'masking')
   _check_objective(config)
-  _check_unlabelled(config)
+  _check_segmentation(config)
   for name, section in vars(config).items():
     if isinstance(section, RecipeConfig):
       _check_length(name, section)
@@ -25,6 +27,7 @@ def check(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
   data = config.data
+  _check_modalities(data)
   for divisor, why in (
     (16, 'the U-Net halves it four times'),
     (config.masking.patch_size, 'config.masking.patch_size'),
@@ -37,6 +40,43 @@ def _check_data(config: Config) -> None:
       )
 
 
+def _check_modalities(data: DataConfig) -> None:
+  default = DataConfig()
+  if data.modality_dropout and len(data.modalities) < 2:
+    raise UserError(
+      f'config.data.modality_dropout is {data.modality_dropout}, but config.data.modalities names '
+      f'{len(data.modalities) or "none"}, of which none can be left out; leave it at 0'
+    )
+  if not data.modalities:
+    if data.intensity != default.intensity:
+      raise UserError(
+        f'config.data.intensity is {data.intensity}, but config.data.modalities names none; name '
+        'them, or give config.data.window=CENTRE,WIDTH'
+      )
+    return
+  for name in ('channels', 'window'):
+    if (value := getattr(data, name)) != (usual := getattr(default, name)):
+      raise UserError(
+        f'config.data.{name} is {value}, but it is of images without modalities, and '
+        f'config.data.modalities names {len(data.modalities)}; leave it at {usual}'
+        f'{", and say how each is shown in config.data.intensity" if name == "window" else ""}'
+      )
+  if len(data.intensity) not in (1, len(data.modalities)):
+    raise UserError(
+      f'config.data.intensity has {len(data.intensity)} entries, and config.data.modalities names '
+      f'{len(data.modalities)}; give one for each of them, or one for all'
+    )
+
+
+def _check_model(config: Config) -> None:
+  model = config.model
+  if model.vgg_input == 'caffe' and not model.vgg_weights:
+    raise UserError(
+      'config.model.vgg_input=caffe gives a VGG16 numbers up to 151, which suit weights that were '
+      'trained on them alone; give these, --config.model.vgg_weights=FILE, or another vgg_input'
+    )
+
+
 def _check_masking(config: Config, masking: MaskingConfig, name: str) -> None:
   grid = config.data.image_size // masking.patch_size
   if masking.budget == 'tile' and grid % TILE:
@@ -44,11 +84,17 @@ def _check_masking(config: Config, masking: MaskingConfig, name: str) -> None:
       f'config.{name}.budget=tile needs tiles of {TILE} x {TILE} patches, which do not divide the '
       f'grid of {grid} x {grid} patches'
     )
-  hidden = round(masking.mask_ratio * grid**2)
-  if masking.strategy == 'adamae' and hidden in (0, grid**2):
+  if masking.per_modality and not config.data.modalities:
+    raise UserError(
+      f'config.{name}.per_modality masks patches of each modality, and config.data.modalities '
+      'names none; name them, or leave it at False'
+    )
+  patches = grid**2 * (config.data.depth if masking.per_modality else 1)
+  hidden = round(masking.mask_ratio * patches)
+  if masking.strategy == 'adamae' and hidden in (0, patches):
     raise UserError(
       f'config.{name}.mask_ratio is {masking.mask_ratio}, of which the strategy adamae masks '
-      f'exactly {hidden} of {grid**2} patches; give smaller patches, or another ratio'
+      f'exactly {hidden} of {patches} patches; give smaller patches, or another ratio'
     )
 
 
@@ -59,6 +105,11 @@ def _check_objective(config: Config) -> None:
     raise UserError(
       'config.pretrain.pixels, config.pretrain.features and config.pretrain.contrast are all 0; '
       'give one of them a weight'
+    )
+  if masking.per_modality and (recipe.features or recipe.contrast):
+    raise UserError(
+      'config.masking.per_modality masks patches of single modalities, and those of '
+      'config.pretrain.features and contrast are of all; set both to 0, or leave it at False'
     )
   by_progress = masking.strategy in ('ahm', 'reinforce') and masking.reward == 'progress'
   if recipe.features and by_progress:
@@ -80,7 +131,7 @@ def _check_objective(config: Config) -> None:
     )
 
 
-def _check_unlabelled(config: Config) -> None:
+def _check_segmentation(config: Config) -> None:
   recipe = config.segment
   if recipe.unlabelled.batch_size % 2:
     raise UserError(
@@ -88,7 +139,7 @@ def _check_unlabelled(config: Config) -> None:
       'images come in pairs; make it even'
     )
   augment = recipe.unlabelled.augment
-  hue = augment.hue if config.data.channels == 3 else 0
+  hue = augment.hue if config.data.is_colour else 0
   if recipe.unlabelled.agreement and not (
     augment.flip or augment.brightness or augment.contrast or hue
   ):
@@ -124,6 +175,8 @@ def _check_hidden(config: Config, masking: MaskingConfig, name: str) -> None:
     )
   if masking.rounds > 1:
     raise UserError(f'config.{name}.rounds is {masking.rounds}; there is one round here, 1')
+  if masking.per_modality:
+    raise UserError(f'config.{name}.per_modality is for a pre-training; leave it at False')
 
 
 def _check_one_view(config: Config) -> None:

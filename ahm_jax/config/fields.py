@@ -2,7 +2,8 @@
 
 `Literal[...]` lists what a field may be; `Annotated[type, ...]` adds its range, see
 `ahm_jax.config.ranges`, and with `used_by` the stages whose result depends on it: all where it says
-none. What must fit together across fields is in `ahm_jax.config.checks`.
+none. Those of how a stage is trained are in `ahm_jax.config.recipes`; what must fit together across
+fields is in `ahm_jax.config.checks`.
 """
 
 from dataclasses import dataclass, field
@@ -11,18 +12,26 @@ from typing import Annotated, Literal
 from ahm_jax.config.paths import local
 from ahm_jax.config.ranges import (
   LARGEST,
-  above,
   at_least,
   between,
   centre_and_width,
   class_names,
   each,
+  intensities,
+  modality_names,
   named_methods,
   not_empty,
   part_of_a_name,
   strictly_between,
   three_shares,
-  two_shares,
+)
+from ahm_jax.config.recipes import (
+  ClassifyConfig,
+  MaskingConfig,
+  PretrainConfig,
+  RecipeConfig,
+  SegmentConfig,
+  TransferConfig,
 )
 
 # The stages of a run, and the grid of them.
@@ -55,7 +64,7 @@ class FrozenDict(dict):
 
 @dataclass(frozen=True)
 class PhantomConfig:
-  """How many dermoscopy phantoms to draw; their size is `data.image_size`."""
+  """How many phantoms to draw; their size is `data.image_size`."""
 
   train: Annotated[int, at_least(1)] = 1000
   validation: Annotated[int, at_least(1)] = 60
@@ -64,13 +73,21 @@ class PhantomConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-  # One of `ahm_jax.data.sets`. 'phantom': drawn from the seed. 'folder': images/, masks/ and
-  # labels.csv under `root`. 'isic2018': the official archives.
+  # One of `ahm_jax.data.sets`. 'phantom', 'phantom_mri': drawn from the seed. 'folder': images/,
+  # masks/ and labels.csv under `root`. 'isic2018': the official archives. 'nnunet': the raw format
+  # of nnU-Net, and the Medical Segmentation Decathlon's.
   name: str = 'phantom'
-  root: Annotated[str, local] = ''  # The folder, for 'folder' and 'isic2018'.
+  root: Annotated[str, local] = ''  # The folder, of all but phantoms.
   # Side in pixels that images are resized to; a multiple of 16 and of masking.patch_size.
   image_size: Annotated[int, at_least(16)] = 224
-  channels: Literal[1, 3] = 3  # 3: RGB. 1: grey.
+  channels: Literal[1, 3] = 3  # 3: RGB. 1: grey. Of images without modalities.
+  # Names of a case's modalities, as flair,t1,t2, which are its channels in this order. Empty:
+  # images have `channels`.
+  modalities: Annotated[tuple[str, ...], modality_names] = ()
+  # What becomes 0 and 255 in each modality of a case, or one for all: 'percentile', the 0.5th and
+  # 99.5th of its foreground (what is not 0); 'zscore', 3 standard deviations below and above the
+  # foreground's mean; 'window/CENTRE/WIDTH', as window/40/400. Without modalities see `window`.
+  intensity: Annotated[tuple[str, ...], intensities] = ('percentile',)
   # Labelled training images to use, chosen in nested, stratified order; 0: all.
   labels: Annotated[int, at_least(0), used_by(SEGMENT, CLASSIFY)] = 0
   # Table whose column `image` names the training images whose masks are learnt from, best first, as
@@ -83,12 +100,17 @@ class DataConfig:
   mask_suffix: Annotated[str, part_of_a_name, MAY_CHANGE] = ''
   # Names of the values 1, 2, ... of masks; 0 is background. Empty: binary lesion masks.
   mask_classes: Annotated[tuple[str, ...], class_names, used_by(SEGMENT, CLASSIFY)] = ()
+  # Probability that a modality of a training image is hidden from the networks as a whole, in
+  # mid-grey, but never all; the U-Net of a pre-training reconstructs them all the same (after M3AE,
+  # arXiv 2303.05302). Above 0, cases may lack modalities, in training and in launch.predict.
+  modality_dropout: Annotated[float, between(0, 0.9)] = 0.0
   # Centre and width that more than 8 bits are shown by, as 40,400 HU; empty: the file's own.
   window: Annotated[tuple[float, ...], centre_and_width] = ()
   # Axis of NIfTI volumes across which their slices lie: 0 sagittal, 1 coronal, 2 axial.
   slice_axis: Literal[0, 1, 2] = 2
   every_slice: Annotated[int, at_least(1)] = 1  # Take the slices 0, n, 2n, ... of a volume.
-  # Train, validation, test, where labels.csv has no split column.
+  fold: Annotated[int, at_least(0)] = 0  # Of nnU-Net's splits_final.json, where there is one.
+  # Train, validation, test, where no column of labels.csv and no splits_final.json says it.
   split_fractions: Annotated[tuple[float, ...], three_shares] = (0.7, 0.1, 0.2)
   split_seed: Annotated[int, between(0, LARGEST)] = 0  # Seed of that split and of the phantoms.
   # Where prepared data is kept; empty: `data/` in the workdir.
@@ -97,25 +119,15 @@ class DataConfig:
   resident_share: Annotated[float, between(0, 1), MAY_CHANGE] = 0.25
   phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
+  @property
+  def depth(self) -> int:
+    """Numbers at each pixel of an image."""
+    return len(self.modalities) or self.channels
 
-@dataclass(frozen=True)
-class AugmentConfig:
-  """Random changes of a training image.
-
-  Geometry moves image and mask together; colour touches the image alone.
-  """
-
-  flip: bool = True  # Left-right, and quarter turns.
-  # Resize a square of side between (1 - scale) and (1 + zoom_out) of the image's to full size; what
-  # is outside of the image continues its border.
-  scale: Annotated[float, between(0, 0.9)] = 0.2
-  zoom_out: Annotated[float, between(0, 3)] = 0.0
-  # Shift by up to this much, of an image range of 1.
-  brightness: Annotated[float, between(0, 1)] = 0.1
-  # Scale about the mean by a factor in [1 - contrast, 1 + contrast].
-  contrast: Annotated[float, between(0, 1)] = 0.1
-  # Turn the hue by up to this share of the circle; RGB only.
-  hue: Annotated[float, between(0, 1)] = 0.02
+  @property
+  def is_colour(self) -> bool:
+    """Whether they are red, green and blue."""
+    return not self.modalities and self.channels == 3
 
 
 @dataclass(frozen=True)
@@ -142,169 +154,11 @@ class ModelConfig:
   # The agent's trunk has no norms: those of the file are folded into its convolutions. The
   # classifier has them where the file has: see vgg_norm.
   vgg_weights: Annotated[str, local, used_by(PRETRAIN, CLASSIFY)] = ''
-
-
-@dataclass(frozen=True)
-class MaskingConfig:
-  strategy: str = 'ahm'  # One of `ahm_jax.masking.registry`.
-  # Expected share of masked patches in every image.
-  mask_ratio: Annotated[float, strictly_between(0, 1)] = 0.6
-  patch_size: Literal[4, 8, 16, 32] = 16  # Side of a patch in pixels.
-  # The U-Net sees changed colours (pretrain.augment's) and reconstructs the true ones; else both
-  # are of the changed image.
-  restore_colour: bool = False
-  # Parallel actors K; each has batch_size / K images and a key of its own.
-  workers: Annotated[int, at_least(1)] = 4
-  rounds: Annotated[int, at_least(1)] = 1  # Masking rounds T of an episode.
-  gamma: Annotated[float, between(0, 1)] = 0.9  # Discount between rounds.
-  entropy_weight: Annotated[float, at_least(0)] = 0.1  # beta.
-  value_weight: Annotated[float, at_least(0)] = 0.5  # Weight of the critic's loss.
-  # Of a masked patch: 'log', whitened log loss; 'rank', in [-1, 1]; 'progress', whitened log of a
-  # teacher's loss / the loss, which is what was learnt of late and costs two more passes of the
-  # U-Net.
-  reward: Literal['log', 'rank', 'progress'] = 'log'
-  # The masked patches that are compared: of all the worker's images, or of one 'image'.
-  reward_within: Literal['worker', 'image'] = 'worker'
-  # 'hard': mask what the reward (the saliency, adios's loss) is high for. 'easy': what it is low
-  # for.
-  polarity: Literal['hard', 'easy'] = 'hard'
-  # Where mask_ratio holds in the mean: in an 'image', in each 'tile' of TILE x TILE patches (so
-  # nothing is masked whole), or nowhere: 'none'.
-  budget: Literal['image', 'tile', 'none'] = 'image'
-  # Share of the steps over which masks go from uniform to the strategy's own.
-  warmup: Annotated[float, between(0, 1)] = 1.0
-  # What grows meanwhile: 'logits', a factor from 0 to 1, or 'share', from 0 to hard_share.
-  warmup_by: Literal['logits', 'share'] = 'logits'
-  # Share of masked patches that are not uniform; None: 0.5 in anatomask and hpm, else 1.
-  hard_share: Annotated[float | None, between(0, 1)] = None
-  learning_rate: Annotated[float, at_least(0)] = 2e-4  # Of the agent (Adam).
-
-
-@dataclass(frozen=True)
-class RecipeConfig:
-  """How one stage is trained."""
-
-  batch_size: Annotated[int, at_least(1)] = 12  # Images per step, over all devices.
-  learning_rate: Annotated[float, at_least(0)] = 2e-4
-  # Length of training in steps; where it is not set, in passes over the images:
-  steps: Annotated[int | None, at_least(1)] = None
-  epochs: Annotated[float | None, above(0)] = None
-  # But so many passes at least, so that many images train for longer than `steps`.
-  min_epochs: Annotated[float, at_least(0)] = 0.0
-  optimizer: Literal['adam', 'adamw'] = 'adam'
-  weight_decay: Annotated[float, at_least(0)] = 0.0  # AdamW's.
-  # 'cosine': to 0. 'staircase': times decay_rate every decay_epochs.
-  schedule: Literal['constant', 'cosine', 'staircase'] = 'constant'
-  # Share of the steps over which the learning rate grows linearly from 0.
-  warmup: Annotated[float, between(0, 1)] = 0.0
-  decay_rate: Annotated[float, between(0, 1)] = 0.9
-  decay_epochs: Annotated[float, above(0)] = 3.0
-  # Largest global norm of the gradient; 0: no clipping.
-  clip: Annotated[float, at_least(0)] = 0.0
-  log_every: Annotated[int, at_least(1)] = 20  # Steps between lines of metrics.jsonl.
-  # Steps between validations, each followed by a checkpoint; 0: ten times in a run.
-  eval_every: Annotated[int, at_least(0)] = 0
-  # Stop after this many validations without a better score; 0: never.
-  patience: Annotated[int, at_least(0)] = 0
-  augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-
-@dataclass(frozen=True)
-class PretrainConfig(RecipeConfig):
-  """How a pre-training is trained, and the weights of what it minimises on masked images."""
-
-  # Reconstruction of masked patches: mean squared error.
-  pixels: Annotated[float, at_least(0)] = 1.0
-  # Prediction of an averaged U-Net's features of masked patches: 1 - cosine, at 1/16 and 1/4 of the
-  # resolution.
-  features: Annotated[float, at_least(0)] = 0.0
-  # Telling the image from others of the batch, and its patches from each other (InfoNCE).
-  contrast: Annotated[float, at_least(0)] = 0.0
-
-
-@dataclass(frozen=True)
-class UnlabelledConfig:
-  """How a segmentation learns from images without their masks: `ahm_jax.training.consistency`."""
-
-  # Images per step, over all devices, beside the labelled ones: any of the training split, in
-  # pairs. 0: none.
-  batch_size: Annotated[int, at_least(0)] = 0
-  # What the student is to agree with: a finished segmentation run, or an export of one (noisy
-  # student); {seed} and {labels} in it stand for those of the run. '': its own moving average.
-  teacher: Annotated[str, local] = ''
-  weight: Annotated[float, at_least(0)] = 1.0  # Of the consistency loss.
-  # Share of the steps over which the weight grows, as exp(-5 (1 - t)^2).
-  ramp: Annotated[float, between(0, 1)] = 0.3
-  # What the student is to predict: the teacher's probabilities, or its most probable class.
-  targets: Literal['soft', 'hard'] = 'soft'
-  # A pixel is confident where the teacher's most probable class has at least this probability.
-  confidence: Annotated[float, between(0, 1)] = 0.0
-  # An image counts where the teacher finds the same twice, the second time turned by 180 degrees,
-  # if `augment` has flips, and in its colours: where the Dice of the two masks, in the mean over
-  # classes, is at least this. 0: it looks once, and all images count.
-  agreement: Annotated[float, between(0, 1)] = 0.0
-  # What counts: the confident 'pixels', or all of them by their 'share'.
-  confident: Literal['pixels', 'share'] = 'pixels'
-  cutmix: Annotated[float, between(0, 1)] = 1.0  # Share of pairs that exchange a box (CutMix).
-  # Smallest and largest share of the image's area that a box has.
-  cutmix_area: Annotated[tuple[float, ...], two_shares] = (0.1, 0.5)
-  # How often the student sees each image, with other colours and boxes each time.
-  views: Literal[1, 2] = 1
-  # Share of the encoder's channels that are dropped in one more view, in the image's own colours
-  # and without a box (UniMatch); 0: there is no such view.
-  feature_dropout: Annotated[float, between(0, 0.9)] = 0.0
-  # How the student sees an image; the teacher sees it as it is.
-  augment: AugmentConfig = field(
-    default_factory=lambda: AugmentConfig(brightness=0.3, contrast=0.3, hue=0.08)
-  )
-  # Patches that `masking` places are hidden from the student, in mid-grey or under the partner's;
-  # '': none are.
-  hide: Literal['', 'grey', 'partner'] = ''
-  # What `masking` is rewarded for: the student's 'loss' against the teacher, of images that do not
-  # count too; that of 'confident' pixels that do; or 'progress', the teacher's own loss on the same
-  # image / the student's.
-  reward: Literal['loss', 'confident', 'progress'] = 'loss'
-  masking: MaskingConfig = field(
-    default_factory=lambda: MaskingConfig(strategy='uniform', mask_ratio=0.3)
-  )
-
-
-@dataclass(frozen=True)
-class DiagnosisConfig:
-  """How a segmentation learns to tell the diagnosis too: `ahm_jax.training.diagnosis`."""
-
-  # Images with a label per step, over all devices, beside those with a mask; they need no mask. 0:
-  # no diagnosis is learnt.
-  batch_size: Annotated[int, at_least(0)] = 0
-  # How many of the training images with a label to learn from; 0: all.
-  labels: Annotated[int, at_least(0)] = 0
-  # How the losses are added: that of the diagnosis times `weight`, or both by learnt variances.
-  weighting: Literal['fixed', 'learnt'] = 'fixed'
-  weight: Annotated[float, at_least(0)] = 1.0
-  # Weigh images in the loss so that every class counts alike, however few its images are.
-  balanced: bool = True
-
-
-@dataclass(frozen=True)
-class ReconstructionConfig:
-  """How a segmentation reconstructs masked images too: `ahm_jax.training.reconstruction`."""
-
-  # Images per step, over all devices, any of the training split; 0: none.
-  batch_size: Annotated[int, at_least(0)] = 0
-  weight: Annotated[float, at_least(0)] = 1.0  # Of the mean squared error of masked patches.
-  masking: MaskingConfig = field(default_factory=lambda: MaskingConfig(strategy='uniform'))
-
-
-@dataclass(frozen=True)
-class SegmentConfig(RecipeConfig):
-  """How a segmentation is trained."""
-
-  # Decay of a moving average of the network, at most (1 + t) / (10 + t) after t steps, which is
-  # what is validated and kept, and the teacher of unlabelled images; 0: no average.
-  ema_decay: Annotated[float, between(0, 0.99999)] = 0.0
-  unlabelled: UnlabelledConfig = field(default_factory=UnlabelledConfig)
-  diagnosis: DiagnosisConfig = field(default_factory=DiagnosisConfig)
-  reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+  # How the images that they were trained on are scaled, which the first layer then does. '': as
+  # those of all our networks. 'torchvision': by the mean and deviation of ImageNet. 'caffe':
+  # Caffe's and Keras's, BGR less ImageNet's mean colour. A grey image is RGB to the latter two.
+  # Where it is '' and the file's names are those of torchvision or Keras, a run asks for it.
+  vgg_input: Annotated[Literal['', 'torchvision', 'caffe'], used_by(PRETRAIN, CLASSIFY)] = ''
 
 
 @dataclass(frozen=True)
@@ -315,28 +169,6 @@ class SafetyConfig:
   save_minutes: Annotated[float, at_least(0)] = 10.0
   # Steps in a row that are not finite, and so not taken, after which the run stops.
   skipped_steps: Annotated[int, at_least(1)] = 10
-
-
-@dataclass(frozen=True)
-class TransferConfig:
-  """How a segmentation takes over a pre-trained U-Net."""
-
-  # Learning rate of its encoder, as a share of the other layers'; from scratch all learn alike.
-  encoder_rate: Annotated[float, between(0, 1)] = 1.0
-
-
-@dataclass(frozen=True)
-class ClassifyConfig:
-  # 'image': as it is. 'crop': box around the predicted lesion. 'masked': all but the lesion blacked
-  # out.
-  input: Literal['image', 'crop', 'masked'] = 'crop'
-  # Margin of the crop's box on each side, as a share of the box's side.
-  margin: Annotated[float, between(0, 1)] = 0.1
-  # Images to train on, of all with a label, also those without a mask; 0: the images of
-  # data.labels.
-  labels: Annotated[int, at_least(0)] = 0
-  # Weigh images in the loss so that every class counts alike, however few its images are.
-  balanced: bool = False
 
 
 @dataclass(frozen=True)

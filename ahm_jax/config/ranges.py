@@ -13,6 +13,8 @@ from typing import Any
 SCRATCH = 'scratch'  # The method without pre-training.
 SCRATCH_ = f'{SCRATCH}_'  # What names of others begin with.
 LARGEST = 2**63 - 1  # Of whole numbers, in JAX and in NumPy.
+MODALITIES = 16  # At most so many.
+PERCENTILE, ZSCORE, WINDOW = 'percentile', 'zscore', 'window'  # Kinds of `data.intensity`.
 MASK_CLASSES = 255  # At most so many: with background, what 8 bits can tell apart.
 
 Range = Callable[[Any], str]
@@ -105,6 +107,42 @@ def centre_and_width(values: tuple[float, ...]) -> str:
   if not values or (len(values) == 2 and all(map(math.isfinite, values)) and values[1] > 0):
     return ''
   return f'is {values}; give a centre and a width above 0'
+
+
+def modality_names(names: tuple[str, ...]) -> str:
+  """Names that differ, also where upper and lower case are one, and that can be parts of names."""
+  for name in names:
+    if not re.fullmatch('[A-Za-z][A-Za-z0-9_-]{,31}', name):
+      return (
+        f'holds {name!r}; a name has up to 32 letters, digits, _ and -, and begins with a letter'
+      )
+    if [other.lower() for other in names].count(name.lower()) > 1:
+      return f'holds {name} twice; give every modality a name of its own'
+  if len(names) > MODALITIES:
+    return f'holds {len(names)} names; there may be {MODALITIES}'
+  return ''
+
+
+def intensities(entries: tuple[str, ...]) -> str:
+  """Each PERCENTILE, ZSCORE or 'window/CENTRE/WIDTH'; at least one."""
+  for entry in entries:
+    kind, *numbers = entry.split('/')
+    is_window = kind == WINDOW and len(numbers) == 2
+    if is_window and not centre_and_width(tuple(map(_number, numbers))):
+      continue
+    if entry not in (PERCENTILE, ZSCORE):
+      return (
+        f'holds {entry!r}; an entry may be {PERCENTILE}, {ZSCORE} or {WINDOW}/CENTRE/WIDTH, two '
+        f'numbers of which the second is above 0, as {WINDOW}/40/400'
+      )
+  return not_empty(entries)
+
+
+def _number(text: str) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    return math.nan
 
 
 def class_names(names: tuple[str, ...]) -> str:

@@ -10,7 +10,31 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from ahm_jax.config import AugmentConfig
+from ahm_jax.config import AugmentConfig, DataConfig
+from ahm_jax.data.readers.intensity import MISSING
+
+_NEAR = 1e-4  # What interpolation may change a value that is the same everywhere by.
+
+
+@dataclasses.dataclass(frozen=True)
+class ModalityAugment(AugmentConfig):
+  """The same, of images whose channels are modalities.
+
+  Their intensities have no common unit, and none at all in MRI, where a scanner's gain scales each
+  sequence by itself. So contrast and brightness are drawn for each channel, contrast is about its
+  own mean, and brightness is a factor, which leaves air black, as nnU-Net's (Isensee et al., 2021)
+  and MONAI's RandScaleIntensity. There is no hue. A channel that is MISSING stays so.
+  """
+
+  # Probability that a channel becomes MISSING, as `DataConfig` has it.
+  dropout: float = 0.0
+
+
+def for_data(config: AugmentConfig, data: DataConfig) -> AugmentConfig:
+  """How the images of a data set are changed where its config asks for `config`."""
+  if not data.modalities:
+    return config
+  return ModalityAugment(**vars(config), dropout=data.modality_dropout)
 
 
 def augment_batch(
@@ -70,8 +94,34 @@ def move_batch(
 
 
 def geometry_only(config: AugmentConfig) -> AugmentConfig:
-  """The config without changes of colour."""
-  return dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0)
+  """The config without changes of colour, and without channels that become MISSING."""
+  return without_dropout(dataclasses.replace(config, brightness=0.0, contrast=0.0, hue=0.0))
+
+
+def without_dropout(config: AugmentConfig) -> AugmentConfig:
+  """The config without channels that become MISSING."""
+  if isinstance(config, ModalityAugment):
+    return dataclasses.replace(config, dropout=0.0)
+  return config
+
+
+def drop_batch(
+  key: jax.Array, images: jax.Array, positions: jax.Array, config: AugmentConfig
+) -> jax.Array:
+  """The dropout of `augment_batch` alone, with the same key and positions.
+
+  Args:
+    images: float32 [b, S, S, C] in [0, 1].
+    positions: int32 [b].
+
+  Returns:
+    Of the same shape.
+  """
+  if not isinstance(config, ModalityAugment):
+    return images
+  return jax.vmap(lambda key, image: _drop(jax.random.split(key)[1], image, config))(
+    _each(key, positions), images
+  )
 
 
 def augment(
@@ -135,8 +185,10 @@ def _sample(plane: jax.Array, transpose: jax.Array, coordinates: list[jax.Array]
 
 def _recolour(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Array:
   """Turns the hue, scales the contrast about the image's mean and shifts the brightness of [S,
-  S, C]; clips to [0, 1].
+  S, C]; of modalities see `ModalityAugment`. Clips to [0, 1].
   """
+  if isinstance(config, ModalityAugment):
+    return _rescale(key, image, config)
   hue, contrast, brightness = jax.random.uniform(key, (3,), minval=-1.0)
   if config.hue and image.shape[-1] == 3:
     image = _turn_hue(image, config.hue * hue)
@@ -146,6 +198,34 @@ def _recolour(key: jax.Array, image: jax.Array, config: AugmentConfig) -> jax.Ar
   if config.brightness:
     image = image + config.brightness * brightness
   return jnp.clip(image, 0, 1)
+
+
+def _rescale(key: jax.Array, image: jax.Array, config: ModalityAugment) -> jax.Array:
+  missing = _is_missing(image)
+  contrast, brightness = jax.random.uniform(key, (2, image.shape[-1]), minval=-1.0)
+  if config.contrast:
+    mean = image.mean((0, 1))
+    image = mean + (1 + config.contrast * contrast) * (image - mean)
+  if config.brightness:
+    image = image * (1 + config.brightness * brightness)
+  return _drop(key, jnp.where(missing, MISSING / 255, jnp.clip(image, 0, 1)), config)
+
+
+def _drop(key: jax.Array, image: jax.Array, config: ModalityAugment) -> jax.Array:
+  """Channels of [S, S, C] that become MISSING, each by itself, but never the last that is there."""
+  if not config.dropout:
+    return image
+  drop_key, keep_key = jax.random.split(jax.random.fold_in(key, 1))
+  missing, shape = _is_missing(image), (image.shape[-1],)
+  dropped = missing | jax.random.bernoulli(drop_key, config.dropout, shape)
+  order = jnp.where(missing, -1.0, jax.random.uniform(keep_key, shape))
+  kept = dropped.all() & (jnp.arange(shape[0]) == order.argmax())
+  return jnp.where(dropped & ~kept, MISSING / 255, image)
+
+
+def _is_missing(image: jax.Array) -> jax.Array:
+  """Of [S, S, C] in [0, 1], maybe moved, which channels have no file: bool [C]."""
+  return (jnp.abs(image - MISSING / 255) < _NEAR).all((0, 1))
 
 
 def _turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:

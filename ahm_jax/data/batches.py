@@ -31,12 +31,12 @@ AHEAD = 4  # Batches that the stream keeps ready.
 
 
 class Beside(NamedTuple):
-  """Images that are learnt from beside the ones with a mask."""
+  """Images that a step learns from beside others; those with a mask come first."""
 
   indices: np.ndarray  # int [n], of the split.
   batch_size: int  # Images per step, over all devices.
   stream: int  # Of their order, see `batch_indices`.
-  what: str  # Of them is learnt from: 'label', or 'image' alone.
+  what: str  # Of them is learnt from: 'mask', 'label', or 'image' alone.
 
   @classmethod
   def unlabelled(cls, split: Split, batch_size: int) -> 'Beside':
@@ -119,15 +119,6 @@ def check_pairs(unlabelled: int, devices: int) -> None:
     )
 
 
-def check_diagnosed(count: int, devices: int) -> None:
-  """Raises a UserError where devices cannot share so many images with a label."""
-  if count % devices:
-    raise UserError(
-      f'config.segment.diagnosis.batch_size is {count}, which {devices} devices cannot share '
-      f'evenly; make it a multiple of {devices}'
-    )
-
-
 def source(
   split: Split,
   config: DataConfig,
@@ -153,15 +144,12 @@ def source(
     UserError: the devices do not divide a batch_size, or there is nothing to train on.
   """
   devices = parallel.all_devices() if devices is None else tuple(devices)
-  for part in beside:
+  labelled = Beside(np.asarray(indices), batch_size, ORDER, 'mask')
+  for part in (labelled, *beside):
     if part.stream == UNLABELLED:
       check_pairs(part.batch_size, len(devices))
-  for count, size in (
-    (len(indices), batch_size),
-    *((len(b.indices), b.batch_size) for b in beside),
-  ):
-    parallel.check_shared(size, devices)
-    batch_indices(seed, 0, count, size)
+    parallel.check_shared(part.batch_size, devices)
+    batch_indices(seed, 0, len(part.indices), part.batch_size)
   size = split.images.nbytes + split.masks.nbytes + split.labels.nbytes
   fits = processes.all_of(size <= config.resident_share * _memory(parallel.own(devices)))
   resident = _resident(split, devices) if fits else None

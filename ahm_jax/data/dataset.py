@@ -93,7 +93,7 @@ def load(config: DataConfig, workdir: Path) -> Dataset:
   """Prepares the data of `config` where they are not, and reads them into memory; see `prepare`."""
   builder = tfds.builder_from_directory(prepare(config, workdir))
   sources = builder.as_data_source()
-  shape = (config.image_size, config.image_size, config.channels)
+  shape = (config.image_size, config.image_size, config.depth)
   return Dataset(
     name=sets.find(config).display_name(config),
     class_names=tuple(builder.info.metadata['class_names']),

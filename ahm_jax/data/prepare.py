@@ -95,6 +95,9 @@ def cache_key(source: DatasetSource, config: DataConfig) -> str:
     'seed': config.split_seed,
     **found,
   }
+  if config.modalities:  # Else the key is that of data prepared before there were any.
+    parts |= {'modalities': config.modalities, 'intensity': config.intensity}
+    parts['may_lack'] = config.modality_dropout > 0
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -123,7 +123,7 @@ class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     super().__init__(file_format='array_record', **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    size, channels = self.options.image_size, self.options.channels
+    size, channels = self.options.image_size, self.options.depth
     features = {
       # Bytes: by default TFDS writes uint8 arrays as lists of 64-bit integers.
       'image': tfds.features.Tensor(shape=(size, size, channels), dtype=np.uint8, encoding='bytes'),

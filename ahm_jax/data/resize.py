@@ -1,16 +1,43 @@
 """Images and masks at the size that networks see."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 
-def squashed(pixels: np.ndarray, side: int) -> np.ndarray:
-  """An image uint8 [H, W, C] as networks see it, resized bicubically with antialiasing to a
-  square: uint8 [side, side, C].
+def squashed(
+  pixels: np.ndarray, side: int, method: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+  """An image uint8 [H, W, C] as networks see it, resized with antialiasing to a square: uint8
+  [side, side, C].
   """
-  picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
-  resized = picture.resize((side, side), Image.Resampling.BICUBIC)
-  return np.asarray(resized).reshape(side, side, pixels.shape[-1])
+  if pixels.shape[-1] == 3:
+    return np.asarray(Image.fromarray(pixels).resize((side, side), method))
+  planes = (
+    Image.fromarray(np.ascontiguousarray(pixels[..., c])).resize((side, side), method)
+    for c in range(pixels.shape[-1])
+  )
+  return np.stack([np.asarray(plane) for plane in planes], -1)
+
+
+def picture(pixels: np.ndarray) -> Image.Image:
+  """An image uint8 [H, W, C] as one looks at it, in the mode RGB: three channels, of which
+  modalities are false colours, or the first one of any other number, in grey.
+  """
+  shown = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+  return Image.fromarray(np.ascontiguousarray(shown)).convert('RGB')
+
+
+def colours_of(modalities: Sequence[str]) -> str:
+  """What `picture` shows of an image with these modalities, in a sentence; '' of one without."""
+  if not modalities:
+    return ''
+  if len(modalities) == 3:
+    red, green, blue = modalities
+    return f'Pictures are in false colours: {red} red, {green} green, {blue} blue.'
+  more = len(modalities) > 1
+  return f'Pictures show {modalities[0]}{f", one of {len(modalities)} modalities" if more else ""}.'
 
 
 def squashed_mask(mask: np.ndarray, side: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import spearman_within_images
 from ahm_jax.masking.networks import Networks, strategy_state
-from ahm_jax.masking.patches import mask_patches, patch_losses, patch_mean
+from ahm_jax.masking.patches import apart, mask_patches, patch_losses, patch_mean
 from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.task import TrainState
@@ -25,7 +25,8 @@ _DRAWS = 8
 def learning_metrics(
   nets: Networks, state: TrainState, split: Split, batch_size: int = 16
 ) -> dict[str, float]:
-  """The agent's learning metrics on held-out images, the U-Net in inference mode.
+  """The agent's learning metrics on held-out images, the U-Net in inference mode. Where every
+  modality has patches of its own, these are the patches.
 
   Args:
     state: of the pre-training.
@@ -88,12 +89,14 @@ def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> 
   """Mean probability on border patches / on patches without lesion.
 
   Args:
-    probability: [N, g, g], of being masked.
+    probability: [N, g, g], of being masked; or per modality [N, g, M g], of which the mean counts.
     masks: integers [N, H, W], 0 where there is no lesion; of several classes, any is lesion.
 
   Returns:
     nan when there is no patch of either kind.
   """
+  count = probability.shape[2] // probability.shape[1]
+  probability = np.asarray(apart(jnp.asarray(probability), count)).mean(1)
   share = np.asarray(patch_mean(jnp.asarray(np.asarray(masks) > 0, jnp.float32), patch_size))
   border, outside = (share > 0) & (share < 1), share == 0
   if not border.any() or not outside.any():
@@ -107,7 +110,8 @@ def _measure(nets: Networks):
 
   def losses(variables, images, hidden):
     masked = mask_patches(images, hidden, masking.patch_size)
-    return patch_losses(nets.reconstruct(variables, masked), images, masking.patch_size)
+    reconstruction = nets.reconstruct(variables, masked)
+    return patch_losses(reconstruction, images, masking.patch_size, masking.per_modality)
 
   @jax.jit
   def draw(strategy_state, variables, images, key):

@@ -1,6 +1,7 @@
 """MODEL_CARD.md, which goes with every export (after Mitchell et al., 2019, arXiv 1810.03993)."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -9,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ahm_jax.config import to_dict
+from ahm_jax.config import DataConfig, to_dict
+from ahm_jax.data.readers import cases, intensity
+from ahm_jax.data.readers.base import count_of
 from ahm_jax.evaluation import per_image, stored
 from ahm_jax.evaluation.intervals import group_indices, mean_over_images
 from ahm_jax.export import shared
+from ahm_jax.models.inputs import SCALINGS
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import PRETRAIN
 from ahm_jax.runs import directory
@@ -92,8 +96,14 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   )
   intervals = {}
   for name, values in _per_image(rows).items():
-    if result.get(name) is not None and len(values):
-      intervals[name] = mean_over_images(values, samples, groups)[1]
+    (mean, interval), score = mean_over_images(values, samples, groups), result.get(name)
+    # Rows are of images with a mask, and diagnoses are scored on others too.
+    if (
+      mean is not None
+      and score is not None
+      and math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9)
+    ):
+      intervals[name] = interval
   return {'split': result['split'], 'values': _flat(result), 'intervals': intervals}
 
 
@@ -171,20 +181,42 @@ def text(trained: Trained, facts: Mapping[str, Any], known: Mapping[str, Any]) -
 
 def _network(trained: Trained) -> dict[str, Any]:
   network, side = trained.network, trained.image_size
-  sees = f'{"RGB" if trained.channels == 3 else "grey"} images, resized to {side} x {side} pixels'
+  sees = f'{_kind(trained.config.data)}, resized to {side} x {side} pixels'
   says = shared.plain(trained.stage.card.outputs(trained.config, trained.class_names))
   weights = f'SHA-256 `{trained.digest}`, of step {trained.step}'
   if not isinstance(network, VGG16):
     return {'sees': sees, 'says': says, 'width': network.width, 'weights': weights}
   if (source := trained.config.classify.input) != 'image':
     sees += f"; of each, what a segmentation found (config.classify.input = '{source}')"
+  started = {}
+  if trained.config.model.vgg_weights:
+    name, scaling = Path(trained.config.model.vgg_weights).name, SCALINGS[network.input]
+    started['started from'] = f'{shared.plain(name)}, of images scaled as {scaling.said}'
   return {
     'sees': sees,
     'says': says,
     'width': f'{network.width} (hidden {network.hidden})',
     'normalisation': network.norm or 'none',
+    **started,
     'weights': weights,
   }
+
+
+def _kind(data: DataConfig) -> str:
+  """What the images are, and of modalities how they became 8 bits."""
+  if not data.modalities:
+    return f'{"RGB" if data.is_colour else "grey"} images'
+  mapped = ', '.join(
+    f'{shared.plain(name)} ({shared.plain(intensity.described(entry))})'
+    for name, entry in zip(
+      data.modalities, cases.entries(data.intensity, data.modalities), strict=True
+    )
+  )
+  unknown = f'; {intensity.MISSING} everywhere stands for one that is not known'
+  return (
+    f'images of {count_of(len(data.modalities))}, in this order: {mapped}'
+    f'{unknown if data.modality_dropout else ""}'
+  )
 
 
 def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:

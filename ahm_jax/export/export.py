@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from ahm_jax.config import paths
 from ahm_jax.errors import UserError
 from ahm_jax.export import card, onnx_model, stablehlo
+from ahm_jax.models.inputs import OWN, SCALINGS
 from ahm_jax.models.unet import DIAGNOSIS, RECONSTRUCTION
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline.stages import STAGES
 from ahm_jax.runs import checkpoints
 from ahm_jax.runs.trained import VARIABLES, Trained, load
 from ahm_jax.runtime import durable, places
-from ahm_jax.weights import files, names, norms, saving
+from ahm_jax.weights import files, inputs, names, norms, saving
 
 WEIGHTS = 'weights'
 
@@ -136,15 +137,17 @@ def _onnx(trained: Trained, home: Path, _: Sequence[str]) -> dict[str, str]:
 
 def _weights(trained: Trained, home: Path, suffix: str) -> dict[str, str]:
   header = {'format': 'pt', 'stage': trained.stage.name, 'digest': trained.digest}
-  files.write(home / f'{WEIGHTS}{suffix}', state_dict(trained), header)
-  origin = 'milesial/Pytorch-UNet'
+  origin, seen = 'milesial/Pytorch-UNet', OWN
   if isinstance(trained.network, VGG16):
-    kind = 'vgg16_bn' if trained.network.norm else 'vgg16'
+    kind, seen = 'vgg16_bn' if trained.network.norm else 'vgg16', trained.network.input
     origin = f'torchvision.models.{kind}, with AdaptiveAvgPool2d(1)'
+    header[inputs.MARK] = seen
+  in_three = ', a grey one in each channel' if seen != OWN and trained.channels == 1 else ''
+  files.write(home / f'{WEIGHTS}{suffix}', state_dict(trained), header)
   left_out = ', which has no diagnosis: those layers are left out' if trained.diagnoses else ''
   return {
     'files': f'`{WEIGHTS}{suffix}`, by the names and layouts of {origin}{left_out}',
-    'takes': 'images scaled as (value / 255 - 0.5) / 0.25',
+    'takes': f'images scaled as {SCALINGS[seen].said}{in_three}',
   }
 
 
@@ -154,7 +157,9 @@ def state_dict(trained: Trained) -> dict[str, Any]:
   if not isinstance(network, VGG16):
     arrays = saving.outward(_of_masks(trained.variables), names.unet())
   else:
-    arrays = saving.outward(trained.variables, names.vgg16(network.width, network.norm))
+    arrays = saving.outward(
+      trained.variables, names.vgg16(network.width, network.norm, network.input)
+    )
     arrays = norms.with_zero_biases(arrays) if network.norm else arrays
   return saving.with_counters(arrays, trained.step)
 

@@ -138,7 +138,7 @@ def _losses_of(unet: Any, rollouts: Rollout, context: Context) -> jax.Array:
   def flat(x):
     return x.reshape(-1, *x.shape[3:])
 
-  losses = patch_losses(
-    context.reconstruct(unet, flat(rollouts.masked)), flat(images), context.masking.patch_size
-  )
+  masking = context.masking
+  reconstruction = context.reconstruct(unet, flat(rollouts.masked))
+  losses = patch_losses(reconstruction, flat(images), masking.patch_size, masking.per_modality)
   return losses.reshape(rollouts.losses.shape)

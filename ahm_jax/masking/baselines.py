@@ -28,8 +28,8 @@ from ahm_jax.masking.patches import (
   budget_shift,
   draw_exact,
   mask_patches,
+  over_images,
   patch_losses,
-  to_pixels,
 )
 from ahm_jax.masking.policy import policy_logits
 from ahm_jax.masking.rollout import Proposal, Rollout
@@ -69,7 +69,8 @@ def anatomask(context: Context) -> Strategy:
       jnp.float32
     )
     masked = mask_patches(images, tried, masking.patch_size)
-    losses = patch_losses(context.reconstruct(state.value, masked), images, masking.patch_size)
+    reconstruction = context.reconstruct(state.value, masked)
+    losses = patch_losses(reconstruction, images, masking.patch_size, masking.per_modality)
     share = growing_share(progress, masking, HARD_SHARE)
     return hardest_first(second_key, losses * tried, share, masking)
 
@@ -217,12 +218,13 @@ def adversarial_loss(context: Context, variables, rollout: Rollout, hidden: jax.
   Returns:
     sum over patches of hidden * loss / number of masked patches, a scalar.
   """
-  patch_size = context.masking.patch_size
-  more = to_pixels(hidden - rollout.hidden, patch_size)[..., None]  # 0, but for the gradient.
+  patch_size, per_modality = context.masking.patch_size, context.masking.per_modality
+  # 0, but for the gradient.
+  more = over_images(hidden - rollout.hidden, rollout.masked, patch_size)
   masked = rollout.masked - more * rollout.unmasked
   flat = masked.reshape(-1, *masked.shape[2:])
   reconstruction = context.reconstruct(variables, flat).reshape(masked.shape)
-  losses = patch_losses(reconstruction, rollout.observations[:1], patch_size)
+  losses = patch_losses(reconstruction, rollout.observations[:1], patch_size, per_modality)
   return (hidden * losses).sum() / jnp.maximum(rollout.hidden.sum(), 1)
 
 

@@ -61,7 +61,7 @@ def strategy_state(state: TrainState) -> Any:
 def networks(config: Config) -> Networks:
   """Those of a config."""
   return Networks(
-    unet=build.reconstruction_unet(config.model, config.data.channels),
-    agent=build.agent(config.model, config.masking),
+    unet=build.reconstruction_unet(config.model, config.data.depth),
+    agent=build.agent(config.model, config.masking, config.data.depth, config.model.vgg_input),
     masking=config.masking,
   )

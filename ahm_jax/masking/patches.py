@@ -1,4 +1,9 @@
-"""Patches: from pixels to the patch grid and back, and the budget: how many are masked."""
+"""Patches: from pixels to the patch grid and back, and the budget: how many are masked.
+
+Where every modality has patches of its own (masking.per_modality), the g x g patches of M of them
+lie side by side, those of the first one first: a map is [..., g, M g], and all that is the same for
+every patch, as the budget, needs not know of it.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +19,28 @@ def patch_mean(x: jax.Array, patch_size: int) -> jax.Array:
   return tiles.mean((-3, -1))
 
 
-def patch_losses(reconstruction: jax.Array, images: jax.Array, patch_size: int) -> jax.Array:
-  """Mean squared error of every patch: two of [..., H, W, C] -> [..., g, g], g = H / patch_size."""
-  return patch_mean(((reconstruction - images) ** 2).mean(-1), patch_size)
+def patch_losses(
+  reconstruction: jax.Array, images: jax.Array, patch_size: int, per_modality: bool = False
+) -> jax.Array:
+  """Mean squared error of every patch: two of [..., H, W, C] -> [..., g, g], g = H / patch_size;
+  per modality -> [..., g, C g].
+  """
+  errors = (reconstruction - images) ** 2
+  if per_modality:
+    return side_by_side(patch_mean(jnp.moveaxis(errors, -1, -3), patch_size))
+  return patch_mean(errors.mean(-1), patch_size)
+
+
+def side_by_side(maps: jax.Array) -> jax.Array:
+  """Maps of M modalities as one: [..., M, g, g] -> [..., g, M g]."""
+  *batch, count, rows, columns = maps.shape
+  return maps.swapaxes(-3, -2).reshape(*batch, rows, count * columns)
+
+
+def apart(grid: jax.Array, count: int) -> jax.Array:
+  """The inverse of `side_by_side` for M = `count`."""
+  *batch, rows, columns = grid.shape
+  return grid.reshape(*batch, rows, count, columns // count).swapaxes(-3, -2)
 
 
 def to_pixels(grid: jax.Array, patch_size: int) -> jax.Array:
@@ -24,9 +48,23 @@ def to_pixels(grid: jax.Array, patch_size: int) -> jax.Array:
   return jnp.repeat(jnp.repeat(grid, patch_size, -2), patch_size, -1)
 
 
+def over_images(grid: jax.Array, images: jax.Array, patch_size: int) -> jax.Array:
+  """Repeats every cell over its patch of images [..., H, W, C]: of [..., g, g] -> [..., H, W, 1];
+  of patches of each modality, [..., g, C g] -> [..., H, W, C].
+  """
+  count = grid.shape[-1] * patch_size // images.shape[-2]
+  if count == 1:
+    return to_pixels(grid, patch_size)[..., None]
+  return jnp.moveaxis(to_pixels(apart(grid, count), patch_size), -3, -1)
+
+
 def mask_patches(images: jax.Array, hidden: jax.Array, patch_size: int) -> jax.Array:
-  """Images [b, H, W, C] with the patches where `hidden` [b, g, g] is 1 set to 0, mid-grey."""
-  return images * (1 - to_pixels(hidden, patch_size)[..., None])
+  """Images [b, H, W, C] with the patches where `hidden` is 1 set to 0, mid-grey.
+
+  Args:
+    hidden: [b, g, g]; per modality [b, g, C g].
+  """
+  return images * (1 - over_images(hidden, images, patch_size))
 
 
 def centred(logits: jax.Array) -> jax.Array:

@@ -29,6 +29,10 @@ _BUILDERS: Mapping[str, Callable[[Context], Strategy]] = {
 }
 
 
+# Those whose masks depend on what lies beside a patch, or know patches of the image alone.
+_OF_IMAGES = ('blockwise', 'saliency', 'oracle_lesion', 'oracle_border', 'oracle_background')
+
+
 def names() -> tuple[str, ...]:
   """Of all strategies."""
   return tuple(_BUILDERS)
@@ -43,6 +47,17 @@ def check(name: str) -> None:
 
 
 def build(context: Context) -> Strategy:
-  """The strategy that `context.masking.strategy` names; raises as `check` does."""
-  check(context.masking.strategy)
+  """The strategy that `context.masking.strategy` names.
+
+  Raises:
+    UserError: as `check`; or it cannot mask per modality, and is asked to.
+  """
+  name = context.masking.strategy
+  check(name)
+  if context.masking.per_modality and name in _OF_IMAGES:
+    others = ', '.join(other for other in _BUILDERS if other not in _OF_IMAGES)
+    raise UserError(
+      f'{name!r} masks a patch of all modalities at once, and config.masking.per_modality asks for '
+      f'one of each; leave that at False, or take one of {others}'
+    )
   return _BUILDERS[context.masking.strategy](context)

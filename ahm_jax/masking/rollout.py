@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ahm_jax.masking.patches import mask_patches, patch_losses, to_pixels
+from ahm_jax.masking.patches import mask_patches, over_images, patch_losses
 
 
 class Proposal(NamedTuple):
-  """What a strategy proposes for b images; maps are [b, g, g]."""
+  """What a strategy proposes for b images; maps are [b, g, g], per modality [b, g, M g]."""
 
   hidden: jax.Array  # The action drawn, in {0, 1}: 1 where the patch is masked.
   probability: jax.Array  # Of being masked.
 
 
 class Rollout(NamedTuple):
-  """T rounds of one worker on b images."""
+  """T rounds of one worker on b images; per modality, [T, b, g, M g] stands for [T, b, g, g]."""
 
   observations: jax.Array  # [T, b, H, W, C], what the agent saw
   unmasked: jax.Array  # [T, b, H, W, C], what the U-Net would have seen with nothing masked
@@ -42,6 +42,7 @@ def rollout(
   patch_size: int,
   rounds: int = 1,
   distort: Callable[[jax.Array], jax.Array] = lambda images: images,
+  per_modality: bool = False,
 ) -> tuple[Rollout, Any]:
   """Masks and reconstructs, `rounds` times.
 
@@ -57,6 +58,7 @@ def rollout(
       holds the U-Net's batch statistics.
     distort: what is done to an observation before patches of it are masked for the U-Net; the
       agent sees it as it was.
+    per_modality: whether every channel has patches of its own, see `patches`.
 
   Returns:
     The rollout and the last carry. Losses and features carry the gradient to the U-Net; nothing
@@ -69,8 +71,8 @@ def rollout(
     unmasked = distort(observation)
     masked = mask_patches(unmasked, proposal.hidden, patch_size)
     reconstruction, features, carry = reconstruct(carry, masked)
-    losses = patch_losses(reconstruction, images, patch_size)
-    pixels = to_pixels(proposal.hidden, patch_size)[..., None]
+    losses = patch_losses(reconstruction, images, patch_size, per_modality)
+    pixels = over_images(proposal.hidden, images, patch_size)
     following = lax.stop_gradient(jnp.where(pixels > 0, reconstruction, observation))
     seen = observation, unmasked, masked
     return (following, carry), Rollout(*seen, *proposal, losses, features)

@@ -22,8 +22,8 @@ class Context(NamedTuple):
   """What a strategy may use besides its own state."""
 
   masking: MaskingConfig
-  # Flax module: images -> (logits, values), each [b, g, g]. In training it sees all workers' images
-  # as one batch.
+  # Flax module: images -> (logits, values), each a map of their patches. In training it sees all
+  # workers' images as one batch.
   agent: Any
   # (U-Net variables, masked images) -> reconstruction, without training.
   reconstruct: Callable[[Any, jax.Array], jax.Array]
@@ -58,9 +58,10 @@ def learn_nothing(state, rollouts, variables, progress):
 
 
 def grid_shape(images: jax.Array, masking: MaskingConfig) -> tuple[int, int, int]:
-  """(b, g, g) of images [b, H, W, C]."""
-  b, height, width, _ = images.shape
-  return b, height // masking.patch_size, width // masking.patch_size
+  """(b, g, g) of images [b, H, W, C]; per modality (b, g, C g)."""
+  b, height, width, channels = images.shape
+  count = channels if masking.per_modality else 1
+  return b, height // masking.patch_size, count * (width // masking.patch_size)
 
 
 def draw(key: jax.Array, logits: jax.Array) -> Proposal:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ahm_jax.errors import UserError
 from ahm_jax.models.convolution import per_pixel
+from ahm_jax.models.inputs import OWN
 from ahm_jax.models.layers import ConvNorm, max_pool
 from ahm_jax.models.vgg16 import VGG16Trunk
 
@@ -28,6 +29,8 @@ class Agent(nn.Module):
     width: channels of the trunk's first level; heads have four times as many, or less for 'light'
       and small patches.
     patch_size: side of a patch in pixels; 4, 8, 16 or 32.
+    modalities: that have patches of their own; 1: all together have one.
+    input: what a trunk 'vgg16' sees, one of `inputs.SCALINGS`.
     dtype: what convolutions compute in. Parameters, batch statistics and outputs are float32.
     output_variance: of the first weights of the heads' last layers, times their number.
     axis_name: mapped axis over which batch statistics are taken together.
@@ -36,6 +39,8 @@ class Agent(nn.Module):
   trunk: str = 'vgg16'
   width: int = 64
   patch_size: int = 16
+  modalities: int = 1
+  input: str = OWN
   output_variance: float = NEAR_ZERO
   dtype: jnp.dtype = jnp.float32
   axis_name: str | None = None
@@ -50,8 +55,8 @@ class Agent(nn.Module):
         'batch_stats', to be passed as mutable), instead of using those.
 
     Returns:
-      Logits and values, float32 [B, H / patch_size, W / patch_size]; not bounded, with NEAR_ZERO
-      near zero before training.
+      Logits and values, float32 [B, H / patch_size, modalities W / patch_size], one modality beside
+      the other; not bounded, with NEAR_ZERO near zero before training.
 
     Raises:
       UserError: H or W is not a multiple of patch_size.
@@ -63,7 +68,10 @@ class Agent(nn.Module):
       )
     halvings = int(math.log2(self.patch_size))
     if self.trunk == 'vgg16':
-      x = VGG16Trunk(stages=3, width=self.width, dtype=self.dtype, name='trunk')(x)
+      trunk = VGG16Trunk(
+        stages=3, width=self.width, input=self.input, dtype=self.dtype, name='trunk'
+      )
+      x = trunk(x)
       for _ in range(halvings - 2):
         x = max_pool(x)
       head_width = 4 * self.width
@@ -73,6 +81,7 @@ class Agent(nn.Module):
     head = functools.partial(
       Head,
       head_width,
+      outputs=self.modalities,
       output_variance=self.output_variance,
       dtype=self.dtype,
       axis_name=self.axis_name,
@@ -102,11 +111,12 @@ class LightTrunk(nn.Module):
 
 
 class Head(nn.Module):
-  """Three `ConvNorm` and a 1x1 convolution to one number a patch: [B, g, g, C] -> float32 [B, g,
-  g].
+  """Three `ConvNorm` and a 1x1 convolution to so many numbers a patch: [B, g, g, C] -> float32 [B,
+  g, outputs g], one map beside the other.
   """
 
   features: int
+  outputs: int = 1
   bias: bool = True
   output_variance: float = NEAR_ZERO
   dtype: jnp.dtype = jnp.float32
@@ -123,4 +133,8 @@ class Head(nn.Module):
       'conv_general_dilated': per_pixel,
       'name': 'output',
     }
-    return nn.Conv(1, (1, 1), use_bias=self.bias, **output)(x)[..., 0]
+    maps = nn.Conv(self.outputs, (1, 1), use_bias=self.bias, **output)(x)
+    if self.outputs == 1:
+      return maps[..., 0]
+    batch, rows, columns, _ = maps.shape
+    return maps.swapaxes(-2, -1).reshape(batch, rows, self.outputs * columns)

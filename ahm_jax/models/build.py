@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ahm_jax.config import MaskingConfig, ModelConfig
 from ahm_jax.models.agent import Agent
+from ahm_jax.models.inputs import OWN
 from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.runtime.parallel import DEVICES
@@ -44,17 +45,25 @@ def classifier(model: ModelConfig, classes: int) -> VGG16:
     hidden=model.vgg_hidden,
     head='pooled',
     norm=model.vgg_norm,
+    input=model.vgg_input,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )
 
 
-def agent(model: ModelConfig, masking: MaskingConfig) -> Agent:
-  """The agent that masks patches: images -> logits and values, each [B, g, g]."""
+def agent(model: ModelConfig, masking: MaskingConfig, channels: int = 1, input: str = OWN) -> Agent:
+  """The agent that masks patches: images -> logits and values, each [B, g, g]; where every channel
+  has patches of its own, [B, g, channels g].
+
+  Args:
+    input: as `Agent` has it.
+  """
   return Agent(
     trunk=model.agent_trunk,
     width=model.agent_width,
     patch_size=masking.patch_size,
+    modalities=channels if masking.per_modality else 1,
+    input=input,
     dtype=jnp.dtype(model.dtype),
     axis_name=_axis_name(model),
   )

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ahm_jax.models.inputs import OWN, rescaled
 from ahm_jax.models.layers import Conv, ConvNorm, he_normal, max_pool
 
 # Of each stage: its channels, in widths, and its convolutions.
@@ -34,6 +35,7 @@ class VGG16(nn.Module):
       the image's size is then fixed by the parameters). 'pooled': its mean over positions, which
       suits any size.
     norm: after each convolution, '' (nothing) or 'batch'.
+    input: what the first convolution sees, one of `inputs.SCALINGS`.
     dtype: what the layers compute in. Parameters, batch statistics and scores are float32.
     axis_name: mapped axis over which batch statistics are taken together.
   """
@@ -43,6 +45,7 @@ class VGG16(nn.Module):
   hidden: int = 4096
   head: str = 'classic'
   norm: str = ''
+  input: str = OWN
   dtype: jnp.dtype = jnp.float32
   axis_name: str | None = None
 
@@ -64,6 +67,7 @@ class VGG16(nn.Module):
       stages=len(STAGES),
       width=self.width,
       norm=self.norm,
+      input=self.input,
       dtype=self.dtype,
       axis_name=self.axis_name,
       name='trunk',
@@ -91,17 +95,19 @@ class VGG16Trunk(nn.Module):
   """The first `stages` of five stages of VGG16, without the pool that ends the last of them.
 
   [B, H, W, C] -> [B, H / 2^(stages - 1), W / 2^(stages - 1), channels], odd sides rounded down.
-  Three stages are conv1_1 to conv3_3, with 4 x `width` channels.
+  Three stages are conv1_1 to conv3_3, with 4 x `width` channels. Attributes as those of `VGG16`.
   """
 
   stages: int
   width: int = 64
   norm: str = ''
+  input: str = OWN
   dtype: jnp.dtype = jnp.float32
   axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    x = rescaled(x, self.input)
     for stage, (widths, convolutions) in enumerate(STAGES[: self.stages], start=1):
       if stage > 1:
         x = max_pool(x)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ahm_jax.config import Config, pretraining_name, pretraining_of
+from ahm_jax.config import Config, pretraining_name, pretraining_of, with_method
 from ahm_jax.data.dataset import Dataset, Split
+from ahm_jax.data.resize import colours_of
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.tables import label_count
@@ -22,7 +23,7 @@ from ahm_jax.pipeline.setup import Run, open_trained
 from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT, STAGES
 from ahm_jax.report import charts, failures, page, pictures
 from ahm_jax.report import viewer as viewing
-from ahm_jax.report.examples import make_examples, mask_and_reconstruct
+from ahm_jax.report.examples import first_modality, make_examples, mask_and_reconstruct
 from ahm_jax.runs import directory, metrics_log, snapshots, trained
 from ahm_jax.runs.stage import Stage
 from ahm_jax.task import TrainState
@@ -116,11 +117,12 @@ def _shown(cells: Sequence[Networks], config: Config, data: Dataset) -> page.Sho
       first.setdefault(pretraining_name(networks.cell.pretraining, config.grid), networks)
   viewer = _viewer(cells, config, split)
   if not len(split) or not count:
-    return page.Shown(viewer=viewer)
+    return page.Shown(viewer=viewer, colours=_colours(config))
   others = {**_alike(cells)}
   always = page.Shown(
     courses=pseudo_masks.courses([networks.cell for networks in cells], config, data),
     viewer=viewer,
+    colours=_colours(config),
   )
   if not first:
     return always._replace(others=_failures(others, config, split))
@@ -137,6 +139,16 @@ def _shown(cells: Sequence[Networks], config: Config, data: Dataset) -> page.Sho
   )
 
 
+def _colours(config: Config) -> str:
+  """What pictures show of images with modalities."""
+  told, variants = colours_of(config.data.modalities), config.grid.variants
+  pretraining = [method for method in config.grid.methods if pretraining_of(method, variants)]
+  if not any(with_method(config, method).masking.per_modality for method in pretraining):
+    return told
+  first = config.data.modalities[0]
+  return f'{told} Of patches that are masked per modality, those of {first} are shown.'
+
+
 def _viewer(cells: Sequence[Networks], config: Config, split: Split) -> viewing.Viewer | None:
   """Images of `split` through cells of methods that are alike, the last one that pre-trains coming
   last.
@@ -151,11 +163,17 @@ def _viewer(cells: Sequence[Networks], config: Config, split: Split) -> viewing.
   made = {method: _made(first[method], config, seen) for method in methods}
   entries = [
     viewing.entry(
-      name, seen.images[i], seen.full_mask(i), [(method, made[method](i)) for method in methods]
+      name,
+      seen.images[i],
+      seen.full_mask(i),
+      [(method, made[method](i)) for method in methods],
+      config.data.modalities,
     )
     for i, name in enumerate(seen.ids)
   ]
-  return viewing.Viewer(methods, last.cell.labels, last.cell.seed, entries, count)
+  return viewing.Viewer(
+    methods, last.cell.labels, last.cell.seed, entries, count, config.data.modalities
+  )
 
 
 def _alike(cells: Sequence[Networks]) -> dict[str, Networks]:
@@ -235,14 +253,15 @@ def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
   policies: dict[str, Any] = {}
   for method, networks in first.items():
     own = strategy_state(networks.state)
-    policies[method] = np.asarray(pretrain.policy_maps(networks.modules, own, images, TRAINED))
+    found = np.asarray(pretrain.policy_maps(networks.modules, own, images, TRAINED))
+    policies[method] = first_modality(found)
   return pictures.policies_sheet(images, policies)
 
 
 def _movement(networks: Networks) -> Image.Image | None:
   """How the policy of a pre-training moved, at no more than MOVEMENT of its validations."""
   kept = {
-    step: arrays['policy']
+    step: first_modality(arrays['policy'])
     for step, arrays in snapshots.read(networks.cell.directory(PRETRAIN)).items()
     if 'policy' in arrays and arrays['policy'].ndim == 3
   }

@@ -18,7 +18,7 @@ from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import image_difficulty
 from ahm_jax.evaluation.per_image import spreadsheet_safe
 from ahm_jax.pipeline.scores import pretrained_state
-from ahm_jax.pipeline.setup import check_alike, load_data, open_trained
+from ahm_jax.pipeline.setup import PICTURE, check_alike, load_data, open_trained
 from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT
 from ahm_jax.report import selection_page
 from ahm_jax.runs import directory, ownership, trained
@@ -34,7 +34,6 @@ LIST, PAGE = 'selection.csv', 'selection.html'
 RANDOM, K_CENTRE, TYPICLUST, PROBCOVER, DIFFICULTY = METHODS = (
   *('random', 'k-centre', 'typiclust', 'probcover', 'difficulty'),
 )
-_ALIKE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _start(config: Config, options: Options) -> trained.Trained | None:
       )
     return None
   start = trained.load(Path(config.init_from), (PRETRAIN, SEGMENT), '--init_from')
-  check_alike(config, start.config, _ALIKE)
+  check_alike(config, start.config, PICTURE)
   has_agent = start.stage is PRETRAIN and (start.path / directory.FILE).exists()
   if options.method == DIFFICULTY and not has_agent:
     raise UserError(
@@ -168,7 +167,8 @@ def _write(
   order = sorted(first, key=lambda i: picks[i].index)  # That of the files.
   pictures = originals.pictures(config.data, 'train', chosen.take(order))
   shown = dict(zip(order, pictures, strict=True))
-  page = selection_page.page(options.method, chosen.ids, picks, shown, LIST)
+  modalities = config.data.modalities
+  page = selection_page.page(options.method, chosen.ids, picks, shown, LIST, modalities)
   durable.write(workdir / PAGE, page)
 
 

@@ -24,6 +24,12 @@ from ahm_jax.runtime import parallel, processes
 from ahm_jax.task import Task
 from ahm_jax.weights.loading import LoadedWeights
 
+# What two networks must have alike to see an image in the same way.
+PICTURE = (
+  *('data.image_size', 'data.channels', 'data.modalities'),
+  *('data.window', 'data.intensity', 'data.slice_axis'),
+)
+
 
 @dataclass(frozen=True)
 class Start:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ahm_jax.config import Config, fields
-from ahm_jax.data.batches import Beside, check_diagnosed, check_pairs
+from ahm_jax.data.batches import Beside, check_pairs
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.data.sampling import labelled_indices
@@ -22,6 +22,7 @@ from ahm_jax.models import build
 from ahm_jax.models.vgg16 import VGG16Trunk
 from ahm_jax.pipeline import lesions, scores
 from ahm_jax.pipeline.setup import (
+  PICTURE,
   Plan,
   Run,
   Start,
@@ -41,10 +42,8 @@ from ahm_jax.training.optimizers import total_steps
 from ahm_jax.weights import loading
 from ahm_jax.weights.files import is_weights
 
-# What must be alike in a segmentation and the pre-training that it starts from, and in a
-# classification and its segmentation.
-_UNET = ('model.unet_width', 'data.channels')
-_PICTURE = ('data.image_size', 'data.channels', 'data.window', 'data.slice_axis')
+# What must be alike in a segmentation and the pre-training that it starts from.
+_UNET = ('model.unet_width', 'data.channels', 'data.modalities')
 
 
 # Pre-training.
@@ -82,8 +81,10 @@ def agent_weights(config: Config) -> loading.LoadedWeights | None:
   """
   if not (config.model.vgg_weights and pretraining.networks(config).strategy.load_trunk):
     return None
-  trunk = VGG16Trunk(stages=3, width=config.model.agent_width)
-  return loading.vgg16_trunk(Path(config.model.vgg_weights), trunk, _image_shape(config))
+  model = config.model
+  trunk = VGG16Trunk(stages=3, width=model.agent_width, input=model.vgg_input)
+  path, adapt = Path(model.vgg_weights), bool(config.data.modalities)
+  return loading.vgg16_trunk(path, trunk, _image_shape(config), adapt)
 
 
 PRETRAIN = Stage(
@@ -92,7 +93,7 @@ PRETRAIN = Stage(
   recipe='pretrain',
   scored_by='image',
   keeps_best=False,
-  network=lambda config, _: build.reconstruction_unet(config.model, config.data.channels),
+  network=lambda config, _: build.reconstruction_unet(config.model, config.data.depth),
   probabilities=None,
   start=lambda _: Start(),
   check=_check_pretraining,
@@ -104,11 +105,12 @@ PRETRAIN = Stage(
     ('validation/difficulty_rank_correlation', 'Difficulty rank correlation'),
     ('validation/hardness_ratio', 'Hardness ratio'),
   ),
+  following='launch.segment with --config.init_from={workdir} and a --workdir of its own',
   card=Card(
     network='a U-Net that was pre-trained to reconstruct masked images; it says nothing of an '
     'image until it is trained further',
     use='to start the training of a segmentation from, in research',
-    outputs=lambda config, _: f'{config.data.channels} channels of the reconstructed image',
+    outputs=lambda config, _: f'{config.data.depth} channels of the reconstructed image',
   ),
 )
 
@@ -119,7 +121,8 @@ PRETRAIN = Stage(
 def _check_segmentation(config: Config) -> None:
   unlabelled, devices = config.segment.unlabelled, len(parallel.all_devices())
   check_pairs(unlabelled.batch_size, devices)
-  check_diagnosed(config.segment.diagnosis.batch_size, devices)
+  field, diagnosed = 'config.segment.diagnosis.batch_size', config.segment.diagnosis.batch_size
+  parallel.check_shared(diagnosed, parallel.all_devices(), field)
   if unlabelled.hide:
     section = 'segment.unlabelled.masking'
     workers = unlabelled.masking.workers
@@ -142,7 +145,7 @@ def _teacher(config: Config) -> trained.Trained | None:
   for name, value in (('{seed}', config.seed), ('{labels}', config.data.labels or 'all')):
     place = place.replace(name, str(value))
   found = trained.load(Path(place), (SEGMENT,), f'--config.{said}')
-  check_alike(config, found.config, (*_UNET, *_PICTURE, 'data.mask_classes'), said)
+  check_alike(config, found.config, (*_UNET, *PICTURE, 'data.mask_classes'), said)
   return found
 
 
@@ -153,7 +156,8 @@ def _first_weights(config: Config) -> Start:
   if is_weights(config.init_from):
     unet = build.segmentation_unet(config.model, len(config.data.mask_classes))
     path = Path(config.init_from).expanduser()
-    return Start(weights=loading.unet(path, unet, _image_shape(config)))
+    adapt = bool(config.data.modalities)
+    return Start(weights=loading.unet(path, unet, _image_shape(config), adapt))
   path = Path(config.init_from).expanduser()
   if not (path / trained.EXPORT).exists():
     return _start_from_run(config, PRETRAIN, _UNET)
@@ -259,7 +263,7 @@ SEGMENT = Stage(
     config.model,
     len(config.data.mask_classes),
     len(names),
-    config.data.channels if config.segment.reconstruction.batch_size else 0,
+    config.data.depth if config.segment.reconstruction.batch_size else 0,
   ),
   probabilities=segmentation.probabilities,
   with_diagnoses=segmentation.with_diagnoses,
@@ -268,6 +272,8 @@ SEGMENT = Stage(
   plan=_plan_segmentation,
   score=scores.segmentation,
   curves=(('loss', 'Training loss'), ('validation/dice', 'Validation Dice')),
+  following='launch.evaluate with the same flags scores it; new images: python -m launch.predict '
+  '--checkpoint={workdir} --images=DIR --out=DIR',
   card=Card(
     network='a U-Net that says of every pixel of an image how likely it belongs to a lesion, or to '
     'each of several classes',
@@ -289,7 +295,7 @@ def _start_classification(config: Config) -> Start:
       f'config.classify.input={config.classify.input} needs a segmentation: --config.init_from=DIR '
       'of a segment run, or --config.classify.input=image'
     )
-  return _start_from_run(config, SEGMENT, _PICTURE)
+  return _start_from_run(config, SEGMENT, PICTURE)
 
 
 def _plan_classification(run: Run) -> Plan:
@@ -361,7 +367,8 @@ def classifier_weights(config: Config, classes: int) -> loading.LoadedWeights | 
   if not config.model.vgg_weights:
     return None
   network = build.classifier(config.model, classes)
-  return loading.vgg16(Path(config.model.vgg_weights), network, _image_shape(config))
+  path, adapt = Path(config.model.vgg_weights), bool(config.data.modalities)
+  return loading.vgg16(path, network, _image_shape(config), adapt)
 
 
 CLASSIFY = Stage(
@@ -379,6 +386,8 @@ CLASSIFY = Stage(
     ('loss', 'Training loss'),
     ('validation/balanced_accuracy', 'Validation balanced accuracy'),
   ),
+  following='launch.evaluate with the same flags scores it; new images: launch.predict with '
+  '--classifier={workdir}',
   card=Card(
     network='a VGG16 that says of an image how likely each diagnosis is',
     use='research on the classification of images of the kind, source and preparation that it was '
@@ -404,7 +413,7 @@ def _length(run: Run, count: int) -> tuple[int, float]:
 
 
 def _image_shape(config: Config) -> tuple[int, int, int, int]:
-  return 1, config.data.image_size, config.data.image_size, config.data.channels
+  return 1, config.data.image_size, config.data.image_size, config.data.depth
 
 
 # For launch scripts, and for Python: (config, workdir, data=None) -> TrainState, see `train`.

@@ -1,13 +1,16 @@
 """How a run of any stage is trained."""
 
 import contextlib
+import sys
+import time
 from pathlib import Path
 
 from ahm_jax.config import Config
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.errors import UserError, printable
+from ahm_jax.pipeline import announcements
 from ahm_jax.pipeline.setup import Plan, Run, data_summary, open_run
-from ahm_jax.runs import directory, provenance
+from ahm_jax.runs import checkpoint_reading, directory, provenance
 from ahm_jax.runs.stage import Stage
 from ahm_jax.runtime import json_files, processes
 from ahm_jax.task import TrainState
@@ -25,7 +28,11 @@ def train(stage: Stage, config: Config, workdir: Path, data: Dataset | None = No
     UserError: something would stop it, see `open_run` and the plan of the stage; nothing is trained
       then.
   """
-  return train_run(open_run(stage, config, workdir, data))
+  run = open_run(stage, config, workdir, data)
+  state = train_run(run)
+  if processes.is_first():
+    print(printable(f'next: {stage.following.format(workdir=run.workdir)}'))
+  return state
 
 
 def train_run(run: Run) -> TrainState:
@@ -42,7 +49,9 @@ def train_run(run: Run) -> TrainState:
         begin(run, plan)
       else:
         directory.check(run.workdir, run.stage.name, run.config)
-    return fit(
+    before, start = checkpoint_reading.latest_step(run.workdir), time.monotonic()
+    _say(*announcements.beginning(run, plan, before))
+    state = fit(
       plan.task,
       batches,
       run.recipe,
@@ -52,6 +61,15 @@ def train_run(run: Run) -> TrainState:
       safety=run.config.safety,
       profile_steps=run.config.profile.steps,
     )
+    after = checkpoint_reading.latest_step(run.workdir)
+    seconds = time.monotonic() - start
+    _say(announcements.ending(run, plan, state, after > before, seconds))
+    return state
+
+
+def _say(*lines: str) -> None:
+  for line in lines if processes.is_first() else ():
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def begin(run: Run, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from ahm_jax.data.readers.base import Case
 from ahm_jax.predict import made
 
 
@@ -16,7 +17,7 @@ class Images:
     stamps: of them now.
   """
 
-  def __init__(self, paths: Mapping[str, Path]):
+  def __init__(self, paths: Mapping[str, Path | Case]):
     self._paths = paths
     self.stamps = {name: made.stamp(path) for name, path in paths.items()}
 

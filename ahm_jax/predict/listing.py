@@ -1,6 +1,7 @@
 """The images below a folder, by name; of pixels it reads none."""
 
 import contextlib
+import itertools
 import os
 import re
 import unicodedata
@@ -9,8 +10,18 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ahm_jax.data.readers import dispatch
-from ahm_jax.data.readers.base import NIFTI, RASTER, SUFFIXES, UnavailableFile, is_odd, suffix
+from ahm_jax.data.readers.base import (
+  NIFTI,
+  RASTER,
+  SUFFIXES,
+  Case,
+  UnavailableFile,
+  is_odd,
+  shown,
+  suffix,
+)
 from ahm_jax.data.readers.base import stem as bare
+from ahm_jax.data.readers.cases import together
 from ahm_jax.errors import UserError, first, printable
 
 _SLICE = re.compile(r'_s\d{4,}$')
@@ -47,7 +58,7 @@ def list_images(root: Path) -> Listing:
       f'DICOM of any name{others}'
     )
   images.sort(key=as_cell)
-  _check_stems(root, images)
+  check_stems(root, images)
   for volume in {suffix(name) in NIFTI: name for name in images if is_volume(name)}.values():
     dispatch.require(root / volume)
   return Listing(images, sorted(map(as_cell, passed_over)))
@@ -128,7 +139,38 @@ def _said(root: Path) -> Iterator[None]:
     ) from error
 
 
-def _check_stems(root: Path, names: list[str]) -> None:
+def cases_of(root: Path, names: Sequence[str], modalities: Sequence[str]) -> dict[str, Case]:
+  """The cases that listed images hold, by name, in order: a file with all modalities by its own
+  name, files of one modality each by what their names have in common.
+
+  Raises:
+    UserError: one is numbered as no modality, or two would have the same mask.
+  """
+  found: dict[str, Case] = {}
+  problems: list[str] = []
+  for folder, members in itertools.groupby(sorted(names, key=_folder), key=_folder):
+    files = {bare(name.rpartition('/')[2]): root / name for name in members}
+    cases, wrong = together(files, modalities)
+    problems += wrong
+    for case in cases.values():
+      whole = len(case.files) < len(modalities) or bare(case.first.name) == case.name
+      name = folder + (case.first.name if whole else case.name)
+      other = found.setdefault(name, case)
+      if other is not case:
+        problems.append(f'{shown(other.first)} and {shown(case.first)} would have the same mask')
+  if problems:
+    raise UserError(f'{root}: {problems[0]}')
+  found = dict(sorted(found.items(), key=lambda item: as_cell(item[0])))
+  check_stems(root, list(found))
+  return found
+
+
+def _folder(name: str) -> str:
+  """With a slash at its end, or nothing."""
+  return name[: -len(name.rpartition('/')[2])]
+
+
+def check_stems(root: Path, names: Sequence[str]) -> None:
   """Refuses what would be written in one place; a volume may give slices up to any number."""
   seen: dict[str, str] = {}
   for name in names:

@@ -13,11 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-FILE = 'made.txt'
-FOLDERS = ('masks', 'probabilities', 'overlays')
+from ahm_jax.data.readers.base import Case
 
-# Size, and times of the last change of content and of status in ns: copies may keep the former
-# time, and new permissions or links change the latter alone. Empty where the system does not tell.
+FILE = 'made.txt'
+FOLDERS = ('masks', 'probabilities', 'overlays', 'volumes')
+
+# Of each file of an image its size, and times of the last change of content and of status in ns:
+# copies may keep the former time, and new permissions or links change the latter alone. Empty where
+# the system does not tell.
 Stamp = tuple[int, ...]
 
 
@@ -31,28 +34,45 @@ class Entry(NamedTuple):
   digest: str = ''  # Of the image as it was read; '': not known.
 
 
-def stamp(image: Path) -> Stamp:
+def stamp(image: Path | Case) -> Stamp:
   """What changes when an image is written again, or another put into its place."""
   try:
-    found = image.stat()
+    found = [path.stat() for path in files(image)]
   except OSError:
     return ()
-  return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+  return tuple(
+    number for file in found for number in (file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+  )
 
 
-def digest(image: Path, expected: Stamp) -> str:
-  """Of a file's content; '' where it cannot be read, or its stamp is not what is expected."""
+def digest(image: Path | Case, expected: Stamp) -> str:
+  """Of the content of its files; '' where one cannot be read, or its stamp is not what is
+  expected.
+  """
+  found = []
   try:
-    with image.open('rb') as file:
-      found = hashlib.file_digest(file, 'sha256').hexdigest()
+    for path in files(image):
+      with path.open('rb') as file:
+        found.append((path.name, hashlib.file_digest(file, 'sha256').hexdigest()))
   except OSError:
     return ''
-  return found if stamp(image) == expected else ''
+  if stamp(image) != expected:
+    return ''
+  if isinstance(image, Path):
+    return found[0][1]
+  return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def files(image: Path | Case) -> list[Path]:
+  """Those that an image lies in."""
+  return image.present if isinstance(image, Case) else [image]
 
 
 def is_same_but_for_status(first: Stamp, second: Stamp) -> bool:
-  """Whether of two stamps that differ only the time of the last change of status does."""
-  return len(first) == len(second) == 3 and first[:2] == second[:2]
+  """Whether of two stamps that differ only times of the last change of status do."""
+  pairs = enumerate(zip(first, second, strict=False))
+  changed = {place % 3 for place, (one, other) in pairs if one != other}
+  return len(first) == len(second) > 0 and changed <= {2}
 
 
 def has_size(path: Path, size: int) -> bool:

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from ahm_jax.config import DataConfig
 from ahm_jax.errors import UserError
 from ahm_jax.runs.trained import Trained
 
@@ -76,4 +77,11 @@ def identity(predictor: Predictor, images: Path) -> dict[str, Any]:
     **{f'--{name}': value for name, value in dataclasses.asdict(predictor.options).items()},
     'config.data.window': segmenter.config.data.window,
     'config.data.slice_axis': segmenter.config.data.slice_axis,
+    **_of_modalities(segmenter.config.data),
   }
+
+
+def _of_modalities(data: DataConfig) -> dict[str, Any]:
+  """Nothing without them, as in folders that are older than they are."""
+  names = ('modalities', 'intensity') if data.modalities else ()
+  return {f'config.data.{name}': getattr(data, name) for name in names}

@@ -5,6 +5,7 @@
   made.txt          what was made of each image, and when that was last changed; see `made`
   masks/            and probabilities/ and overlays/ where they are asked for; folders and names are
                     those of the images
+  volumes/          the masks of each NIfTI image as one volume; see `volumes.place` for its name
 
 A file appears by renaming, whole. What was made of an image goes into made.txt after all its files
 are on disk, and then into the table, which is written anew from made.txt where they differ. So
@@ -23,8 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ahm_jax.data.readers.base import Case
 from ahm_jax.errors import UserError
-from ahm_jax.predict import folder, made
+from ahm_jax.predict import folder, made, volumes
 from ahm_jax.predict.folder import IDENTITY, SCRATCH, TABLE
 from ahm_jax.predict.images import Images
 from ahm_jax.predict.journal import Journal
@@ -53,11 +55,14 @@ class Output:
     out: Path,
     identity: dict[str, Any],
     columns: Sequence[str],
-    images: Mapping[str, Path],
+    images: Mapping[str, Path | Case],
   ):
     self.out, self._identity = out, identity
     self._place = out.resolve()
     self._images, self._journal = Images(images), Journal(out, columns)
+    self._with_volume = {
+      name for name, path in images.items() if volumes.is_kept(volumes.named(name, path))
+    }
     self._order = {name: number for number, name in enumerate(images)}
     self._last, self._in_order = -1, True
     self._waiting: list[made.Entry] = []
@@ -182,6 +187,9 @@ class Output:
     self._journal.rewrite(kept)
 
   def _is_whole(self, entry: made.Entry) -> bool:
+    has_volume = any(map(volumes.is_place, entry.files))
+    if has_volume != (entry.image in self._with_volume):  # It was made before there were volumes.
+      return False
     return entry.stamp == self._images.stamps[entry.image] != () and all(
       made.has_size(self.out / place, size) and not self._leads_out(self.out / place)
       for place, size in entry.files.items()

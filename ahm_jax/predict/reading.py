@@ -1,17 +1,21 @@
 """An image as prediction reads it: its slices, each with the windows that a network sees of it."""
 
 import errno
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ahm_jax.config import Config
-from ahm_jax.data.readers import dispatch, raster
+from ahm_jax.data import resize
+from ahm_jax.data.readers import cases, dispatch, nifti, raster
 from ahm_jax.data.readers.base import (
   RASTER,
+  Case,
   Picture,
   UnavailableFile,
   Unreadable,
@@ -21,11 +25,13 @@ from ahm_jax.data.readers.base import (
   shown,
   suffix,
 )
+from ahm_jax.predict import made, volumes
 from ahm_jax.predict.listing import as_cell, stem
 from ahm_jax.predict.options import Options
 from ahm_jax.predict.views import Tiled, Whole, view
 
 OVERLAY_SIDE = 1024  # Longer side of an overlay in pixels, at most.
+_NONE: Mapping[str, Case] = MappingProxyType({})
 _ENDING = (errno.EMFILE, errno.ENFILE)  # What the system refuses of every file, not of this one.
 
 
@@ -41,8 +47,10 @@ class Slice:
   view: Whole | Tiled
   last: bool  # Of its volume.
   pages: int | str = ''  # That its file holds, of which this is the first; '' for a volume.
+  lacking: Sequence[str] = ()  # Modalities that it has no file of, which are mid-grey.
   shown: np.ndarray | None = None  # For its overlay, uint8 [h, w, 3].
   diagnosis: np.ndarray | None = None  # Probability of each class.
+  volume: volumes.Volume | None = None  # That its mask goes into too.
 
 
 class Problem(NamedTuple):
@@ -53,26 +61,37 @@ class Problem(NamedTuple):
   last: bool = True  # As of a `Slice`: nothing else comes of the image.
 
 
-def read(root: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
+def read(
+  root: Path, image: str, config: Config, options: Options, found: Mapping[str, Case] = _NONE
+) -> list[Slice | Problem]:
   """Reads an image as training reads it.
 
   Args:
     root: the folder.
     image: path below it.
     config: of the segmenter.
+    found: cases by what stands for their paths, where the segmenter sees modalities.
 
   Returns:
     Its slices in order, or a `Problem` alone.
   """
-  if problem := _odd_name(image) or link_problem(root / image, root):
+  place = found.get(image, root / image)
+  links = (link_problem(path, root) for path in made.files(place))
+  if problem := _odd_name(image) or next(filter(None, links), ''):
     return [Problem(image, problem)]
-  return read_file(root / image, image, config, options)
+  return read_place(place, image, config, options)
 
 
-def read_file(path: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
-  """As `read`, of a file that may lie anywhere and is called `image`."""
+def read_place(
+  place: Path | Case, image: str, config: Config, options: Options
+) -> list[Slice | Problem]:
+  """As `read`, of what may lie anywhere, and is called `image`."""
+  may_lack = config.data.modality_dropout > 0
+  modalities = config.data.modalities
+  if isinstance(place, Case) and not may_lack and (problem := cases.incomplete(place, modalities)):
+    return [Problem(image, problem)]
   try:
-    return _slices(path, image, config, options)
+    return _slices(place, image, config, options)
   except Unreadable as error:
     return [Problem(image, f'{error} is damaged or not an image; replace it')]
   except UnsupportedImage as error:
@@ -82,17 +101,13 @@ def read_file(path: Path, image: str, config: Config, options: Options) -> list[
       raise
     return [Problem(image, str(error))]
   except MemoryError:
-    return [Problem(image, f'{shown(path)} does not fit into memory; free some, or split it')]
+    return [Problem(image, f'{shown(place)} does not fit into memory; free some, or split it')]
 
 
-def _odd_name(image: str) -> str:
-  if not is_odd(image):
-    return ''
-  return f'{as_cell(image)} has control characters in its name, shown as \\x..; rename it'
-
-
-def of_pixels(pixels: np.ndarray, image: str, config: Config, options: Options) -> Slice:
-  """An image, uint8 [H, W, C], that was read already and is called `image`."""
+def of_pixels(
+  pixels: np.ndarray, image: str, config: Config, options: Options, lacking: Sequence[str] = ()
+) -> Slice:
+  """An image, uint8 [H, W, C], that was read already, and is called `image`."""
   return Slice(
     image=image,
     name=image,
@@ -101,13 +116,31 @@ def of_pixels(pixels: np.ndarray, image: str, config: Config, options: Options) 
     spacing=None,
     view=view(pixels, config.data.image_size, options.tile, options.overlap),
     last=True,
+    lacking=lacking,
     shown=_shrunk(pixels) if options.overlays else None,
   )
 
 
-def _slices(path: Path, image: str, config: Config, options: Options) -> list[Slice | Problem]:
-  pictures, whole = _pictures(path, config, options)
-  pages = raster.describe(path)[1] if suffix(image) in RASTER else ''
+def is_of_nnunet(config: Config) -> bool:
+  """Whether a network was trained on a data set of nnU-Net, whose names of files it then knows."""
+  return config.data.name == 'nnunet'
+
+
+def _odd_name(image: str) -> str:
+  if not is_odd(image):
+    return ''
+  return f'{as_cell(image)} has control characters in its name, shown as \\x..; rename it'
+
+
+def _slices(
+  place: Path | Case, image: str, config: Config, options: Options
+) -> list[Slice | Problem]:
+  pictures, whole = _pictures(place, config, options)
+  volume = _volume(place, image, config)
+  if volume and volume.slices != [picture.size for _, picture in pictures]:
+    return [Problem(image, f'{shown(place)} has changed while it was read; try again')]
+  pages = _pages(place)
+  lacking = cases.lacking(place, config.data.modalities) if isinstance(place, Case) else ()
   return [
     Slice(
       image=image,
@@ -118,17 +151,38 @@ def _slices(path: Path, image: str, config: Config, options: Options) -> list[Sl
       view=view(picture.pixels, config.data.image_size, options.tile, options.overlap),
       last=number == len(pictures) - 1,
       pages=pages,
+      lacking=lacking,
       shown=_shrunk(full.pixels) if options.overlays else None,
+      volume=volume,
     )
     for number, ((ending, picture), (_, full)) in enumerate(zip(pictures, whole, strict=True))
   ]
 
 
+def _volume(place: Path | Case, image: str, config: Config) -> volumes.Volume | None:
+  named = volumes.named(image, place)
+  if not volumes.is_kept(named):
+    return None
+  layout = nifti.layout(place.first if isinstance(place, Case) else place)
+  return volumes.Volume(volumes.place(named, is_of_nnunet(config)), layout, config.data.slice_axis)
+
+
+def _pages(place: Path | Case) -> int | str:
+  """As a `Slice` has them; of a case, all are read."""
+  if isinstance(place, Case) or suffix(place.name) not in RASTER:
+    return ''
+  return raster.describe(place)[1]
+
+
 _Pictures = list[tuple[str, Picture]]
 
 
-def _pictures(path: Path, config: Config, options: Options) -> tuple[_Pictures, _Pictures]:
+def _pictures(path: Path | Case, config: Config, options: Options) -> tuple[_Pictures, _Pictures]:
   """The slices for the network, maybe decoded smaller, and those for overlays, which are not."""
+  if isinstance(path, Case):
+    wanted = cases.entries(config.data.intensity, config.data.modalities)
+    both = cases.read_slices(path, wanted, config.data.slice_axis)
+    return both, both
   side, channels = config.data.image_size, config.data.channels
   window, axis = config.data.window, config.data.slice_axis
   at_least = None if options.tile else (2 * side, 2 * side)
@@ -139,7 +193,9 @@ def _pictures(path: Path, config: Config, options: Options) -> tuple[_Pictures, 
 
 
 def _shrunk(pixels: np.ndarray) -> np.ndarray:
-  """An image uint8 [H, W, C] in RGB, its longer side at most OVERLAY_SIDE: uint8 [h, w, 3]."""
-  picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).convert('RGB')
+  """The picture of an image uint8 [H, W, C], of at most OVERLAY_SIDE pixels a side: uint8 [h, w,
+  3].
+  """
+  picture = resize.picture(pixels)
   picture.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE), Image.Resampling.BICUBIC)
   return np.asarray(picture)

@@ -5,20 +5,28 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
+from ahm_jax.data.readers.base import Case
 from ahm_jax.errors import UserError, full_disk, printable
-from ahm_jax.predict import stream
+from ahm_jax.predict import stream, volumes
 from ahm_jax.predict.folder import check
-from ahm_jax.predict.listing import as_cell, is_volume, list_images, look_alikes, some
+from ahm_jax.predict.listing import (
+  as_cell,
+  cases_of,
+  is_volume,
+  list_images,
+  look_alikes,
+  some,
+)
 from ahm_jax.predict.options import Options, Predictor, identity
 from ahm_jax.predict.output import OK, Output
-from ahm_jax.predict.reading import Problem, Slice, read
+from ahm_jax.predict.reading import Problem, Slice, is_of_nnunet, read
 from ahm_jax.predict.writing import Written, columns, write
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime.progress import Bar
@@ -55,18 +63,28 @@ def predict(
   if segmenter.class_names and options.tile:
     _say('no diagnosis is told: --tile looks at parts of images')
   names, passed_over = list_images(images)
+  found: dict[str, Case] = {}
+  if modalities := segmenter.config.data.modalities:
+    found = cases_of(images, names, modalities)
+    names = list(found)
+  places = {name: found.get(name, images / name) for name in names}
+  named = [volumes.named(name, place) for name, place in places.items()]
+  _check_volumes(named, images, segmenter)
   made_by = identity(predictor, images)
   threads = threads or max(2, os.cpu_count() or 2)
   with _with_its_place(out):
     check(out, made_by)
-    by_cell = {as_cell(name): images / name for name in names}
+    by_cell = {as_cell(name): place for name, place in places.items()}
     with Output(out, made_by, columns(predictor), by_cell) as output:
-      _check_cases(names, output)
+      _check_cases(names, named, output, segmenter)
       if passed_over:
         _say(f'passed over, of no kind that is read: {some(passed_over)}')
       for note in output.notes:
         _say(note)
-      failed = _predict_missing(output, predictor, images, names, batch_size, threads)
+      read_one = functools.partial(
+        read, images, config=segmenter.config, options=options, found=found
+      )
+      failed = _predict_missing(output, predictor, read_one, names, batch_size, threads)
       if left := output.finish():
         _say(f'left over in {out}, of images that are gone or were renamed: {some(left)}')
   return Counts(len(names) - failed, failed)
@@ -76,8 +94,21 @@ def _say(line: str) -> None:
   print(printable(line), file=sys.stderr, flush=True)
 
 
-def _check_cases(names: Sequence[str], output: Output) -> None:
-  if output.folds_case and (pair := look_alikes(names)):
+def _check_volumes(named: Sequence[str], images: Path, segmenter: Trained) -> None:
+  if pair := volumes.clash(named, is_of_nnunet(segmenter.config)):
+    first, second = map(as_cell, pair)
+    raise UserError(
+      f'{images}: {first} and {second} would have the same volume of masks; rename one of them'
+    )
+
+
+def _check_cases(
+  names: Sequence[str], named: Sequence[str], output: Output, segmenter: Trained
+) -> None:
+  if not output.folds_case:
+    return
+  of_nnunet = is_of_nnunet(segmenter.config)
+  if pair := look_alikes(names) or volumes.clash(named, of_nnunet, folds_case=True):
     first, second = map(as_cell, pair)
     raise UserError(
       f'{first} and {second} would have the same mask in {output.out}, where upper and lower case '
@@ -99,7 +130,7 @@ def check_places(images: Path, out: Path) -> None:
 def _predict_missing(
   output: Output,
   predictor: Predictor,
-  images: Path,
+  read_one: Callable[[str], list[Slice | Problem]],
   names: Sequence[str],
   batch_size: int,
   threads: int,
@@ -109,7 +140,6 @@ def _predict_missing(
   done = {name for name in names if output.is_done(as_cell(name))}
   groups = stream.groups(names, done, batch_size)
   todo = [name for group in groups for name in group]
-  read_one = functools.partial(read, images, config=segmenter.config, options=options)
   network = functools.partial(
     stream.forward(segmenter, options.flips), jax.device_put(segmenter.variables)
   )

@@ -25,6 +25,8 @@ Row = dict[str, Any]  # Of the table, by column.
 def columns(predictor: Predictor) -> list[str]:
   """Of the table, in order."""
   about = ['image', 'slice', 'mask', 'status', 'width', 'height', 'pages']
+  if predictor.segmenter.config.data.modality_dropout:
+    about.append('lacking')
   measured = measures.columns(predictor.segmenter.mask_classes)
   names = predictor.class_names
   if not names:
@@ -76,9 +78,12 @@ def _write_slice(
     'width': item.size[1],
     'height': item.size[0],
     'pages': item.pages,
+    **({'lacking': ' '.join(item.lacking)} if item.lacking else {}),
     **measured,
   }
   put(place, functools.partial(write_mask, mask=mask))
+  if item.volume and item.volume.add(int(item.number or 0), mask):
+    put(item.volume.place, item.volume.write)
   if predictor.options.probabilities:
     for folder, plane in planes(probabilities, predictor.segmenter.mask_classes):
       write_plane = functools.partial(write_probabilities, plane=plane, size=item.size)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from ahm_jax.data import resize
 from ahm_jax.data.audit.finding import LEVELS, Finding
 from ahm_jax.data.audit.inspection import ImageRecord, Inspection
 from ahm_jax.data.sets.items import SPLITS
@@ -38,8 +39,8 @@ def thumbnail(pixels: np.ndarray, mask: np.ndarray | None) -> bytes:
   """
   scale = SIDE / max(pixels.shape[:2])
   size = tuple(max(1, round(scale * length)) for length in pixels.shape[1::-1])
-  whole = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-  picture = np.array(whole.convert('RGB').resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+  whole = resize.picture(pixels)
+  picture = np.array(whole.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
   if mask is not None:
     for index in range(1, int(mask.max()) + 1):
       filled = Image.fromarray((mask == index).astype(np.uint8) * 255)

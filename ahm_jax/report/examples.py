@@ -4,6 +4,7 @@ what was segmented.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.metrics import mask_scores
 from ahm_jax.masking.networks import Networks, strategy_state
-from ahm_jax.masking.patches import mask_patches, to_pixels
+from ahm_jax.masking.patches import mask_patches, over_images
 from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.report.pictures import Example
 from ahm_jax.runtime.batching import in_batches
@@ -55,11 +56,16 @@ def mask_and_reconstruct(
 
   Returns:
     The policy, float32 [N, g, g]; one mask sampled from it, [N, g, g], 1 where hidden; the images
-    with that reconstructed, uint8.
+    with that reconstructed, uint8. Per modality, the former two are of the first one.
   """
   show, own = _show(nets), strategy_state(state)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   return in_batches(lambda batch: show(own, variables, batch), images, batch_size)
+
+
+def first_modality(maps: Any) -> Any:
+  """Of maps [..., g, M g] of patches of each modality those of the first: [..., g, g]."""
+  return maps[..., : maps.shape[-2]]
 
 
 @functools.cache
@@ -76,8 +82,9 @@ def _show(nets: Networks):
     )
     masked = mask_patches(normalise(images / 255.0), proposal.hidden, patch_size)
     reconstruction = nets.reconstruct(variables, masked)
-    pixels = to_pixels(proposal.hidden, patch_size)[..., None]
+    pixels = over_images(proposal.hidden, images, patch_size)
     as_bytes = jnp.clip(denormalise(reconstruction) * 255 + 0.5, 0, 255).astype(jnp.uint8)
-    return proposal.probability, proposal.hidden, jnp.where(pixels > 0, as_bytes, images)
+    policy, hidden = map(first_modality, (proposal.probability, proposal.hidden))
+    return policy, hidden, jnp.where(pixels > 0, as_bytes, images)
 
   return show

@@ -72,6 +72,7 @@ class Shown(NamedTuple):
   others: Sequence[Failures] = ()  # Of runs of other methods than those above.
   # Images to page through; those that the page has no room for are left out.
   viewer: viewing.Viewer | None = None
+  colours: str = ''  # What pictures show of images with modalities, in sentences.
 
 
 def write_report(
@@ -101,6 +102,7 @@ def write_report(
     'agent_metrics': _AGENT,
     'curves': _curve_charts(curves, styles),
     'config': json.dumps(results['config'], indent=2, ensure_ascii=False),
+    'colours': shown.colours,
     **_table_values(summary, over),
     **_cell_values(results['cells']),
     **_picture_values(shown),
@@ -229,7 +231,7 @@ def _viewer_values(viewer: viewing.Viewer | None) -> dict[str, Any]:
     'viewer_data': htmlsafe_json_dumps({'runs': viewer.runs, 'images': viewer.entries}),
     'viewer_script': Markup(script),
     'allowed_script': f"'sha256-{digest}'",
-    'layers': viewing.LAYERS,
+    'layers': viewer.layers,
     'start': viewing.START,
   }
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from ahm_jax.data import resize
 from ahm_jax.report.class_pictures import class_overlay
 from ahm_jax.runtime import durable
 
@@ -33,7 +34,7 @@ class Example:
   """One held-out image through the whole method.
 
   Attributes:
-    image: uint8 [S, S, C], C = 3 or 1.
+    image: uint8 [S, S, C], shown as `resize.picture` does.
     policy: float [g, g] in [0, 1], each patch's probability of being masked.
     hidden: bool [g, g], the patches that the sampled mask hides.
     reconstruction: uint8 [S, S, C].
@@ -215,10 +216,7 @@ def _shape(mask: np.ndarray, side: int) -> tuple[int, int]:
 
 def resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   """An image, uint8 [S, S, C], as a picture of a shape [H, W]: uint8 [H, W, 3]."""
-  rgb = np.broadcast_to(image, (*image.shape[:2], 3))
-  return np.asarray(
-    Image.fromarray(np.ascontiguousarray(rgb)).resize(shape[::-1], Image.Resampling.BICUBIC)
-  )
+  return np.asarray(resize.picture(image).resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
 def _per_pixel(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from ahm_jax.data import resize
 from ahm_jax.report.pictures import data_uri
 from ahm_jax.report.render import render
 from ahm_jax.selection.pick import Pick
@@ -26,6 +27,7 @@ def page(
   picks: Sequence[Pick],
   pictures: Mapping[int, np.ndarray],
   list_name: str,
+  modalities: Sequence[str] = (),
 ) -> bytes:
   """The page.
 
@@ -33,6 +35,7 @@ def page(
     names, picks: of the images, in the order to label them in.
     pictures: by place in that order, from 0, uint8 [h, w, C]; of some of them.
     list_name: the file beside the page that lists them.
+    modalities: names of the images' channels, where they have them.
   """
   images = [
     {'rank': i + 1, 'name': names[i], 'lines': _lines(picks[i]), 'uri': _picture(pictures[i])}
@@ -46,6 +49,7 @@ def page(
     score=_SCORES[method],
     images=images,
     list_name=list_name,
+    colours=resize.colours_of(modalities),
   )
   return text.encode(errors='backslashreplace')  # File names may be no text.
 
@@ -58,5 +62,5 @@ def _lines(pick: Pick) -> list[str]:
 def _picture(pixels: np.ndarray) -> str:
   scale = _SIDE / max(pixels.shape[:2])
   size = tuple(max(1, round(scale * length)) for length in pixels.shape[1::-1])
-  whole = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert('RGB')
+  whole = resize.picture(pixels)
   return data_uri(np.asarray(whole.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)))

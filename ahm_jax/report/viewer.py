@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from ahm_jax.data import resize
 from ahm_jax.report import overlays
 from ahm_jax.report.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, data_uri
 
@@ -56,6 +56,7 @@ class Viewer:
     runs: names of the networks, the one shown first last.
     labels: number of labelled images that they were trained with, 0 for all.
     seed: theirs.
+    modalities: names of the channels, where images have them, each of which is a layer.
     entries: of `entry`, one an image, the likeliest to be wanted first.
     count: how many images the split has.
   """
@@ -65,6 +66,17 @@ class Viewer:
   seed: int
   entries: Sequence[Mapping[str, Any]]
   count: int
+  modalities: Sequence[str] = ()
+
+  @property
+  def layers(self) -> Sequence[tuple[str, str, bool]]:
+    """As LAYERS, with those of modalities."""
+    return *LAYERS, *((_modality(k), name, True) for k, name in enumerate(self.modalities))
+
+
+def _modality(k: int) -> str:
+  """Name of the layer of channel k."""
+  return f'modality{k}'
 
 
 def chosen(dice: Sequence[float], count: int, seed: int = 0) -> list[int]:
@@ -87,15 +99,20 @@ def chosen(dice: Sequence[float], count: int, seed: int = 0) -> list[int]:
 
 
 def entry(
-  name: str, image: np.ndarray, truth: np.ndarray, made: Sequence[tuple[str, Made]]
+  name: str,
+  image: np.ndarray,
+  truth: np.ndarray,
+  made: Sequence[tuple[str, Made]],
+  modalities: Sequence[str] = (),
 ) -> dict[str, Any]:
   """What the page holds of one image.
 
   Args:
     name: the image's.
-    image: uint8 [S, S, C], C = 3 or 1.
+    image: uint8 [S, S, C].
     truth: bool [h, w] at its own resolution; with classes uint8 [h, w].
     made: by the names of the networks, in the order of the viewer's runs.
+    modalities: names of the channels, where they have them.
 
   Returns:
     'name', 'width', 'height'; 'image', a data URI; 'layers', those that all share; 'runs', for each
@@ -114,6 +131,10 @@ def entry(
       'truth': {
         'alt': f'The true mask on image {name}: {share}.',
         'over': overlays.mask_layer(truth, TRUTH_COLOUR),
+      },
+      **{
+        _modality(k): {'alt': f'{modality} of image {name}.', 'base': _jpeg(image[..., k : k + 1])}
+        for k, modality in enumerate(modalities)
       },
     },
     'runs': [_run(name, run, truth, single) for run, single in made],
@@ -183,6 +204,6 @@ def _percent(mask: np.ndarray) -> str:
 
 def _jpeg(image: np.ndarray) -> str:
   """An image of the network's size, [S, S, C]; the page stretches it to its own shape."""
-  picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
+  picture = resize.picture(image)
   picture.thumbnail((overlays.SIDE, overlays.SIDE))
   return data_uri(np.asarray(picture))

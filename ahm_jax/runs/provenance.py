@@ -190,8 +190,8 @@ def _check_unseen(runs: Sequence[Images], split: str, names: Collection[str]) ->
     if both := seen.intersection(names):
       raise UserError(
         f'data leakage: {len(both)} {split} images of {item.dataset} were used to train '
-        f'{item.run}, as {min(both)!r}; restore the splits (labels.csv, data.split_seed), or train '
-        'again'
+        f'{item.run}, as {min(both)!r}; restore the splits (labels.csv or '
+        'splits_final.json, data.fold, data.split_seed), or train again'
       )
 
 

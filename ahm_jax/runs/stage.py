@@ -34,6 +34,7 @@ class Stage(NamedTuple):
   score: Callable[[Any], tuple[dict[str, Any], list[dict]]]  # Run -> scores, rows of images.
   curves: tuple[tuple[str, str], ...]  # Metrics of metrics.jsonl that reports draw, with titles.
   card: Card
+  following: str  # What goes on from a run in the folder {workdir}, said after a training.
   check: Callable[[Config], None] = lambda _: None  # What it asks of a config beyond ranges.
   # As `probabilities`, with those of diagnoses, float32 [B, classes], behind them; None: a network
   # of this stage never has both.

@@ -86,8 +86,8 @@ class Trained:
 
   @property
   def channels(self) -> int:
-    """3: RGB; 1: grey."""
-    return self.config.data.channels
+    """Numbers at each pixel of an image that it sees; see `DataConfig`."""
+    return self.config.data.depth
 
   @property
   def shape(self) -> tuple[int, int, int]:

@@ -1,9 +1,12 @@
 """JSON files: strict, and whole after a power cut; what is read was checked."""
 
+import contextlib
+import gc
 import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,19 +78,32 @@ def read_bytes(path: Path, cure: str = RESTORE, most: int = MOST_BYTES) -> bytes
 def parse(data: bytes) -> Any:
   """Strict JSON; raises a ValueError of one line for anything else."""
   try:
-    return json.loads(
-      data.decode('utf-8-sig'),
-      parse_float=_float,
-      parse_int=_int,
-      parse_constant=_refuse,
-      object_pairs_hook=_object,
-    )
+    with _no_collection():
+      return json.loads(
+        data.decode('utf-8-sig'),
+        parse_float=_float,
+        parse_int=_int,
+        parse_constant=_refuse,
+        object_pairs_hook=_object,
+      )
   except RecursionError:
     raise ValueError('it is nested too deeply') from None
   except json.JSONDecodeError as error:
     raise ValueError(f'it is no JSON ({error})') from None
   except UnicodeDecodeError as error:
     raise ValueError(f'byte {error.start} is not UTF-8') from None
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+  """Others' finalizers would fail, and say so, as deep as an attack on the parser goes."""
+  was = gc.isenabled()
+  gc.disable()
+  try:
+    yield
+  finally:
+    if was:
+      gc.enable()
 
 
 def write_json(path: Path, tree: Any) -> None:

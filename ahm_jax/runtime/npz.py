@@ -52,6 +52,11 @@ def arrays(file: IO[bytes]) -> dict[str, Stored]:
   return found
 
 
+def comment(file: IO[bytes]) -> bytes:
+  """Of an open .npz, as an archive has one; raises what `zipfile` raises for any other file."""
+  return zipfile.ZipFile(file).comment
+
+
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Stored:
   with archive.open(member) as content:
     shape, in_fortran_order, dtype = _npy_header(content, name)

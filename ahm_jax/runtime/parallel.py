@@ -41,14 +41,14 @@ def own(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
   return tuple(device for device in devices if device.process_index == jax.process_index())
 
 
-def check_shared(batch_size: int, devices: Sequence[jax.Device]) -> None:
+def check_shared(batch_size: int, devices: Sequence[jax.Device], field: str = 'batch_size') -> None:
   """Makes sure that D devices have the same number of images.
 
   Raises a UserError that says what to change.
   """
   if batch_size % len(devices):
     raise UserError(
-      f'batch_size is {batch_size}, which {len(devices)} devices cannot share evenly; '
+      f'{field} is {batch_size}, which {len(devices)} devices cannot share evenly; '
       f'make it a multiple of {len(devices)}'
     )
 

@@ -74,6 +74,11 @@ def check(options: Options, config: Config) -> None:
     )
   if options.prompt == 'point' and options.comparator == 'medsam':
     raise UserError('MedSAM was trained with boxes only; use --sam_prompt=box')
+  if config.data.modalities:
+    raise UserError(
+      f'--comparator={options.comparator} looks at photographs, and this run has '
+      f'{len(config.data.modalities)} modalities (config.data.modalities); leave it out'
+    )
   if config.data.mask_classes:
     raise UserError(
       f'--comparator={options.comparator} segments lesion and background only, and this run has '

@@ -12,8 +12,9 @@ from jax import lax
 from PIL import Image
 
 from ahm_jax.config import CLASSIFY, AugmentConfig, ClassifyConfig, Config
-from ahm_jax.data.augment import augment_batch, normalise
+from ahm_jax.data.augment import augment_batch, for_data, normalise
 from ahm_jax.data.dataset import Split
+from ahm_jax.data.resize import squashed
 from ahm_jax.evaluation.metrics import classification_scores
 from ahm_jax.models.build import classifier
 from ahm_jax.models.layers import infer, init_variables
@@ -49,12 +50,15 @@ def build(
   training = config.classifier
   vgg = classifier(config.model, classes)
   step = ClassifyStep(
-    vgg, optimizer(training, steps, steps_per_epoch), training.augment, class_weights
+    vgg,
+    optimizer(training, steps, steps_per_epoch),
+    for_data(training.augment, config.data),
+    class_weights,
   )
 
   def init(key):
     side = config.data.image_size
-    variables = init_variables(vgg, key, (1, side, side, config.data.channels))
+    variables = init_variables(vgg, key, (1, side, side, config.data.depth))
     if foreign is not None:
       variables = replaced(variables, foreign)
     return first_state(step.optimizer.transformation(), variables)
@@ -179,5 +183,4 @@ def _crop(image: np.ndarray, lesion: np.ndarray, margin: float) -> np.ndarray:
     int(np.clip((span[0] + span[-1] + 1 - side) // 2, 0, size - side)) for span in (rows, columns)
   )
   cut = image[top : top + side, left : left + side]
-  picture = Image.fromarray(cut[..., 0] if cut.shape[-1] == 1 else cut)
-  return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).reshape(image.shape)
+  return squashed(np.ascontiguousarray(cut), size, Image.Resampling.BILINEAR)

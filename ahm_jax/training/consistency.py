@@ -21,6 +21,7 @@ from ahm_jax.data.augment import (
   move_batch,
   normalise,
   recolour_batch,
+  without_dropout,
 )
 from ahm_jax.data.cutmix import boxes, partners
 from ahm_jax.masking.rollout import Proposal
@@ -125,7 +126,7 @@ class Consistency:
     if not config.agreement:
       return look(images), jnp.ones(len(images))
     turned = slice(None, None, -1 if config.augment.flip else None)
-    recoloured = recolour_batch(key, images, positions, config.augment)
+    recoloured = recolour_batch(key, images, positions, without_dropout(config.augment))
     both = look(jnp.concatenate([images, recoloured[:, turned, turned]]))
     first, second = both[: len(images)], both[len(images) :, turned, turned]
     classes = max(1, first.shape[-1] - 1)

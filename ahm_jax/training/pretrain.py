@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ahm_jax.config import PRETRAIN, Config
-from ahm_jax.data.augment import normalise
+from ahm_jax.data.augment import for_data, normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
@@ -82,7 +82,7 @@ def build(
   step = PretrainStep(
     nets,
     updates,
-    training.augment,
+    for_data(training.augment, config.data),
     steps,
     training.pixels,
     others if training.features or training.contrast else None,
@@ -92,7 +92,7 @@ def build(
   def init(key):
     unet_key, strategy_key = jax.random.split(key)
     side = config.data.image_size
-    sample = jnp.zeros((1, side, side, config.data.channels))
+    sample = jnp.zeros((1, side, side, config.data.depth))
     variables = init_variables(nets.unet, unet_key, sample.shape)
     extra = nets.strategy.init(strategy_key, sample, variables)
     if foreign is not None and nets.strategy.load_trunk:
@@ -125,7 +125,8 @@ def build(
 
 @functools.partial(jax.jit, static_argnums=0)
 def policy_maps(nets: Networks, state: Any, images: jax.Array, progress: jax.Array) -> jax.Array:
-  """Each patch's probability of being masked, [N, g, g], on uint8 images [N, S, S, C].
+  """Each patch's probability of being masked, [N, g, g], on uint8 images [N, S, S, C]; per modality
+  [N, g, C g].
 
   The mean over draws if it is drawn.
 

@@ -10,9 +10,11 @@ from ahm_jax.config import AugmentConfig, MaskingConfig
 from ahm_jax.data.augment import (
   augment_batch,
   denormalise,
+  drop_batch,
   geometry_only,
   normalise,
   recolour_batch,
+  without_dropout,
 )
 from ahm_jax.masking import actor_critic
 from ahm_jax.masking.networks import Joined, Networks, strategy_state
@@ -147,9 +149,12 @@ class PretrainStep:
           strategy_state(state), observation, round_key, progress, True, **known
         )
 
-      def recolour(observation):
-        changed = recolour_batch(augment_key, denormalise(observation), positions, self.augment)
+      def distort(observation):
+        change = recolour_batch if masking.restore_colour else drop_batch
+        changed = change(augment_key, denormalise(observation), positions, self.augment)
         return normalise(changed)
+
+      is_changed = masking.restore_colour or without_dropout(self.augment) != self.augment
 
       done, batch_stats = rollout(
         images,
@@ -158,8 +163,9 @@ class PretrainStep:
         reconstruct,
         state.batch_stats,
         patch_size=masking.patch_size,
+        per_modality=masking.per_modality,
         rounds=masking.rounds,
-        distort=recolour if masking.restore_colour else lambda observation: observation,
+        distort=distort if is_changed else lambda observation: observation,
       )
       return actor_critic.reconstruction_loss(done.losses, done.hidden), done, batch_stats
 
@@ -177,10 +183,9 @@ def _share_out(
   """The batch among the workers of this device.
 
   Where colours are to be restored, images are only moved: their colours are what the U-Net is to
-  reconstruct.
+  reconstruct. Nor does one become MISSING that is to be.
   """
-  if masking.restore_colour:
-    augment = geometry_only(augment)
+  augment = geometry_only(augment) if masking.restore_colour else without_dropout(augment)
   lesions = batch.masks > 0  # Of any class.
   images, lesions = augment_batch(augment_key, batch.images, lesions, batch.positions, augment)
   count = masking.workers // lax.axis_size(DEVICES)

@@ -13,7 +13,7 @@ from ahm_jax.data.augment import augment_batch, normalise
 from ahm_jax.masking.actor_critic import reconstruction_loss
 from ahm_jax.masking.patches import patch_losses
 from ahm_jax.masking.rollout import Proposal
-from ahm_jax.models.unet import RECONSTRUCTION, UNet
+from ahm_jax.models.unet import RECONSTRUCTION
 from ahm_jax.task import Batch
 from ahm_jax.training.hiding import Hiding
 
@@ -31,11 +31,10 @@ class Reconstructing:
   """How a segmentation step reconstructs; runs under an axis of devices named DEVICES.
 
   Attributes:
-    augment: of the images, as of those with a mask.
+    augment: of the images, as of those with a mask; no modality is dropped, for all are targets.
     hiding: of patches, by a strategy that is rewarded by their reconstruction's loss.
   """
 
-  unet: UNet
   config: ReconstructionConfig
   augment: AugmentConfig
   hiding: Hiding
@@ -66,7 +65,7 @@ class Reconstructing:
     whole images are normalised later, as they are.
     """
     variables = {'params': params, 'batch_stats': batch_stats}
-    (_, found), _ = self.unet.apply(
+    (_, found), _ = self.hiding.networks.unet.apply(
       variables, masked.masked, True, None, (RECONSTRUCTION,), mutable=['batch_stats']
     )
     size = self.hiding.networks.masking.patch_size

@@ -4,15 +4,17 @@ Without classes it has one output, the logit of lesion; with K classes it has K 
 first. Whatever else differs between the two follows from that number.
 """
 
+import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax.config import SEGMENT, Config
-from ahm_jax.data.augment import normalise
+from ahm_jax.config import SEGMENT, Config, MaskingConfig
+from ahm_jax.data.augment import for_data, normalise, without_dropout
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.flips import with_flips
@@ -63,18 +65,18 @@ def build(
       average of what is trained.
     diagnosing: how a diagnosis is learnt, or None.
     diagnosed: held-out images, all with a label, that it is scored on; the score is the mean of
-      Dice and balanced accuracy then.
+      Dice and AUC then.
   """
   training = config.segment
   mask_classes = config.data.mask_classes
   diagnoses = len(diagnosing.class_weights) if diagnosing else 0
-  channels = config.data.channels if training.reconstruction.batch_size else 0
+  channels = config.data.depth if training.reconstruction.batch_size else 0
   unet = segmentation_unet(config.model, len(mask_classes), diagnoses, channels)
   from_scratch = pretrained is None and foreign is None
   step = SegmentStep(
     unet,
     optimizer(training, steps, steps_per_epoch),
-    training.augment,
+    for_data(training.augment, config.data),
     encoder_rate=1.0 if from_scratch else config.transfer.encoder_rate,
     ema_decay=training.ema_decay,
     diagnosing=diagnosing,
@@ -83,7 +85,7 @@ def build(
   )
 
   def init(key):
-    shape = 1, config.data.image_size, config.data.image_size, config.data.channels
+    shape = 1, config.data.image_size, config.data.image_size, config.data.depth
     variables = init_variables(unet, key, shape)
     if foreign is not None:
       variables = replaced(variables, foreign)
@@ -98,7 +100,9 @@ def build(
       return scores
     found = predict_diagnoses(unet, variables, diagnosed.images, config.evaluate.batch_size)
     told = classification_scores(found, diagnosed.labels)
-    return scores | told | {'score': (scores['score'] + told['balanced_accuracy']) / 2}
+    # AUC is steadier than balanced accuracy, but unknown where all are of one class.
+    second = told['auc'] if math.isfinite(told['auc']) else told['balanced_accuracy']
+    return scores | told | {'score': (scores['score'] + second) / 2}
 
   return Task(
     name=SEGMENT,
@@ -114,9 +118,9 @@ def _reconstructing(config: Config, unet: UNet, steps: int) -> Reconstructing | 
   recipe = config.segment.reconstruction
   if not recipe.batch_size:
     return None
-  networks = Networks(unet, agent(config.model, recipe.masking), recipe.masking)
-  hiding = Hiding(networks, 'grey', 'loss', steps)
-  return Reconstructing(unet, recipe, config.segment.augment, hiding)
+  augment = without_dropout(for_data(config.segment.augment, config.data))
+  hiding = _hiding(config, unet, recipe.masking, 'grey', 'loss', steps)
+  return Reconstructing(recipe, augment, hiding)
 
 
 def _mask_scores(config: Config, unet: UNet, variables: Any, split: Split) -> dict[str, float]:
@@ -135,9 +139,16 @@ def _consistency(config: Config, unet: UNet, steps: int) -> Consistency | None:
     return None
   hiding = None
   if unlabelled.hide:
-    networks = Networks(unet, agent(config.model, unlabelled.masking), unlabelled.masking)
-    hiding = Hiding(networks, unlabelled.hide, unlabelled.reward, steps)
-  return Consistency(unet, unlabelled, steps, hiding)
+    fill, reward = unlabelled.hide, unlabelled.reward
+    hiding = _hiding(config, unet, unlabelled.masking, fill, reward, steps)
+  augment = for_data(unlabelled.augment, config.data)
+  return Consistency(unet, dataclasses.replace(unlabelled, augment=augment), steps, hiding)
+
+
+def _hiding(
+  config: Config, unet: UNet, masking: MaskingConfig, fill: str, reward: str, steps: int
+) -> Hiding:
+  return Hiding(Networks(unet, agent(config.model, masking), masking), fill, reward, steps)
 
 
 def mean_dice(predicted: np.ndarray, truth: np.ndarray) -> float:

@@ -5,16 +5,18 @@ Formats that can run code when they are opened are refused.
 
 import contextlib
 import functools
+import json
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ahm_jax.errors import UserError, cannot_read
-from ahm_jax.runtime import npz
+from ahm_jax.runtime import json_files, npz
 from ahm_jax.runtime.npz import Stored
 from ahm_jax.weights import headers
 
@@ -81,6 +83,26 @@ def opened(path: Path) -> Iterator[dict[str, Stored]]:
     }
 
 
+def metadata(path: Path) -> dict[str, str]:
+  """The texts that a file holds beside its arrays, as `write` puts them there; empty where it holds
+  none, or something else. Raises as `opened` does.
+  """
+  path = Path(path).expanduser()
+  with _told(path), path.open('rb') as file:
+    if path.suffix.lower() == '.safetensors':
+      told = headers.metadata(file)
+    else:
+      try:
+        told = json_files.parse(npz.comment(file))
+      except ValueError:  # A comment may be any text.
+        told = None
+  return told if _are_texts(told) else {}
+
+
+def _are_texts(told: Any) -> bool:
+  return isinstance(told, dict) and all(isinstance(value, str) for value in told.values())
+
+
 def _read(path: Path, stored: Stored) -> np.ndarray:
   with _told(path):
     return stored.read()
@@ -98,8 +120,12 @@ def _told(path: Path) -> Iterator[None]:
     raise UserError(f'{path} cannot be read ({line[:120]}); save it again') from error
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-  """Writes a new file, and reads it back; `metadata`, texts, goes into the header of .safetensors.
+def write(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
+  """Writes a new file, and reads it back.
+
+  Args:
+    texts: go into the header of .safetensors, or the comment of .npz, an archive, which NumPy does
+      not look at.
 
   Raises:
     UserError: a package is missing, or the file does not hold what was written.
@@ -107,12 +133,16 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
   arrays = {name: np.array(array, order='C') for name, array in arrays.items()}
   if path.suffix == '.npz':
     np.savez(path, allow_pickle=False, **arrays)
+    if texts:
+      with zipfile.ZipFile(path, 'a') as archive:
+        archive.comment = json.dumps(dict(texts)).encode()
   else:
-    safetensors_numpy().save_file(arrays, path, metadata=dict(metadata))
+    safetensors_numpy().save_file(arrays, path, metadata=dict(texts))
   held = read(path)
-  if held.keys() != arrays.keys() or any(
-    not _same(held[name], array) for name, array in arrays.items()
-  ):
+  alike = held.keys() == arrays.keys() and all(
+    _same(held[name], array) for name, array in arrays.items()
+  )
+  if not alike or metadata(path) != texts:
     raise UserError(f'{path} does not hold what was written; write it to another disk')
 
 

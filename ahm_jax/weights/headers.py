@@ -14,6 +14,7 @@ from ahm_jax.runtime.npz import Stored
 
 HALF = 'bfloat16'  # Which NumPy does not have; it is read as float32, which holds it exactly.
 FLOATS = (HALF, 'float16', 'float32', 'float64')
+_METADATA = '__metadata__'
 _MOST_HEADER = 10**8  # Bytes of a header, as of the package safetensors.
 _SAFETENSORS = {
   **{f'F{bits}': f'float{bits}' for bits in (16, 32, 64)},
@@ -34,14 +35,9 @@ def safetensors(file: IO[bytes]) -> dict[str, Stored]:
   """The arrays in an open .safetensors, whose format is that of
   https://github.com/huggingface/safetensors; raises a ValueError for any other file.
   """
-  total = os.fstat(file.fileno()).st_size
-  length = int.from_bytes(start := file.read(8), 'little')
-  if len(start) < 8 or 8 + length > total or length > _MOST_HEADER:
-    raise ValueError('its header is not whole')
-  header = json_files.parse(file.read(length))
-  schema.require(schema.mapping(), header)
-  header.pop('__metadata__', None)
-  begin, found, ends = 8 + length, {}, []
+  header, begin = _header(file)
+  header.pop(_METADATA, None)
+  found, ends = {}, []
   for name, told in header.items():
     try:
       schema.require(_TENSOR, told)
@@ -54,9 +50,25 @@ def safetensors(file: IO[bytes]) -> dict[str, Stored]:
     if first != place:
       raise ValueError('its arrays overlap, or have gaps between them')
     place = last
-  if begin + place != total:
+  if begin + place != os.fstat(file.fileno()).st_size:
     raise ValueError('it is not as long as its header says')
   return found
+
+
+def metadata(file: IO[bytes]) -> Any:
+  """What an open .safetensors says beside its arrays; raises as `safetensors`."""
+  return _header(file)[0].get(_METADATA)
+
+
+def _header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+  """The header, and where it ends."""
+  total = os.fstat(file.fileno()).st_size
+  length = int.from_bytes(start := file.read(8), 'little')
+  if len(start) < 8 or 8 + length > total or length > _MOST_HEADER:
+    raise ValueError('its header is not whole')
+  header = json_files.parse(file.read(length))
+  schema.require(schema.mapping(), header)
+  return header, 8 + length
 
 
 def _tensor(file: IO[bytes], told: dict[str, Any], begin: int) -> Stored:

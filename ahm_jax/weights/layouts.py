@@ -23,6 +23,15 @@ CONVOLUTION = Layout(
   lambda ours: ours.transpose(3, 2, 0, 1), lambda theirs: theirs.transpose(2, 3, 1, 0)
 )
 
+# As above, ours of RGB and theirs of BGR.
+BGR_CONVOLUTION = Layout(
+  lambda ours: CONVOLUTION.outward(ours)[:, ::-1],
+  lambda theirs: CONVOLUTION.inward(theirs[:, ::-1]),
+)
+
+# Keras's kernel of a convolution of BGR, which lies as ours.
+BGR = Layout(lambda ours: ours[:, :, ::-1], lambda theirs: theirs[:, :, ::-1])
+
 # Kernel of `UpConvolution`: ours [in, 2, 2, out], PyTorch's ConvTranspose2d [in, out, 2, 2];
 # neither is turned.
 UP_CONVOLUTION = Layout(

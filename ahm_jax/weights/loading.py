@@ -17,11 +17,14 @@ from ahm_jax.models.unet import UNet
 from ahm_jax.models.vgg16 import VGG16, VGG16Trunk
 from ahm_jax.runtime import trees
 from ahm_jax.runtime.npz import Stored
-from ahm_jax.weights import files, names, norms
+from ahm_jax.weights import files, inputs, names, norms
 from ahm_jax.weights.headers import FLOATS
 from ahm_jax.weights.names import Entry
 
 SHOWN = 3  # Names in a message, of however many there are.
+
+# Kernels that see images, ours [3, 3, channels, features]; those of other channels are taken too.
+_FIRST = ('params/encoder1/first/convolution/kernel', 'params/trunk/conv1_1/kernel')
 
 Weights = Mapping[str, Stored]  # By foreign names.
 
@@ -34,7 +37,8 @@ class LoadedWeights(NamedTuple):
       alone.
     report: for JSON: 'file', its path; 'parameters', how many were taken; 'taken', foreign names;
       'at_random', those of layers that keep their random start, and why; 'unused', names of the
-      file that nothing was taken of.
+      file that nothing was taken of; 'adapted', what became of a first layer that sees other
+      channels, '' where it sees ours; of a VGG16 also what `inputs.check` returns.
   """
 
   variables: dict[str, Any]
@@ -44,12 +48,13 @@ class LoadedWeights(NamedTuple):
 # Networks.
 
 
-def unet(path: Path, network: UNet, shape: Sequence[int]) -> LoadedWeights:
+def unet(path: Path, network: UNet, shape: Sequence[int], adapt: bool = False) -> LoadedWeights:
   """A U-Net by the names of milesial/Pytorch-UNet, with its batch statistics; its head where it has
   as many outputs.
 
   Args:
     network: ours, for images of `shape` [1, S, S, C].
+    adapt: take weights of a first layer that sees other channels too, as its sum over them.
 
   Raises:
     UserError: names are missing or shapes differ; the first are listed, and nothing is loaded.
@@ -60,47 +65,51 @@ def unet(path: Path, network: UNet, shape: Sequence[int]) -> LoadedWeights:
         f'{path} is a U-Net that enlarges bilinearly; ours learns to: give weights of UNet(..., '
         'bilinear=False)'
       )
-    return match(path, weights, names.unet(), variable_shapes(network, tuple(shape)))
+    return match(path, weights, names.unet(), variable_shapes(network, tuple(shape)), adapt)
 
 
-def vgg16(path: Path, network: VGG16, shape: Sequence[int]) -> LoadedWeights:
+def vgg16(path: Path, network: VGG16, shape: Sequence[int], adapt: bool = False) -> LoadedWeights:
   """A VGG16 by the names of torchvision or of Keras: its convolutions, and its dense layers up to
   the first that does not fit.
 
   Args:
-    network: ours, for images of `shape` [1, S, S, C].
+    network, adapt: as for `unet`.
 
   Raises:
-    UserError: as for `unet`; or one of the file and the network has norms and the other has none.
+    UserError: as for `unet`; one of the file and the network has norms and the other has none; or
+      they see images that are scaled in different ways.
   """
   with _opened(path) as weights:
     norm = _vgg16_norm(weights)
-    if norm != network.norm and (_is_keras(weights) or 'features.0.weight' in weights):
+    if norm != network.norm and _is_vgg16(weights):
       own, other = ('with', 'without') if norm else ('without', 'with')
       raise UserError(
         f'{path} is a VGG16 {own} batch normalisation, and nothing is loaded; give '
         f'--config.model.vgg_norm={norm or repr(norm)}, or weights of a VGG16 {other} it'
       )
-    entries = _vgg16_entries(weights, network.width, network.norm)
-    return match(path, weights, entries, variable_shapes(network, tuple(shape)))
+    return _vgg16(path, weights, network, variable_shapes(network, tuple(shape)), adapt)
 
 
-def vgg16_trunk(path: Path, trunk: VGG16Trunk, shape: Sequence[int]) -> LoadedWeights:
+def vgg16_trunk(
+  path: Path, trunk: VGG16Trunk, shape: Sequence[int], adapt: bool = False
+) -> LoadedWeights:
   """The first stages of a VGG16 by the names of torchvision or of Keras, under 'trunk'.
 
   Norms of the file are folded into the convolutions, which then compute what theirs do in use.
 
   Args:
     trunk: ours, without norms, for images of `shape` [1, S, S, C].
+    adapt: as for `unet`.
 
   Raises:
-    UserError: as for `unet`.
+    UserError: as for `vgg16`, norms aside.
   """
   with _opened(path) as weights:
     norm = _vgg16_norm(weights)
-    wanted = variable_shapes(trunk.clone(norm=norm), tuple(shape))
+    trunk = trunk.clone(norm=norm)
+    wanted = variable_shapes(trunk, tuple(shape))
     wanted = {part: {'trunk': shapes} for part, shapes in wanted.items()}
-    loaded = match(path, weights, _vgg16_entries(weights, trunk.width, norm), wanted)
+    loaded = _vgg16(path, weights, trunk, wanted, adapt)
   return loaded._replace(variables=norms.folded(loaded.variables)) if norm else loaded
 
 
@@ -117,8 +126,22 @@ def _opened(path: Path) -> Iterator[Weights]:
     )
 
 
-def _is_keras(weights: Weights) -> bool:
-  return 'block1_conv1/kernel' in weights
+def _vgg16(
+  path: Path, weights: Weights, network: VGG16 | VGG16Trunk, wanted: Any, adapt: bool
+) -> LoadedWeights:
+  seen = {}
+  if _is_vgg16(weights):
+    seen = inputs.check(path, weights, files.metadata(path), network.input)
+  if names.FIRST_KERAS in weights:
+    entries = names.keras_vgg16(network.input)
+  else:
+    entries = names.vgg16(network.width, network.norm, network.input)
+  loaded = match(path, weights, entries, wanted, adapt)
+  return loaded._replace(report={**loaded.report, **seen})
+
+
+def _is_vgg16(weights: Weights) -> bool:
+  return names.FIRST_KERAS in weights or names.FIRST_TORCHVISION in weights
 
 
 def _vgg16_norm(weights: Weights) -> str:
@@ -126,14 +149,12 @@ def _vgg16_norm(weights: Weights) -> str:
   return 'batch' if 'features.1.running_mean' in weights else ''
 
 
-def _vgg16_entries(weights: Weights, width: int, norm: str) -> list[Entry]:
-  return names.keras_vgg16() if _is_keras(weights) else names.vgg16(width, norm)
-
-
 # Matching.
 
 
-def match(path: Path, weights: Weights, entries: Sequence[Entry], wanted: Any) -> LoadedWeights:
+def match(
+  path: Path, weights: Weights, entries: Sequence[Entry], wanted: Any, adapt: bool = False
+) -> LoadedWeights:
   """Takes the entries that `wanted`, a tree of shapes, has from foreign weights.
 
   Raises:
@@ -141,17 +162,29 @@ def match(path: Path, weights: Weights, entries: Sequence[Entry], wanted: Any) -
   """
   shapes = {name: tuple(leaf.shape) for name, leaf in trees.flatten(wanted).items()}
   entries = [entry for entry in entries if entry.ours in shapes]
-  problems = {entry: _problem(entry, weights, shapes[entry.ours]) for entry in entries}
+  adapted = {
+    entry: _adapted(entry, weights, shapes[entry.ours])
+    for entry in entries
+    if adapt and entry.ours in _FIRST and entry.theirs in weights
+  }
+  problems = {
+    entry: '' if adapted.get(entry) else _problem(entry, weights, shapes[entry.ours])
+    for entry in entries
+  }
   _refuse(path, [entry for entry in entries if problems[entry] and not entry.layer], problems)
   left = _left_layers(problems)
   taken = [entry for entry in entries if entry.layer not in left]
   flat = {entry.ours: _array(path, weights, entry) for entry in taken}
+  for entry in filter(adapted.get, adapted):
+    flat[entry.ours] = _of_channels(flat[entry.ours], shapes[entry.ours][2])
   at_random = {
     entry.theirs: problem or 'belongs to a layer that does not fit'
     for entry, problem in problems.items()
     if entry.layer in left
   }
-  return LoadedWeights(trees.unflatten(flat), _report(path, weights, taken, at_random, flat))
+  report = _report(path, weights, taken, at_random, flat)
+  said = next(filter(None, adapted.values()), '')
+  return LoadedWeights(trees.unflatten(flat), {**report, 'adapted': said})
 
 
 def _problem(entry: Entry, weights: Weights, shape: tuple[int, ...]) -> str:
@@ -184,6 +217,27 @@ def _left_layers(problems: Mapping[Entry, str]) -> set[str]:
   layers = list(dict.fromkeys(entry.layer for entry in problems if entry.layer))
   wrong = [layers.index(entry.layer) for entry, problem in problems.items() if problem]
   return set(layers[min(wrong) :]) if wrong else set()
+
+
+def _adapted(entry: Entry, weights: Weights, shape: tuple[int, ...]) -> str:
+  """What is to be said of a first layer that sees other channels than ours, of this shape; '' where
+  it sees as many, or differs in more.
+  """
+  array = weights[entry.theirs]
+  if len(array.shape) != 4 or array.dtype not in FLOATS:
+    return ''
+  found = entry.layout.inward(np.broadcast_to(np.float32(0), array.shape)).shape
+  if found[2] in (0, shape[2]) or (*found[:2], found[3]) != (*shape[:2], shape[3]):
+    return ''
+  return (
+    f'{entry.theirs} sees {found[2]} channels and ours {shape[2]}: each of ours gets the mean of '
+    'its weights, scaled to the same sum'
+  )
+
+
+def _of_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+  """A kernel [H, W, in, out] for so many channels, which gives for equal ones what it gave."""
+  return np.repeat(kernel.sum(2, keepdims=True) / np.float32(channels), channels, axis=2)
 
 
 def _array(path: Path, weights: Weights, entry: Entry) -> np.ndarray:
@@ -221,6 +275,10 @@ def lines(report: Mapping[str, Any]) -> list[str]:
   """A report for the user to read."""
   taken, at_random, unused = report['taken'], report['at_random'], report['unused']
   found = [f'{report["file"]}: {len(taken)} arrays loaded, {report["parameters"]:,} parameters']
+  if adapted := report.get('adapted'):
+    found.append(f'  {adapted}')
+  if 'input' in report:
+    found.append(f'  they see images scaled as {report["input"]}, by {report["input_known_by"]}')
   if at_random:
     name, why = next(iter(at_random.items()))
     found.append(f'  {len(at_random)} arrays stay at their random start ({name} {why})')

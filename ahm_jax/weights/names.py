@@ -8,6 +8,7 @@ of torchvision.models.vgg16 and vgg16_bn, or of keras.applications.VGG16. A path
 import re
 from typing import NamedTuple
 
+from ahm_jax.models.inputs import CAFFE, OWN
 from ahm_jax.models.unet import LEVELS
 from ahm_jax.models.vgg16 import STAGES
 from ahm_jax.weights import layouts
@@ -31,6 +32,8 @@ class Entry(NamedTuple):
   layer: str = ''
 
 
+FIRST_TORCHVISION = 'features.0.weight'  # Of a VGG16.
+FIRST_KERAS = 'block1_conv1/kernel'
 # Of each of PyTorch's batch norms: the training steps. We have one for all.
 COUNTER = 'num_batches_tracked'
 
@@ -77,7 +80,7 @@ def _conv_norm(ours: str, sequence: str, place: int) -> list[Entry]:
   ]
 
 
-def vgg16(width: int, norm: str = '') -> list[Entry]:
+def vgg16(width: int, norm: str = '', input: str = OWN) -> list[Entry]:
   """Of `VGG16` with so many channels in its first stage, by torchvision's names."""
   entries, index = [], 0
   for stage, (_, convolutions) in enumerate(STAGES, start=1):
@@ -100,10 +103,15 @@ def vgg16(width: int, norm: str = '') -> list[Entry]:
       Entry(f'params/{name}/kernel', f'classifier.{place}.weight', layout, name),
       Entry(f'params/{name}/bias', f'classifier.{place}.bias', layer=name),
     ]
-  return entries
+  return _seeing(input, entries, layouts.BGR_CONVOLUTION)
 
 
-def keras_vgg16() -> list[Entry]:
+def _seeing(input: str, entries: list[Entry], first: Layout) -> list[Entry]:
+  """With a layout of its own for the first kernel, where theirs wants blue first."""
+  return [entries[0]._replace(layout=first), *entries[1:]] if input == CAFFE else entries
+
+
+def keras_vgg16(input: str = OWN) -> list[Entry]:
   """As `vgg16`, by the names of Keras, whose layouts are ours."""
   layers = [
     (f'trunk/conv{stage}_{number}', f'block{stage}_conv{number}', '')
@@ -115,11 +123,12 @@ def keras_vgg16() -> list[Entry]:
     ('hidden2', 'fc2', 'hidden2'),
     ('logits', 'predictions', 'logits'),
   ]
-  return [
+  entries = [
     Entry(f'params/{ours}/{part}', f'{theirs}/{part}', layer=layer)
     for ours, theirs, layer in layers
     for part in ('kernel', 'bias')
   ]
+  return _seeing(input, entries, layouts.BGR)
 
 
 def tidy(name: str) -> str:

@@ -78,7 +78,7 @@ def test_other_modules_called_configs_are_left_alone(monkeypatch):
 @pytest.mark.parametrize(
   ('name', 'fields', 'message'),
   [
-    ('phantm', {}, 'config=phantm: there is no such config; did you mean phantom?'),
+    ('phantm', {}, 'config=phantm: there is no such config; did you mean phantom, phantom_mri?'),
     ('phantom:x', {}, "configs/phantom.py has no variant 'x'; choose one of baselines, ablations"),
     ('smoke:x', {}, 'smoke.py has no variants; leave out the colon'),
     ('phantom', {'sed': 1}, 'config has no field sed; did you mean seed?'),

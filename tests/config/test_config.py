@@ -4,6 +4,7 @@ import re
 
 import ml_collections
 import pytest
+from ml_collections.config_flags import tuple_parser
 
 from ahm_jax import config
 from ahm_jax.errors import UserError
@@ -168,6 +169,7 @@ OUT_OF_RANGE = [
   ('data.window', (float('nan'), 400.0)),
   ('data.slice_axis', 3),
   ('data.every_slice', 0),
+  ('data.fold', -1),
   ('data.phantom.train', 0),
   ('data.phantom.validation', 0),
   ('data.phantom.test', 0),
@@ -359,12 +361,22 @@ def test_any_change_makes_two_looks_at_an_image(name):
       )
       for fields in ({}, {'segment.unlabelled.augment.hue': 0.1, 'data.channels': 1})
     ),
+    (
+      {'model.vgg_input': 'caffe'},
+      'config.model.vgg_input=caffe gives a VGG16 numbers up to 151, which suit weights that were',
+    ),
     ({'segment.epochs': None}, 'config.segment.steps and config.segment.epochs are both unset'),
   ],
 )
 def test_the_message_says_what_to_do(fields, message):
   with pytest.raises(UserError, match=re.escape(message)):
     changed(**fields)
+
+
+def test_a_vgg16_may_see_images_as_others_weights_do():
+  for fields in ({'vgg_input': 'torchvision'}, {'vgg_input': 'caffe', 'vgg_weights': 'w.npz'}):
+    model = changed(**{f'model.{name}': value for name, value in fields.items()}).model
+    assert model.vgg_input == fields['vgg_input']
 
 
 def test_uniform_masks_need_no_reconstruction_and_pay_nobody():
@@ -422,3 +434,92 @@ def test_mask_classes_that_cannot_be_told_apart_or_written_are_refused(names, me
   with pytest.raises(UserError, match=r'config\.data\.mask_classes') as caught:
     changed(**FOLDER, **{'data.mask_classes': names})
   assert message in str(caught.value)
+
+
+MODALITIES = ('flair', 't1', 't2')
+
+
+def test_the_depth_of_images():
+  depths = [changed(**fields).data.depth for fields in ({}, {'data.channels': 1})]
+  assert depths == [3, 1]
+  data = changed(**{'data.modalities': 'flair,t1,t2', 'data.intensity': 'zscore'}).data
+  assert (data.modalities, data.intensity) == (MODALITIES, ('zscore',))
+  assert data.depth == 3 and not data.is_colour
+  assert changed().data.is_colour and not changed(**{'data.channels': 1}).data.is_colour
+
+
+@pytest.mark.parametrize(
+  ('fields', 'said'),
+  [
+    ({'modalities': ('t1', 'T1')}, 'holds t1 twice'),
+    ({'modalities': ('t1', '')}, "holds ''"),
+    ({'modalities': ('t1', '../t2')}, "holds '../t2'"),
+    ({'modalities': ('t1', 't 2')}, "holds 't 2'"),
+    ({'modalities': ('-t1',)}, "holds '-t1'"),
+    ({'modalities': ('t1', '2d')}, "holds '2d'"),
+    ({'modalities': ('t' * 33,)}, 'up to 32'),
+    ({'modalities': tuple(f'm{i}' for i in range(17))}, 'holds 17 names; there may be 16'),
+    ({'modalities': MODALITIES, 'channels': 1}, 'data.channels is 1.*leave it at 3'),
+    ({'modalities': MODALITIES, 'window': (40, 400)}, 'data.window is .*data.intensity'),
+    ({'modalities': MODALITIES, 'intensity': ('zscore',) * 2}, '2 entries.*names 3'),
+    ({'modalities': MODALITIES, 'intensity': ()}, 'intensity is empty'),
+    ({'modalities': MODALITIES, 'intensity': ('z-score',)}, "holds 'z-score'; an entry may be"),
+    ({'modalities': MODALITIES, 'intensity': ('window/40',)}, "holds 'window/40'"),
+    ({'modalities': MODALITIES, 'intensity': ('window/40/0',)}, "holds 'window/40/0'"),
+    ({'modalities': MODALITIES, 'intensity': ('window/nan/4',)}, "holds 'window/nan/4'"),
+    ({'modalities': MODALITIES, 'intensity': ('percentile:1:99',)}, 'holds'),
+    ({'intensity': ('zscore',)}, 'data.modalities names none'),
+  ],
+)
+def test_modalities_that_are_refused(fields, said):
+  with pytest.raises(UserError, match=said) as error:
+    changed(**{f'data.{name}': value for name, value in fields.items()})
+  assert '\n' not in str(error.value)
+
+
+def test_several_intensities_are_one_flag():
+  flag = tuple_parser.TupleParser().parse('window/-600/1500,zscore,window/0.5/1e3')
+  data = changed(**{'data.modalities': MODALITIES, 'data.intensity': flag}).data
+  assert data.intensity == ('window/-600/1500', 'zscore', 'window/0.5/1e3')
+
+
+def test_windows_of_modalities():
+  intensity = ('window/-600/1500', 'zscore', 'window/0.5/1e3')
+  data = changed(**{'data.modalities': MODALITIES, 'data.intensity': intensity}).data
+  assert data.intensity == intensity
+
+
+def test_three_modalities_are_no_colours_for_a_second_look():
+  augment = {'flip': False, 'brightness': 0.0, 'contrast': 0.0, 'hue': 0.1}
+  fields = {f'segment.unlabelled.augment.{name}': value for name, value in augment.items()}
+  fields |= {'segment.unlabelled.agreement': 0.8}
+  changed(**fields)
+  with pytest.raises(UserError, match='compares two looks'):
+    changed(**fields, **{'data.modalities': MODALITIES})
+
+
+def test_patches_of_single_modalities():
+  with_names = {'data.modalities': MODALITIES, 'masking.per_modality': True}
+  assert changed(**with_names).masking.per_modality
+  for fields, said in (
+    ({'masking.per_modality': True}, 'config.data.modalities names none'),
+    ({**with_names, 'pretrain.features': 1.0}, 'pretrain.features and contrast are of all'),
+    ({**with_names, 'pretrain.contrast': 1.0}, 'pretrain.features and contrast are of all'),
+  ):
+    with pytest.raises(UserError, match=said):
+      changed(**fields)
+  hidden = {'segment.unlabelled.hide': 'grey', 'segment.unlabelled.masking.per_modality': True}
+  hidden |= {'segment.ema_decay': 0.99, 'segment.unlabelled.batch_size': 4}
+  with pytest.raises(UserError, match='per_modality is for a pre-training'):
+    changed(**hidden, **{'data.modalities': MODALITIES})
+  few = {'masking.strategy': 'adamae', 'masking.patch_size': 16, 'data.image_size': 16}
+  with pytest.raises(UserError, match='exactly 1 of 1 patches'):
+    changed(**few, **{'data.modalities': MODALITIES})
+  changed(**few, **with_names)  # 2 of 3.
+
+
+def test_modality_dropout_needs_what_can_be_left_out():
+  assert changed(**{'data.modalities': MODALITIES, 'data.modality_dropout': 0.5})
+  for names, said in (((), 'names none'), (('t1',), 'names 1')):
+    with pytest.raises(UserError, match=f'modality_dropout is 0.1, .*{said}'):
+      changed(**{'data.modalities': names, 'data.modality_dropout': 0.1})

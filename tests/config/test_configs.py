@@ -7,10 +7,11 @@ import pytest
 from ahm_jax.config import SCRATCH, default, from_config_dict, with_method
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline.grid import check_methods
-from configs import busi_cpu, folder, isic, isic2018, isic_cpu, phantom, smoke
+from configs import busi_cpu, folder, isic, isic2018, isic_cpu, phantom, phantom_mri, smoke
 
 VARIANTS = [
   (smoke, ('',)),
+  (phantom_mri, ('',)),
   (phantom, ('', 'baselines', 'ablations')),
   *((module, ('', 'baselines', 'ablations', 'few')) for module in (isic_cpu, busi_cpu)),
   (folder, ('', 'few', 'cpu', 'cpu_few', 'paper')),

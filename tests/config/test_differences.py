@@ -26,6 +26,7 @@ def stages_of(name):
     ('classifier.steps', (CLASSIFY,)),
     ('model.vgg_norm', (CLASSIFY,)),
     ('model.vgg_weights', (PRETRAIN, CLASSIFY)),
+    ('model.vgg_input', (PRETRAIN, CLASSIFY)),
     ('model.recompute', ()),
     ('evaluate.split', ()),
     ('safety.save_minutes', ()),

@@ -49,6 +49,8 @@ def test_no_field_that_is_a_path_is_forgotten():
     'segment.reconstruction.masking.strategy',
     'data.mask_suffix',
     'grid.baselines',
+    'data.modalities',
+    'data.intensity',
   }
   assert texts - names == set(FIELDS)
 

@@ -47,13 +47,13 @@ def test_files_are_found_by_their_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
-    ('phantm', '--config=phantm: there is no such config; did you mean phantom?'),
-    ('Phantom', 'there is no such config; did you mean phantom?'),
+    ('phantm', '--config=phantm: there is no such config; did you mean phantom, phantom_mri?'),
+    ('Phantom', 'there is no such config; did you mean phantom, phantom_mri?'),
     ('isic:', ''),
     ('isic_gpu:few', 'there is no such config; did you mean isic_cpu, isic'),
     ('zzz', 'there is no such config; there are busi_cpu, folder, isic, isic2018, isic_cpu, '),
-    ('phantom.py', 'there is no such file; did you mean phantom?'),
-    ('elsewhere/phantom.py', 'there is no such file; did you mean phantom?'),
+    ('phantom.py', 'there is no such file; did you mean phantom, phantom_mri?'),
+    ('elsewhere/phantom.py', 'there is no such file; did you mean phantom, phantom_mri?'),
     ('', '--config is empty; give a config file, or one of busi_cpu, '),
     (':few', '--config is empty; '),
     ('/', '--config=/ is a folder; give a config file, or one of busi_cpu, '),

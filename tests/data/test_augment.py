@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from ahm_jax.config import AugmentConfig
+from ahm_jax.config import AugmentConfig, DataConfig
 from ahm_jax.data import augment as module
 from ahm_jax.data.augment import (
   augment,
   augment_batch,
   denormalise,
+  for_data,
   geometry_only,
   normalise,
   recolour_batch,
 )
+from ahm_jax.data.readers.intensity import MISSING
 
 NOTHING = {
   'flip': False,
@@ -265,3 +267,77 @@ def test_moving_and_then_recolouring_is_augmenting():
   whole, _ = augment_batch(key, images, masks, positions, config)
   assert np.abs(moved - whole).max() > 0.05
   np.testing.assert_allclose(recolour_batch(key, moved, positions, config), whole, atol=1e-6)
+
+
+def modal(**fields):
+  data = DataConfig(modalities=('flair', 't1', 't2', 't1ce'))
+  return for_data(only(**fields), data)
+
+
+def test_modalities_are_rescaled_each_by_itself_and_air_stays_black():
+  image = np.float32([[[0, 0.2, 0.4, 0.5]] * 4, [[0.6, 0.2, 0.1, 0]] * 4] * 2)
+  results = many(modal(brightness=0.3), image, image[..., 0])[0]
+  factors = results.sum((1, 2)) / image.sum((0, 1))
+  np.testing.assert_allclose(results, image * factors[:, None, None], atol=1e-6)
+  assert 0.7 <= factors.min() < 0.75
+  assert 1.25 < factors.max() <= 1.3
+  assert np.abs(np.corrcoef(factors.T) - np.eye(4)).max() < 0.5  # Drawn independently.
+  assert not results[np.broadcast_to(image == 0, results.shape)].any()
+
+
+def test_contrast_of_a_modality_is_about_its_own_mean():
+  image = example(channels=4)[0] * 0.2 + np.float32([0.2, 0.3, 0.4, 0.5])
+  results = many(modal(contrast=0.4), image, image[..., 0])[0]
+  means = image.mean((0, 1))
+  factors = (results - means).std((1, 2)) / image.std((0, 1))
+  np.testing.assert_allclose(results, means + factors[:, None, None] * (image - means), atol=1e-5)
+  assert (factors.max(1) - factors.min(1)).min() > 0.01
+
+
+def test_three_modalities_have_no_hue_and_are_not_changed_as_colours():
+  image, mask = example()
+  config = for_data(only(hue=0.5), DataConfig(modalities=('a', 'b', 'c')))
+  np.testing.assert_array_equal(many(config, image, mask, 2)[0][1], image)
+  assert for_data(only(hue=0.5), DataConfig()) == only(hue=0.5) != config
+  assert isinstance(geometry_only(modal(contrast=0.2)), module.ModalityAugment)
+
+
+def dropping(share, **fields):
+  data = DataConfig(modalities=('flair', 't1', 't2', 't1ce'), modality_dropout=share)
+  return for_data(only(**fields), data)
+
+
+def test_modalities_are_dropped_as_often_as_asked_but_never_all():
+  image, mask = example(channels=4)
+  for share in (0.2, 0.9):
+    results = np.asarray(many(dropping(share), image, mask, 512)[0])
+    missing = (results == np.float32(MISSING / 255)).all((1, 2))
+    expected = share - share**4 / 4  # Of four dropped, one is kept.
+    assert missing.mean() == pytest.approx(expected, abs=0.03)
+    assert not missing.all(1).any()
+    np.testing.assert_array_equal(results, np.where(missing[:, None, None], MISSING / 255, image))
+    assert missing.mean(0).min() > expected - 0.08  # None is spared.
+
+
+def test_what_has_no_file_stays_missing_and_the_only_other_one_is_kept():
+  image, mask = example(channels=4)
+  image[..., [0, 1, 3]] = MISSING / 255
+  config = dropping(0.9, flip=True, scale=0.4, brightness=0.5, contrast=0.5)
+  results = np.asarray(many(config, image, mask)[0])
+  np.testing.assert_allclose(results[..., [0, 1, 3]], MISSING / 255, atol=1e-6)
+  assert results[..., 2].std((1, 2)).min() > 0.01
+
+
+def test_dropping_alone_drops_what_augmenting_drops(batch):
+  images, masks, positions = batch
+  images = np.concatenate([images, images[..., :1]], -1)
+  config = dropping(0.5)
+  key = jax.random.key(7)
+  whole, _ = augment_batch(key, images, masks, positions, config)
+  alone = module.drop_batch(key, images / np.float32(255), positions, config)
+  np.testing.assert_allclose(alone, whole, atol=1e-6)
+  assert np.abs(whole - images / 255).max() > 0.1
+  still, _ = augment_batch(key, images, masks, positions, module.without_dropout(config))
+  np.testing.assert_allclose(still, images / 255, atol=1e-6)
+  assert module.drop_batch(key, images, positions, only()) is images
+  assert geometry_only(config).dropout == 0

@@ -507,3 +507,10 @@ def test_a_folder_that_tfds_cannot_have_is_refused(tmp_path, name):
   with pytest.raises(UserError, match=r'config\.data\.prepared_dir'):
     prepare(dataclasses.replace(TINY, prepared_dir=path), tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_the_keys_of_data_without_modalities_are_those_of_always():
+  """So that what was prepared before there were modalities is found again."""
+  source = sets.find(DataConfig())
+  assert cache_key(source, DataConfig()) == '8fd0e406c6e0e918'
+  assert cache_key(source, DataConfig(channels=1, image_size=64)) == '75a0f3291de7c23e'

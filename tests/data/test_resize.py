@@ -1,7 +1,10 @@
-"""Masks at the size that networks see."""
+"""Images and masks at the size that networks see."""
 
 import numpy as np
+import pytest
+from PIL import Image
 
+from ahm_jax.data import resize
 from ahm_jax.data.resize import squashed_mask
 
 
@@ -35,3 +38,25 @@ def test_resizing_of_classes_agrees_with_areas():
   fine = np.kron(mask, np.ones((4, 2), np.uint8))  # 80 x 48: 16 blocks of 5 x 3.
   areas = np.stack([(fine == k).reshape(16, 5, 16, 3).sum((1, 3)) for k in range(4)])
   np.testing.assert_array_equal(squashed_mask(mask, 16), areas.argmax(0))
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4, 5])
+def test_every_channel_is_resized_by_itself(channels):
+  pixels = np.random.default_rng(0).integers(0, 256, (40, 30, channels), np.uint8)
+  small = resize.squashed(pixels, 16)
+  for c in range(channels):
+    plane = Image.fromarray(np.ascontiguousarray(pixels[..., c]))
+    np.testing.assert_array_equal(small[..., c], plane.resize((16, 16), Image.Resampling.BICUBIC))
+
+
+def test_pictures_of_modalities_and_what_is_said_of_them():
+  pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 4), np.uint8)
+  for channels in (1, 2, 4):
+    shown = np.asarray(resize.picture(pixels[..., :channels]))
+    np.testing.assert_array_equal(shown, np.repeat(pixels[..., :1], 3, -1))
+  np.testing.assert_array_equal(resize.picture(pixels[..., :3]), pixels[..., :3])
+  assert resize.colours_of(()) == ''
+  assert resize.colours_of(('t1',)) == 'Pictures show t1.'
+  assert resize.colours_of(('t1', 't2')) == 'Pictures show t1, one of 2 modalities.'
+  told = resize.colours_of(('flair', 't1', 't2'))
+  assert told == 'Pictures are in false colours: flair red, t1 green, t2 blue.'

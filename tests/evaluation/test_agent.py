@@ -1,5 +1,6 @@
 """On a strategy that masks as it is told, and a U-Net whose error at every patch is known."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -130,3 +131,46 @@ def test_border_lift_by_hand():
   assert np.isnan(border_lift(probability, np.zeros_like(masks), 4))
   assert np.isnan(border_lift(probability, np.ones_like(masks), 4))
   assert np.isnan(border_lift(probability[:0], masks[:0], 4))
+
+
+class Modal(NamedTuple):
+  """As `Nets`, of images of two modalities, of which the second is three times as hard."""
+
+  strategy: Strategy
+  masking: MaskingConfig = MaskingConfig(
+    strategy='uniform', patch_size=PATCH, mask_ratio=0.5, per_modality=True
+  )
+
+  def reconstruct(self, variables, masked):
+    error = to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)
+    return jnp.broadcast_to(jnp.stack([error, error * 3**0.5], -1), masked.shape)
+
+
+def test_metrics_of_patches_of_single_modalities(split):
+  split = dataclasses.replace(split, images=np.full((COUNT, 16, 16, 2), 128, np.uint8))
+  chosen = np.concatenate([np.zeros((GRID, GRID)), np.ones((GRID, GRID))], 1)
+
+  def metrics(policy):
+    both = [jnp.asarray(x, jnp.float32) for x in (chosen, policy)]
+
+    def propose(state, images, key, progress, train):
+      del state, key, progress, train
+      return Proposal(*(jnp.broadcast_to(x, (len(images), GRID, 2 * GRID)) for x in both))
+
+    strategy = Strategy(None, propose, None)
+    state = SimpleNamespace(params=jnp.float32(0.01), batch_stats={}, extra=())
+    return learning_metrics(Modal(strategy), state, split, batch_size=8)
+
+  difficulty = np.concatenate([DIFFICULTY, 3 * DIFFICULTY], 1)
+  found = metrics(difficulty / 50)
+  assert found['difficulty_rank_correlation'] > 0.99
+  # Masks of the second modality alone cost 3 units, uniform ones (1 + 3) / 2.
+  assert found['hardness_ratio'] == pytest.approx(1.5, rel=0.05)
+  assert found['mask_ratio'] == 0.5
+  assert found['border_lift'] == pytest.approx(
+    border_lift(
+      np.broadcast_to(2 * DIFFICULTY / 50, (COUNT, GRID, GRID))[split.has_mask],
+      split.masks[split.has_mask],
+      PATCH,
+    )
+  )

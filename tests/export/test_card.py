@@ -5,10 +5,13 @@ import types
 
 import pytest
 
-from ahm_jax.config import Config, to_dict
+from ahm_jax.config import Config, DataConfig, to_dict
 from ahm_jax.errors import UserError
+from ahm_jax.evaluation import per_image
 from ahm_jax.export import card
+from ahm_jax.runs import directory
 from ahm_jax.runs.trained import EXPORT
+from ahm_jax.runtime import json_files
 from tests.hostile_json import DAMAGES
 
 KNOWN = {
@@ -48,3 +51,42 @@ WRONG = {
 def test_an_export_that_is_damaged_is_refused(tmp_path, text):
   with pytest.raises(UserError, match=r'/export\.json is damaged: .*; export it again$'):
     taken(tmp_path, text)
+
+
+def test_the_card_says_what_becomes_of_modalities():
+  names, entries = ('t1_ce', 'ct'), ('zscore', 'window/40/400')
+  data = DataConfig(name='folder', modalities=names, intensity=entries)
+  told = card._kind(data)
+  assert told.startswith('images of 2 modalities, in this order: t1_ce (')
+  assert "0 and 255 are 3 standard deviations below and above the mean of the case's values" in told
+  assert 'ct (0 and 255 are the values -160 and 240)' in told
+  percentile = card._kind(DataConfig(name='folder', modalities=('flair',)))
+  assert 'the 0.5th and 99.5th percentile' in percentile and '1 modalit' in percentile
+  kinds = [card._kind(DataConfig()), card._kind(DataConfig(channels=1))]
+  assert kinds == ['RGB images', 'grey images']
+
+
+def scored(folder, accuracy):
+  """A run whose test split has three images with a mask, of which two have a label."""
+  rows = [
+    {'image': name, **dict.fromkeys(card._SCORES, dice), 'label': label, 'predicted': found}
+    for name, dice, label, found in (
+      ('a', 0.2, 'benign', 'benign'),
+      ('b', 0.4, 'benign', 'malignant'),
+      ('c', 0.9, '', ''),
+    )
+  ]
+  per_image.write(folder / directory.PER_IMAGE, rows)
+  result = {'stage': 'segment', 'split': 'test', 'threshold': 0.5, 'dice': 0.5}
+  json_files.write_json(folder / directory.EVALUATION, {**result, 'accuracy': accuracy})
+  return card._scores(types.SimpleNamespace(path=folder, config=Config()))
+
+
+def test_an_interval_is_of_the_images_that_its_score_is_of(tmp_path):
+  """Diagnoses are scored on images without a mask too, which have no row."""
+  whole = scored(tmp_path, 0.5)
+  assert whole['values']['accuracy'] == 0.5 and set(whole['intervals']) == {'dice', 'accuracy'}
+  low, high = whole['intervals']['dice']
+  assert low < 0.5 < high
+  part = scored(tmp_path, 0.7)
+  assert part['values']['accuracy'] == 0.7 and set(part['intervals']) == {'dice'}

@@ -32,6 +32,7 @@ def picture(height, width, channels, smooth):
     (96, 64, 3, False),  # and the last until which it does not.
     (20, 31, 3, True),
     (32, 32, 3, False),
+    (61, 40, 4, True),
     (300, 20, 1, False),
     (20, 300, 1, False),
   ],

@@ -115,6 +115,9 @@ def test_no_path_of_this_machine_leaves(tmp_path, stage):
     text = (home / name).read_text(encoding='utf-8')
     assert 'alice' not in text and str(tmp_path) not in text
     assert 'vgg16.npz' in text and 'pretrain_50' in text
+  if stage is CLASSIFY:
+    line = '- started from: vgg16.npz, of images scaled as (value / 255 - 0.5) / 0.25\n'
+    assert line in (home / card.CARD).read_text()
   config = shared.without_paths(trained.config)
   told = json.loads((home / EXPORT).read_text())
   assert told['config']['data']['root'] == config.data.root == ''

@@ -87,7 +87,7 @@ REFUSED = [
   ),
   (
     ('pretrain', '--config=phantm'),
-    '--config=phantm: there is no such config; did you mean phantom?',
+    '--config=phantm: there is no such config; did you mean phantom, phantom_mri?',
   ),
   (('pretrain', '--config', 'phantm'), '--config=phantm: there is no such config'),
   (('pretrain', '--config=configs'), '--config=configs is a folder; give a config file, or one of'),

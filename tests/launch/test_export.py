@@ -47,7 +47,8 @@ NEEDS = {
   'safetensors': ('safetensors',),
 }
 
-NORMED = 'classify_normed'  # A classification by a VGG16 with batch normalisation.
+# A classification by a VGG16 with batch normalisation, of images that are scaled as torchvision's.
+NORMED = 'classify_normed'
 TOLD = 'segment_told'  # A segmentation that tells diagnoses too.
 
 # In the folder of an export, with nothing of ours on the path: python - IMAGES RESULTS.
@@ -89,7 +90,8 @@ def config(config_file):
 
 def normed(config, **fields):
   return dataclasses.replace(
-    config, model=dataclasses.replace(config.model, vgg_norm='batch', **fields)
+    config,
+    model=dataclasses.replace(config.model, vgg_norm='batch', vgg_input='torchvision', **fields),
   )
 
 
@@ -459,10 +461,13 @@ def test_pytorch_takes_the_weights(
   )
   theirs = torch_networks.put(network, weights)
   _, expected = originals(stage, images)
-  # As the card says.
-  found = torch_networks.apply(
-    theirs, (images / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
-  )
+  said = '(value / 255 - 0.5) / 0.25'
+  if stage == NORMED:
+    said = '(value / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)'
+  card = (exports(stage, kind) / 'MODEL_CARD.md').read_text()
+  assert f'- takes: images scaled as {said}' in card
+  scaled = eval(said, {'value': images})
+  found = torch_networks.apply(theirs, scaled.astype(np.float32))
   print(f'{kind}, {stage}: logits {np.abs(found - expected).max():.1e}')
   assert found.shape == expected.shape and expected.std() > 1e-3
   np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -690,6 +695,13 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(
       ('--config.model.vgg_weights={vgg}', '--config.model.vgg_norm=batch'),
       'is a VGG16 without batch normalisation, and nothing is loaded; give '
       "--config.model.vgg_norm=''",
+    ),
+    (
+      'classify',
+      ('--config.model.vgg_weights={normed}', '--config.model.vgg_norm=batch'),
+      'is a VGG16 that we exported, trained on images scaled as (value / 255 - (0.485, 0.456, '
+      '0.406)) / (0.229, 0.224, 0.225), RGB, and nothing is loaded; give '
+      '--config.model.vgg_input=torchvision\n',
     ),
     (
       'reproduce',

@@ -5,6 +5,7 @@ And folders that are refused.
 
 import csv
 import json
+import re
 import shutil
 import types
 from pathlib import Path
@@ -40,7 +41,7 @@ def per_image(run):
 
 @pytest.mark.parametrize('stage', STAGES)
 def test_a_run_says_which_images_serve_pretraining_only(runs, stage):
-  assert runs[stage].trained.stdout == (
+  assert runs[stage].trained.stdout.startswith(
     'images that serve pre-training only: 2 (without a mask: 1, of which 1 have a label and serve '
     'classification too; without a row in labels.csv: 1)\n'
   )
@@ -48,7 +49,12 @@ def test_a_run_says_which_images_serve_pretraining_only(runs, stage):
 
 @pytest.mark.parametrize('stage', STAGES)
 def test_a_run_is_quiet_but_for_its_progress(runs, stage):
-  lines = runs[stage].trained.stderr.splitlines()
+  first, *lines, last = runs[stage].trained.stderr.splitlines()
+  assert re.fullmatch(
+    rf'{stage}: \d+ steps of \d+ images on (1 CPU|\d CPUs), float32; the first one compiles', first
+  )
+  assert re.match(rf'{stage}: done in 0:\d\d; (best )?validation \w.* \d\.\d{{3}} at step \d', last)
+  assert runs[stage].trained.stdout.splitlines()[-1].startswith('next: launch.')
   assert 1 <= len(lines) <= 4, lines
   assert all(
     line.startswith(f'{stage}: ') and 'images/s' in line and 'loss=' in line for line in lines

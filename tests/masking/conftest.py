@@ -14,6 +14,7 @@ import pytest
 
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import registry
+from ahm_jax.masking.patches import side_by_side
 from ahm_jax.masking.rollout import Rollout, rollout
 from ahm_jax.masking.strategy import WORKERS, Context, Strategy
 
@@ -28,6 +29,7 @@ class TinyAgent(nn.Module):
   trunk: str = 'tiny'
   patch_size: int = 4
   width: int = 4
+  modalities: int = 1
   output_variance: float = 1.0
 
   @nn.compact
@@ -38,11 +40,10 @@ class TinyAgent(nn.Module):
 
     features = block(x, self.patch_size, self.patch_size)
     first = nn.initializers.variance_scaling(self.output_variance, 'fan_in', 'normal')
-    logits = nn.Conv(1, (1, 1), use_bias=False, kernel_init=first, name='policy')(
-      block(features, 3)
-    )
-    values = nn.Conv(1, (1, 1), name='value')(block(features, 3))
-    return logits[..., 0], values[..., 0]
+    outputs = self.modalities, (1, 1)
+    logits = nn.Conv(*outputs, use_bias=False, kernel_init=first, name='policy')(block(features, 3))
+    values = nn.Conv(*outputs, name='value')(block(features, 3))
+    return tuple(side_by_side(jnp.moveaxis(maps, -1, 1)) for maps in (logits, values))
 
 
 @pytest.fixture(scope='session')

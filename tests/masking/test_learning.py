@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from ahm_jax.config import MaskingConfig
 from ahm_jax.masking import actor_critic, registry
-from ahm_jax.masking.patches import to_pixels
+from ahm_jax.masking.patches import apart, to_pixels
 from ahm_jax.masking.rollout import rollout
 from ahm_jax.masking.strategy import WORKERS, Context
 
@@ -245,3 +245,79 @@ def test_why_the_critic_of_masked_patches_leaves_no_gradient():
   by_logits, by_values = expected_gradients(actor_critic.losses, jnp.array(p * rewards))
   np.testing.assert_allclose(by_logits, -p * (1 - p) * rewards / 4, atol=1e-6)
   np.testing.assert_allclose(by_values, np.zeros((2, 2)), atol=1e-6)
+
+
+def train_modalities(strategy, state, key, steps):
+  """As `train`, of images of 3 modalities: the first is easy, the second costs more where it is
+  brighter, the third is hard; brightness of each is its own.
+  """
+
+  def step(state, i):
+    image_key, error_key, rollout_key = jax.random.split(jax.random.fold_in(key, i), 3)
+    brightness, images = three_modalities(image_key, ACTORS * SHARE)
+    planted = planted_in_the_second(brightness)
+    errors = jnp.moveaxis(planted_error(error_key, planted)[..., 0], 1, -1)
+
+    def work(images, errors, key):
+      def propose(observation, round_key):
+        return strategy.propose(state, observation, round_key, i / steps, True)
+
+      def reconstruct(carry, _):
+        return images + errors, (), carry
+
+      fields = {'patch_size': PATCH, 'per_modality': True}
+      return rollout(images, key, propose, reconstruct, None, **fields)[0]
+
+    by_worker = [x.reshape(ACTORS, SHARE, *x.shape[1:]) for x in (images, errors)]
+    done = jax.vmap(work, axis_name=WORKERS)(*by_worker, jax.random.split(rollout_key, ACTORS))
+    return strategy.learn(state, done, None, i / steps)[0], None
+
+  return jax.lax.scan(step, state, jnp.arange(steps))[0]
+
+
+def three_modalities(key, count):
+  """As `brightness_and_images`: [n, 3, g, g], and [n, H, W, 3]."""
+  keys = jax.random.split(key, 3)
+  made = [brightness_and_images(each, count) for each in keys]
+  return jnp.stack([one for one, _ in made], 1), jnp.concatenate([other for _, other in made], -1)
+
+
+def planted_in_the_second(brightness):
+  """The difficulty of the patches of three modalities: -1, the second's brightness, 1."""
+  return jnp.stack(
+    [-jnp.ones_like(brightness[:, 0]), brightness[:, 1], 1 + 0 * brightness[:, 2]], 1
+  )
+
+
+def test_what_is_planted_in_one_modality_is_learnt(tiny_agent):
+  """The agent has to tell which modality a patch is of, and to see that of the second alone.
+
+  Measured: 0.86 in the second, from 0.29; mean probabilities 0.09, 0.45 and 0.97.
+  """
+  masking = MaskingConfig(
+    patch_size=PATCH, learning_rate=5e-3, strategy='ahm', per_modality=True, mask_ratio=0.5
+  )
+  agent = tiny_agent(width=8, modalities=3)
+  strategy = registry.build(Context(masking, agent, None, lambda tree: tree))
+  start = strategy.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3)), None)
+  learnt = jax.jit(lambda state: train_modalities(strategy, state, jax.random.key(2), 150))(start)
+  brightness, images = three_modalities(jax.random.key(999), 16)
+
+  def found(state):
+    """Rank correlations within each modality, with its brightness; and mean probabilities."""
+    p = np.asarray(apart(probability(strategy, state, images), 3))
+    correlations = [
+      np.mean(
+        [stats.spearmanr(np.ravel(p[n, k]), np.ravel(brightness[n, k]))[0] for n in range(16)]
+      )
+      for k in range(3)
+    ]
+    return correlations, p.mean((0, 2, 3))
+
+  before, _ = found(start)
+  after, means = found(learnt)
+  assert before[1] < 0.4
+  assert after[1] > 0.7
+  assert max(abs(after[0]), abs(after[2])) < 0.5  # Their own brightness says nothing.
+  assert means[0] < 0.35 and means[2] > 0.65
+  assert means.mean() == pytest.approx(0.5, abs=1e-4)  # The budget is over all.

@@ -5,13 +5,16 @@ import pytest
 from scipy.special import expit
 
 from ahm_jax.masking.patches import (
+  apart,
   bound_logits,
   budget_shift,
   centred,
   draw_bernoulli,
   draw_exact,
   mask_patches,
+  patch_losses,
   patch_mean,
+  side_by_side,
   tile_budget_shift,
   to_pixels,
 )
@@ -218,3 +221,25 @@ def test_exact_draws_follow_the_logits():
   keys = jax.random.split(jax.random.key(1), draws)
   frequency = np.asarray(jax.jit(jax.vmap(lambda key: draw_exact(key, logits, 2)))(keys)).mean(0)[0]
   assert np.all(np.abs(frequency - expected) < 4 * np.sqrt(expected * (1 - expected) / draws))
+
+
+def test_maps_of_modalities_lie_side_by_side():
+  maps = jnp.arange(8).reshape(2, 2, 2)  # Of 2 modalities, 2 x 2 patches.
+  joined = side_by_side(maps)
+  np.testing.assert_array_equal(joined, [[0, 1, 4, 5], [2, 3, 6, 7]])
+  np.testing.assert_array_equal(apart(joined, 2), maps)
+  several = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 5))
+  np.testing.assert_array_equal(apart(side_by_side(jnp.asarray(several)), 4), jnp.asarray(several))
+
+
+def test_patches_of_single_modalities_by_hand():
+  images = jnp.arange(1.0, 17).reshape(1, 2, 4, 2)  # 1 x 2 patches of 2 pixels, 2 modalities.
+  hidden = jnp.array([[[1.0, 0, 0, 1]]])  # The first patch of the first, the second of the other.
+  masked = np.asarray(mask_patches(images, hidden, 2))
+  np.testing.assert_array_equal(masked[0, ..., 0], [[0, 0, 5, 7], [0, 0, 13, 15]])
+  np.testing.assert_array_equal(masked[0, ..., 1], [[2, 4, 0, 0], [10, 12, 0, 0]])
+  error = jnp.stack([jnp.ones((1, 2, 4)), jnp.full((1, 2, 4), 3.0)], -1).at[:, :, 2:, 1].set(2.0)
+  losses = patch_losses(images + error, images, 2, per_modality=True)
+  np.testing.assert_allclose(losses, [[[1, 1, 9, 4]]], rtol=1e-5)
+  together = patch_losses(images + error, images, 2)
+  np.testing.assert_allclose(together, [[[5, 2.5]]], rtol=1e-5)

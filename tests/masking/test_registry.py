@@ -108,3 +108,25 @@ def test_every_trunk_of_a_vgg16_starts_from_given_weights_and_no_other(images, l
     new = leaves(strategy.load_trunk(before, given))
     assert [path for path in new if not np.array_equal(old[path], new[path])] == biases
     assert all((new[path] == 7).all() for path in biases)
+
+
+@pytest.mark.parametrize('name', registry.names())
+def test_masks_of_single_modalities_keep_the_ratio_over_all_or_are_refused(images, name):
+  """Images of 2 modalities, 4 x 4 patches of each."""
+  masking = MaskingConfig(strategy=name, patch_size=4, mask_ratio=0.5, per_modality=True)
+  agent = Agent(trunk='light', width=2, patch_size=4, modalities=2, output_variance=1.0)
+  context = Context(masking, agent, lambda _, masked: jnp.roll(masked, 3, 2), lambda tree: tree)
+  if name in ('blockwise', 'saliency', 'oracle_lesion', 'oracle_border', 'oracle_background'):
+    with pytest.raises(
+      UserError, match=f'{name!r} masks a patch of all modalities at once'
+    ) as said:
+      registry.build(context)
+    assert 'uniform, untrained, reinforce, ahm, anatomask, hpm' in str(said.value)
+    return
+  strategy = registry.build(context)
+  state = strategy.init(jax.random.key(0), images[0, :1], {'params': {}, 'batch_stats': {}})
+  done = strategy.propose(state, images[0], jax.random.key(1), 1.0, False)
+  assert done.hidden.shape == done.probability.shape == (3, 4, 8)
+  np.testing.assert_allclose(done.probability.mean((-2, -1)), np.full(3, 0.5), atol=1e-5)
+  first, second = done.hidden[..., :4], done.hidden[..., 4:]
+  assert np.any(first != second)  # One is not the mask of the other.

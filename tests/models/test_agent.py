@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ahm_jax.errors import UserError
+from ahm_jax.models import inputs
 from ahm_jax.models.agent import PYTORCH_VARIANCE, Agent
 from ahm_jax.models.unet import UNet
 from ahm_jax.runtime import flops
@@ -140,6 +141,18 @@ def test_bfloat16_gives_float32(trunk, draw_variables):
   for result, exact in zip(results, expected, strict=True):
     assert not np.array_equal(result, exact)
     assert np.abs(result - exact).mean() < 0.2 * exact.std()
+
+
+def test_its_vgg16_sees_what_its_weights_were_trained_on(draw_variables):
+  model, x = Agent(width=2, patch_size=4), images(1, 16, 16, 3)
+  variables, name = draw_variables(model, x), inputs.TORCHVISION
+  expected = model.apply(variables, inputs.rescaled(x, name), train=False)
+  found = model.clone(input=name).apply(variables, x, train=False)
+  for ours, theirs, plain in zip(
+    found, expected, model.apply(variables, x, train=False), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert np.abs(ours - plain).max() > 1e-3
 
 
 def test_statistics_over_an_axis_are_those_of_one_big_batch(draw_variables):

@@ -35,7 +35,11 @@ def test_outputs_and_sizes():
   assert build.segmentation_unet(model, 3).out_channels == 4  # Background too.
   assert build.segmentation_unet(dataclasses.replace(model, recompute=True)).recompute
   assert build.segmentation_unet(model).width == 8
-  vgg = build.classifier(dataclasses.replace(model, vgg_norm='batch'), 5)
+  vgg = build.classifier(dataclasses.replace(model, vgg_norm='batch', vgg_input='torchvision'), 5)
   assert (vgg.num_classes, vgg.width, vgg.hidden, vgg.norm) == (5, 2, 16, 'batch')
+  assert vgg.input == 'torchvision'
+  seeing = dataclasses.replace(model, vgg_input='torchvision')
+  assert build.agent(seeing, MaskingConfig()).input == ''  # It takes no weights of others.
+  assert build.agent(seeing, MaskingConfig(), input='torchvision').input == 'torchvision'
   agent = build.agent(model, MaskingConfig(patch_size=8))
   assert (agent.trunk, agent.width, agent.patch_size) == ('light', 4, 8)

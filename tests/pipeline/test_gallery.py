@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from ahm_jax.config import Config, pretraining_of
+import pytest
+
+from ahm_jax.config import Config, from_config_dict, pretraining_of
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.pipeline.cells import Cell
-from ahm_jax.pipeline.gallery import Networks, _alike
+from ahm_jax.pipeline.gallery import Networks, _alike, _colours
 
 DATA = Dataset('toy', (), {}, ())
 
@@ -31,3 +33,38 @@ def test_the_viewer_compares_cells_of_one_number_of_labels_and_one_seed():
   part = networks(('scratch', 20, 0), ('uniform', 50, 0), ('ahm', 50, 0))
   assert _alike(part) == {'uniform': part[1], 'ahm': part[2]}
   assert _alike([]) == {}
+
+
+@pytest.mark.parametrize(
+  ('config', 'said'),
+  [
+    ({}, ''),
+    ({'data': {'modalities': ('t1', 't2')}}, 'Pictures show t1, one of 2 modalities.'),
+    (
+      {'data': {'modalities': ('t1', 't2')}, 'masking': {'per_modality': True}},
+      'Pictures show t1, one of 2 modalities. Of patches that are masked per modality, those of t1 '
+      'are shown.',
+    ),
+    (
+      {
+        'data': {'modalities': ('a', 'b', 'c')},
+        'grid': {
+          'methods': ('ahm', 'each'),
+          'variants': {'each': {'strategy': 'ahm', 'per_modality': True}},
+        },
+      },
+      'Pictures are in false colours: a red, b green, c blue. Of patches that are masked per '
+      'modality, those of a are shown.',
+    ),
+    (
+      {
+        'data': {'modalities': ('t1', 't2')},
+        'masking': {'per_modality': True},
+        'grid': {'methods': ('scratch',)},
+      },
+      'Pictures show t1, one of 2 modalities.',
+    ),
+  ],
+)
+def test_what_is_shown_of_modalities_is_said(config, said):
+  assert _colours(from_config_dict(config)) == said

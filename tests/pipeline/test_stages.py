@@ -11,11 +11,15 @@ import pytest
 from ahm_jax.config import Config, fields, from_config_dict
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.errors import UserError
+from ahm_jax.masking.networks import networks
+from ahm_jax.models.layers import variable_shapes
+from ahm_jax.models.vgg16 import VGG16
 from ahm_jax.pipeline import setup, stages
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 from ahm_jax.runs import directory
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime import parallel
+from ahm_jax.weights import files, names, saving
 
 LAUNCH = Path(__file__).parents[2] / 'launch'
 
@@ -170,3 +174,22 @@ def test_diagnosed_images_that_devices_cannot_share_are_refused(monkeypatch):
   config = from_config_dict({'segment': {'batch_size': 4, 'diagnosis': {'batch_size': 6}}})
   with pytest.raises(UserError, match=r'config.segment.diagnosis.batch_size is 6.*multiple of 4'):
     setup.check_config(config, SEGMENT)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_an_agent_sees_what_weights_of_others_were_trained_on(tmp_path, channels):
+  path, whole = tmp_path / 'vgg16.npz', VGG16(2, width=4, hidden=8)
+  shapes = variable_shapes(whole, (1, 64, 64, 3))  # A classifier as torchvision's.
+  variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+  files.write(path, saving.outward(variables, names.vgg16(4)), {})
+  model = dataclasses.replace(Config().model, agent_width=4, vgg_weights=str(path))
+  data = dataclasses.replace(Config().data, image_size=32, channels=channels)
+  config = dataclasses.replace(Config(), model=model, data=data)
+  with pytest.raises(UserError, match=r'config\.model\.vgg_input=torchvision, or caffe'):
+    stages.agent_weights(config)
+  config = dataclasses.replace(config, model=dataclasses.replace(model, vgg_input='torchvision'))
+  agent = networks(config).agent
+  assert agent.input == 'torchvision'
+  expected = variable_shapes(agent, (1, 32, 32, channels))['params']['trunk']
+  found = stages.agent_weights(config).variables['params']['trunk']
+  assert jax.tree.map(np.shape, found) == jax.tree.map(lambda leaf: leaf.shape, expected)

@@ -17,21 +17,21 @@ SIZE = 16
 
 @pytest.fixture(scope='session')
 def make_segmenter():
-  """make_segmenter(classes=(), channels=3, diagnoses=()): a U-Net whose weights are random, and
-  differ from call to call by `seed`.
+  """make_segmenter(classes=(), channels=3, diagnoses=(), modalities=()): a U-Net whose weights are
+  random, and differ from call to call by `seed`.
   """
 
-  def make(classes=(), channels=3, seed=0, diagnoses=()):
-    name = 'folder' if classes else 'phantom'
+  def make(classes=(), channels=3, seed=0, diagnoses=(), **data):
+    name = 'folder' if classes or data else 'phantom'
     config = Config(
       data=DataConfig(
-        name=name, root='.', image_size=SIZE, channels=channels, mask_classes=classes
+        name=name, root='.', image_size=SIZE, channels=channels, mask_classes=classes, **data
       ),
       model=ModelConfig(unet_width=2, sync_batch_norm=False),
       masking=MaskingConfig(patch_size=8),
     )
     unet = SEGMENT.network(config, diagnoses)
-    variables = init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, channels))
+    variables = init_variables(unet, jax.random.key(seed), (1, SIZE, SIZE, config.data.depth))
     kept = {part: jax.tree.map(np.asarray, variables[part]) for part in ('params', 'batch_stats')}
     return Trained(Path('run'), SEGMENT, config, 7, kept, diagnoses)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ahm_jax.config import ClassifyConfig, Config, DataConfig, MaskingConfig, ModelConfig
+from ahm_jax.errors import UserError
 from ahm_jax.models.layers import variable_shapes
 from ahm_jax.pipeline.stages import CLASSIFY
-from ahm_jax.predict.diagnosis import diagnose, lesions
+from ahm_jax.predict.diagnosis import check_together, diagnose, lesions
 from ahm_jax.runs.trained import Trained
 from ahm_jax.runtime import trees
 
@@ -59,3 +60,21 @@ def test_a_diagnosis_is_by_running_statistics():
 )
 def test_lesions_are_where_something_is_found(probabilities, expected):
   np.testing.assert_array_equal(lesions(np.float32(probabilities), 0.5), expected)
+
+
+@pytest.mark.parametrize(
+  ('own', 'other', 'said'),
+  [
+    ({}, {'modality_dropout': 0.2}, 'trained without config.data.modality_dropout'),
+    ({'intensity': ('zscore',)}, {}, r"config.data.intensity=\('zscore',\)"),
+    ({'modalities': ('t2', 't1')}, {}, 'config.data.modalities='),
+  ],
+)
+def test_networks_that_see_modalities_differently_are_refused(own, other, said):
+  both = []
+  for fields in (own, other):
+    data = DataConfig(name='folder', **{'modalities': ('t1', 't2'), **fields})
+    both.append(Trained(Path('run'), CLASSIFY, dataclasses.replace(CONFIG, data=data), 1, {}))
+  with pytest.raises(UserError, match=said):
+    check_together(*both)
+  check_together(both[0], both[0])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ahm_jax.errors import UserError
 from ahm_jax.predict import listing
-from ahm_jax.predict.listing import Listing, list_images, look_alikes, stem
+from ahm_jax.predict.listing import Listing, cases_of, list_images, look_alikes, stem
 
 
 def draw(path, **options):
@@ -143,3 +143,30 @@ def test_what_is_made_is_called_as_its_image(name, expected):
 )
 def test_names_that_some_file_systems_take_for_one(names, expected):
   assert look_alikes(names) == expected
+
+
+def test_cases_of_several_modalities(tmp_path):
+  names = ['b.nii.gz', 'P2.5_0000.png', 'sub/P1_0001.tif', 'sub/P1_0000.png', 'P2.5_0001.png']
+  found = cases_of(tmp_path, names, ('t1', 't2'))
+  assert {name: [file.name for file in case.files] for name, case in found.items()} == {
+    'P2.5': ['P2.5_0000.png', 'P2.5_0001.png'],
+    'b.nii.gz': ['b.nii.gz'],
+    'sub/P1': ['P1_0000.png', 'P1_0001.tif'],
+  }
+  assert list(found) == sorted(found)
+  assert found['sub/P1'].first == tmp_path / 'sub/P1_0000.png'
+
+
+@pytest.mark.parametrize(
+  ('names', 'said'),
+  [
+    (['a_0000.png', 'a_0002.png'], 'a_0002.png is numbered 0002'),
+    (['a_0000.png', 'a.tif'], r'a\.tif and .*a_0000\.png are of one case'),
+    (['a_0000.png', 'a.png_0000.png'], 'would have the same mask'),
+    (['a.png_0000.tif', 'a.png'], 'would have the same mask'),
+  ],
+)
+def test_cases_that_are_refused(tmp_path, names, said):
+  with pytest.raises(UserError, match=said) as error:
+    cases_of(tmp_path, names, ('t1', 't2'))
+  assert '\n' not in str(error.value)

@@ -4,6 +4,7 @@ import zlib
 
 import pytest
 
+from ahm_jax.data.readers.base import Case
 from ahm_jax.predict import made
 from ahm_jax.predict.made import Entry
 
@@ -117,3 +118,22 @@ def test_a_link_has_no_size(tmp_path):
   (tmp_path / 'link').symlink_to('a')
   assert made.has_size(tmp_path / 'a', 3) and not made.has_size(tmp_path / 'a', 2)
   assert not made.has_size(tmp_path / 'link', 3) and not made.has_size(tmp_path / 'none', 0)
+
+
+def test_a_case_is_stamped_and_digested_by_all_its_files(tmp_path):
+  files = [tmp_path / f'a_{k:04d}.png' for k in range(3)]
+  for path in files[:2]:
+    path.write_bytes(path.name.encode())
+  case, single = Case('a', (*files[:2], None)), Case('a', (files[0], None, None))
+  before = made.stamp(case)
+  assert before == made.stamp(files[0]) + made.stamp(files[1])
+  first = made.digest(case, before)
+  assert len({first, made.digest(single, made.stamp(single)), ''}) == 3
+  files[1].chmod(0o600)
+  assert made.is_same_but_for_status(before, made.stamp(case))
+  assert (made.digest(case, before), made.digest(case, made.stamp(case))) == ('', first)
+  files[1].rename(files[2])  # As another modality: only its name and status are new.
+  moved = Case('a', (files[0], None, files[2]))
+  assert made.is_same_but_for_status(before, made.stamp(moved))
+  assert made.digest(moved, made.stamp(moved)) not in ('', first)
+  assert made.stamp(case) == () and not made.is_same_but_for_status(before, made.stamp(single))

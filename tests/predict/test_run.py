@@ -442,3 +442,69 @@ def test_a_folder_with_masks_beside_its_images_is_refused(images):
   (images / 'masks').mkdir()
   with pytest.raises(UserError, match='masks are no images; give '):
     list_images(images)
+
+
+def test_cases_of_several_modalities(make_segmenter, tmp_path):
+  """In either layout; one that lacks a modality has a row that says so, and gets its mask when it
+  has it.
+  """
+  intensity = ('percentile', 'window/127.5/255')
+  segmenter = make_segmenter(modalities=('t1', 't2'), intensity=intensity)
+  rng, root = np.random.default_rng(0), tmp_path / 'images'
+  (root / 'sub').mkdir(parents=True)
+  planes = {name: rng.integers(0, 200, (2, 16, 16)).astype(np.uint8) for name in 'abc'}
+  planes['a'][0][:8] = 0  # Air.
+  for k in range(2):
+    Image.fromarray(planes['a'][k]).save(root / f'a_{k:04d}.png')
+  pages = [Image.fromarray(plane) for plane in planes['b']]
+  pages[0].save(root / 'sub/b.tif', save_all=True, append_images=pages[1:])
+  Image.fromarray(planes['c'][0]).save(root / 'c_0000.png')
+  options = Options(0.5, probabilities=True, overlays=True)
+  assert predict(segmenter, root, tmp_path / 'out', options) == (2, 1)
+  rows = table(tmp_path / 'out')
+  assert list(rows) == ['a', 'c', 'sub/b.tif']
+  assert 'lacks t2; add c_0001' in rows['c']['status']
+  assert rows['sub/b.tif']['pages'] == ''
+  for name, place in (('a', 'a.png'), ('b', 'sub/b.png')):
+    first = planes[name][0]
+    low, high = np.percentile(first[first > 0], (0.5, 99.5))
+    share = np.clip((first.astype(float) - low) / (high - low), 0, 1)
+    seen = np.stack([np.floor(share * 255 + 0.5), planes[name][1]], -1).astype(np.uint8)
+    expected = np.asarray(segmenter.probabilities(segmenter.variables, seen[None]))[0]
+    found = pixels(tmp_path / 'out/probabilities' / place) / 65535
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    shown = pixels(tmp_path / 'out/overlays' / place.replace('.png', '.jpg'))
+    assert shown.shape == (16, 16, 3)
+  made = json.loads((tmp_path / 'out/predict.json').read_text())['made_by']
+  assert made['config.data.modalities'] == ['t1', 't2']
+  before = files(tmp_path / 'out')['masks/a.png']
+  Image.fromarray(planes['c'][1]).save(root / 'c_0001.png')
+  assert predict(segmenter, root, tmp_path / 'out', options) == (3, 0)
+  assert table(tmp_path / 'out')['c']['status'] == 'ok'
+  assert files(tmp_path / 'out')['masks/a.png'] == before
+
+
+def test_a_network_of_modality_dropout_takes_cases_that_lack_one(make_segmenter, tmp_path):
+  names = ('t1', 't2', 'flair')
+  segmenter = make_segmenter(
+    modalities=names, intensity=('window/127.5/255',), modality_dropout=0.3
+  )
+  root = tmp_path / 'images'
+  root.mkdir()
+  planes = np.random.default_rng(0).integers(0, 256, (3, 16, 16)).astype(np.uint8)
+  for name, present in (('a', (0, 1, 2)), ('b', (1,))):
+    for k in present:
+      Image.fromarray(planes[k]).save(root / f'{name}_{k:04d}.png')
+  assert predict(segmenter, root, tmp_path / 'out', Options(0.5, probabilities=True)) == (2, 0)
+  rows = table(tmp_path / 'out')
+  assert [(row['status'], row['lacking']) for row in rows.values()] == [
+    ('ok', ''),
+    ('ok', 't1 flair'),
+  ]
+  seen = np.stack(
+    [np.full((16, 16), 128, np.uint8), planes[1], np.full((16, 16), 128, np.uint8)], -1
+  )
+  expected = np.asarray(segmenter.probabilities(segmenter.variables, seen[None]))[0]
+  np.testing.assert_allclose(
+    pixels(tmp_path / 'out/probabilities/b.png') / 65535, expected, atol=2e-5
+  )

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from ahm_jax.config import MaskingConfig
 from ahm_jax.data.dataset import Split
 from ahm_jax.masking import registry
 from ahm_jax.masking.strategy import Context
-from ahm_jax.report.examples import make_examples
+from ahm_jax.report.examples import make_examples, mask_and_reconstruct
 
 MASKING = MaskingConfig(strategy='uniform', patch_size=4, mask_ratio=0.5)
 
@@ -77,3 +78,17 @@ def test_examples(channels):
     pixels = example.hidden.repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(example.reconstruction[~pixels], image[~pixels])
     assert set(example.reconstruction[pixels].ravel().tolist()) == {191}  # 0.75 * 255, rounded.
+
+
+def test_of_patches_of_each_modality_the_first_is_shown_and_all_are_reconstructed():
+  images = np.random.default_rng(0).integers(1, 120, (3, 16, 16, 4), np.uint8)
+  masking = dataclasses.replace(MASKING, per_modality=True)
+  nets = Nets(registry.build(Context(masking, None, None, None)), masking)
+  state = SimpleNamespace(params=jnp.float32(1), batch_stats={}, extra=())
+  policy, hidden, reconstruction = mask_and_reconstruct(nets, state, images, 3)
+  assert policy.shape == hidden.shape == (3, 4, 4) and reconstruction.shape == images.shape
+  pixels = np.repeat(np.repeat(hidden > 0, 4, 1), 4, 2)
+  np.testing.assert_array_equal(pixels, reconstruction[..., 0] == 191)
+  changed = (reconstruction != images).mean((0, 1, 2))
+  assert ((changed > 0.2) & (changed < 0.8)).all()
+  assert (reconstruction[..., 1] != images[..., 1])[~pixels].any()  # Its mask is its own.

@@ -110,6 +110,14 @@ def test_page_is_well_formed_and_names_are_escaped(page):
   assert '<script' not in page and parsed.text.count(NASTY) >= 3
 
 
+def test_colours_of_modalities_are_said_beside_pictures(page, tmp_path):
+  said = 'In false colours: a & b.'
+  path = tmp_path / 'report.html'
+  shown = report.Shown([make_example()], [make_example()], colours=said)
+  report.write_report(make_results(), CURVES, shown, path)
+  assert said in Page(path.read_text(encoding='utf-8')).text and said not in Page(page).text
+
+
 @pytest.mark.parametrize(
   'name', ['<img src=x onerror=alert(1)>', '"><svg onload=alert(1)>', "x' onmouseover='alert(1)"]
 )

@@ -192,3 +192,26 @@ def test_examples_leave_room(tmp_path, monkeypatch):
   results = {'dataset': 'x', 'split': 'test', 'config': {}, 'cells': [], 'summary': [], 'agent': {}}
   report.write_report(results, [], report.Shown([example]), tmp_path / 'report.html')
   assert 'Held-out images' not in (tmp_path / 'report.html').read_text('utf-8')
+
+
+def test_modalities_are_layers(tmp_path):
+  names = ('flair', 't1', 't2', '"><b>')
+  image = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+  truth = np.zeros((8, 8), bool)
+  made = [('scratch', viewer.Made(truth, NAN))]
+  found = viewer.entry('one', image, truth, made, names)
+  own = {key: layer for key, layer in found['layers'].items() if key.startswith('modality')}
+  assert [layer['alt'] for layer in own.values()] == [f'{name} of image one.' for name in names]
+  for k, layer in enumerate(own.values()):
+    assert layer['base'] == pictures.data_uri(np.repeat(image[..., k : k + 1], 3, -1))
+  assert found['image'] == own['modality0']['base']
+  page = viewer.Viewer(['scratch'], 20, 3, [found], 1, names)
+  assert page.layers == (*viewer.LAYERS, *((f'modality{k}', names[k], True) for k in range(4)))
+  results = {'dataset': 'x', 'split': 'test', 'config': {'data': {'modalities': names[:2]}}}
+  results |= {'cells': [], 'summary': [], 'agent': {'scratch': {}}}
+  report.write_report(results, [], report.Shown(viewer=page), tmp_path / 'report.html')
+  text = (tmp_path / 'report.html').read_text('utf-8')
+  assert 'Pictures show flair, one of 2 modalities.' in text and '"><b>' not in text
+  radios = [tag for _, tag in Tags(text).tags if tag.get('name') == 'viewer-layer']
+  assert [radio['value'] for radio in radios] == [key for key, *_ in page.layers]
+  assert '<kbd>9</kbd> for the layers' in text

@@ -1,7 +1,9 @@
 import errno
+import gc
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -136,3 +138,33 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
   assert read_json(path, RUN, most=path.stat().st_size)
   with pytest.raises(Damaged, match=r', over 10; choose another$'):
     read_json(path, RUN, 'choose another', most=10)
+
+
+class Cycle:
+  """Garbage whose finalizer needs some of the stack."""
+
+  def __init__(self):
+    self.itself = self
+
+  def __del__(self):
+    self.deeper(40)
+
+  def deeper(self, levels):
+    return levels and self.deeper(levels - 1)
+
+
+def test_what_nests_too_deeply_breaks_nobody_elses_finalizers(monkeypatch):
+  failures = []
+  monkeypatch.setattr(sys, 'unraisablehook', lambda args: failures.append(args.exc_type))
+  thresholds = gc.get_threshold()
+  gc.collect()
+  try:
+    for first in range(1, 2000, 5):  # Objects until the next collection, at any depth.
+      Cycle()
+      gc.set_threshold(first)
+      with pytest.raises(ValueError, match='too deeply'):
+        json_files.parse(b'{"a":' * 5000)
+      gc.set_threshold(*thresholds)
+  finally:
+    gc.set_threshold(*thresholds)
+  assert not failures and gc.isenabled()

@@ -215,3 +215,9 @@ def test_what_does_not_go_together(options, config, said):
 def test_names_say_what_was_compared():
   assert Options('medsam', 'x', margin=5).name == 'medsam_box_unet'
   assert Options('medsam', 'x', margin=5).title == 'MedSAM, box + 5 px from unet'
+
+
+def test_modalities_are_no_photographs():
+  config = Config(data=DataConfig(name='folder', root='x', modalities=('t1', 't2')))
+  with pytest.raises(UserError, match='looks at photographs, and this run has 2 modalities'):
+    compare.check(Options('sam', 'file'), config)

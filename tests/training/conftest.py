@@ -105,22 +105,30 @@ def start():
 
 @pytest.fixture(scope='session')
 def drive():
-  """drive(task, state, split, devices=1, steps=1, seed=0) -> the state after so many steps of
-  all images, a list of metrics.
+  """drive(task, state, split, *beside, devices=1, steps=1, seed=0) -> the state after so many
+  steps of all images, a list of metrics.
+
+  Every device has its share of the images of `split`, and of each split beside behind them.
   """
 
-  def run(task, state, split, devices=1, steps=1, seed=0):
+  def run(task, state, *splits, devices=1, steps=1, seed=0):
     over = tuple(jax.local_devices()[:devices])
     advance = parallel_step(task.step, over)
-    positions = np.arange(len(split), dtype=np.int32)
-    arrays = split.images, split.masks, split.labels, positions
-    batch = Batch(*(parallel.own_rows(array, over) for array in arrays))
+    ends = np.cumsum([0, *map(len, splits)], dtype=np.int32)
+    rows = [
+      [
+        parallel.own_rows(array, over)
+        for array in (part.images, part.masks, part.labels, np.arange(first, last, dtype=np.int32))
+      ]
+      for part, first, last in zip(splits, ends, ends[1:], strict=False)
+    ]
+    batch = Batch(*(np.concatenate(columns, 1) for columns in zip(*rows, strict=True)))
     key = parallel.replicate(jax.random.key(seed), over)
     state, history = parallel.replicate(state, over), []
     for _ in range(steps):
       state, metrics = advance(state, None, batch, key, requests(Request.NONE, over))
       assert not metrics.pop(REQUEST).any() and not metrics.pop(SKIPPED).any()
-      history.append(jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(metrics)))
+      history.append(jax.tree.map(lambda x: np.asarray(x[0])[()], jax.device_get(metrics)))
     return jax.tree.map(np.array, parallel.one_copy(state)), history
 
   return run

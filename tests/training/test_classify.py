@@ -28,7 +28,9 @@ def first(task, start):
 
 
 def test_four_devices_equal_one_dropout_included(task, first, split, drive, assert_close):
-  (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
+  (one, history), (four, other_history) = (
+    drive(task, first, split, devices=devices) for devices in (1, 4)
+  )
   assert_close(history, other_history)
   assert_close(one.opt_state, four.opt_state)
   jax.tree.map(

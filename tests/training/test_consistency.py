@@ -15,7 +15,6 @@ from ahm_jax.masking.patches import to_pixels
 from ahm_jax.models.build import segmentation_unet
 from ahm_jax.models.layers import infer
 from ahm_jax.runs import snapshots
-from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
 from ahm_jax.task import Batch
 from ahm_jax.training import (
@@ -28,7 +27,6 @@ from ahm_jax.training import (
 )
 from ahm_jax.training.consistency import Consistency
 from ahm_jax.training.loop import fit
-from ahm_jax.training.parallel_step import Request, parallel_step, requests
 
 DECAY, STEPS = 0.9, 40
 LABELLED = 4  # Of the eight images; all eight serve without their masks.
@@ -56,7 +54,7 @@ def make_task(make_config, split):
 
 
 @pytest.fixture(scope='module')
-def run(split):
+def run(split, drive):
   """run(task, state, devices=1, steps=1, masks=None) -> the last state and the metrics of each
   step.
 
@@ -65,20 +63,9 @@ def run(split):
   """
 
   def run(task, state, devices=1, steps=1, masks=None):
-    over = tuple(jax.local_devices()[:devices])
-    advance = parallel_step(task.step, over)
-    arrays = (split.images, split.masks, split.labels)
-    labelled = [x[-LABELLED:] for x in arrays] + [np.arange(LABELLED, dtype=np.int32)]
-    others = split.images, split.masks if masks is None else masks, split.labels
-    positions = np.arange(LABELLED, LABELLED + len(split), dtype=np.int32)
-    rows = ([parallel.own_rows(x, over) for x in part] for part in (labelled, (*others, positions)))
-    batch = Batch(*(np.concatenate(parts, 1) for parts in zip(*rows, strict=True)))
-    key = parallel.replicate(jax.random.key(0), over)
-    state, history = parallel.replicate(state, over), []
-    for _ in range(steps):
-      state, metrics = advance(state, None, batch, key, requests(Request.NONE, over))
-      history.append({name: float(value[0]) for name, value in jax.device_get(metrics).items()})
-    return jax.tree.map(np.array, parallel.one_copy(state)), history
+    others = split if masks is None else dataclasses.replace(split, masks=masks)
+    labelled = split.take(slice(-LABELLED, None))
+    return drive(task, state, labelled, others, devices=devices, steps=steps)
 
   return run
 

@@ -11,12 +11,9 @@ from sklearn import metrics as sklearn_metrics
 from ahm_jax.config import DataConfig, DiagnosisConfig, UnlabelledConfig
 from ahm_jax.data.batches import Beside, Source, source
 from ahm_jax.models.unet import DIAGNOSIS
-from ahm_jax.runtime import parallel
 from ahm_jax.runtime.parallel import DEVICES
-from ahm_jax.task import Batch
 from ahm_jax.training import diagnosis, segment
 from ahm_jax.training.loop import fit
-from ahm_jax.training.parallel_step import Request, parallel_step, requests
 
 MASKED, DIAGNOSED = 4, 8  # Images a step.
 
@@ -88,7 +85,7 @@ def make_task(make_config, split):
 
 
 @pytest.fixture(scope='module')
-def run(split):
+def run(split, drive):
   """run(task, state, devices=1, steps=1, masks=None, unlabelled=0) -> the last state, metrics.
 
   Args:
@@ -96,26 +93,10 @@ def run(split):
   """
 
   def run(task, state, devices=1, steps=1, masks=None, unlabelled=0):
-    over = tuple(jax.local_devices()[:devices])
-    advance = parallel_step(task.step, over)
-    arrays = split.images, split.masks, split.labels
-    parts = [[x[-MASKED:] for x in arrays], [split.images, split.masks, split.labels]]
-    if masks is not None:
-      parts[1][1] = masks
-    if unlabelled:
-      parts.append([x[:unlabelled] for x in arrays])
-    first, rows = 0, []
-    for part in parts:
-      positions = np.arange(first, first + len(part[0]), dtype=np.int32)
-      rows.append([parallel.own_rows(x, over) for x in (*part, positions)])
-      first += len(positions)
-    batch = Batch(*(np.concatenate(columns, 1) for columns in zip(*rows, strict=True)))
-    key = parallel.replicate(jax.random.key(0), over)
-    state, history = parallel.replicate(state, over), []
-    for _ in range(steps):
-      state, metrics = advance(state, None, batch, key, requests(Request.NONE, over))
-      history.append({name: float(value[0]) for name, value in jax.device_get(metrics).items()})
-    return jax.tree.map(np.array, parallel.one_copy(state)), history
+    diagnosed = split if masks is None else dataclasses.replace(split, masks=masks)
+    parts = split.take(slice(-MASKED, None)), diagnosed
+    beside = [split.take(slice(unlabelled))] if unlabelled else []
+    return drive(task, state, *parts, *beside, devices=devices, steps=steps)
 
   return run
 
@@ -130,6 +111,18 @@ def test_both_are_learnt_and_the_score_is_their_mean(make_task, start, run):
   )
   scores = task.evaluate(last)
   assert scores['balanced_accuracy'] > 0.7 and scores['dice'] > 0.5
+  assert scores['score'] == pytest.approx((scores['dice'] + scores['auc']) / 2)
+
+
+def test_a_single_class_is_scored_by_its_accuracy(make_config, split, make_task, start):
+  one = dataclasses.replace(split, labels=np.zeros(len(split), np.int32))
+  told = make_task().step.diagnosing
+  config = dataclasses.replace(
+    make_config(), segment=dataclasses.replace(make_config().segment, batch_size=MASKED)
+  )
+  task = segment.build(config, split, 40, 1, diagnosing=told, diagnosed=one)
+  scores = task.evaluate(start(task))
+  assert np.isnan(scores['auc'])
   assert scores['score'] == pytest.approx((scores['dice'] + scores['balanced_accuracy']) / 2)
 
 

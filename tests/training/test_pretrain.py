@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from ahm_jax.config import AugmentConfig
+from ahm_jax.data.augment import normalise
+from ahm_jax.data.readers.intensity import MISSING
 from ahm_jax.errors import UserError
 from ahm_jax.masking.networks import Networks, networks
 from ahm_jax.masking.rollout import Rollout
@@ -96,7 +98,9 @@ def test_four_devices_equal_one_under_baselines_and_teachers_follow(
 
   task = build(make_config(workers=4, warmup=1.0, **masking), split)
   first = start(task)._replace(step=np.int32(STEPS // 2))  # Half of the mask warm-up.
-  (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
+  (one, history), (four, other_history) = (
+    drive(task, first, split, devices=devices) for devices in (1, 4)
+  )
   jax.tree.map(assert_near, history, other_history)
   jax.tree.map(assert_near, (moments(one), one.batch_stats), (moments(four), four.batch_stats))
   if masking['strategy'] == 'anatomask':
@@ -375,3 +379,33 @@ def test_lesions_move_with_their_images(make_config, split, value):
   assert workers.lesions.shape == (1, 2, len(split) // 2, *split.masks.shape[1:])
   np.testing.assert_array_equal(workers.lesions[0], shown)
   assert not np.array_equal(workers.lesions[0].reshape(split.masks.shape), split.masks)
+
+
+def test_modalities_are_hidden_from_the_unet_and_reconstructed(make_config, split, start):
+  config = make_config(strategy='uniform', workers=2, per_modality=True)
+  data = dataclasses.replace(config.data, modalities=('a', 'b', 'c'), modality_dropout=0.6)
+  task = build(dataclasses.replace(config, data=data), split)
+  state, step = start(task), task.step
+  positions = np.arange(len(split), dtype=np.int32)
+  batch = Batch(split.images, split.masks, split.labels, positions)
+
+  def roll_out(batch):
+    keys = jax.random.key(1), jax.random.key(2)
+    workers = pretrain_step._share_out(batch, *keys, step.nets.masking, step.augment)
+    return step._roll_out(state.params, state, workers, keys[0])[1]
+
+  over_devices = jax.vmap(roll_out, axis_name=DEVICES)
+  found = jax.jit(over_devices)(jax.tree.map(lambda x: x[None], batch))
+  whole, seen, masked = (
+    np.asarray(x).reshape(split.images.shape)
+    for x in (found.observations, found.unmasked, found.masked)
+  )
+  np.testing.assert_allclose(whole, normalise(split.images / 255.0), atol=1e-6)
+  missing = np.isclose(seen, normalise(MISSING / 255), atol=1e-5).all((1, 2))
+  expected = np.where(missing[:, None, None], seen[:, :1, :1], whole)
+  np.testing.assert_allclose(seen, expected, atol=1e-5)
+  assert 8 <= missing.sum() <= 16 and not missing.all(1).any()
+  hidden = np.asarray(found.hidden)
+  assert hidden.shape == (1, 2, 1, 4, 4, 12) == found.losses.shape
+  assert (masked == 0).mean() == pytest.approx(hidden.mean(), abs=1e-6)
+  assert task.evaluate(state)['mask_ratio'] == pytest.approx(config.masking.mask_ratio, abs=0.05)

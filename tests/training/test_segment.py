@@ -104,7 +104,9 @@ def trained(task, first, split, drive):
 
 def test_four_devices_equal_one(task, first, split, drive, assert_close):
   """The first two images have no lesion, so that one of the devices has none."""
-  (one, history), (four, other_history) = (drive(task, first, split, devices) for devices in (1, 4))
+  (one, history), (four, other_history) = (
+    drive(task, first, split, devices=devices) for devices in (1, 4)
+  )
   assert_close(history, other_history)
   assert_close((one.batch_stats, one.opt_state), (four.batch_stats, four.opt_state))
   jax.tree.map(

@@ -158,3 +158,48 @@ def test_what_is_not_on_the_disk_as_it_was_written_is_told(tmp_path, monkeypatch
   monkeypatch.setattr(files, 'read', other)
   with pytest.raises(UserError, match='does not hold what was written'):
     files.write(tmp_path / f'w{suffix}', ARRAYS, {})
+
+
+@pytest.mark.parametrize('suffix', files.SUFFIXES)
+def test_texts_lie_beside_the_arrays_and_numpy_reads_these(tmp_path, suffix):
+  if suffix == '.safetensors':
+    pytest.importorskip('safetensors')
+  path, texts = tmp_path / f'w{suffix}', {'stage': 'classify', 'vgg_input': 'é\n'}
+  files.write(path, ARRAYS, texts)
+  assert files.metadata(path) == texts
+  files.write(tmp_path / f'none{suffix}', ARRAYS, {})
+  assert files.metadata(tmp_path / f'none{suffix}') == {}
+  if suffix == '.npz':
+    with np.load(path, allow_pickle=False) as held:
+      equal(held, ARRAYS)
+
+
+@pytest.mark.parametrize(
+  'told', [b'', b'hello', b'\xff', b'[]', b'{"a": 3}', b'{"a": "b", "a": "c"}', b'[' * 9999]
+)
+def test_what_else_lies_beside_the_arrays_is_passed_over(tmp_path, told):
+  np.savez(tmp_path / 'w.npz', **ARRAYS)
+  with zipfile.ZipFile(tmp_path / 'w.npz', 'a') as archive:
+    archive.comment = told
+  assert files.metadata(tmp_path / 'w.npz') == {}
+  equal(files.read(tmp_path / 'w.npz'), ARRAYS)
+
+
+@pytest.mark.parametrize('told', [b'3', b'"a"', b'{"a": 3}', b'null'])
+def test_so_it_is_in_a_safetensors(tmp_path, told):
+  header = b'{"__metadata__": %b}' % told
+  path = tmp_path / 'w.safetensors'
+  path.write_bytes(len(header).to_bytes(8, 'little') + header)
+  assert files.metadata(path) == {} and files.read(path) == {}
+
+
+def test_texts_that_are_not_on_the_disk_as_they_were_written_are_told(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, 'metadata', lambda _: {})
+  with pytest.raises(UserError, match='does not hold what was written'):
+    files.write(tmp_path / 'w.npz', ARRAYS, {'stage': 'segment'})
+
+
+def test_of_a_damaged_file_no_texts_are_read(tmp_path):
+  broken_files(tmp_path)
+  with pytest.raises(UserError, match='cannot be read'):
+    files.metadata(tmp_path / 'cut.npz')

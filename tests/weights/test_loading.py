@@ -55,13 +55,26 @@ def test_a_unet_to_pytorch_computes_the_same(torch_networks, draw, outputs, imag
   near('U-Net out', outputs(network, variables, images), torch_networks.apply(theirs, images))
 
 
+def shown(images):
+  """What our trainings show a network of images in [0, 1]."""
+  return (images - np.float32(0.5)) / np.float32(0.25)
+
+
+@pytest.fixture(scope='module')
+def pictures():
+  """float32 [2, 64, 64, 3] in [0, 1]."""
+  return np.random.default_rng(1).uniform(0, 1, (2, 64, 64, 3)).astype(np.float32)
+
+
 @pytest.mark.parametrize('norm', ['', 'batch'], ids=['plain', 'batch norm'])
 @pytest.mark.parametrize(('head', 'pooled'), [('classic', 2), ('pooled', 1)])
 def test_vgg16_from_and_to_torchvision_computes_the_same(
-  torch_networks, draw, outputs, tmp_path, head, pooled, norm
+  torch_networks, draw, outputs, pictures, tmp_path, head, pooled, norm
 ):
-  images = np.random.default_rng(1).uniform(-2, 2, (2, 64, 64, 3)).astype(np.float32)
-  network, shape = VGG16(5, width=4, hidden=16, head=head, norm=norm), (1, 64, 64, 3)
+  network = VGG16(5, width=4, hidden=16, head=head, norm=norm, input='torchvision')
+  shape = (1, 64, 64, 3)
+  mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+  images = ((pictures - mean) / std).astype(np.float32)
   theirs = torch_networks.randomise(
     torch_networks.VGG16(5, width=4, hidden=16, pooled=pooled, norm=bool(norm))
   )
@@ -72,7 +85,7 @@ def test_vgg16_from_and_to_torchvision_computes_the_same(
   )
   near(
     f'VGG16 in, {head} {norm}',
-    outputs(network, taken.variables, images),
+    outputs(network, taken.variables, shown(pictures)),
     torch_networks.apply(theirs, images),
   )
 
@@ -83,22 +96,22 @@ def test_vgg16_from_and_to_torchvision_computes_the_same(
   )
   near(
     f'VGG16 out, {head} {norm}',
-    outputs(network, variables, images),
+    outputs(network, variables, shown(pictures)),
     torch_networks.apply(theirs, images),
   )
 
 
 @pytest.mark.parametrize('form', ['{}/{}', '{0}/{0}/{1}:0', 'vgg16.{}.{}'])
-def test_vgg16_from_keras_computes_the_same(torch_networks, outputs, tmp_path, form):
-  images = np.random.default_rng(1).uniform(-2, 2, (2, 64, 64, 3)).astype(np.float32)
+def test_vgg16_from_keras_computes_the_same(torch_networks, outputs, pictures, tmp_path, form):
   theirs = torch_networks.randomise(
     torch_networks.VGG16(5, width=4, hidden=16, pooled=2, channels_last=True)
   )
+  theirs.features[0].weight.data /= 70  # For images of 0 to 255.
   weights = {
     form.format(*name.split('/')): array
     for name, array in torch_networks.keras_arrays(theirs).items()
   }
-  network = VGG16(5, width=4, hidden=16)
+  network = VGG16(5, width=4, hidden=16, input='caffe')
   taken = loading.vgg16(save(tmp_path / 'vgg.npz', weights), network, (1, 64, 64, 3))
   assert (
     taken.report['at_random'] == {}
@@ -107,8 +120,10 @@ def test_vgg16_from_keras_computes_the_same(torch_networks, outputs, tmp_path, f
   )
   near(
     'VGG16 in, Keras',
-    outputs(network, taken.variables, images),
-    torch_networks.apply(theirs, images),
+    outputs(network, taken.variables, shown(pictures)),
+    torch_networks.apply(
+      theirs, pictures[..., ::-1] * np.float32(255) - np.float32([103.939, 116.779, 123.68])
+    ),
   )
 
 
@@ -304,16 +319,17 @@ def test_a_vgg16_with_norms_and_without_a_statistic_is_refused(draw, tmp_path):
 
 
 def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_path):
-  weights = saving.outward(draw(VGG16(5, width=2, hidden=8), (1, 64, 64, 3)), names.vgg16(2))
+  classic = VGG16(5, width=2, hidden=8, input='torchvision')
+  weights = saving.outward(draw(classic, (1, 64, 64, 3)), names.vgg16(2))
   path = save(tmp_path / 'w.npz', weights)
   for network, shape, left in (
-    (VGG16(2, width=2, hidden=8), (1, 64, 64, 3), {'classifier.6'}),  # Other classes.
+    (classic.clone(num_classes=2), (1, 64, 64, 3), {'classifier.6'}),  # Other classes.
     (
-      VGG16(5, width=2, hidden=8),
+      classic,
       (1, 32, 32, 3),
       {'classifier.0', 'classifier.3', 'classifier.6'},
     ),  # Another size.
-    (VGG16(5, width=2, hidden=9), (1, 64, 64, 3), {'classifier.0', 'classifier.3', 'classifier.6'}),
+    (classic.clone(hidden=9), (1, 64, 64, 3), {'classifier.0', 'classifier.3', 'classifier.6'}),
   ):
     taken = loading.vgg16(path, network, shape)
     assert {name.rpartition('.')[0] for name in taken.report['at_random']} == left
@@ -322,5 +338,45 @@ def test_of_vgg16_layers_are_taken_up_to_the_first_that_does_not_fit(draw, tmp_p
   assert 'belongs to a layer that does not fit' in taken.report['at_random'].values()
   del weights['features.28.bias']
   assert 'features.28.bias is missing' in refusal(
-    weights, VGG16(5, width=2, hidden=8), tmp_path, loading.vgg16, (1, 64, 64, 3)
+    weights, classic, tmp_path, loading.vgg16, (1, 64, 64, 3)
   )
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_a_first_layer_of_other_depth_gives_for_equal_channels_what_it_gave(
+  torch_networks, outputs, images, tmp_path, channels
+):
+  theirs = torch_networks.randomise(torch_networks.UNet(outputs=2, width=4))
+  path = save(tmp_path / 'unet.npz', torch_networks.arrays(theirs))
+  network, grey = UNet(out_channels=2, width=4), images[..., :1]
+  taken = loading.unet(path, network, (*SHAPE[:3], channels), adapt=True)
+  near(
+    f'U-Net in, {channels} channels',
+    outputs(network, taken.variables, np.repeat(grey, channels, -1)),
+    torch_networks.apply(theirs, np.repeat(grey, 3, -1)),
+  )
+  assert taken.report['adapted'] == loading.lines(taken.report)[1].strip()
+  assert f'inc.double_conv.0.weight sees 3 channels and ours {channels}' in taken.report['adapted']
+  assert loading.unet(path, network, SHAPE, adapt=True).report['adapted'] == ''
+
+
+def test_vgg16s_of_other_depth(torch_networks, tmp_path):
+  theirs = torch_networks.randomise(torch_networks.VGG16(5, width=4, hidden=16, pooled=1))
+  path = save(tmp_path / 'vgg.npz', torch_networks.arrays(theirs))
+  shape = (1, 32, 32, 4)
+  trunk = loading.vgg16_trunk(path, VGG16Trunk(stages=3, width=4), shape, adapt=True)
+  whole = loading.vgg16(path, VGG16(5, width=4, hidden=16, head='pooled'), shape, adapt=True)
+  expected = theirs.features[0].weight.detach().numpy().transpose(2, 3, 1, 0).mean(2) * 3 / 4
+  for variables in (trunk.variables, whole.variables):
+    kernel = variables['params']['trunk']['conv1_1']['kernel']
+    np.testing.assert_allclose(kernel, np.stack([expected] * 4, 2), rtol=1e-6)
+  with pytest.raises(UserError, match='is 4x3x3x3, not 5x4x3x3'):
+    loading.vgg16_trunk(path, VGG16Trunk(stages=3, width=5), shape, adapt=True)
+
+
+def test_the_lines_say_what_a_vgg16_sees(draw, tmp_path):
+  network = VGG16(2, width=2, hidden=8, head='pooled')
+  weights = saving.outward(draw(network, SHAPE), names.vgg16(2))
+  path = save(tmp_path / 'w.npz', weights)
+  _, line = loading.lines(loading.vgg16(path, network, SHAPE).report)
+  assert line == '  they see images scaled as (value / 255 - 0.5) / 0.25, by its shape'

@@ -19,8 +19,9 @@ def parameters(network, shape):
     (VGG16(3, width=4, hidden=8), names.vgg16(4)),
     (VGG16(3, width=4, hidden=8, norm='batch'), names.vgg16(4, 'batch')),
     (VGG16(3, width=4, hidden=8), names.keras_vgg16()),
+    (VGG16(3, width=4, hidden=8, input='caffe'), names.keras_vgg16('caffe')),
   ],
-  ids=['unet', 'vgg16', 'vgg16_bn', 'keras'],
+  ids=['unet', 'vgg16', 'vgg16_bn', 'keras', 'caffe'],
 )
 def test_each_of_ours_has_one_name(network, entries):
   shape = (1, 32, 32, 3)

@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image
 from scipy import fft, ndimage
 
+from ahm_jax.data import resize
+
 SIDE = 32  # Of the small grey picture.
 DISTANCE = 10  # Most bits of 64 in which the hashes of a pair may differ.
 CORRELATION = 0.75  # Least correlation of a pair's small pictures, as `details` has them.
@@ -77,12 +79,12 @@ def fingerprint(pixels: np.ndarray, data: bytes = b'') -> Fingerprint:
   """The fingerprint of an image.
 
   Args:
-    pixels: uint8 [H, W, C], C = 1 or 3.
+    pixels: uint8 [H, W, C].
     data: its file.
   """
   digest = hashlib.sha256(str(pixels.shape).encode())
   digest.update(np.ascontiguousarray(pixels).data)
-  grey = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert('L')
+  grey = resize.picture(pixels).convert('L')
   picture = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
   return Fingerprint(
     hashlib.sha256(data).digest() if data else b'', digest.digest(), hashes(picture), picture

@@ -26,7 +26,7 @@ def find(inspection: Inspection, skip_unreadable: bool) -> Iterable[Finding]:
     WARNING,
     'reading',
     'parts of the folder are ignored, or may be read otherwise than is meant',
-    'look at each line, and change the folder or labels.csv where it is not what is meant',
+    'look at each line, and change the folder or its table where it is not what is meant',
     tuple(Case(line) for line in inspection.notes),
   )
   unreadable = _problem_cases(inspection, UNREADABLE)

@@ -22,6 +22,7 @@ from ahm_jax.data.audit.duplicates import SIDE, Fingerprint
 from ahm_jax.data.mask_png import encode_mask
 from ahm_jax.data.readers import raster
 from ahm_jax.data.readers.base import (
+  Case,
   Held,
   UnavailableFile,
   Unreadable,
@@ -176,7 +177,7 @@ def _into_memory(item: Item) -> tuple[Item, bytes]:
   None of a volume, a huge file or a drawing, which counts by its pixels.
   """
   path = item.image
-  if path is None or item.has_slices:
+  if path is None or isinstance(path, Case) or item.has_slices:
     return item, b''
   with decoding(path):
     if isinstance(path, Path) and path.stat().st_size > _MAX_BYTES:
@@ -190,6 +191,8 @@ def _describe(item: Item) -> tuple[str, int]:
   """What an item's file holds, as far as its header says, and in how many pages."""
   if item.image is None:
     return 'drawn', 1
+  if isinstance(item.image, Case):
+    return 'modalities', 1
   return ('medical', 1) if item.has_slices else raster.describe(item.image)
 
 

@@ -23,6 +23,12 @@ SUFFIXES = RASTER + VOLUMES
 MAX_PIXELS = 89_478_485
 MAX_VALUES = 2**28  # Of a volume: 512 x 512 x 1024; 2 GiB where they are stored in 8 bytes.
 
+# How modalities lie in files, for messages.
+LAYOUTS = (
+  'give a case one file (NIfTI with a fourth axis, or TIFF with a page a modality), or files '
+  'CASE_0000, CASE_0001, ... in the order of config.data.modalities'
+)
+
 # Unicode categories: control characters, half surrogates, separators of lines.
 _INVISIBLE = ('Cc', 'Cs', 'Zl', 'Zp')
 # Would show a name in another order.
@@ -62,6 +68,30 @@ class Held(NamedTuple):
   @property
   def parent(self) -> PurePath:
     return self.path.parent
+
+
+class Case(NamedTuple):
+  """A patient's modalities, in one file or in a file each.
+
+  Stands for the Path of an image; see `cases`.
+  """
+
+  name: str  # Without what tells its files apart, and without suffix.
+  files: tuple[Path | None, ...]  # A file a modality, None where it is lacking; or that of all.
+
+  @property
+  def present(self) -> list[Path]:
+    """The files that there are."""
+    return [path for path in self.files if path is not None]
+
+  @property
+  def first(self) -> Path:
+    """Of these."""
+    return self.present[0]
+
+  @property
+  def parent(self) -> Path:
+    return self.first.parent
 
 
 class Picture(NamedTuple):
@@ -106,7 +136,7 @@ def is_volume(path: PurePath | Held) -> bool:
   return suffix(path.name) in VOLUMES
 
 
-def shown(path: PurePath | Held) -> str:
+def shown(path: PurePath | Held | Case) -> str:
   """Folder and name of a file in one line, with what is not printable escaped."""
   return printable(f'{path.parent.name}/{path.name}')
 
@@ -133,6 +163,11 @@ def link_problem(path: Path, root: Path) -> str:
   if not (path.is_file() or path.is_dir()):
     return f'{name} is a link to what is not a file; remove it'
   return ''
+
+
+def count_of(modalities: int) -> str:
+  """So many of them, in words."""
+  return f'{modalities} modalit{"y" if modalities == 1 else "ies"}'
 
 
 # Errors.

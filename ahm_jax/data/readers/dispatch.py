@@ -16,6 +16,7 @@ from ahm_jax.data.readers import dicom, dicom_content, masks, nifti, raster
 from ahm_jax.data.readers.base import (
   NIFTI,
   SUFFIXES,
+  Case,
   Held,
   Picture,
   UnsupportedImage,
@@ -31,10 +32,12 @@ def is_image_file(path: Path) -> bool:
   return suffix(path.name) in SUFFIXES or dicom_content.is_content(path)
 
 
-def is_volume_file(path: Path | Held) -> bool:
-  """Whether a file may hold many slices: by its suffix, or as DICOM of any other name by its
-  content.
+def is_volume_file(path: Path | Held | Case) -> bool:
+  """Whether a file, or one of a case, may hold many slices: by its suffix, or as DICOM of any other
+  name by its content.
   """
+  if isinstance(path, Case):
+    return any(map(is_volume_file, path.present))
   if suffix(path.name) in SUFFIXES or isinstance(path, Held):
     return is_volume(path)
   return dicom_content.is_content(path)
@@ -86,6 +89,7 @@ def read_mask_slices(
   *,
   axis: int = 2,
   image: Path | Held | None = None,
+  named_by: str = 'config.data.mask_classes',
 ) -> list[np.ndarray]:
   """Reads the masks of a volume's slices, or a mask as the only one.
 
@@ -101,6 +105,7 @@ def read_mask_slices(
     image: of what it is the mask of; None: of nothing. The masks come in the order of its slices,
       and a volume that lies elsewhere, or whose axes mean other things, which sizes alone may not
       show, is refused (UnsupportedImage).
+    named_by: what names the classes, for messages.
 
   Returns:
     uint8 [H, W] for each slice: class indices; 0 and 1 where `classes` is empty.
@@ -117,7 +122,7 @@ def read_mask_slices(
     else:
       other = image if image is not None and is_volume_file(image) else None
       values = dicom.read_labels(_on_disk(path), other and _on_disk(other))
-    return list(masks.class_indices(values, path, classes))
+    return list(masks.class_indices(values, path, classes, named_by))
 
 
 def _check_pair(image: Path | Held, mask: Path | Held) -> None:

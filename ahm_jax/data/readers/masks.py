@@ -12,7 +12,12 @@ TOLERANCE = 1e-3
 _BINARY: tuple[list[int], ...] = ([], [0], [1], [255], [65535], [0, 1], [0, 255], [0, 65535])
 
 
-def class_indices(values: np.ndarray, path: Path | Held, classes: Sequence[str]) -> np.ndarray:
+def class_indices(
+  values: np.ndarray,
+  path: Path | Held,
+  classes: Sequence[str],
+  named_by: str = 'config.data.mask_classes',
+) -> np.ndarray:
   """Class indices of one mask, or of all masks of a volume: uint8, of the shape of `values`.
 
   Args:
@@ -21,6 +26,7 @@ def class_indices(values: np.ndarray, path: Path | Held, classes: Sequence[str])
     path: their file, for messages.
     classes: names of the values 1, 2, ..., where 0 is background; empty: a binary mask of 0 and 1,
       of 0 and 255, or of 0 and 65535, which gives 0 and 1.
+    named_by: what names them, for messages.
 
   Raises:
     UnsupportedImage: there are other values.
@@ -34,8 +40,8 @@ def class_indices(values: np.ndarray, path: Path | Held, classes: Sequence[str])
     other = [value for value in found if value not in range(len(classes) + 1)]
     if other:
       raise UnsupportedImage(
-        f'{shown(path)} holds the value {_digits(other[0])}, but config.data.mask_classes names '
-        f'{len(classes)} ({_named(classes)}); name every class, or correct the mask'
+        f'{shown(path)} holds the value {_digits(other[0])}, but {named_by} names {len(classes)} '
+        f'({_named(classes)}); name every class, or correct the mask'
       )
     return values.astype(np.uint8)
   if found.tolist() not in _BINARY:

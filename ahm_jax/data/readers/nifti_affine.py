@@ -14,6 +14,11 @@ import numpy as np
 
 from ahm_jax.data.readers.base import UnsupportedImage, package, shown
 
+# What to do where a mask and its image lie apart.
+MASK_CURE = (
+  'resample the mask onto the image, or give it the affine of the image where only its header is '
+  'wrong'
+)
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # By the code of the unit; others are taken for mm.
 _SPATIAL = 7  # Bits of the field of units.
 _CODES = range(1, 6)  # Of sform and qform; any other tells nothing.
@@ -71,7 +76,12 @@ def placement(path: Path, header: Any) -> Placement:
 
 @np.errstate(all='ignore')
 def check_together(
-  mask: Path, own: Placement, image: Path, other: Placement, shapes: Sequence[tuple[int, int, int]]
+  mask: Path,
+  own: Placement,
+  image: Path,
+  other: Placement,
+  shapes: Sequence[tuple[int, int, int]],
+  cure: str = MASK_CURE,
 ) -> None:
   """Refuses (UnsupportedImage) a mask whose voxels, turned to RAS+, do not lie where those of its
   image do, by the affine that counts or another one of their headers; what then differs in shape is
@@ -81,13 +91,14 @@ def check_together(
     mask, own: the mask.
     image, other: its image.
     shapes: of both, as they are stored.
+    cure: what to do where they lie apart.
   """
   if not (own.told and other.told):
     own_codes, codes = (_codes(path, placed) for path, placed in ((mask, own), (image, other)))
     if own_codes != codes:
       raise UnsupportedImage(
         f'{shown(mask)} is stored in orientation {own_codes} but {shown(image)} in {codes}; give '
-        'the mask the affine of the image'
+        f'{"the mask" if cure == MASK_CURE else "it"} the affine of the image'
       )
     return
   (own_shape, owns), (shape, others) = (
@@ -105,8 +116,7 @@ def check_together(
     voxels, distance = found[0]
     raise UnsupportedImage(
       f'{shown(mask)} does not lie where {shown(image)} does: by their affines they are up to '
-      f'{voxels:.3g} voxels ({distance:.3g} mm) apart; resample the mask onto the image, or give '
-      'it the affine of the image where only its header is wrong'
+      f'{voxels:.3g} voxels ({distance:.3g} mm) apart; {cure}'
     )
 
 

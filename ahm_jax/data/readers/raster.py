@@ -25,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import (  # The plugins must be there to be named in `FORMATS`.
   BmpImagePlugin,
-  ExifTags,
   Image,
   JpegImagePlugin,
   PngImagePlugin,  # noqa: F401
@@ -33,14 +32,16 @@ from PIL import (  # The plugins must be there to be named in `FORMATS`.
   WebPImagePlugin,  # noqa: F401
 )
 
-from ahm_jax.data.readers import bmp, foreign, jpeg_end, raster_masks, tiff
+from ahm_jax.data.readers import bmp, exif, foreign, jpeg_end, raster_masks, tiff
 from ahm_jax.data.readers.base import (
+  LAYOUTS,
   Held,
   Picture,
   Unreadable,
   UnsupportedImage,
   check_size,
   decoding,
+  shown,
 )
 from ahm_jax.data.readers.intensity import to_bytes, value_range, with_channels
 from ahm_jax.errors import UserError, is_of_system
@@ -66,18 +67,6 @@ _SETTLED = (
 # Modes that Pillow converts to grey and colour by way of others; of those in small letters colours
 # are multiplied by alpha.
 _PLAIN = {'LAB': 'RGB', 'La': 'LA', 'RGBa': 'RGBA'}
-_QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations of a camera that was turned by a quarter.
-_TURNS = {  # What undoes an EXIF orientation.
-  2: Image.Transpose.FLIP_LEFT_RIGHT,
-  3: Image.Transpose.ROTATE_180,
-  4: Image.Transpose.FLIP_TOP_BOTTOM,
-  5: Image.Transpose.TRANSPOSE,
-  6: Image.Transpose.ROTATE_270,
-  7: Image.Transpose.TRANSVERSE,
-  8: Image.Transpose.ROTATE_90,
-}
-_SUBDIRECTORIES = (0x8769, 0x8825, 0xA005)  # EXIF tags of a TIFF that lead to more of them.
-
 # Pillow warns of bombs, and of broken metadata, which does not matter. Filters are shared by
 # threads, so they cannot be set for one read.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
@@ -103,14 +92,42 @@ def read(
   """Reads an image; see `dispatch.read_slices`."""
   mode = 'RGB' if channels == 3 else 'L'
   image, orientation, size, _ = _load(path, mode, at_least)
-  if image.mode.startswith(('I', 'F')) or tiff.has_signed_bytes(image):
+  if _holds_numbers(image):
     values = _numbers(image)
     pixels = with_channels(to_bytes(values, *value_range(values, window)), channels)
   else:
-    image.info.pop('transparency', None)
-    image = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
-    pixels = np.asarray(image.convert(mode)).reshape(image.height, image.width, channels)
+    pixels = _converted(image, mode).reshape(image.height, image.width, channels)
   return Picture(pixels, None, size, orientation)
+
+
+def read_grey(path: Path | Held, page: int = 0) -> tuple[np.ndarray, int]:
+  """The grey levels of an image, or of a page of a TIFF, as numbers [H, W]; and its EXIF
+  orientation, by which it was turned.
+
+  Raises:
+    UnsupportedImage: it is in colour, or there are no such pages.
+  """
+  image, orientation, *_ = _load(path, page=page)
+  if _holds_numbers(image):
+    return _numbers(image), orientation
+  if image.mode in ('1', 'L', 'LA', 'La'):
+    return _converted(image, 'L'), orientation
+  colours = _converted(image, 'RGB')
+  if (colours != colours[..., :1]).any():
+    raise UnsupportedImage(f'{shown(path)} is in colour, and a modality is grey; {LAYOUTS}')
+  return colours[..., 0], orientation
+
+
+def _holds_numbers(image: Image.Image) -> bool:
+  """Whether a loaded image is of more than 8 bits, or signed."""
+  return image.mode.startswith(('I', 'F')) or tiff.has_signed_bytes(image)
+
+
+def _converted(image: Image.Image, mode: str) -> np.ndarray:
+  """A loaded image of 8 bits in the mode 'L' or 'RGB', its alpha left out."""
+  image.info.pop('transparency', None)
+  image = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
+  return np.asarray(image.convert(mode))
 
 
 def read_labels(path: Path | Held, by_colour: bool) -> np.ndarray:
@@ -129,7 +146,7 @@ def orientation(path: Path | Held) -> int:
   """
   try:
     with decoding(path), _open(path) as picture:
-      return _orientation(picture)
+      return exif.orientation(picture)
   except (Unreadable, UnsupportedImage, UserError):  # Reading it will say what is wrong.
     return 1
 
@@ -150,12 +167,14 @@ def describe(path: Path | Held) -> tuple[str, int]:
     return '', 1
 
 
-def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = None) -> _Loaded:
-  """Decodes a file: without its metadata, where Pillow stumbles over them, and with the end that a
-  JPEG may lack.
+def _load(
+  path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = None, page: int = 0
+) -> _Loaded:
+  """Decodes a file, or a page of it: without its metadata, where Pillow stumbles over them, and
+  with the end that a JPEG may lack.
   """
   try:
-    return _decode(path, None, mode, at_least)
+    return _decode(path, None, mode, at_least, page)
   except _SETTLED:
     raise
   except Exception as error:
@@ -165,7 +184,7 @@ def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = 
       bare = foreign.without_metadata(file)
       if bare is not None:
         # Where neither is decoded, the first error tells more.
-        if found := _decode_or_none(path, bare, mode, at_least):
+        if found := _decode_or_none(path, bare, mode, at_least, page):
           return found
         whole = jpeg_end.completed(bare, functools.partial(_pixels, path))
         if whole and (found := _decode_or_none(path, whole, mode, at_least)):
@@ -176,10 +195,14 @@ def _load(path: Path | Held, mode: str = '', at_least: tuple[int, int] | None = 
 
 
 def _decode_or_none(
-  path: Path | Held, data: bytes, mode: str = '', at_least: tuple[int, int] | None = None
+  path: Path | Held,
+  data: bytes,
+  mode: str = '',
+  at_least: tuple[int, int] | None = None,
+  page: int = 0,
 ) -> _Loaded | None:
   try:
-    return _decode(path, data, mode, at_least)
+    return _decode(path, data, mode, at_least, page)
   except _SETTLED:
     raise
   except Exception:
@@ -192,15 +215,15 @@ def _pixels(path: Path | Held, data: bytes) -> np.ndarray | None:
 
 
 def _decode(
-  path: Path | Held, data: bytes | None, mode: str, at_least: tuple[int, int] | None
+  path: Path | Held, data: bytes | None, mode: str, at_least: tuple[int, int] | None, page: int
 ) -> _Loaded:
-  with _open(path, data) as picture:
+  with _open(path, data, page) as picture:
     is_deep = _is_deep(picture)
     width, height = picture.size
     if at_least:
       picture.draft(mode, at_least)
     if isinstance(picture, TiffImagePlugin.TiffImageFile):  # It is turned in loading.
-      found = _without_subdirectories(picture)
+      found = exif.without_subdirectories(picture)
       picture.load()
       return _Loaded(picture, found, (picture.height, picture.width), is_deep)
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
@@ -208,14 +231,14 @@ def _decode(
       if jpeg_end.is_lacking(picture.fp):
         raise EOFError
     picture.load()
-    found = _orientation(picture)
-    if found in _QUARTER_TURNS:
+    found = exif.orientation(picture)
+    if found in exif.QUARTER_TURNS:
       width, height = height, width
-    image = picture.transpose(_TURNS[found]) if found in _TURNS else picture
+    image = picture.transpose(exif.TURNS[found]) if found in exif.TURNS else picture
     return _Loaded(image, found, (height, width), is_deep)
 
 
-def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
+def _open(path: Path | Held, data: bytes | None = None, page: int = 0) -> Image.Image:
   """A file whose header is read, and whose size is in bounds.
 
   Args:
@@ -229,10 +252,12 @@ def _open(path: Path | Held, data: bytes | None = None) -> Image.Image:
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
       # Else Pillow maps the file into memory, by a size that its orientation has swapped.
       picture.filename = ''
-      tiff.turn_to_image(picture, path)
+      tiff.turn_to_image(picture, path, page)
       check_size(path, *picture.size)
       tiff.mend(picture, path)
     else:
+      if page:
+        raise UnsupportedImage(f'{shown(path)} has frames, which are no modalities; {LAYOUTS}')
       check_size(path, *picture.size)
       if isinstance(picture, BmpImagePlugin.BmpImageFile):
         bmp.mend(picture)
@@ -260,23 +285,3 @@ def _is_deep(picture: Image.Image) -> bool:
     and not picture.mode.startswith('I')
     and ';16' in str(getattr(picture, 'tile', [])[:1])
   )
-
-
-def _orientation(picture: Image.Image) -> int:
-  try:
-    found = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return int(found) if found in range(1, 9) else 1
-  except MemoryError:
-    raise
-  except Exception:  # EXIF data can be broken in any way.
-    return 1
-
-
-def _without_subdirectories(picture: TiffImagePlugin.TiffImageFile) -> int:
-  """The orientation of a TIFF, whose metadata Pillow will leave alone when it loads it."""
-  found = _orientation(picture)
-  exif = picture.getexif()
-  for tag in _SUBDIRECTORIES:
-    if tag in exif:
-      del exif[tag]
-  return found

@@ -38,8 +38,9 @@ _NOT_OPENED = (SyntaxError, LookupError, TypeError, ValueError, EOFError, struct
 _CURE = 'save it as TIFF of 8 or 16 bit integers or 32 bit floats, with 0 as black'
 
 
-def turn_to_image(picture: plugin.TiffImageFile, path: Path | Held) -> None:
-  """Turns a TIFF that was opened to the first page that is no preview or part of another one.
+def turn_to_image(picture: plugin.TiffImageFile, path: Path | Held, number: int = 0) -> None:
+  """Turns a TIFF that was opened to the first page that is no preview or part of another one, or
+  to that of a `number` below `images`.
 
   A page that is the only one counts, whatever it says.
 
@@ -47,7 +48,7 @@ def turn_to_image(picture: plugin.TiffImageFile, path: Path | Held) -> None:
     UnsupportedImage: there are only previews, or the page is of a kind that is not read.
     Unreadable: the directory of the page is damaged.
   """
-  if tiff_pages.kind(picture.tag_v2) == tiff_pages.IMAGE:
+  if not number and tiff_pages.kind(picture.tag_v2) == tiff_pages.IMAGE:
     return
   assert picture.fp is not None
   kinds = list(tiff_pages.kinds(picture.fp, picture.tag_v2, picture._frame_pos[0]))
@@ -58,7 +59,7 @@ def turn_to_image(picture: plugin.TiffImageFile, path: Path | Held) -> None:
   if best == tiff_pages.PREVIEW and (hidden or len(kinds) > 1):
     raise UnsupportedImage(_only_previews(path, len(kinds), hidden))
   try:
-    if page := kinds.index(best):
+    if page := [index for index, kind in enumerate(kinds) if kind == best][number]:
       picture.palette = None  # Else that of the first page would be that of this one.
       picture.seek(page)
   except _NOT_OPENED as error:

@@ -3,14 +3,16 @@
 import difflib
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.sets import folder, isic2018, phantom
+from ahm_jax.data.sets import folder, isic2018, nnunet, phantom, phantom_mri
 from ahm_jax.data.sets.source import DatasetSource
 from ahm_jax.errors import UserError
 
 SOURCES: tuple[DatasetSource, ...] = (
   phantom.SOURCE,
+  phantom_mri.SOURCE,
   folder.SOURCE,
   isic2018.SOURCE,
+  nnunet.SOURCE,
 )
 
 

@@ -5,31 +5,20 @@ names no patient), else the file itself, with all its slices. So a row joins its
 one by naming that as the group.
 """
 
-import collections
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import dicom, dispatch
-from ahm_jax.data.readers.base import (
-  SUFFIXES,
-  UnavailableFile,
-  is_odd,
-  link_problem,
-  shown,
-  stem,
-)
-from ahm_jax.data.sets import naming, table
-from ahm_jax.data.sets.items import SPLITS, Item, Listing, crossing_groups
+from ahm_jax.data.readers.base import SUFFIXES, Case, Held, UnavailableFile, shown, stem
+from ahm_jax.data.sets import annotations, files, naming, splitting, table
+from ahm_jax.data.sets.items import Item, Listing, crossing_groups
 from ahm_jax.data.sets.source import DatasetSource, stamps
 from ahm_jax.errors import UserError
 
 VERSION = 2  # See `DatasetSource.version`.
-_SYSTEM = ('thumbs.db', 'desktop.ini')  # What Windows puts into folders.
 
 
 def list_items(config: DataConfig) -> Listing:
@@ -47,32 +36,35 @@ def list_items(config: DataConfig) -> Listing:
     )
   problems: list[str] = []
   notes: list[str] = []
-  images = _by_stem(root, 'images', problems, notes)
-  masks = _masks(root, config.mask_suffix, problems, notes)
+  images = _images(root, config, problems, notes)
+  masks = _masks(root, config.mask_suffix, images, problems, notes)
   if not images:
     raise UserError(
       f'{root / "images"}: holds no image; it should hold files that end in {", ".join(SUFFIXES)}'
     )
   problems += _without_image(images, masks)
   notes += _misplaced(root, images)
+  origins = _origins(images, masks, problems)
+  masks |= annotations.labelme(root, images, masks, config.mask_classes, problems, notes)
+  masks |= annotations.coco(root, images, masks, config.mask_classes, problems, notes)
   labels = table.read(root, images)
   if labels:
     problems += labels.problems
     notes += labels.notes + _masks_without_row(masks, labels)
-  origins = _origins(images, masks, problems)
   groups = _groups(images, origins, labels.rows if labels else {}, notes)
   items = [
     _item(name, path, masks.get(name), groups[name], labels) for name, path in images.items()
   ]
   if labels and 'split' in labels.columns:
     return Listing(items, problems, crossing_groups(items, table.NAME), notes)
-  items = _split_by_group(items, config.split_fractions, config.split_seed)
+  items = splitting.by_group(items, config.split_fractions, config.split_seed)
   return Listing(items, problems, [], notes)
 
 
 def depends_on(config: DataConfig) -> dict[str, Any]:
   root = Path(config.root).expanduser().resolve()
   data = table.read_bytes(root)
+  drawn = [stamp for path in annotations.files(root) for stamp in stamps(path)]
   return {
     'root': str(root),
     'skip': config.skip_unreadable,
@@ -83,6 +75,7 @@ def depends_on(config: DataConfig) -> dict[str, Any]:
     'slices': [config.slice_axis, config.every_slice],
     'table': None if data is None else hashlib.sha256(data).hexdigest(),
     'files': sorted(stamps(root / 'images')) + sorted(stamps(root / 'masks')),
+    **({'drawn': drawn} if drawn else {}),  # Else prepared data keep the name that they had.
   }
 
 
@@ -94,61 +87,46 @@ SOURCE = DatasetSource(
   root='the folder that holds images/',
   is_named_by_root=True,
   has_mask_classes=True,
+  has_modalities=True,
 )
 
 
 # Files.
 
 
-def _item(name: str, path: Path, mask: Path | None, group: str, labels: table.Table | None) -> Item:
+Image = Path | Case
+
+
+def _item(
+  name: str, path: Image, mask: Path | Held | None, group: str, labels: table.Table | None
+) -> Item:
+  shown_name = _name(path)
   if labels is None:
-    return Item(stem(path.name), 'train', '', group, path, mask)
+    return Item(shown_name, 'train', '', group, path, mask)
   row = labels.rows.get(name)
   if row is None:
-    return Item(stem(path.name), 'train', '', group, path, listed=False)
-  return Item(stem(path.name), row.get('split', 'train'), row.get('label', ''), group, path, mask)
+    return Item(shown_name, 'train', '', group, path, listed=False)
+  return Item(shown_name, row.get('split', 'train'), row.get('label', ''), group, path, mask)
 
 
-def _by_stem(root: Path, folder: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
-  """Image files of a folder by composed name without suffix, in order.
-
-  An empty dict where there is no such folder. Adds what is wrong to `problems`, and what is ignored
-  to `notes`.
-  """
-  found: dict[str, Path] = {}
-  others = []
-  problem = link_problem(root / folder, root)
-  if problem:
-    raise UserError(f'{root}: {problem}')
-  if not (root / folder).is_dir():
-    return found
-  for path in sorted((root / folder).iterdir()):
-    if path.name.startswith('.') or path.name.lower() in _SYSTEM:
-      continue
-    try:
-      is_image = (path.is_file() or path.is_symlink()) and dispatch.is_image_file(path)
-    except UnavailableFile as refused:
-      problems.append(str(refused))
-      continue
-    if not is_image:
-      others.append(path.name)
-      continue
-    name = table.composed(stem(path.name))
-    problem = _problem(path, root, found.get(name))
-    if problem:
-      problems.append(problem)
-    found.setdefault(name, path)
-  if others:
-    notes.append(
-      f'what is ignored in {folder}/: {len(others)} ({table.some(others)}); only files count, and '
-      f'of these only such as end in {", ".join(SUFFIXES)}, and DICOM of any name'
-    )
-  return dict(sorted(found.items(), key=lambda item: stem(item[1].name)))
+def _name(path: Image) -> str:
+  return path.name if isinstance(path, Case) else stem(path.name)
 
 
-def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> dict[str, Path]:
-  """As `_by_stem`, by what the names are without this ending."""
-  masks = _by_stem(root, 'masks', problems, notes)
+def _images(
+  root: Path, config: DataConfig, problems: list[str], notes: list[str]
+) -> Mapping[str, Image]:
+  """As `files.by_stem`; with modalities, the cases that the files hold."""
+  single = files.by_stem(root, 'images', problems, notes)
+  return files.cases_of(single, config, problems, notes) if config.modalities else single
+
+
+def _masks(
+  root: Path, ending: str, images: Mapping[str, Image], problems: list[str], notes: list[str]
+) -> dict[str, Path | Held]:
+  """As `files.by_stem`, by what the names are without this ending."""
+  drawn = {path.name for path in annotations.files(root) if table.composed(path.stem) in images}
+  masks = files.by_stem(root, 'masks', problems, notes, drawn)
   ending = table.composed(ending)
   others = [name for name in masks if not name.endswith(ending) or name == ending]
   problems += [
@@ -161,7 +139,7 @@ def _masks(root: Path, ending: str, problems: list[str], notes: list[str]) -> di
   }
 
 
-def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[str]:
+def _without_image(images: Mapping[str, Image], masks: Mapping[str, Path | Held]) -> list[str]:
   """What is wrong with masks that have no image of their name."""
   lone = [name for name in masks if name not in images]
   bare = {name for name in images if name not in masks}
@@ -174,7 +152,7 @@ def _without_image(images: Mapping[str, Path], masks: Mapping[str, Path]) -> lis
   ]
 
 
-def _masks_without_row(masks: Mapping[str, Path], labels: table.Table) -> list[str]:
+def _masks_without_row(masks: Mapping[str, Path | Held], labels: table.Table) -> list[str]:
   """A note on masks that are there and not used."""
   unused = [path.name for name, path in masks.items() if name not in labels.rows]
   return unused and [
@@ -183,7 +161,7 @@ def _masks_without_row(masks: Mapping[str, Path], labels: table.Table) -> list[s
   ]
 
 
-def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
+def _misplaced(root: Path, images: Mapping[str, Image]) -> list[str]:
   """Notes on what may be masks or labels, and is not read as such."""
   notes = []
   if likely := naming.likely_masks(images):
@@ -193,7 +171,7 @@ def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
     )
   beside = [path for path in sorted(root.iterdir()) if not path.name.startswith('.')]
   folders = [path.name for path in beside if path.is_dir() and path.name != 'images']
-  if 'masks' not in {path.name for path in beside} and folders:
+  if not {'masks', annotations.COCO} & {path.name for path in beside} and folders:
     notes.append(
       f'there is no folder masks/, so no image has a mask; other folders: {table.some(folders)}'
     )
@@ -206,24 +184,11 @@ def _misplaced(root: Path, images: Mapping[str, Path]) -> list[str]:
   return notes
 
 
-def _problem(path: Path, root: Path, other: Path | None) -> str:
-  """What is wrong with a file; `other` is that of the same name, if there is one."""
-  if problem := link_problem(path, root):
-    return problem
-  if path.is_dir():  # A folder itself has been passed over.
-    return f'{shown(path)} is a link to what is not a file; remove it'
-  if is_odd(path.name):
-    return f'{shown(path)} has control characters in its name, shown as \\x..; rename it'
-  if other is not None:
-    return f'{shown(other)} and {shown(path)} have the same name; keep one of them'
-  return ''
-
-
-# Groups and splits.
+# Groups.
 
 
 def _groups(
-  images: Mapping[str, Path],
+  images: Mapping[str, Image],
   origins: Mapping[str, dicom.Origin],
   rows: Mapping[str, Mapping[str, str]],
   notes: list[str],
@@ -237,18 +202,18 @@ def _groups(
 
 
 def _origins(
-  images: Mapping[str, Path], masks: Mapping[str, Path], problems: list[str]
+  images: Mapping[str, Image], masks: Mapping[str, Path | Held], problems: list[str]
 ) -> dict[str, dicom.Origin]:
   """Where DICOM images come from, by image name; adds those that the system refuses to `problems`.
 
   Says at once where a package is missing that the folder needs.
   """
   for path in (*images.values(), *masks.values()):
-    if dispatch.is_volume_file(path):
-      dispatch.require(path)
+    if isinstance(path, Path | Case) and dispatch.is_volume_file(path):
+      dispatch.require(path.first if isinstance(path, Case) else path)
   origins = {}
   for name, path in images.items():
-    if dicom.is_dicom(path):
+    if isinstance(path, Path) and dicom.is_dicom(path):
       try:
         origins[name] = dicom.origin(path)
       except UnavailableFile as problem:
@@ -269,27 +234,3 @@ def _one_patient(origins: list[dicom.Origin]) -> list[str]:
     f'though they come from {len(studies)} studies; so they are one group, which cannot be split; '
     'where they show several patients, tell them apart in a column group of labels.csv'
   ]
-
-
-def _split_by_group(items: list[Item], fractions: tuple[float, ...], seed: int) -> list[Item]:
-  """Assigns groups to train, validation and test from a seed, each to the split that lacks most of
-  its share.
-
-  A group that holds an image without a mask, which can only be trained on, goes to train as a
-  whole.
-  """
-  groups = collections.defaultdict(list)
-  for item in items:
-    groups[item.group].append(item)
-  bound = {
-    name for name, members in groups.items() if any(member.mask is None for member in members)
-  }
-  free = sorted(set(groups) - bound)
-  raw = np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(free))
-  wanted = np.array(fractions) * sum(len(groups[name]) for name in free)
-  chosen = dict.fromkeys(bound, 'train')
-  for index in np.argsort(raw, kind='stable'):
-    split = int(np.argmax(wanted))
-    chosen[free[index]] = SPLITS[split]
-    wanted[split] -= len(groups[free[index]])
-  return [item._replace(split=chosen[item.group]) for item in items]

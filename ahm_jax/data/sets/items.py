@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ahm_jax.config import DataConfig
-from ahm_jax.data.readers import dispatch, raster
-from ahm_jax.data.readers.base import Held, Picture, UnsupportedImage, shown
+from ahm_jax.data.readers import cases, dispatch, raster
+from ahm_jax.data.readers.base import Case, Held, Picture, UnsupportedImage, shown
 from ahm_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
@@ -25,11 +25,13 @@ class Item(NamedTuple):
   split: str
   label: str  # '': unknown.
   group: str
-  image: Path | Held | None = None  # None: it is drawn.
+  image: Path | Held | Case | None = None  # None: it is drawn.
   mask: Path | Held | None = None
   # The image, uint8 [H, W, C], and its mask, bool [H, W]; None: it lies in a file.
   draw: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
   listed: bool = True  # Whether a table has a row for it (or there is no table).
+  # Names of the values 1, 2, ... of its mask, where dataset.json tells them: others are refused.
+  classes: tuple[str, ...] = ()
 
   @property
   def has_mask(self) -> bool:
@@ -113,9 +115,13 @@ def read_images(
     height, width = mask.shape
     return [Slice(item.name, Picture(pixels, None, (height, width)), mask)]
   assert item.image is not None
-  found = dispatch.read_slices(
-    item.image, config.channels, window=config.window, at_least=at_least, axis=config.slice_axis
-  )
+  if isinstance(item.image, Case):
+    wanted = cases.entries(config.intensity, config.modalities)
+    found = cases.read_slices(item.image, wanted, config.slice_axis)
+  else:
+    found = dispatch.read_slices(
+      item.image, config.channels, window=config.window, at_least=at_least, axis=config.slice_axis
+    )
   return [Slice(item.name + suffix, picture, None) for suffix, picture in found]
 
 
@@ -123,8 +129,13 @@ def with_masks(slices: Sequence[Slice], item: Item, config: DataConfig) -> list[
   """All slices of an item, with the masks of its mask file where there is one. Raises as `read`."""
   if item.image is None or item.mask is None:
     return list(slices)
+  image = item.image.first if isinstance(item.image, Case) else item.image
   masks = dispatch.read_mask_slices(
-    item.mask, config.mask_classes, axis=config.slice_axis, image=item.image
+    item.mask,
+    item.classes or config.mask_classes,
+    axis=config.slice_axis,
+    image=image,
+    named_by='dataset.json' if item.classes else 'config.data.mask_classes',
   )
   mask_name, image_name = shown(item.mask), shown(item.image)
   if len(masks) != len(slices):

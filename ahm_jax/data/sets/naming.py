@@ -38,9 +38,10 @@ class Misfit(NamedTuple):
     affix = f'begin with {shown}' if self.prefix else f'end in {shown}'
     if self.of_image:
       why = ", nnU-Net's number of a channel" if _CHANNEL.fullmatch(self.suffix) else ''
+      cure = ', or name its modalities in config.data.modalities' if why else ''
       return (
         f'{count} of {of} masks have images whose names {affix}{why}; leave that out of the names '
-        'of the images'
+        f'of the images{cure}'
       )
     if not self.by_case:
       field = f', or set --config.data.mask_suffix={shown}' if self.suffix else ''

@@ -30,6 +30,7 @@ class DatasetSource:
   root: str = ''
   is_named_by_root: bool = False  # Whether reports call it by the name of its folder.
   has_mask_classes: bool = False  # Whether its masks may hold config.data.mask_classes.
+  has_modalities: bool = False  # Whether its cases may have config.data.modalities.
   class_names: tuple[str, ...] = ()  # In order; empty: the labels that occur, by name.
 
   def check(self, config: DataConfig) -> None:
@@ -40,6 +41,12 @@ class DatasetSource:
       raise UserError(
         f'config.data.mask_classes is {config.mask_classes}, but data.name={self.name} has binary '
         'masks; leave it empty: ()'
+      )
+
+    if config.modalities and not self.has_modalities:
+      raise UserError(
+        f'config.data.modalities is {config.modalities}, but data.name={self.name} has none; leave '
+        'it empty: ()'
       )
 
   def list_usable(self, config: DataConfig) -> Listing:

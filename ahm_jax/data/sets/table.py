@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ahm_jax.data.readers.base import is_odd, link_problem
+from ahm_jax.data.readers.base import Case, is_odd, link_problem
 from ahm_jax.data.sets.delimited import COLUMNS, Row, parse, quoted
 from ahm_jax.data.sets.items import SPLITS
 from ahm_jax.errors import UserError, first
@@ -55,11 +55,12 @@ def read_bytes(root: Path) -> bytes | None:
   return path.read_bytes()
 
 
-def read(root: Path, images: Mapping[str, Path]) -> Table | None:
+def read(root: Path, images: Mapping[str, Path | Case]) -> Table | None:
   """Reads labels.csv; None where there is none.
 
   Args:
-    images: the files that it may name, by composed name without suffix.
+    images: the files, or cases, that it may name, by composed name without suffix; a case also by
+      any of its files.
 
   Raises:
     UserError: as `read_bytes`; or it is no table.
@@ -77,7 +78,12 @@ def read(root: Path, images: Mapping[str, Path]) -> Table | None:
     if others
     else []
   )
-  files = {composed(path.name): stem for stem, path in images.items()}
+  files = {
+    composed(file.name): stem
+    for stem, path in images.items()
+    for file in (path.files if isinstance(path, Case) else (path,))
+    if file is not None
+  }
   table = Table(columns, {}, [], notes)
   emptied: collections.defaultdict = collections.defaultdict(list)
   nothing = {'group': _NOTHING | _AMBIGUOUS, 'label': _no_labels(raw)}

@@ -57,7 +57,6 @@ def test_upper_and_lower_case(change, how):
 @pytest.mark.parametrize(
   ('change', 'how'),
   [
-    ('{}_0000', "end in _0000, nnU-Net's number of a channel"),
     ('{}_img', 'end in _img'),
     ('image-{}', 'begin with image-'),
   ],
@@ -69,6 +68,15 @@ def test_what_the_names_of_images_have_more(change, how):
     ],
     12,
   )  # fmt: skip
+
+
+def test_numbers_of_channels_are_those_of_modalities():
+  (line,), explained = said(IMAGES, [f'{name}_0000' for name in IMAGES])
+  assert explained == 12
+  assert line.startswith("12 of 12 masks have images whose names end in _0000, nnU-Net's number")
+  assert line.endswith(
+    'leave that out of the names of the images, or name its modalities in config.data.modalities'
+  )
 
 
 def test_several_ways_at_once():
