@@ -89,7 +89,7 @@ def _is_local(path: str | None) -> bool:
 def parse(required: Sequence[str], help_text: str) -> None:
   """Parses the command line; prints help, or what is wrong with it, and ends the process."""
   if {'-h', '-help', '--help', '--helpshort', '--helpfull'} & set(sys.argv):
-    print(_as_called((sys.modules['__main__'].__doc__ or '').strip() + '\n' + help_text))
+    print(as_called((sys.modules['__main__'].__doc__ or '').strip() + '\n' + help_text))
     sys.exit(0)
   _check_characters(sys.argv[1:])
   try:
@@ -114,13 +114,13 @@ def parse(required: Sequence[str], help_text: str) -> None:
     _refuse(f'--{missing[0]} is {problem}; see --help')
 
 
-def _as_called(text: str) -> str:
-  """Help as it is for a script that the command `ahm` runs, which says so by BY_AHM: commands, and
+def as_called(text: str) -> str:
+  """Text as it is of a script that the command `ahm` runs, which says so by BY_AHM: commands, and
   configs, by their names.
   """
   if not hasattr(sys.modules['__main__'], 'BY_AHM'):
     return text
-  text = re.sub(r'(launch/with_env )?python -m launch\.', 'ahm ', text)
+  text = re.sub(r'(launch/with_env )?(python -m )?\blaunch\.(?=[a-z])', 'ahm ', text)
   return re.sub(r'--config=configs/(\w+)\.py', r'--config=\1', text)
 
 

@@ -50,6 +50,7 @@ What OUT holds then:
     mask, status          the mask's path, and ok, or what is wrong with the image
     width, height         in pixels
     pages                 in an image's file, of which the first one counts; empty for volumes
+    lacking               modalities that the case has no file of, where some may lack
     area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the spacing
     area_share            area_px / (width * height)
     class                 the class with the largest area, background where nothing was found; the

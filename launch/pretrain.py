@@ -13,4 +13,4 @@ from ahm_jax.pipeline import stages
 from launch import app
 
 if __name__ == '__main__':
-  app.run(stages.pretrain, several=True)
+  app.run(stages.pretrain, several=True, following=stages.PRETRAIN.following)

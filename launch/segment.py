@@ -15,4 +15,4 @@ from ahm_jax.pipeline import stages
 from launch import app
 
 if __name__ == '__main__':
-  app.run(stages.segment, several=True)
+  app.run(stages.segment, several=True, following=stages.SEGMENT.following)

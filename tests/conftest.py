@@ -57,6 +57,7 @@ QUICK = (
   'training/test_optimizers.py',
   'launch/test_cluster_files.py',
   'predict/test_views.py',
+  'api/test_arrays.py',
   'api/test_inputs.py',
   'api/test_configs.py',
   'api/test_public.py',

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from ahm_jax.api import prediction
-from ahm_jax.api.inputs import Given, Range, given
+from ahm_jax.api.arrays import Range
+from ahm_jax.api.inputs import Given, given
 from ahm_jax.api.prediction import Prediction
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
@@ -63,8 +65,18 @@ class Model:
 
   @property
   def channels(self) -> int:
-    """Of images: 3, RGB; 1, grey."""
+    """Of images: 3, RGB; 1, grey; or as many as there are `modalities`."""
     return self._segmenter.channels
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Names of what its images hold at each pixel, in order; empty: they are RGB or grey."""
+    return self._segmenter.config.data.modalities
+
+  @property
+  def slice_axis(self) -> int:
+    """The axis of a NIfTI volume, in RAS+ orientation, across which its slices lie."""
+    return self._segmenter.config.data.slice_axis
 
   @property
   def mask_classes(self) -> tuple[str, ...]:
@@ -101,12 +113,17 @@ class Model:
 
     Args:
       images: one image or several, each of any size:
-        - an array [h, w, C], C = `channels`; of grey images [h, w] too;
+        - an array [h, w, C], C = `channels`; where that is 1 [h, w] too;
         - a batch of them, [b, h, w, C];
-        - the path of a file: JPEG, PNG, TIFF, BMP, WebP, DICOM or NIfTI;
-        - a list of arrays and paths.
+        - the path of a file: JPEG, PNG, TIFF, BMP, WebP, DICOM or NIfTI; with `modalities` that of
+          a file that holds them all, or of any of CASE_0000, CASE_0001, ..., which hold one each;
+        - a mapping of modalities, by name, to arrays [h, w] or to paths; where the network was
+          trained with config.data.modality_dropout, some may lack;
+        - a list of arrays, paths and mappings.
       range: the values of arrays that are black and white, as (0, 1) of floats; None: they are
-        uint8. Other types and other values are refused.
+        uint8, and of modalities what a file would hold, mapped as config.data.intensity says. By
+        percentile or deviation that is of the array: of a slice of a volume, give the volume's
+        path, or its modalities as training has mapped them, and range=(0, 255).
       threshold: lesion where the probability is at least this, in (0, 1); the model's where None.
         Of several classes the likeliest is taken.
       flips: average over the image as it is, upside down, mirrored, and both.
@@ -117,7 +134,9 @@ class Model:
 
     Returns:
       of an array [h, w, C] or the path of an image, what was found in it; else a list: an item an
-      image, in order, and of a volume of several slices an item a slice.
+      image, in order, and of a volume of several slices an item a slice: of NIfTI,
+      numpy.stack([result.mask for result in results], slice_axis) lies on what nibabel has of it
+      by as_closest_canonical.
 
     Raises:
       UserError: an image cannot be used, or an option is out of its range.
@@ -127,7 +146,7 @@ class Model:
     )
     choices.check(options, batch_size, dashes='')
     predictor = Predictor(self._segmenter, options, self._classifier)
-    items, single = given(images, self.channels, range)
+    items, single = given(images, self._segmenter.config.data, range)
     found = self._found(predictor, items, batch_size)
     return found[0] if single and len(found) == 1 else found
 
@@ -149,7 +168,7 @@ class Model:
         pool.shutdown(cancel_futures=True)
 
   def __repr__(self) -> str:
-    kind = 'RGB' if self.channels == 3 else 'grey'
+    kind = ' + '.join(self.modalities) or ('RGB' if self.channels == 3 else 'grey')
     told = f', diagnoses {", ".join(self.class_names)}' if self.class_names else ''
     by = f' by {self._classifier.path}' if self._classifier else ''
     return (
@@ -161,8 +180,8 @@ class Model:
 
 def _read(item: Given, segmenter: Trained, options: Options) -> list[Slice | Problem]:
   """The slices of an image; raises a UserError where it cannot be read."""
-  if not isinstance(item.source, Path):
-    return [of_pixels(item.source, item.name, segmenter.config, options)]
+  if isinstance(item.source, np.ndarray):
+    return [of_pixels(item.source, item.name, segmenter.config, options, item.lacking)]
   parts = read_place(item.source, item.name, segmenter.config, options)
   for part in parts:
     if isinstance(part, Problem):

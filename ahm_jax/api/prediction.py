@@ -18,8 +18,9 @@ class Prediction:
   """What a model finds in an image of h x w pixels, as `launch.predict` writes it.
 
   Attributes:
-    image: the image's path, or of an array 'image' or 'images[i]'.
+    image: the image's path, or of an array or a mapping 'image' or 'images[i]'.
     slice: its number in a volume of several, from 0; None: it is no such slice.
+    lacking: the modalities that the case lacks.
     mask: bool [h, w], True where the lesion is; with K classes uint8 [h, w], 0 for background, k
       for class k.
     class_name: the class of the mask with the largest area, or 'background'; with diagnoses the
@@ -32,6 +33,7 @@ class Prediction:
 
   image: str
   slice: int | None
+  lacking: tuple[str, ...]
   mask: np.ndarray
   class_name: str
   confidence: float
@@ -63,12 +65,14 @@ class Prediction:
   def __repr__(self) -> str:
     height, width = self.mask.shape
     number = '' if self.slice is None else f', slice {self.slice}'
+    without = f', without {", ".join(self.lacking)}' if self.lacking else ''
     share = self.measured['area_share']
     told = f'{self.class_name}, {share:.1%} of the image, confidence {self.confidence:.3f}'
     if self.class_probabilities:
       likeliest = self.class_probabilities[self.class_name]
       told = f'{self.class_name} ({likeliest:.3f}), lesion {told.partition(", ")[2]}'
-    return f'Prediction({printable(self.image)}{number}, {width} x {height} pixels: {told})'
+    about = f'{printable(self.image)}{number}{without}, {width} x {height} pixels'
+    return f'Prediction({about}: {told})'
 
 
 def of(item: Slice, found: Findings, predictor: Predictor) -> Prediction:
@@ -79,6 +83,7 @@ def of(item: Slice, found: Findings, predictor: Predictor) -> Prediction:
   return Prediction(
     image=item.image,
     slice=None if item.number == '' else int(item.number),
+    lacking=tuple(item.lacking),
     mask=found.mask,
     class_name=str(measured['class']),
     confidence=float(found.measured['confidence']),

@@ -23,7 +23,7 @@ from ahm_jax.runs.trained import Trained
 from tests.predict.conftest import SIZE
 
 NAMES = ('a.png', 'b.png', 'c.bmp', 'd.webp', 'e.tif', 'sub/a.png', 'sub/f.jpg')
-ABOUT = ('image', 'slice', 'mask', 'status', 'width', 'height', 'pages')
+ABOUT = ('image', 'slice', 'mask', 'status', 'width', 'height', 'pages', 'lacking')
 
 
 def pixels(path):
@@ -69,6 +69,7 @@ def check_as_written(results, out, classes=()):
     for name, probability in result.class_probabilities.items():
       assert str(probability) == row[f'class_probability_{name}']
     assert bool(result.class_probabilities) == ('class_probability' in row)
+    assert ' '.join(result.lacking) == row.get('lacking', '')
     assert ('' if result.slice is None else str(result.slice)) == row['slice']
 
 
@@ -195,11 +196,15 @@ def test_files_that_cannot_be_read_are_refused_in_one_line(segmenter, images, tm
   (tmp_path / 'text.txt').write_text('no image')
   (tmp_path / 'empty.nii').write_bytes(b'')
   os.mkfifo(tmp_path / 'pipe.png')
+  nibabel = pytest.importorskip('nibabel')
+  four = nibabel.Nifti1Image(np.zeros((5, 6, 3, 2), np.uint8), np.eye(4))
+  nibabel.save(four, tmp_path / 'four.nii')
   model = Model(segmenter)
   for name, message in (
     ('broken.png', 'broken.png is damaged or not an image; replace it'),
     ('text.txt', 'text.txt is damaged or not an image'),
     ('empty.nii', 'empty.nii is damaged or not an image'),
+    ('four.nii', 'four.nii has 4 axes of 5x6x3x2; save each volume in a file of its own'),
     ('pipe.png', 'pipe.png is a pipe, socket, device or folder'),
   ):
     with pytest.raises(UserError, match=message) as refused:
