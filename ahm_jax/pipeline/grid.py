@@ -145,8 +145,9 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
       with a label where the grid classifies; there is none for a classifier to learn from; or other
       people's weights do not fit the classifier or an agent.
   """
-  for method in methods:
-    own, pretraining = with_method(config, method), pretraining_of(method, config.grid.variants)
+  owns = [with_method(config, method) for method in methods]
+  for method, own in zip(methods, owns, strict=True):
+    pretraining = pretraining_of(method, config.grid.variants)
     for stage in (PRETRAIN, SEGMENT) if pretraining else (SEGMENT,):
       check_config(own, stage)
     if pretraining:
@@ -154,22 +155,26 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
   if not methods:
     return
   classify = classifies(config, data)
-  _check_labels(config, data, methods, classify)
+  _check_labels(config, data, owns, classify)
   for stage in grid_cells.fine_tunings(classify):
     held_out(data, stage.scored_by)
     scored(config, data, stage.scored_by)
   if classify:
-    check_config(config, CLASSIFY)
+    for own in owns:
+      check_config(own, CLASSIFY)
     classifier_weights(config, len(data.class_names))
 
 
-def _check_labels(config: Config, data: Dataset, methods: Collection[str], classify: bool) -> None:
+def _check_labels(config: Config, data: Dataset, owns: Sequence[Config], classify: bool) -> None:
+  """Of the images that methods, each with a config of its `own`, would learn from."""
   validation = held_out(data, 'mask')
   check_targets(config, validation, range(len(validation)), 'validation')
-  lists = dict.fromkeys(with_method(config, method).data.labelled_from for method in methods)
-  for listed, labels, seed in itertools.product(lists, config.grid.labels, config.grid.seeds):
+  sources = dict.fromkeys((own.data.labelled_from, own.classify) for own in owns)
+  for (listed, how), labels, seed in itertools.product(
+    sources, config.grid.labels, config.grid.seeds
+  ):
     own = dataclasses.replace(config.data, labels=labels, labelled_from=listed)
-    cell = dataclasses.replace(config, seed=seed, data=own)
+    cell = dataclasses.replace(config, seed=seed, data=own, classify=how)
     chosen = segmented_indices(cell, data)
     check_targets(config, data.splits['train'], chosen, 'training')
     if classify:

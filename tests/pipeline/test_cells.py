@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from ahm_jax.config import Config, GridConfig, from_config_dict, pretraining_of
-from ahm_jax.pipeline.cells import Cell, all_cells, cell_runs
+from ahm_jax.config import Config, GridConfig, from_config_dict
+from ahm_jax.pipeline.cells import all_cells, cell_of, cell_runs
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 
 ROOT = Path('grid')
 
 
 def runs(method, classify=False):
-  cell = Cell(ROOT, method, pretraining_of(method), 20, 1)
+  cell = cell_of(ROOT, method, 20, 1, GridConfig())
   return list(cell_runs(cell, Config(init_from='elsewhere'), classify))
 
 
@@ -77,3 +77,32 @@ def test_methods_may_name_files_and_keep_folders_of_their_own():
 def test_what_tells_diagnoses_itself_is_classified_by_no_other_network():
   told = runs('scratch:segment.diagnosis.batch_size=8', classify=True)
   assert [run.stage for run in told] == [SEGMENT]
+
+
+def test_ways_to_classify_share_a_segmentation():
+  variants = {
+    'scratch_slow': {'strategy': 'scratch', 'segment': {'learning_rate': 0.5}},
+    'scratch_whole': {
+      'strategy': 'scratch',
+      'segment': {'learning_rate': 0.5},
+      'classify': {'input': 'image', 'labels': 40},
+      'classifier': {'steps': 7},
+    },
+  }
+  methods = ('scratch_slow', 'scratch_whole', 'ahm:classifier.steps=9')
+  grid = {'methods': methods, 'variants': variants, 'labels': (20,), 'seeds': (0,)}
+  config = from_config_dict({'grid': grid})
+  cells = all_cells(config, ROOT)
+  plain, whole, adaptive = (list(cell_runs(cell, config, True)) for cell in cells)
+  assert plain[0].workdir == whole[0].workdir == ROOT / 'segment/scratch_slow/labels20/seed0'
+  assert plain[0].config.segment == whole[0].config.segment
+  assert whole[1].workdir == ROOT / 'classify/scratch_whole/labels20/seed0'
+  assert whole[1].config.init_from == str(plain[0].workdir)
+  classify = whole[1].config.classify
+  assert (classify.input, classify.labels, whole[1].config.classifier.steps) == ('image', 40, 7)
+  assert plain[1].config.classify.input == 'crop'
+  assert [run.workdir for run in adaptive] == [
+    ROOT / 'pretrain/ahm/seed0',
+    ROOT / 'segment/ahm/labels20/seed0',
+    ROOT / 'classify/ahm:classifier.steps=9/labels20/seed0',
+  ]

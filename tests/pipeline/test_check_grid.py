@@ -36,7 +36,12 @@ def check(train, labels=(4,), **changes):
   data = Dataset(
     'toy', ('a', 'b'), {'train': train, 'validation': split(4, 4, 4), 'test': split(4, 4, 4)}, ()
   )
-  grid = GridConfig(labels=labels, seeds=(0, 1), classify=changes.pop('classifies', True))
+  grid = GridConfig(
+    methods=changes.pop('methods', GridConfig().methods),
+    labels=labels,
+    seeds=(0, 1),
+    classify=changes.pop('classifies', True),
+  )
   classify = dataclasses.replace(Config().classify, labels=changes.pop('classify_labels', 0))
   config = dataclasses.replace(Config(), grid=grid, classify=classify, **changes)
   grids.check_grid(config, data, config.grid.methods)
@@ -48,6 +53,7 @@ def test_what_can_be_run_passes():
   check(split(12, 8, 4), labels=(0, 4), classify_labels=4)
   check(split(12, 8, 4), labels=(0,))
   check(split(12, 8, 0), classifies=False)
+  check(split(12, 8, 4), methods=('scratch:classify.labels=4',))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,11 @@ def test_what_can_be_run_passes():
     (
       split(12, 8, 4),
       {'classify_labels': 5},
+      '^5 labelled training images are asked for, but only 4 of 12 have a label',
+    ),
+    (
+      split(12, 8, 4),
+      {'classify_labels': 4, 'methods': ('scratch', 'scratch:classify.labels=5')},
       '^5 labelled training images are asked for, but only 4 of 12 have a label',
     ),
     (
