@@ -100,10 +100,12 @@ def test_nothing_else_can_be_imported(installed):
 import importlib.util, ahm_jax
 print(ahm_jax.__file__, ahm_jax.__version__, ahm_jax.get_config('phantom').data.image_size)
 print(importlib.util.find_spec('launch'), importlib.util.find_spec('configs'))
+print(*ahm_jax.get_config('phantom_mri').data.modalities)
 """
   done = installed.run(sys.executable, '-c', script)
-  first, second = done.stdout.splitlines()
+  first, second, third = done.stdout.splitlines()
   assert first == f'{installed.home}/ahm_jax/__init__.py 0.1.0 64' and second == 'None None'
+  assert third == 'flair t1 t2'
 
 
 def test_a_command_runs(installed):
@@ -111,6 +113,10 @@ def test_a_command_runs(installed):
   flags = ('--config.segment.steps=1', '--config.data.labels=4')
   done = installed.run(installed.ahm, 'segment', '--config=smoke', '--workdir=run', *flags)
   assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == (
+    'next: ahm evaluate with the same flags scores it; new images: ahm predict --checkpoint=run '
+    '--images=DIR --out=DIR'
+  )
   assert json.loads((installed.work / 'run/run.json').read_text())['config']['seed'] == 0
   (installed.work / 'own.py').write_text(OWN)
   done = installed.run(installed.ahm, 'prepare_data', '--config=own.py', '--workdir=own')
