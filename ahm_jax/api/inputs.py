@@ -71,7 +71,7 @@ def _one(
   if is_array(image):
     return Given(name, arrays.pixels(np.asarray(image), name, data, value_range))
   if not _is_path(image):
-    raise _of_no_kind(image, name)
+    raise _of_no_kind(image, name, 'a NumPy array, a path, or a list of these')
   path = _file(image, value_range)
   if not data.modalities:
     return Given(os.fsdecode(image), path)
@@ -96,7 +96,7 @@ def _by_modality(
     if not is_array(part):
       if _is_path(part):
         raise UserError(f'{name} holds arrays and paths; give all of its modalities as one of them')
-      raise _of_no_kind(part, f'{name}[{modality!r}]')
+      raise _of_no_kind(part, f'{name}[{modality!r}]', 'a NumPy array or a path')
   planes = {modality: np.asarray(part) for modality, part in parts.items()}
   lacking = [modality for modality in data.modalities if modality not in parts]
   return Given(name, arrays.of_modalities(planes, name, data, value_range), lacking)
@@ -125,10 +125,8 @@ def _is_path(value: Any) -> bool:
   return isinstance(value, str | os.PathLike)
 
 
-def _of_no_kind(value: Any, name: str) -> UserError:
-  return UserError(
-    f'{name} is of type {type(value).__name__}; give a NumPy array, a path, or a list of these'
-  )
+def _of_no_kind(value: Any, name: str, allowed: str) -> UserError:
+  return UserError(f'{name} is of type {type(value).__name__}; give {allowed}')
 
 
 def _file(path: str | os.PathLike[str], value_range: Range | None) -> Path:

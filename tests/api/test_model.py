@@ -191,7 +191,9 @@ def test_links_and_odd_names_are_files_too(segmenter, images, tmp_path):
     assert found.measured == expected.measured and '\n' not in repr(found)
 
 
-def test_files_that_cannot_be_read_are_refused_in_one_line(segmenter, images, tmp_path):
+def test_files_that_cannot_be_read_are_refused_in_one_line(
+  segmenter, images, tmp_path, monkeypatch
+):
   (tmp_path / 'broken.png').write_bytes((images / 'b.png').read_bytes()[:40])
   (tmp_path / 'text.txt').write_text('no image')
   (tmp_path / 'empty.nii').write_bytes(b'')
@@ -210,6 +212,9 @@ def test_files_that_cannot_be_read_are_refused_in_one_line(segmenter, images, tm
     with pytest.raises(UserError, match=message) as refused:
       model.predict([images / 'a.png', tmp_path / name])
     assert '\n' not in str(refused.value)
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=r'^broken\.png is damaged'):
+    model.predict('broken.png')
 
 
 @pytest.mark.parametrize(
