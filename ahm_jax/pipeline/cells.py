@@ -63,11 +63,15 @@ def fine_tunings(classify: bool) -> tuple[Stage, ...]:
 
 def all_cells(config: Config, root: Path) -> list[Cell]:
   """The cells of `config.grid`, in the order that they are run."""
+  grid = config.grid
+  methods = {labels: grid.methods for labels in grid.labels}
+  if grid.all_labels:
+    methods.setdefault(0, grid.all_labels)
   return [
-    cell_of(root, method, labels, seed, config.grid)
-    for seed in config.grid.seeds
-    for labels in config.grid.labels
-    for method in config.grid.methods
+    cell_of(root, method, labels, seed, grid)
+    for seed in grid.seeds
+    for labels, of_these in methods.items()
+    for method in of_these
   ]
 
 

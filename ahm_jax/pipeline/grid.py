@@ -86,7 +86,7 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
 
 def check_methods(config: Config) -> None:
   """Raises a UserError where an entry of `grid.methods`, `grid.baselines` or `grid.variants` is no
-  method, or two of `grid.methods` are the same.
+  method, two of `grid.methods` are the same, or one of `grid.all_labels` is not among them.
   """
   variants = config.grid.variants
   seen: list[tuple[str, str, Config]] = []
@@ -104,6 +104,11 @@ def check_methods(config: Config) -> None:
       raise UserError(
         f'config.grid.methods holds {first!r} and {second!r}, which are the same; leave out one'
       )
+  if strange := set(config.grid.all_labels) - set(config.grid.methods):
+    raise UserError(
+      f'config.grid.all_labels holds {min(strange)!r}, which is none of config.grid.methods; '
+      'add it there, or leave it out'
+    )
   if shadows := variants.keys() & set(registry.names()):
     raise UserError(
       f'config.grid.variants holds {min(shadows)!r}, which is a masking strategy; '
@@ -170,9 +175,8 @@ def _check_labels(config: Config, data: Dataset, owns: Sequence[Config], classif
   validation = held_out(data, 'mask')
   check_targets(config, validation, range(len(validation)), 'validation')
   sources = dict.fromkeys((own.data.labelled_from, own.classify) for own in owns)
-  for (listed, how), labels, seed in itertools.product(
-    sources, config.grid.labels, config.grid.seeds
-  ):
+  counts = (*config.grid.labels, *([0] if config.grid.all_labels else []))
+  for (listed, how), labels, seed in itertools.product(sources, counts, config.grid.seeds):
     own = dataclasses.replace(config.data, labels=labels, labelled_from=listed)
     cell = dataclasses.replace(config, seed=seed, data=own, classify=how)
     chosen = segmented_indices(cell, data)

@@ -48,6 +48,16 @@ def test_cells_come_by_seed_then_labels_then_method():
   assert keys[:3] == [('scratch', 20, 0), ('ahm', 20, 0), ('scratch', 50, 0)] and len(keys) == 8
 
 
+def test_some_methods_are_trained_with_all_labels_too():
+  grid = {'methods': ('scratch', 'ahm'), 'labels': (20, 50), 'seeds': (3,)}
+  cells = all_cells(from_config_dict({'grid': grid | {'all_labels': ('scratch',)}}), ROOT)
+  both = [(method, labels, 3) for labels in (20, 50) for method in ('scratch', 'ahm')]
+  assert [cell.key for cell in cells] == [*both, ('scratch', 0, 3)]
+  grid |= {'all_labels': ('scratch',), 'labels': (20, 0)}
+  keys = [cell.key for cell in all_cells(from_config_dict({'grid': grid}), ROOT)]
+  assert keys[2:] == [('scratch', 0, 3), ('ahm', 0, 3)]
+
+
 def test_variants_that_differ_in_fine_tuning_share_a_pretraining():
   variants = {
     'r2': {'strategy': 'ahm', 'rounds': 2},

@@ -123,6 +123,10 @@ def test_a_method_that_is_no_strategy_is_refused_with_the_nearest():
       {'methods': ('ahm:rounds=2', 'r2'), 'variants': {'r2': {'strategy': 'ahm', 'rounds': 2}}},
       "holds 'ahm:rounds=2' and 'r2', which are the same; leave out one",
     ),
+    (
+      {'methods': ('ahm', 'uniform'), 'all_labels': ('ahm', 'scratch')},
+      "config.grid.all_labels holds 'scratch', which is none of config.grid.methods",
+    ),
     ({'variants': {'r2': {'strategy': 'ham'}}}, "'ham' is no masking strategy"),
     (
       {'baselines': ('scratch', 'scratch_contrl')},
