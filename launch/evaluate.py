@@ -1,5 +1,6 @@
-r"""Scores a finished run on a split, at the images' own resolution; writes evaluation.json and
-per_image.csv into its folder.
+r"""Scores a finished run on a split, at the images' own resolution.
+
+Writes evaluation.json and per_image.csv into its folder.
 
   python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20
   python -m launch.evaluate --config=configs/phantom.py --workdir=runs/ahm20 \
