@@ -56,10 +56,10 @@ What OUT holds then:
     class                 the class with the largest area, background where nothing was found; the
                           diagnosis with --classifier, or of a segmentation that tells it
     probability           mean over the mask, of each pixel's own class
-    confidence            soft Dice, 2 sum(p m) / (sum(p) + sum(m)), of probabilities p and mask m,
-                          with several classes the mean over those found: near 1 where the network
-                          is sure, low where it is not (arXiv 2402.10665). 1 - max(p) where nothing
-                          was found.
+    confidence            the probability whose log odds are the mean of those of the mask's pixels,
+                          with several classes the mean over those found: 1 where the network is
+                          sure of every pixel, 0.5 where the mask lies on the threshold. 1 - max(p)
+                          where nothing was found. launch.evaluate says how well it ranks images.
     ..._CLASS             areas and probability of each class, where there are several
     class_probability...  with a diagnosis: of it, and of each one
 

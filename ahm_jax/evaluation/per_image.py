@@ -12,6 +12,7 @@ import numpy as np
 
 from ahm_jax.config.ranges import LARGEST
 from ahm_jax.data.dataset import Split
+from ahm_jax.evaluation.confidence import confidence
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.metrics import COUNTS, OVERLAP_SCORES, ROUNDING, mask_scores
 from ahm_jax.runtime import durable, json_files
@@ -26,7 +27,7 @@ _FORMULA = ('=', '+', '-', '@', '\t', '\r', "'")
 def segmentation_rows(
   probabilities: np.ndarray, split: Split, threshold: float, mask_classes: Sequence[str] = ()
 ) -> list[Row]:
-  """One `mask_row` for each image that has a mask.
+  """One `mask_row` for each image that has a mask, and the network's 'confidence' in what it found.
 
   Args:
     probabilities: float32 [N, S, S] of the split's N images; with K classes [N, S, S, K + 1].
@@ -37,7 +38,8 @@ def segmentation_rows(
   for i in np.flatnonzero(split.has_mask).tolist():
     truth = split.full_mask(i)
     prediction = predicted_mask(probabilities[i], truth.shape, threshold)
-    rows.append(mask_row(split, i, prediction, truth, mask_classes))
+    row = mask_row(split, i, prediction, truth, mask_classes)
+    rows.append(row | {'confidence': confidence(probabilities[i], prediction)})
   return rows
 
 

@@ -20,6 +20,9 @@ _RANGES = {
   'hardness_ratio': (0, math.inf),
   'border_lift': (0, math.inf),
   'mask_ratio': (0, 1),
+  'confidence_rank_correlation': (-1, 1),
+  'risk_coverage_area': (0, 1),
+  'dice_surest_half': (0, 1),
 }
 
 

@@ -8,6 +8,7 @@ from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import metrics, per_image
 from ahm_jax.evaluation.agent import learning_metrics
+from ahm_jax.evaluation.confidence import ranking
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run
 from ahm_jax.runs import checkpoint_reading, directory, trained
@@ -42,6 +43,7 @@ def segmentation(run: Run) -> Scores:
   rows = per_image.with_groups(rows, split)
   by_class = metrics.summarise_by_class(rows, classes) if classes else {}
   scores = metrics.summarise(rows) | by_class | metrics.summarise_groups(rows, classes)
+  scores |= ranking([row['confidence'] for row in rows], [row['dice'] for row in rows])
   return (scores | _diagnoses(run, segmenter, split, rows), rows)
 
 

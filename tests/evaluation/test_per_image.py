@@ -49,6 +49,8 @@ def test_scores_at_the_images_own_resolution(left_half):
   assert [(row['tp'], row['fp'], row['fn']) for row in rows] == [(48, 0, 0), (10, 30, 0)]
   assert rows[0]['dice'] == 1
   assert rows[0]['hd95'] == 0
+  assert rows[1]['confidence'] == pytest.approx(0.999)  # Probabilities of 4 columns are 0 or 1.
+  assert 0.9 < rows[0]['confidence'] < 0.999
   assert rows[1]['dice'] == pytest.approx(2 * 10 / (2 * 10 + 30))
   (lower,) = segmentation_rows(probabilities[:1], make_split(wide), 0.3)
   assert (lower['tp'], lower['fp'], lower['fn']) == (48, 8, 0)  # One column more.

@@ -8,7 +8,7 @@ from ahm_jax.predict.measures import columns, measure
 def test_a_binary_mask_by_hand():
   """Two pixels of four are lesion, at 0.9 and 0.7.
 
-  The others are at 0.2 and 0. Soft Dice: 2 * 1.6 / (1.8 + 2).
+  The others are at 0.2 and 0. The mean of the odds' logarithms is that of 9 and 7 / 3.
   """
   probabilities = np.float32([[0.9, 0.7], [0.2, 0.0]])
   mask = predicted_mask(probabilities, (2, 2), 0.5)
@@ -19,7 +19,7 @@ def test_a_binary_mask_by_hand():
     'area_share': 0.5,
     'class': 'lesion',
     'probability': pytest.approx(0.8, abs=1e-6),
-    'confidence': pytest.approx(3.2 / 3.8, abs=1e-6),
+    'confidence': pytest.approx(21**0.5 / (1 + 21**0.5), abs=1e-6),
   }
   assert list(row) == columns(())
 
@@ -44,7 +44,8 @@ def test_it_is_measured_at_the_images_own_resolution():
   assert (row['area_px'], row['area_share']) == (16, 0.5)
   # Between the centres of two columns of 4: 1, 1, 7/8, 5/8, 3/8, 1/8, 0, 0.
   assert row['probability'] == pytest.approx(3.5 / 4, abs=1e-6)
-  assert row['confidence'] == pytest.approx(2 * 3.5 / (4 + 4), abs=1e-6)
+  odds = (999 * 999 * 7 * (5 / 3)) ** (1 / 4)  # Probabilities count as 0.999 at most.
+  assert row['confidence'] == pytest.approx(odds / (1 + odds), abs=1e-6)
 
 
 def test_classes_by_hand():
@@ -62,8 +63,7 @@ def test_classes_by_hand():
   )
   assert row['class'] == 'a'  # The first of equals.
   assert row['probability'] == pytest.approx(0.7, abs=1e-6)
-  soft = [2 * 0.6 / (1.05 + 1), 2 * 0.8 / (1.15 + 1)]
-  assert row['confidence'] == pytest.approx(np.mean(soft), abs=1e-6)
+  assert row['confidence'] == pytest.approx(0.7, abs=1e-6)
   assert (row['area_px_a'], row['area_mm2_b'], row['probability_a']) == (
     1,
     3.0,
