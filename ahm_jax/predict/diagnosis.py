@@ -2,20 +2,23 @@
 in it.
 """
 
+import operator
+
 import numpy as np
 
 from ahm_jax.errors import UserError
+from ahm_jax.pipeline.setup import PICTURE
 from ahm_jax.runs.trained import Trained
 from ahm_jax.training import classify
 
 
 def check_together(classifier: Trained, segmenter: Trained) -> None:
   """Raises a UserError where the two see images in different ways."""
-  for name in ('image_size', 'channels', 'modalities', 'intensity'):
-    own, other = (getattr(each.config.data, name) for each in (classifier, segmenter))
+  for name in PICTURE:
+    own, other = (operator.attrgetter(name)(each.config) for each in (classifier, segmenter))
     if own != other:
       raise UserError(
-        f'--classifier={classifier.path} was trained with config.data.{name}={own}, and '
+        f'--classifier={classifier.path} was trained with config.{name}={own}, and '
         f'{segmenter.path} with {other}; give two that were trained alike'
       )
   own, other = (each.config.data.modality_dropout for each in (classifier, segmenter))
