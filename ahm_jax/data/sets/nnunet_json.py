@@ -109,16 +109,18 @@ def read(root: Path) -> Description:
 
 
 def check_channels(description: Description, config: DataConfig) -> None:
-  """Refuses a config whose modalities are not as many as the channels of dataset.json, but for one
-  channel, and colours, which need none.
+  """Refuses a config whose modalities are not as many as the channels of dataset.json, or have its
+  names in another order; but for one channel, and colours, which need none.
   """
   count, modalities = len(description.channels), config.modalities
-  if not modalities if description.is_colour or count == 1 else len(modalities) == count:
-    return
-  named = first([f'{k} {name[:_LONGEST]}' for k, name in enumerate(description.channels)], _SHOWN)
   found: list[str] = []
   for name in description.channels:
     found.append(_fitting(name[:_LONGEST_MODALITY], found, modality_names))
+  own, told = ([name.lower() for name in names] for names in (modalities, found))
+  is_turned = own != told and sorted(own) == sorted(told)
+  if not modalities if description.is_colour or count == 1 else len(own) == count and not is_turned:
+    return
+  named = first([f'{k} {name[:_LONGEST]}' for k, name in enumerate(description.channels)], _SHOWN)
   needed = (
     'leave it empty'
     if description.is_colour or count == 1

@@ -170,6 +170,10 @@ def test_several_channels_are_named(tmp_path, decathlon):
     r'--config.data.modalities=T2,ADC'
   )
   made.refused('give --config.data.modalities=T2,ADC', modalities=('T2', 'ADC', 'DWI'))
+  made.refused('give --config.data.modalities=T2,ADC', modalities=('adc', 't2'), channels=3)
+  found = nnunet_json.read(made.root)
+  for names in (('t2', 'adc'), ('T2', 'diffusion')):
+    nnunet_json.check_channels(found, made.config(modalities=names))
 
 
 def test_channels_that_nobody_named_get_names_that_differ(tmp_path):
