@@ -157,6 +157,9 @@ def test_wrong_files_of_coco(made, changed, said):
 def test_a_class_that_is_not_asked_for(made):
   made.coco().refused("annotation 0 is of 'x', which is not in config.data.mask_classes, y;",
                       mask_classes=('y',))  # fmt: skip
+  for name in ('left lung', 'Background'):
+    made.coco(categories=[{'id': 3, 'name': name}])
+    made.refused(f"is of '{name}', as no class", mask_classes=('y',))
 
 
 @pytest.mark.usefixtures('with_coco')
