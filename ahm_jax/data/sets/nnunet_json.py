@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ahm_jax.config import DataConfig
-from ahm_jax.config.ranges import MASK_CLASSES, class_names, modality_names
+from ahm_jax.config.ranges import MASK_CLASSES, MODALITIES, class_names, modality_names
 from ahm_jax.data.readers.base import NIFTI, RASTER, is_odd, link_problem, stem, suffix
 from ahm_jax.errors import UserError, first
 from ahm_jax.runtime import json_files, schema
@@ -25,7 +25,7 @@ FILE = 'dataset.json'
 MAX_BYTES = 2**26
 BACKGROUND, IGNORE = 'background', 'ignore'
 _LONGEST = 60  # Letters of the name of a class.
-_LONGEST_MODALITY = 28  # Letters of the name of a modality, before what tells two apart.
+_LONGEST_MODALITY = 26  # Letters of the name of a modality, without what is added.
 _LONGEST_NAME = 255  # Bytes of the name of a file.
 _SHOWN = 5
 _LOSSY = ('.jpg', '.jpeg')
@@ -165,6 +165,11 @@ def _channels(path: Path, tree: Mapping[str, Any]) -> tuple[str, ...]:
       f'{path}: channel_names (or modality) has the keys '
       f'{first(list(map(schema.shown, named)), _SHOWN)}; they must be "0", "1", ...'
     )
+  if len(named) > MODALITIES:
+    raise UserError(
+      f'{path}: channel_names (or modality) has {len(named)} names; images have room for '
+      f'{MODALITIES}'
+    )
   return tuple(numbers[k] for k in range(len(named)))
 
 
@@ -223,6 +228,8 @@ def _fitting(name: str, others: Sequence[str], problem: Callable[[tuple[str, ...
     problem: what is wrong with names.
   """
   bare = re.sub('[^A-Za-z0-9_-]+', '_', name).strip('_-')[:_LONGEST] or 'name'
+  if problem((bare,)) and problem((f'{bare}_2',)):  # Modalities begin with a letter.
+    bare = f'c_{bare}'
   number, fitting = 1, bare
   while problem((*others, fitting)):
     number += 1
