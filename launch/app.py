@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from ahm_jax import config as config_module
 from ahm_jax.config import Config
-from ahm_jax.errors import UserError, full_disk
+from ahm_jax.errors import UserError, full_disk, printable
 from ahm_jax.runs import checkpoint_reading, directory
 from ahm_jax.runtime import (
   compilation,
@@ -33,8 +33,9 @@ from launch.command_line import USER_ERROR, define_path
 FAILED = 1  # Exit code for a fault of the program.
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file, with its variant where it has one: FILE[:variant].'
+  'config', None, 'Config, with its variant where it has one: NAME[:variant] or FILE[:variant].'
 )
+flags.FLAGS['config'].parser = command_line.ConfigParser('config')
 
 
 _WORKDIR = define_path(
@@ -55,7 +56,9 @@ _ALONE = (
 _NO_CHECKPOINT = 'there was no checkpoint yet'
 
 
-def run(stage: Callable[[Config, Path], object], several: bool = False) -> None:
+def run(
+  stage: Callable[[Config, Path], object], several: bool = False, following: str = ''
+) -> None:
   """Reads the flags, builds and checks the config, calls `stage(config, workdir)`, and ends the
   process.
 
@@ -64,6 +67,7 @@ def run(stage: Callable[[Config, Path], object], several: bool = False) -> None:
 
   Args:
     several: whether several processes may run the stage together.
+    following: as a `Stage` has it, to be said in the end.
   """
   streams.make_steady()
   command_line.parse(('config', 'workdir'), command_line.help_of_a_run(several))
@@ -72,6 +76,8 @@ def run(stage: Callable[[Config, Path], object], several: bool = False) -> None:
     directory.check_writable(_workdir(), 'workdir')
     _join_others(several)
     stage(config, _workdir())
+    if following and processes.is_first():
+      print(printable(command_line.as_called(f'next: {following}').format(workdir=_workdir())))
 
 
 def run_tool(main: Callable[[], None], required: Sequence[str], help_text: str = '') -> None:

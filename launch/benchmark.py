@@ -1,5 +1,6 @@
-"""Measures how fast this machine runs ahm_jax, beside PyTorch where the `bench` extra is installed;
-prints and writes it.
+"""Measures how fast this machine runs ahm_jax, beside PyTorch where that is there.
+
+Prints and writes it; PyTorch comes with the extra `bench`.
 
   python -m launch.benchmark --out=benchmark.json
   python -m launch.benchmark --out=benchmark.json --only=unet_train,pretrain

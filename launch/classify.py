@@ -11,4 +11,4 @@ from ahm_jax.pipeline import stages
 from launch import app
 
 if __name__ == '__main__':
-  app.run(stages.classify, several=True)
+  app.run(stages.classify, several=True, following=stages.CLASSIFY.following)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import flags
+from ml_collections.config_flags import config_flags
 
-from ahm_jax.config import paths
+from ahm_jax.config import paths, shipped
 from ahm_jax.errors import UserError
 from ahm_jax.runtime import joining
 from ahm_jax.runtime.signals import TRY_AGAIN
@@ -16,7 +17,8 @@ USER_ERROR = 2  # Exit code for wrong input.
 
 _HELP = """
 Flags:
-  --config=FILE[:variant]  Config file; those in configs/ say at their head what they are for.
+  --config=NAME[:variant]  A config that comes with ahm_jax, or a config file, FILE[:variant]; those
+                           in configs/ say at their head what they are for.
   --workdir=DIR            Folder that this run writes into; made if it is not there. The same
                            command resumes an interrupted run.
   --config.FIELD=VALUE     Changes a field of the config. Fields most used:
@@ -55,6 +57,15 @@ _UNKNOWN_FIELD = re.compile(
 )
 
 
+class ConfigParser(config_flags.ConfigFileFlagParser):
+  """Of --config, which may also be the name of a config that comes with the package."""
+
+  def parse(self, path: str) -> object:
+    file, variant = shipped.config_file(path)
+    with shipped.importable_configs():
+      return super().parse(file if variant is None else f'{file}:{variant}')
+
+
 def help_of_a_run(several: bool) -> str:
   """What follows the docstring of a script that trains or scores; `several`: in several processes,
   if asked.
@@ -78,12 +89,9 @@ def _is_local(path: str | None) -> bool:
 def parse(required: Sequence[str], help_text: str) -> None:
   """Parses the command line; prints help, or what is wrong with it, and ends the process."""
   if {'-h', '-help', '--help', '--helpshort', '--helpfull'} & set(sys.argv):
-    print((sys.modules['__main__'].__doc__ or '').strip() + '\n' + help_text)
+    print(as_called((sys.modules['__main__'].__doc__ or '').strip() + '\n' + help_text))
     sys.exit(0)
   _check_characters(sys.argv[1:])
-  for argument in sys.argv:
-    if argument.startswith('--config=') and (fault := paths.local(argument[len('--config=') :])):
-      _refuse(f'flag --config {fault}')
   try:
     rest = flags.FLAGS(sys.argv)
     missing = [name for name in required if flags.FLAGS[name].value in (None, '')]
@@ -104,6 +112,16 @@ def parse(required: Sequence[str], help_text: str) -> None:
   if missing:
     problem = 'missing' if flags.FLAGS[missing[0]].value is None else 'empty'
     _refuse(f'--{missing[0]} is {problem}; see --help')
+
+
+def as_called(text: str) -> str:
+  """Text as it is of a script that the command `ahm` runs, which says so by BY_AHM: commands, and
+  configs, by their names.
+  """
+  if not hasattr(sys.modules['__main__'], 'BY_AHM'):
+    return text
+  text = re.sub(r'(launch/with_env )?(python -m )?\blaunch\.(?=[a-z])', 'ahm ', text)
+  return re.sub(r'--config=configs/(\w+)\.py', r'--config=\1', text)
 
 
 def _check_characters(arguments: Sequence[str]) -> None:

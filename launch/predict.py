@@ -1,4 +1,4 @@
-r"""Masks for a folder of images, by a trained segmentation, with a table of what they measure.
+r"""Finds masks in a folder of images by a trained segmentation, and measures them.
 
   python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted
   python -m launch.predict --checkpoint=runs/mine_50 --images=new/images --out=new/predicted \
@@ -50,6 +50,7 @@ What OUT holds then:
     mask, status          the mask's path, and ok, or what is wrong with the image
     width, height         in pixels
     pages                 in an image's file, of which the first one counts; empty for volumes
+    lacking               modalities that the case has no file of, where some may lack
     area_px, area_mm2     of the mask, in pixels, and in mm2 where DICOM or NIfTI tell the spacing
     area_share            area_px / (width * height)
     class                 the class with the largest area, background where nothing was found; the
@@ -90,22 +91,12 @@ _THREADS = flags.DEFINE_integer(
 
 
 def main() -> None:
-  from ahm_jax.errors import UserError
   from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
   from ahm_jax.predict.diagnosis import check_together
-  from ahm_jax.predict.options import Options
+  from ahm_jax.predict.options import Options, check
   from ahm_jax.predict.run import predict
   from ahm_jax.runs.trained import load
 
-  for flag, fine, allowed in (
-    (_THRESHOLD, _THRESHOLD.value is None or 0 < _THRESHOLD.value < 1, 'strictly between 0 and 1'),
-    (_TILE, _TILE.value == 0 or _TILE.value >= 16, '0, or at least 16'),
-    (_OVERLAP, 0 <= _OVERLAP.value <= 0.9, 'between 0 and 0.9'),
-    (_BATCH_SIZE, _BATCH_SIZE.value >= 1, 'at least 1'),
-    (_THREADS, _THREADS.value >= 0, 'at least 0'),
-  ):
-    if not fine:
-      raise UserError(f'--{flag.name} is {flag.value}; it must be {allowed}')
   segmenter = load(Path(_CHECKPOINT.value or ''), (SEGMENT,))
   classifier = None
   if _CLASSIFIER.value:
@@ -119,6 +110,7 @@ def main() -> None:
     probabilities=_PROBABILITIES.value,
     overlays=_OVERLAYS.value,
   )
+  check(options, _BATCH_SIZE.value, _THREADS.value)
   images, out = (Path(flag.value or '').expanduser() for flag in (_IMAGES, _OUT))
   counts = predict(segmenter, images, out, options, classifier, _BATCH_SIZE.value, _THREADS.value)
   print(

@@ -1,4 +1,4 @@
-r"""Prepares a data set: checks every file, resizes, splits, and writes it as TFDS array records.
+r"""Checks, resizes and splits a data set, and writes it as TFDS array records.
 
   python -m launch.prepare_data --config=configs/folder.py --config.data.root=DIR \
     --workdir=runs/mine

@@ -1,5 +1,6 @@
-r"""Shows where the time of a training step goes: traces whole steps with the JAX profiler, after
-warm-up, and sums them up.
+r"""Shows where the time of a training step goes, by the JAX profiler.
+
+Traces whole steps, after warm-up, and sums them up.
 
   python -m launch.profile --config=configs/phantom.py --workdir=runs/profile
   python -m launch.profile --config=configs/phantom.py --workdir=runs/profile --stage=segment \

@@ -1,5 +1,6 @@
-"""The main job: pre-trains, segments, classifies and scores every cell of {method} x {labels} x
-{seed}, and compares them.
+"""Compares methods: runs every cell of {method} x {labels} x {seed}. The main job.
+
+In each it pre-trains, segments, classifies and scores.
 
   python -m launch.reproduce --config=configs/phantom.py --workdir=runs/phantom
 

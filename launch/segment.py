@@ -1,4 +1,4 @@
-r"""Trains a U-Net to segment lesions with a few labelled images, from scratch or pre-trained.
+r"""Trains a U-Net to segment lesions from a few labels, from scratch or pre-trained.
 
   python -m launch.segment --config=configs/phantom.py --config.data.labels=20 \
     --workdir=runs/scratch20
@@ -15,4 +15,4 @@ from ahm_jax.pipeline import stages
 from launch import app
 
 if __name__ == '__main__':
-  app.run(stages.segment, several=True)
+  app.run(stages.segment, several=True, following=stages.SEGMENT.following)

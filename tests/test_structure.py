@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / 'ahm_jax'
 ORDER = (
   *('errors', 'task', 'config', 'runtime', 'models', 'data', 'masking', 'runs', 'weights'),
   *('selection', 'evaluation', 'training', 'report', 'sam', 'pipeline', 'predict', 'export'),
-  'benchmark',
+  *('benchmark', 'api'),
 )
 LOOSE = 3  # At most so many modules lie beside the folders.
 

@@ -24,7 +24,7 @@ from ahm_jax.runs.trained import Trained
 PHOTOGRAPH = (600, 450)
 BATCH = 8
 COUNTS = (100, 10_000)  # Images whose memory is compared.
-CONFIG = 'configs/smoke.py'
+CONFIG = 'smoke'
 
 
 def predicting(bench: Bench) -> Result:
@@ -133,12 +133,12 @@ def memory(bench: Bench) -> Result:
 def _launch(stage: str, *flags: str) -> float:
   """The highest resident set of a command, in MiB."""
   process = subprocess.Popen(
-    [sys.executable, '-m', f'launch.{stage}', *flags],
+    [sys.executable, '-m', 'ahm_jax.api.command', stage, *flags],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
   )
   _, status, usage = os.wait4(process.pid, 0)
   process.returncode = os.waitstatus_to_exitcode(status)
   if process.returncode:
-    raise RuntimeError(f'launch.{stage} {" ".join(flags)} ended with {process.returncode}')
+    raise RuntimeError(f'{stage} {" ".join(flags)} ended with {process.returncode}')
   return usage.ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)

@@ -13,7 +13,7 @@ from ahm_jax.benchmark.timing import figure
 from ahm_jax.benchmark.workloads import Bench, Result
 from ahm_jax.runs import metrics_log
 
-CONFIG = 'configs/smoke.py'
+CONFIG = 'smoke'
 WARM_STARTS = 3
 _LIMIT = 600.0  # Seconds.
 
@@ -35,7 +35,8 @@ def start(bench: Bench) -> Result:
 def _first_step(scratch: Path, name: str, cache: str) -> float:
   """Seconds until the first line of metrics.jsonl, which is written when the first step is done."""
   workdir = scratch / name
-  command = [sys.executable, '-m', 'launch.pretrain', f'--config={CONFIG}', f'--workdir={workdir}']
+  command = [sys.executable, '-m', 'ahm_jax.api.command', 'pretrain', f'--config={CONFIG}']
+  command += [f'--workdir={workdir}']
   command += [f'--config.data.prepared_dir={scratch / "data"}', '--config.pretrain.log_every=1']
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(scratch / cache)}
   started = time.perf_counter()

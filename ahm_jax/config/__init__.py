@@ -30,6 +30,7 @@ from ahm_jax.config.methods import (
   parse,
   pretraining_name,
   pretraining_of,
+  segmentation_of,
   with_method,
 )
 from ahm_jax.config.ranges import MASK_CLASSES, SCRATCH
@@ -85,6 +86,7 @@ __all__ = [
   'parse',
   'pretraining_name',
   'pretraining_of',
+  'segmentation_of',
   'to_dict',
   'with_method',
 ]

@@ -200,6 +200,8 @@ class GridConfig:
   # Of these, all methods are compared with those that the grid has.
   baselines: Annotated[tuple[str, ...], not_empty] = BASELINES
   labels: Annotated[tuple[int, ...], not_empty, each(at_least(0))] = (20, 50)  # As data.labels.
+  # Of `methods`, those that are trained with all labels too: what more labels would give.
+  all_labels: tuple[str, ...] = ()
   seeds: Annotated[tuple[int, ...], not_empty, each(between(0, LARGEST))] = (0, 1, 2)
   classify: bool = True
   # Files results.json made elsewhere; cells of this grid that stand in them are not run again.

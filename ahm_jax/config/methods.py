@@ -3,8 +3,9 @@
 A method is a masking strategy, or 'scratch', and after a colon the fields that are changed for it,
 joined by '+'. Those of `masking` go by their name: 'ahm:mask_ratio=0.75+rounds=2'. Those of
 `pretrain`, and the agent's of `model`, by their path: 'ahm:pretrain.clip=2'; those of fine-tuning
-too: 'scratch:segment.learning_rate=1e-3', 'ahm:transfer.encoder_rate=0.3'; and which images are
-labelled: 'ahm:data.labelled_from=FILE'. A key of `grid.variants` is another name of such a text.
+too: 'scratch:segment.learning_rate=1e-3', 'ahm:transfer.encoder_rate=0.3'; those of classification:
+'scratch:classify.input=image+classifier.steps=900'; and which images are labelled:
+'ahm:data.labelled_from=FILE'. A key of `grid.variants` is another name of such a text.
 """
 
 import ast
@@ -22,7 +23,8 @@ from ahm_jax.errors import UserError
 _NONE: Mapping[str, Any] = MappingProxyType({})
 # What a method may change beside fields of `masking`.
 _PRE_TRAINING = ('masking', 'pretrain')
-_FINE_TUNING = ('segment', 'transfer')
+_SEGMENTATION = ('segment', 'transfer')
+_CLASSIFICATION = ('classify', 'classifier')
 _LABELLED = 'data.labelled_from'
 _AGENT = ('model.agent_trunk', 'model.agent_width')
 
@@ -88,7 +90,13 @@ def with_method(config: Config, method: str) -> Config:
   for change in changes:
     _check(method, strategy, change)
     _put(tree, change.path, _literal(change.value))
-  return from_config_dict(tree)
+  changed = from_config_dict(tree)
+  if changed.segment.diagnosis.batch_size and any(map(_is_classification, changes)):
+    raise UserError(
+      f'config.grid holds {method!r}, whose segmentation tells the diagnosis itself; leave out '
+      'segment.diagnosis, or what it changes of classify and classifier'
+    )
+  return changed
 
 
 def pretraining_of(method: str, variants: Mapping[str, Any] = _NONE) -> str:
@@ -104,12 +112,26 @@ def pretraining_of(method: str, variants: Mapping[str, Any] = _NONE) -> str:
   return '' if strategy == SCRATCH else str(Method(strategy, kept))
 
 
+def segmentation_of(method: str, grid: GridConfig) -> str:
+  """The method whose segmentation `method` classifies by: without what it changes of
+  classification, by the grid's name for it where there is one.
+  """
+  strategy, changes = parse(method, grid.variants)
+  kept = tuple(change for change in changes if not _is_classification(change))
+  return method if kept == changes else _named(str(Method(strategy, kept)), grid)
+
+
 def pretraining_name(pretraining: str, grid: GridConfig) -> str:
   """How results call a pre-training: as the grid's method that is nothing else, where there is
   one.
   """
-  same = (name for name in grid.methods if str(parse(name, grid.variants)) == pretraining)
-  return next(same, pretraining)
+  return _named(pretraining, grid)
+
+
+def _named(short: str, grid: GridConfig) -> str:
+  """A method of the grid by its short form, which stands for itself where there is none."""
+  same = (name for name in grid.methods if str(parse(name, grid.variants)) == short)
+  return next(same, short)
 
 
 def folder_name(method: str) -> str:
@@ -124,20 +146,30 @@ def is_tuned(method: str, variants: Mapping[str, Any] = _NONE) -> bool:
 
 def _check(method: str, strategy: str, change: Change) -> None:
   refused = f'config.grid holds {method!r}, where {str(change)!r} is not'
-  if strategy == SCRATCH and change.section != 'segment' and change.path != _LABELLED:
-    raise UserError(f'{refused} segment.FIELD=VALUE or {_LABELLED}=FILE')
-  allowed = change.section in (*_PRE_TRAINING, *_FINE_TUNING)
+  of_scratch = change.section in ('segment', *_CLASSIFICATION) or change.path == _LABELLED
+  if strategy == SCRATCH and not of_scratch:
+    raise UserError(
+      f'{refused} segment.FIELD=VALUE, {_LABELLED}=FILE, classify.FIELD=VALUE or '
+      'classifier.FIELD=VALUE'
+    )
+  allowed = change.section in (*_PRE_TRAINING, *_SEGMENTATION, *_CLASSIFICATION)
   allowed |= change.path in (*_AGENT, _LABELLED)
   allowed &= change.path != 'masking.strategy'
   if not change.field or change.value is None or not allowed:
     raise UserError(
       f'{refused} FIELD=VALUE with a field of masking, pretrain.FIELD, segment.FIELD, '
-      f'transfer.FIELD, {_LABELLED}, model.agent_trunk or model.agent_width'
+      f'transfer.FIELD, classify.FIELD, classifier.FIELD, {_LABELLED}, model.agent_trunk or '
+      'model.agent_width'
     )
 
 
 def _is_fine_tuning(change: Change) -> bool:
-  return change.section in _FINE_TUNING or change.path == _LABELLED
+  of_segmentation = change.section in _SEGMENTATION or change.path == _LABELLED
+  return of_segmentation or _is_classification(change)
+
+
+def _is_classification(change: Change) -> bool:
+  return change.section in _CLASSIFICATION
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:

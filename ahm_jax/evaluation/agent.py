@@ -3,17 +3,17 @@ the same U-Net.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax.data.augment import normalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.metrics import spearman_within_images
+from ahm_jax.masking import held_out
 from ahm_jax.masking.networks import Networks, strategy_state
-from ahm_jax.masking.patches import apart, mask_patches, patch_losses, patch_mean
-from ahm_jax.masking.strategy import TRAINED
+from ahm_jax.masking.patches import apart, patch_mean
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.task import TrainState
 
@@ -22,9 +22,7 @@ from ahm_jax.task import TrainState
 _DRAWS = 8
 
 
-def learning_metrics(
-  nets: Networks, state: TrainState, split: Split, batch_size: int = 16
-) -> dict[str, float]:
+def learning_metrics(nets: Networks, state: TrainState, split: Split) -> dict[str, float]:
   """The agent's learning metrics on held-out images, the U-Net in inference mode. Where every
   modality has patches of its own, these are the patches.
 
@@ -44,12 +42,11 @@ def learning_metrics(
     loss, uniform_loss: mean squared error of masked patches under the policy's masks and under
       uniform ones, in squared normalised units.
   """
-  measure = _measure(nets)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   probability, hard, hidden, uniform_loss, uniform_hidden = in_batches(
-    functools.partial(measure, strategy_state(state), variables),
+    functools.partial(_measure, nets, strategy_state(state), variables),
     (split.images, np.arange(len(split))),
-    batch_size,
+    held_out.BATCH,
   )
   seen = uniform_hidden.sum(1)
   with np.errstate(invalid='ignore'):
@@ -80,7 +77,7 @@ def image_difficulty(
     images: uint8 [N, S, S, C].
   """
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  measure = functools.partial(_measure(nets), strategy_state(state), variables)
+  measure = functools.partial(_measure, nets, strategy_state(state), variables)
   _, losses, hidden, *_ = in_batches(measure, (images, np.arange(len(images))), batch_size)
   return (losses * hidden).sum((1, 2, 3)) / np.maximum(hidden.sum((1, 2, 3)), 1)
 
@@ -104,42 +101,29 @@ def border_lift(probability: np.ndarray, masks: np.ndarray, patch_size: int) -> 
   return float(probability[border].mean() / probability[outside].mean())
 
 
-@functools.cache
-def _measure(nets: Networks):
+def _measure(
+  nets: Networks, state: Any, variables: Any, batch: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, ...]:
+  """Of images and their numbers: the policy, [b, g, g], the mean over draws; then of each draw,
+  [b, draws, g, g], losses and masked patches under the policy and under a uniform mask.
+
+  Args:
+    state: the strategy's.
+  """
+  images, indices = batch
   masking = nets.masking
-
-  def losses(variables, images, hidden):
-    masked = mask_patches(images, hidden, masking.patch_size)
-    reconstruction = nets.reconstruct(variables, masked)
-    return patch_losses(reconstruction, images, masking.patch_size, masking.per_modality)
-
-  @jax.jit
-  def draw(strategy_state, variables, images, key):
-    """Of one draw: the policy, then losses and masked patches under it, and under a uniform
-    mask; all [b, g, g].
-    """
-    images = normalise(images / 255.0)
+  draws = []
+  for key in jax.random.split(jax.random.key(indices[0]), _DRAWS):
     policy_key, uniform_key = jax.random.split(key)
-    chosen = nets.strategy.propose(strategy_state, images, policy_key, TRAINED, False)
-    uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, chosen.hidden.shape).astype(
-      jnp.float32
-    )
-    return (
-      chosen.probability,
-      losses(variables, images, chosen.hidden),
-      chosen.hidden,
-      losses(variables, images, uniform),
-      uniform,
-    )
-
-  def measure(strategy_state, variables, batch):
-    """Per image, the policy [b, g, g], the mean over draws, then the other maps of `draw`, [b,
-    draws, g, g].
-    """
-    images, indices = batch
-    keys = jax.random.split(jax.random.key(indices[0]), _DRAWS)
-    draws = [draw(strategy_state, variables, images, key) for key in keys]
-    policies, *maps = zip(*draws, strict=True)
-    return np.mean(policies, axis=0), *(np.stack(items, 1) for items in maps)
-
-  return measure
+    probability, hidden = held_out.propose(nets, state, images, policy_key)
+    uniform = jax.random.bernoulli(uniform_key, masking.mask_ratio, hidden.shape)
+    maps = [probability]
+    for mask in (hidden, uniform.astype(jnp.float32)):
+      found = held_out.reconstruct(nets.unet, variables, images, mask, masking.patch_size)
+      maps += [
+        held_out.patch_losses(found, images, masking.patch_size, masking.per_modality),
+        mask,
+      ]
+    draws.append(jax.device_get(maps))
+  policies, *others = zip(*draws, strict=True)
+  return np.mean(policies, axis=0), *(np.stack(items, 1) for items in others)

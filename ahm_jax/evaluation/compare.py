@@ -283,16 +283,20 @@ def baselines(summary: Sequence[Row]) -> list[str]:
 def best_rows(summary: Sequence[Row]) -> set[tuple[str, Labels]]:
   """(method, labels) of the highest mean Dice of each number of labels.
 
-  None where methods have unequal numbers of seeds: a mean over other draws of labelled images is
-  higher or lower for that alone.
+  None where there is but one method, or methods have unequal numbers of seeds: a mean over other
+  draws of labelled images is higher or lower for that alone.
   """
   best: dict[Labels, tuple[float, str]] = {}
-  seeds: dict[Labels, set[int]] = {}
+  seeds: dict[Labels, list[int]] = {}
   for row in summary:
-    seeds.setdefault(row['labels'], set()).add(row['seeds'])
+    seeds.setdefault(row['labels'], []).append(row['seeds'])
     if row['dice'] is not None and row['dice'] > best.get(row['labels'], (-math.inf,))[0]:
       best[row['labels']] = (row['dice'], row['method'])
-  return {(method, labels) for labels, (_, method) in best.items() if len(seeds[labels]) == 1}
+  return {
+    (method, labels)
+    for labels, (_, method) in best.items()
+    if len(seeds[labels]) > 1 and len(set(seeds[labels])) == 1
+  }
 
 
 def seed_counts(summary: Sequence[Row]) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def beginning(run: Run, plan: Plan, done: int) -> list[str]:
   if kind == 'CPU' and width * data.image_size >= _LARGE:
     lines.append(
       f"no GPU is used, and {data.image_size} pixels at model.unet_width={width} are a GPU's work; "
-      'configs/folder.py:cpu is for CPUs'
+      '--config=folder:cpu is for CPUs'
     )
   return lines
 

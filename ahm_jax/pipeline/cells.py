@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ahm_jax.config import Config, folder_name, pretraining_of, with_method
+from ahm_jax.config import (
+  Config,
+  GridConfig,
+  folder_name,
+  pretraining_of,
+  segmentation_of,
+  with_method,
+)
 from ahm_jax.data.dataset import Dataset
 from ahm_jax.data.labelled import segmented_indices
 from ahm_jax.errors import printable
@@ -27,6 +34,7 @@ class Cell:
   root: Path  # Of the grid.
   method: str
   pretraining: str  # The method whose pre-training it starts from; '' from scratch.
+  segmentation: str  # The one whose segmentation is its own: they may classify in several ways.
   labels: int
   seed: int
 
@@ -38,7 +46,7 @@ class Cell:
     """Of its run of a stage; cells of other numbers of labels share the pre-training."""
     if stage is PRETRAIN:
       return self.root / stage.name / self.pretraining / f'seed{self.seed}'
-    method = folder_name(self.method)
+    method = folder_name(self.segmentation if stage is SEGMENT else self.method)
     return self.root / stage.name / method / f'labels{self.labels}' / f'seed{self.seed}'
 
   def stages(self, classify: bool) -> tuple[Stage, ...]:
@@ -55,12 +63,21 @@ def fine_tunings(classify: bool) -> tuple[Stage, ...]:
 
 def all_cells(config: Config, root: Path) -> list[Cell]:
   """The cells of `config.grid`, in the order that they are run."""
+  grid = config.grid
+  methods = {labels: grid.methods for labels in grid.labels}
+  if grid.all_labels:
+    methods.setdefault(0, grid.all_labels)
   return [
-    Cell(root, method, pretraining_of(method, config.grid.variants), labels, seed)
-    for seed in config.grid.seeds
-    for labels in config.grid.labels
-    for method in config.grid.methods
+    cell_of(root, method, labels, seed, grid)
+    for seed in grid.seeds
+    for labels, of_these in methods.items()
+    for method in of_these
   ]
+
+
+def cell_of(root: Path, method: str, labels: int, seed: int, grid: GridConfig) -> Cell:
+  pretraining = pretraining_of(method, grid.variants)
+  return Cell(root, method, pretraining, segmentation_of(method, grid), labels, seed)
 
 
 class CellRun(NamedTuple):
@@ -85,7 +102,12 @@ def cell_runs(cell: Cell, config: Config, classify: bool) -> Iterator[CellRun]:
     start = str(cell.directory(PRETRAIN))
   tuned = with_method(config, cell.method)
   config = dataclasses.replace(
-    config, segment=tuned.segment, transfer=tuned.transfer, data=tuned.data
+    config,
+    segment=tuned.segment,
+    transfer=tuned.transfer,
+    data=tuned.data,
+    classify=tuned.classify,
+    classifier=tuned.classifier,
   )
   for stage in fine_tunings(classify and not config.segment.diagnosis.batch_size):
     yield CellRun(stage, dataclasses.replace(config, init_from=start), cell.directory(stage))
@@ -182,5 +204,5 @@ def _scores(cell: Cell, classify: bool) -> dict:
   scores = {'method': cell.method, 'labels': cell.labels, 'seed': cell.seed}
   for stage in fine_tunings(classify):
     found = stored.evaluation(cell.directory(stage)) or {}
-    scores |= {name: value for name, value in found.items() if name not in directory.CONDITIONS}
+    scores |= {name: value for name, value in found.items() if name not in directory.NO_SCORES}
   return scores

@@ -15,7 +15,8 @@ from ahm_jax.data.resize import colours_of
 from ahm_jax.evaluation import per_image
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.tables import label_count
-from ahm_jax.masking.networks import strategy_state
+from ahm_jax.masking import held_out
+from ahm_jax.masking import networks as pretrained
 from ahm_jax.masking.strategy import TRAINED
 from ahm_jax.pipeline import lesions, pseudo_masks, scores
 from ahm_jax.pipeline.cells import Cell
@@ -27,7 +28,6 @@ from ahm_jax.report.examples import first_modality, make_examples, mask_and_reco
 from ahm_jax.runs import directory, metrics_log, snapshots, trained
 from ahm_jax.runs.stage import Stage
 from ahm_jax.task import TrainState
-from ahm_jax.training import pretrain
 
 MOVEMENT = 6  # Steps shown of how a policy moved.
 
@@ -83,9 +83,9 @@ class Networks:
     return open_trained(self.config, self.cell.directory(PRETRAIN), (PRETRAIN,), self.data)
 
   @functools.cached_property
-  def modules(self) -> pretrain.Networks:
+  def modules(self) -> pretrained.Networks:
     """The U-Net and the strategy of the pre-training."""
-    return pretrain.networks(self.pretraining.config)
+    return pretrained.networks(self.pretraining.config)
 
   @functools.cached_property
   def state(self) -> TrainState:
@@ -192,12 +192,7 @@ def _made(networks: Networks, config: Config, split: Split) -> Callable[[int], v
   segmented = _segmented(networks, config, split)
   masked = None
   if networks.cell.pretraining:
-    masked = mask_and_reconstruct(
-      networks.modules,
-      networks.state,
-      split.images,
-      config.evaluate.batch_size,
-    )
+    masked = mask_and_reconstruct(networks.modules, networks.state, split.images)
 
   def made(i: int) -> viewing.Made:
     masking = None if masked is None else viewing.Masking(*(part[i] for part in masked))
@@ -252,8 +247,8 @@ def _strategies(first: dict[str, Networks], images: np.ndarray) -> Image.Image:
   """Where the strategy of each method masks the same images."""
   policies: dict[str, Any] = {}
   for method, networks in first.items():
-    own = strategy_state(networks.state)
-    found = np.asarray(pretrain.policy_maps(networks.modules, own, images, TRAINED))
+    own = pretrained.strategy_state(networks.state)
+    found = held_out.policy_maps(networks.modules, own, images, TRAINED)
     policies[method] = first_modality(found)
   return pictures.policies_sheet(images, policies)
 

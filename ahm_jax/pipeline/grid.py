@@ -87,7 +87,7 @@ def reproduce(config: Config, workdir: Path) -> dict[str, Any]:
 
 def check_methods(config: Config) -> None:
   """Raises a UserError where an entry of `grid.methods`, `grid.baselines` or `grid.variants` is no
-  method, or two of `grid.methods` are the same.
+  method, two of `grid.methods` are the same, or one of `grid.all_labels` is not among them.
   """
   variants = config.grid.variants
   seen: list[tuple[str, str, Config]] = []
@@ -105,6 +105,11 @@ def check_methods(config: Config) -> None:
       raise UserError(
         f'config.grid.methods holds {first!r} and {second!r}, which are the same; leave out one'
       )
+  if strange := set(config.grid.all_labels) - set(config.grid.methods):
+    raise UserError(
+      f'config.grid.all_labels holds {min(strange)!r}, which is none of config.grid.methods; '
+      'add it there, or leave it out'
+    )
   if shadows := variants.keys() & set(registry.names()):
     raise UserError(
       f'config.grid.variants holds {min(shadows)!r}, which is a masking strategy; '
@@ -147,8 +152,8 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
       that tells diagnoses, to learn from; or other people's weights do not fit the classifier or an
       agent.
   """
-  tuned = {method: with_method(config, method) for method in methods}
-  for method, own in tuned.items():
+  owns = [with_method(config, method) for method in methods]
+  for method, own in zip(methods, owns, strict=True):
     pretraining = pretraining_of(method, config.grid.variants)
     for stage in (PRETRAIN, SEGMENT) if pretraining else (SEGMENT,):
       check_config(own, stage)
@@ -156,24 +161,27 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
       agent_weights(own)
   if not methods:
     return
-  told = [diagnoses(own, data) for own in tuned.values()]
+  told = [diagnoses(own, data) for own in owns]
   classify = classifies(config, data) and not all(told)
-  _check_labels(config, data, methods, classify)
+  _check_labels(config, data, owns, classify)
   for stage in grid_cells.fine_tunings(classify):
     held_out(data, stage.scored_by)
     scored(config, data, stage.scored_by)
   if classify:
-    check_config(config, CLASSIFY)
+    for own in owns:
+      check_config(own, CLASSIFY)
     classifier_weights(config, len(data.class_names))
 
 
-def _check_labels(config: Config, data: Dataset, methods: Collection[str], classify: bool) -> None:
+def _check_labels(config: Config, data: Dataset, owns: Sequence[Config], classify: bool) -> None:
+  """Of the images that methods, each with a config of its `own`, would learn from."""
   validation = held_out(data, 'mask')
   check_targets(config, validation, range(len(validation)), 'validation')
-  lists = dict.fromkeys(with_method(config, method).data.labelled_from for method in methods)
-  for listed, labels, seed in itertools.product(lists, config.grid.labels, config.grid.seeds):
+  sources = dict.fromkeys((own.data.labelled_from, own.classify) for own in owns)
+  counts = (*config.grid.labels, *([0] if config.grid.all_labels else []))
+  for (listed, how), labels, seed in itertools.product(sources, counts, config.grid.seeds):
     own = dataclasses.replace(config.data, labels=labels, labelled_from=listed)
-    cell = dataclasses.replace(config, seed=seed, data=own)
+    cell = dataclasses.replace(config, seed=seed, data=own, classify=how)
     chosen = segmented_indices(cell, data)
     check_targets(config, data.splits['train'], chosen, 'training')
     if classify:

@@ -28,11 +28,7 @@ def train(stage: Stage, config: Config, workdir: Path, data: Dataset | None = No
     UserError: something would stop it, see `open_run` and the plan of the stage; nothing is trained
       then.
   """
-  run = open_run(stage, config, workdir, data)
-  state = train_run(run)
-  if processes.is_first():
-    print(printable(f'next: {stage.following.format(workdir=run.workdir)}'))
-  return state
+  return train_run(open_run(stage, config, workdir, data))
 
 
 def train_run(run: Run) -> TrainState:

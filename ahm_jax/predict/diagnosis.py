@@ -12,19 +12,23 @@ from ahm_jax.runs.trained import Trained
 from ahm_jax.training import classify
 
 
-def check_together(classifier: Trained, segmenter: Trained) -> None:
-  """Raises a UserError where the two see images in different ways."""
+def check_together(classifier: Trained, segmenter: Trained, flag: str = '--classifier') -> None:
+  """Raises a UserError where the two see images in different ways.
+
+  Args:
+    flag: that named the classifier, for messages.
+  """
   for name in PICTURE:
     own, other = (operator.attrgetter(name)(each.config) for each in (classifier, segmenter))
     if own != other:
       raise UserError(
-        f'--classifier={classifier.path} was trained with config.{name}={own}, and '
+        f'{flag}={classifier.path} was trained with config.{name}={own}, and '
         f'{segmenter.path} with {other}; give two that were trained alike'
       )
   own, other = (each.config.data.modality_dropout for each in (classifier, segmenter))
   if other and not own:
     raise UserError(
-      f'--classifier={classifier.path} was trained without config.data.modality_dropout, and '
+      f'{flag}={classifier.path} was trained without config.data.modality_dropout, and '
       f'{segmenter.path} with {other}, so that cases may lack modalities; give two that were '
       'trained alike'
     )

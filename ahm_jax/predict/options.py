@@ -2,10 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from ahm_jax.config import DataConfig
+from ahm_jax.errors import UserError
 from ahm_jax.runs.trained import Trained
 
 
@@ -22,6 +24,23 @@ class Options:
   overlays: bool = False  # Write these too.
 
 
+def check(options: Options, batch_size: int, threads: int = 0, dashes: str = '--') -> None:
+  """Raises a UserError where a number is out of its range.
+
+  Args:
+    dashes: what stands before its name in the message.
+  """
+  for name, value, kind, fine, allowed in (
+    ('threshold', options.threshold, Real, lambda x: 0 < x < 1, 'strictly between 0 and 1'),
+    ('tile', options.tile, Integral, lambda x: x == 0 or x >= 16, '0, or at least 16'),
+    ('overlap', options.overlap, Real, lambda x: 0 <= x <= 0.9, 'between 0 and 0.9'),
+    ('batch_size', batch_size, Integral, lambda x: x >= 1, 'at least 1'),
+    ('threads', threads, Integral, lambda x: x >= 0, 'at least 0'),
+  ):
+    if not (isinstance(value, kind) and fine(value)):
+      raise UserError(f'{dashes}{name} is {value!r}; it must be {allowed}')
+
+
 @dataclass(frozen=True)
 class Predictor:
   """What turns images into masks, and into diagnoses where there is a classifier."""
@@ -29,6 +48,12 @@ class Predictor:
   segmenter: Trained
   options: Options
   classifier: Trained | None = None
+
+  def __post_init__(self) -> None:
+    if self.classifier and self.options.tile:
+      raise UserError(
+        'a classifier looks at images as a whole, and tile at parts of them; leave out one of them'
+      )
 
   @property
   def class_names(self) -> tuple[str, ...]:

@@ -77,11 +77,18 @@ def read(
   """
   place = found.get(image, root / image)
   links = (link_problem(path, root) for path in made.files(place))
-  problem = _odd_name(image) or next(filter(None, links), '')
+  if problem := _odd_name(image) or next(filter(None, links), ''):
+    return [Problem(image, problem)]
+  return read_place(place, image, config, options)
+
+
+def read_place(
+  place: Path | Case, image: str, config: Config, options: Options
+) -> list[Slice | Problem]:
+  """As `read`, of what may lie anywhere, and is called `image`."""
   may_lack = config.data.modality_dropout > 0
-  if isinstance(place, Case) and not (problem or may_lack):
-    problem = cases.incomplete(place, config.data.modalities)
-  if problem:
+  modalities = config.data.modalities
+  if isinstance(place, Case) and not may_lack and (problem := cases.incomplete(place, modalities)):
     return [Problem(image, problem)]
   try:
     return _slices(place, image, config, options)
@@ -95,6 +102,23 @@ def read(
     return [Problem(image, str(error))]
   except MemoryError:
     return [Problem(image, f'{shown(place)} does not fit into memory; free some, or split it')]
+
+
+def of_pixels(
+  pixels: np.ndarray, image: str, config: Config, options: Options, lacking: Sequence[str] = ()
+) -> Slice:
+  """An image, uint8 [H, W, C], that was read already, and is called `image`."""
+  return Slice(
+    image=image,
+    name=image,
+    number='',
+    size=(pixels.shape[0], pixels.shape[1]),
+    spacing=None,
+    view=view(pixels, config.data.image_size, options.tile, options.overlap),
+    last=True,
+    lacking=lacking,
+    shown=_shrunk(pixels) if options.overlays else None,
+  )
 
 
 def is_of_nnunet(config: Config) -> bool:

@@ -58,10 +58,7 @@ def predict(
     UserError: there is nothing to read, `out` holds something else or cannot be written to, or a
       package is missing.
   """
-  if classifier and options.tile:
-    raise UserError(
-      '--classifier looks at images as a whole, and --tile does not; leave out one of them'
-    )
+  predictor = Predictor(segmenter, options, classifier)
   check_places(images, out)
   if segmenter.class_names and options.tile:
     _say('no diagnosis is told: --tile looks at parts of images')
@@ -73,7 +70,6 @@ def predict(
   places = {name: found.get(name, images / name) for name in names}
   named = [volumes.named(name, place) for name, place in places.items()]
   _check_volumes(named, images, segmenter)
-  predictor = Predictor(segmenter, options, classifier)
   made_by = identity(predictor, images)
   threads = threads or max(2, os.cpu_count() or 2)
   with _with_its_place(out):

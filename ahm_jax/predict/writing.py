@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ahm_jax.evaluation.masks import at_own_size, predicted_mask
+from ahm_jax.evaluation.masks import at_own_size
 from ahm_jax.predict import measures
+from ahm_jax.predict.findings import concluded, overlay
 from ahm_jax.predict.listing import as_cell
 from ahm_jax.predict.options import Predictor
 from ahm_jax.predict.output import OK, Output
@@ -67,11 +68,7 @@ def write(found: Slice | Problem, predictor: Predictor, output: Output) -> Writt
 def _write_slice(
   item: Slice, predictor: Predictor, put: Callable[[str, Callable[[Path], object]], None]
 ) -> Row:
-  segmenter, options = predictor.segmenter, predictor.options
-  probabilities = item.view.result()
-  if probabilities.ndim == 2:  # Resized once; of several classes, all would take much memory.
-    probabilities = at_own_size(probabilities, item.size)
-  mask = predicted_mask(probabilities, item.size, options.threshold)
+  probabilities, mask, measured = concluded(item, predictor)
   place = f'masks/{item.name}.png'
   row = {
     'image': as_cell(item.image),
@@ -82,33 +79,19 @@ def _write_slice(
     'height': item.size[0],
     'pages': item.pages,
     **({'lacking': ' '.join(item.lacking)} if item.lacking else {}),
-    **measures.measure(probabilities, mask, item.spacing, segmenter.lesion_names),
+    **measured,
   }
-  if item.diagnosis is not None:
-    row |= _diagnosed(item.diagnosis, predictor.class_names)
   put(place, functools.partial(write_mask, mask=mask))
   if item.volume and item.volume.add(int(item.number or 0), mask):
     put(item.volume.place, item.volume.write)
-  if options.probabilities:
-    for folder, plane in planes(probabilities, segmenter.mask_classes):
+  if predictor.options.probabilities:
+    for folder, plane in planes(probabilities, predictor.segmenter.mask_classes):
       write_plane = functools.partial(write_probabilities, plane=plane, size=item.size)
       put(f'probabilities/{folder}{item.name}.png', write_plane)
   if item.shown is not None:
     write_picture = functools.partial(write_overlay, image=item.shown, mask=mask)
     put(f'overlays/{item.name}.jpg', write_picture)
   return row
-
-
-def _diagnosed(probabilities: np.ndarray, names: Sequence[str]) -> Row:
-  """The columns that a diagnosis adds or changes, of the probability of each of its classes."""
-  return {
-    'class': names[int(probabilities.argmax())],
-    'class_probability': round(float(probabilities.max()), 6),
-    **{
-      f'class_probability_{name}': round(float(probability), 6)
-      for name, probability in zip(names, probabilities, strict=True)
-    },
-  }
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
@@ -137,15 +120,5 @@ def write_probabilities(path: Path, plane: np.ndarray, size: tuple[int, int]) ->
 
 
 def write_overlay(path: Path, image: np.ndarray, mask: np.ndarray) -> None:
-  """Writes a JPEG of an image, uint8 [h, w, 3], with the border of its mask.
-
-  With classes each in its colour and pattern.
-  """
-  from ahm_jax.report import class_pictures, pictures  # Here, since it imports Matplotlib.
-
-  if mask.dtype == bool:
-    picture = image.copy()
-    pictures.draw_border(picture, mask, pictures.PREDICTION_COLOUR, 1)
-  else:
-    picture = class_pictures.class_overlay(image, mask)
-  Image.fromarray(picture).save(path, 'JPEG', quality=90)
+  """Writes `overlay` as a JPEG."""
+  Image.fromarray(overlay(image, mask)).save(path, 'JPEG', quality=90)

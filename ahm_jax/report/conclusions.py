@@ -7,6 +7,7 @@ from ahm_jax.evaluation.compare import Row, compared_with
 from ahm_jax.evaluation.tables import label_count
 from ahm_jax.report.render import MINUS
 
+_SMALLEST_GAP = 0.01  # Of Dice, of which a share says something.
 _NAMES = {
   'scratch': 'training from scratch',
   'uniform': 'uniform masking',
@@ -30,7 +31,7 @@ def conclusions(summary: Sequence[Row]) -> list[str]:
   if not subject:
     return ['This grid has no pre-trained network to compare.']
   sentences = [
-    _conclusion(row, baseline)
+    _conclusion(row, baseline) + (_share_of_gap(row, summary) if baseline == 'scratch' else '')
     for row in summary
     for baseline in baselines
     if row['method'] == subject and row[f'vs_{baseline}'] is not None
@@ -59,6 +60,18 @@ def _conclusion(row: Row, baseline: str) -> str:
       f'{start} {subject} {verb} {abs(100 * gain):.1f} points of Dice against {other} {bounds}.'
     )
   return text + (' One seed: runs may differ by more than this.' if row['seeds'] == 1 else '')
+
+
+def _share_of_gap(row: Row, summary: Sequence[Row]) -> str:
+  """How much of what all labels would gain this is; '' where that is unknown or small."""
+  scratch = {other['labels']: other['dice'] for other in summary if other['method'] == 'scratch'}
+  if row['labels'] == 0 or scratch.get(0) is None:
+    return ''
+  gap = scratch[0] - scratch[row['labels']]
+  if gap < _SMALLEST_GAP:
+    return ''
+  share = (row['dice'] - scratch[row['labels']]) / gap
+  return f' All labels gain {_points(gap)[1:]} points from scratch; this is {share:.0%} of it.'
 
 
 def _start(row: Row) -> str:

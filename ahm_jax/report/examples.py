@@ -2,7 +2,6 @@
 what was segmented.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ahm_jax.data.augment import denormalise, normalise
+from ahm_jax.data.augment import denormalise
 from ahm_jax.data.dataset import Split
 from ahm_jax.evaluation.masks import predicted_mask
 from ahm_jax.evaluation.metrics import mask_scores
+from ahm_jax.masking import held_out
 from ahm_jax.masking.networks import Networks, strategy_state
-from ahm_jax.masking.patches import mask_patches, over_images
-from ahm_jax.masking.strategy import TRAINED
+from ahm_jax.masking.patches import over_images
 from ahm_jax.report.pictures import Example
 from ahm_jax.runtime.batching import in_batches
 from ahm_jax.task import TrainState
@@ -37,7 +36,7 @@ def make_examples(
     probabilities: float32 [N, S, S], the segmentation's; with K classes [N, S, S, K + 1].
     threshold, mask_classes: as for `per_image.segmentation_rows`.
   """
-  policy, hidden, reconstruction = mask_and_reconstruct(nets, state, split.images, len(split))
+  policy, hidden, reconstruction = mask_and_reconstruct(nets, state, split.images)
   examples = []
   for i, name in enumerate(split.ids):
     truth = split.full_mask(i)
@@ -50,7 +49,7 @@ def make_examples(
 
 
 def mask_and_reconstruct(
-  nets: Networks, state: TrainState, images: np.ndarray, batch_size: int
+  nets: Networks, state: TrainState, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """What a pre-training makes of images uint8 [N, S, S, C].
 
@@ -58,33 +57,19 @@ def mask_and_reconstruct(
     The policy, float32 [N, g, g]; one mask sampled from it, [N, g, g], 1 where hidden; the images
     with that reconstructed, uint8. Per modality, the former two are of the first one.
   """
-  show, own = _show(nets), strategy_state(state)
+  own, patch_size = strategy_state(state), nets.masking.patch_size
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  return in_batches(lambda batch: show(own, variables, batch), images, batch_size)
+
+  def show(batch):
+    policy, hidden = held_out.propose(nets, own, batch, jax.random.key(0))
+    found = held_out.reconstruct(nets.unet, variables, batch, hidden, patch_size)
+    as_bytes = jnp.clip(denormalise(found) * 255 + 0.5, 0, 255).astype(jnp.uint8)
+    shown = jnp.where(over_images(hidden, batch, patch_size) > 0, as_bytes, batch)
+    return first_modality(policy), first_modality(hidden), shown
+
+  return in_batches(show, images, held_out.BATCH)
 
 
 def first_modality(maps: Any) -> Any:
   """Of maps [..., g, M g] of patches of each modality those of the first: [..., g, g]."""
   return maps[..., : maps.shape[-2]]
-
-
-@functools.cache
-def _show(nets: Networks):
-  patch_size = nets.masking.patch_size
-
-  @jax.jit
-  def show(strategy_state, variables, images):
-    """The policy and one mask sampled from it, [N, g, g], and the images [N, S, S, C] with the
-    masked patches reconstructed, uint8.
-    """
-    proposal = nets.strategy.propose(
-      strategy_state, normalise(images / 255.0), jax.random.key(0), TRAINED, False
-    )
-    masked = mask_patches(normalise(images / 255.0), proposal.hidden, patch_size)
-    reconstruction = nets.reconstruct(variables, masked)
-    pixels = over_images(proposal.hidden, images, patch_size)
-    as_bytes = jnp.clip(denormalise(reconstruction) * 255 + 0.5, 0, 255).astype(jnp.uint8)
-    policy, hidden = map(first_modality, (proposal.probability, proposal.hidden))
-    return policy, hidden, jnp.where(pixels > 0, as_bytes, images)
-
-  return show

@@ -102,9 +102,16 @@ def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
 def one_copy(tree: Any) -> Any:
   """The first device's copy of replicated arrays, without moving any.
 
-  Valid until the next step takes them over.
+  Valid until the next step takes them over. Of the same type as what was put on the device, since
+  what is compiled for one is not for another: the type of a shard itself names the step's mesh.
   """
-  return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
+
+  def alone(array):
+    (device,) = (copy := array.addressable_shards[0].data).devices()
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    return jax.make_array_from_single_device_arrays(copy.shape, sharding, [copy])
+
+  return jax.tree.map(alone, tree)
 
 
 def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:

@@ -2,18 +2,18 @@
 strategy's reward. What else may be asked of the U-Net is in `ahm_jax.training.features`.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ahm_jax.config import PRETRAIN, Config
-from ahm_jax.data.augment import for_data, normalise
+from ahm_jax.data.augment import for_data
 from ahm_jax.data.dataset import Split
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation.agent import learning_metrics
-from ahm_jax.masking.networks import Joined, Networks, networks, strategy_state
+from ahm_jax.masking.held_out import policy_maps
+from ahm_jax.masking.networks import Joined, networks, strategy_state
 from ahm_jax.masking.strategy import learn_nothing
 from ahm_jax.models.layers import init_variables
 from ahm_jax.task import Task
@@ -22,7 +22,6 @@ from ahm_jax.training.optimizers import first_state, optimizer
 from ahm_jax.training.pretrain_step import PretrainStep
 
 VALIDATION_IMAGES = 32  # At most so many held-out images are reconstructed at each validation.
-POLICY_DRAWS = 8  # Of a strategy whose probabilities depend on a draw of its own.
 SNAPSHOT_IMAGES = 4  # Of so many of them the policy is kept at each validation.
 
 
@@ -121,21 +120,3 @@ def build(
     shown='uniform_loss',
     snapshot=snapshot if len(held_out) else None,
   )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def policy_maps(nets: Networks, state: Any, images: jax.Array, progress: jax.Array) -> jax.Array:
-  """Each patch's probability of being masked, [N, g, g], on uint8 images [N, S, S, C]; per modality
-  [N, g, C g].
-
-  The mean over draws if it is drawn.
-
-  Args:
-    state: the strategy's.
-  """
-  keys = jax.random.split(jax.random.key(0), POLICY_DRAWS)
-  draws = [
-    nets.strategy.propose(state, normalise(images / 255.0), key, progress, False).probability
-    for key in keys
-  ]
-  return jnp.mean(jnp.stack(draws), 0)

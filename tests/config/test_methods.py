@@ -17,6 +17,7 @@ from ahm_jax.config.methods import (
 )
 from ahm_jax.errors import UserError
 
+TUNING = 'segment.', 'transfer.', 'data.', 'classify.', 'classifier.'
 VARIANTS = {
   'ahm_r2': {'strategy': 'ahm', 'rounds': 2, 'pretrain': {'clip': 2.0}},
   'ahm_slow': {'strategy': 'ahm', 'segment': {'learning_rate': 1e-3}},
@@ -80,6 +81,8 @@ def test_a_method_names_a_strategy_and_what_is_changed_for_it():
   tuned = config.with_method(plain, 'ahm:transfer.encoder_rate=0.3+segment.steps=7')
   assert (tuned.transfer.encoder_rate, tuned.segment.steps) == (0.3, 7)
   assert config.with_method(plain, 'scratch:segment.steps=7').masking == plain.masking
+  whole = config.with_method(plain, 'scratch:classify.input=image+classifier.steps=7')
+  assert (whole.classify.input, whole.classifier.steps) == ('image', 7)
   for strategy in ('scratch', 'ahm'):
     listed = config.with_method(plain, f'{strategy}:data.labelled_from=runs/a_1/selection.csv')
     assert listed.data == dataclasses.replace(plain.data, labelled_from='runs/a_1/selection.csv')
@@ -96,11 +99,12 @@ def test_a_method_names_a_strategy_and_what_is_changed_for_it():
     ('ahm:pretrain.learning_rate=1e-3', 'ahm:pretrain.learning_rate=1e-3'),
     ('uniform:pretrain.features=1.0+segment.steps=7', 'uniform:pretrain.features=1.0'),
     ('ahm:rounds=2+transfer.encoder_rate=0.3+pretrain.clip=2', 'ahm:rounds=2+pretrain.clip=2'),
+    ('ahm:classify.labels=9+rounds=2+classifier.steps=7', 'ahm:rounds=2'),
   ],
 )
 def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
   assert config.pretraining_of(method) == pretraining
-  assert is_tuned(method) == any(name in method for name in ('segment.', 'transfer.', 'data.'))
+  assert is_tuned(method) == any(name in method for name in TUNING)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +122,18 @@ def test_fine_tuning_is_no_part_of_a_pretraining(method, pretraining):
     ('scratch:transfer.encoder_rate=0.5', 'is not segment.FIELD=VALUE'),
     ('scratch:segment.step=5', 'did you mean segment.steps?'),
     ('ahm:data.image_size=64', "where 'data.image_size=64' is not FIELD=VALUE"),
-    ('scratch:data.labels=5', "where 'data.labels=5' is not segment.FIELD=VALUE or data.labelled"),
+    ('scratch:data.labels=5', "where 'data.labels=5' is not segment.FIELD=VALUE, data.labelled"),
     ('ahm:data.labelled_from=5', 'config.data.labelled_from must be of type str, not 5'),
     ('ahm:pretrain.pixels=0', 'config.pretrain.contrast are all 0'),
     ('ahm:pretrain.feature=1', 'did you mean pretrain.features?'),
     ('ahm:pretrain.augment.hues=0', 'did you mean pretrain.augment.hue?'),
     ('ahm:pretrain.steps.hue=0', 'config has no field pretrain.steps.hue: steps is no section'),
     ('scratch:segment.unlabelled.size=8', 'did you mean segment.unlabelled.'),
+    ('scratch:classify.inputs=image', 'did you mean classify.input?'),
+    (
+      'ahm:segment.diagnosis.batch_size=8+classify.labels=9',
+      "classify.labels=9', whose segmentation tells the diagnosis itself; leave out",
+    ),
   ],
 )
 def test_a_method_that_names_nothing_is_refused(method, message):
@@ -209,3 +218,18 @@ def test_a_variant_changes_what_a_method_may():
   grid = make(variants={'large': {'strategy': 'ahm', 'data': {'image_size': 64}}})
   with pytest.raises(UserError, match=r"holds 'large', where 'data.image_size=64' is not FIELD="):
     config.with_method(grid, 'large')
+
+
+@pytest.mark.parametrize(
+  ('method', 'segmentation'),
+  [
+    ('scratch', 'scratch'),
+    ('ahm_slow', 'ahm_slow'),
+    ('ahm:segment.learning_rate=0.001+classify.labels=9', 'ahm_slow'),
+    ('scratch:classify.input=image', 'scratch'),
+    ('ahm:classifier.steps=7+segment.steps=9', 'ahm:segment.steps=9'),
+  ],
+)
+def test_how_it_classifies_is_no_part_of_a_segmentation(method, segmentation):
+  grid = make(variants=VARIANTS, methods=(method, 'ahm_slow')).grid
+  assert config.segmentation_of(method, grid) == segmentation

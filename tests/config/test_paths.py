@@ -49,6 +49,7 @@ def test_no_field_that_is_a_path_is_forgotten():
     'segment.reconstruction.masking.strategy',
     'data.mask_suffix',
     'grid.baselines',
+    'grid.all_labels',
     'data.modalities',
     'data.intensity',
   }

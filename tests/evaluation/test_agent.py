@@ -24,17 +24,23 @@ DIFFICULTY = (
 )
 
 
-class Nets(NamedTuple):
-  """Networks whose U-Net reconstructs mid-grey images, which are 0 when normalised, up to a known
-  error.
+class Unet(NamedTuple):
+  """Reconstructs mid-grey images, which are 0 when normalised, up to a known error, times the root
+  of a number for each channel.
   """
 
+  by_channel: tuple[int, ...] = (1,)
+
+  def apply(self, variables, masked, train):
+    assert not train
+    error = to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)
+    return jnp.broadcast_to(error[..., None] * jnp.sqrt(jnp.array(self.by_channel)), masked.shape)
+
+
+class Nets(NamedTuple):
   strategy: Strategy
   masking: MaskingConfig
-
-  def reconstruct(self, variables, masked):
-    error = to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)
-    return jnp.broadcast_to(error[..., None], masked.shape)
+  unet: Unet = Unet()
 
 
 def masks(probability, chosen):
@@ -55,7 +61,7 @@ def masks(probability, chosen):
 def measure(strategy, split):
   nets = Nets(strategy, MASKING)
   state = SimpleNamespace(params=jnp.float32(0.01), batch_stats={}, extra=())
-  return learning_metrics(nets, state, split, batch_size=8)
+  return learning_metrics(nets, state, split)
 
 
 @pytest.fixture
@@ -133,20 +139,9 @@ def test_border_lift_by_hand():
   assert np.isnan(border_lift(probability[:0], masks[:0], 4))
 
 
-class Modal(NamedTuple):
-  """As `Nets`, of images of two modalities, of which the second is three times as hard."""
-
-  strategy: Strategy
-  masking: MaskingConfig = MaskingConfig(
-    strategy='uniform', patch_size=PATCH, mask_ratio=0.5, per_modality=True
-  )
-
-  def reconstruct(self, variables, masked):
-    error = to_pixels(jnp.sqrt(variables['params'] * DIFFICULTY), PATCH)
-    return jnp.broadcast_to(jnp.stack([error, error * 3**0.5], -1), masked.shape)
-
-
 def test_metrics_of_patches_of_single_modalities(split):
+  """Of two, of which the second is three times as hard."""
+  masking = dataclasses.replace(MASKING, per_modality=True)
   split = dataclasses.replace(split, images=np.full((COUNT, 16, 16, 2), 128, np.uint8))
   chosen = np.concatenate([np.zeros((GRID, GRID)), np.ones((GRID, GRID))], 1)
 
@@ -159,7 +154,7 @@ def test_metrics_of_patches_of_single_modalities(split):
 
     strategy = Strategy(None, propose, None)
     state = SimpleNamespace(params=jnp.float32(0.01), batch_stats={}, extra=())
-    return learning_metrics(Modal(strategy), state, split, batch_size=8)
+    return learning_metrics(Nets(strategy, masking, Unet((1, 3))), state, split)
 
   difficulty = np.concatenate([DIFFICULTY, 3 * DIFFICULTY], 1)
   found = metrics(difficulty / 50)

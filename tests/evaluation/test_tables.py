@@ -36,6 +36,7 @@ def test_table_shows_means_intervals_and_marks_the_best():
   ]
   assert len(set(columns)) == 1 and len(columns) == 4
   assert 'cover seeds and images.' in text
+  assert not compare.best_rows(row for row in summary if row['method'] == 'scratch')
   single = compare.summarise_grid(*grid({('ahm', 20): base[:1]}), samples=200)
   assert 'images only (one seed)' in tables.table(single)
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from ahm_jax.api.command import listing
 from tests.launch.conftest import ROOT
 
 STAGES = ('prepare_data', 'pretrain', 'segment', 'classify', 'evaluate', 'reproduce', 'profile')
@@ -45,6 +46,17 @@ def test_help_says_what_the_command_does_and_takes(commands, stage):
   assert max(map(len, done.stdout.splitlines())) <= 130
 
 
+def test_the_folder_of_scripts_lists_them(commands):
+  done = commands.run_python('-m', 'launch')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert done.stdout == listing() + '\n'
+  done = commands.run_python('-m', 'launch', 'segment', '--help')
+  assert (done.returncode, done.stderr) == (
+    0,
+    '',
+  ) and '\n  ahm segment --config=phantom' in done.stdout
+
+
 def test_benchmark_has_flags_of_its_own(commands, tmp_path):
   done = commands.run('benchmark', '--help')
   assert (done.returncode, done.stderr) == (0, '')
@@ -69,7 +81,21 @@ REFUSED = [
   ((*PRETRAIN, '--config.data.root=gs://bucket/a'), "config.data.root is 'gs://bucket/a', a URL"),
   (('pretrain',), '--config is missing'),
   (('pretrain', '--config.seed=1', '--config=configs/phantom.py'), 'put --config=FILE first'),
-  (('pretrain', '--config=configs/nowhere.py'), 'configs/nowhere.py'),
+  (
+    ('pretrain', '--config=configs/nowhere.py'),
+    '--config=configs/nowhere.py: there is no such file',
+  ),
+  (
+    ('pretrain', '--config=phantm'),
+    '--config=phantm: there is no such config; did you mean phantom, phantom_mri?',
+  ),
+  (('pretrain', '--config', 'phantm'), '--config=phantm: there is no such config'),
+  (('pretrain', '--config=configs'), '--config=configs is a folder; give a config file, or one of'),
+  (('pretrain', '--config='), '--config is empty'),
+  (('pretrain', '--config=isic_cpu:gpu'), "configs/isic_cpu.py has no variant 'gpu'"),
+  (('pretrain', '--config=smoke:cpu'), 'has no variants'),
+  (('pretrain', '--config=phantom', '--config.data.image_size=100'), 'the nearest is 96'),
+  (('pretrain', '--config', 'isic_cpu:few', '--config.seed=-1'), 'config.seed is -1'),
   (('pretrain', '--config=configs/folder.py:gpu'), "configs/folder.py has no variant 'gpu'"),
   (('pretrain', '--config=configs/smoke.py:cpu'), 'has no variants'),
   (('pretrain', '--config=configs/folder.py'), '--config.data.root=DIR'),

@@ -1,6 +1,7 @@
 """launch.predict as a user types it, on a trained run and real files."""
 
 import csv
+import json
 import os
 import resource
 import shutil
@@ -91,6 +92,36 @@ def test_masks_are_those_that_evaluate_scores_and_diagnoses_too(
       )
   again = commands.succeed('predict', f'--checkpoint={trained}/segment', *flags)
   assert again.stdout == done.stdout
+
+
+FROM_PYTHON = """
+import json, sys
+import numpy as np
+import ahm_jax
+segment, classify, out, *images = sys.argv[1:]
+results = ahm_jax.load(segment, classify).predict(images)
+np.savez(out, *(result.mask for result in results))
+print(json.dumps([dict(result.measured) for result in results]))
+"""
+
+
+def test_from_python_it_is_the_same(commands, trained, folder, tmp_path):
+  flags = (f'--images={folder}/images', f'--out={tmp_path}/out', f'--classifier={trained}/classify')
+  commands.succeed('predict', f'--checkpoint={trained}/segment', *flags)
+  table = rows(tmp_path / 'out/predictions.csv')
+  places = (trained / 'segment', trained / 'classify', tmp_path / 'masks.npz')
+  names = [folder / 'images' / name for name in table]
+  done = commands.run_python('-c', FROM_PYTHON, *map(str, (*places, *names)))
+  assert done.returncode == 0, done.stderr
+  masks = np.load(tmp_path / 'masks.npz')
+  told = json.loads(done.stdout.splitlines()[-1])
+  assert len(told) == len(table) == 21
+  for number, (row, measured) in enumerate(zip(table.values(), told, strict=True)):
+    written = pixels(tmp_path / 'out' / row['mask'])
+    assert (masks[f'arr_{number}'] * np.uint8(255)).tobytes() == written.tobytes()
+    for name, value in measured.items():
+      assert row[name] == ('' if value is None else str(value))
+  assert {'confidence', 'area_px', 'class_probability_a'} <= set(told[0])
 
 
 def start(commands, trained, many, out, *flags):

@@ -55,7 +55,7 @@ def test_a_gpus_work_on_a_cpu_is_said(tmp_path, width, size, said):
   lines = announcements.beginning(run, plan, 0)
   assert len(lines) == 1 + said
   if said:
-    assert 'no GPU is used' in lines[1] and 'configs/folder.py:cpu' in lines[1]
+    assert 'no GPU is used' in lines[1] and '--config=folder:cpu' in lines[1]
 
 
 def test_it_ends_with_the_validation_of_what_is_kept(tmp_path):

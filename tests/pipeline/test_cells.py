@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from ahm_jax.config import Config, GridConfig, from_config_dict, pretraining_of
-from ahm_jax.pipeline.cells import Cell, all_cells, cell_runs
+from ahm_jax.config import Config, GridConfig, from_config_dict
+from ahm_jax.pipeline.cells import all_cells, cell_of, cell_runs
 from ahm_jax.pipeline.stages import CLASSIFY, PRETRAIN, SEGMENT
 
 ROOT = Path('grid')
 
 
 def runs(method, classify=False):
-  cell = Cell(ROOT, method, pretraining_of(method), 20, 1)
+  cell = cell_of(ROOT, method, 20, 1, GridConfig())
   return list(cell_runs(cell, Config(init_from='elsewhere'), classify))
 
 
@@ -48,6 +48,16 @@ def test_cells_come_by_seed_then_labels_then_method():
   assert keys[:3] == [('scratch', 20, 0), ('ahm', 20, 0), ('scratch', 50, 0)] and len(keys) == 8
 
 
+def test_some_methods_are_trained_with_all_labels_too():
+  grid = {'methods': ('scratch', 'ahm'), 'labels': (20, 50), 'seeds': (3,)}
+  cells = all_cells(from_config_dict({'grid': grid | {'all_labels': ('scratch',)}}), ROOT)
+  both = [(method, labels, 3) for labels in (20, 50) for method in ('scratch', 'ahm')]
+  assert [cell.key for cell in cells] == [*both, ('scratch', 0, 3)]
+  grid |= {'all_labels': ('scratch',), 'labels': (20, 0)}
+  keys = [cell.key for cell in all_cells(from_config_dict({'grid': grid}), ROOT)]
+  assert keys[2:] == [('scratch', 0, 3), ('ahm', 0, 3)]
+
+
 def test_variants_that_differ_in_fine_tuning_share_a_pretraining():
   variants = {
     'r2': {'strategy': 'ahm', 'rounds': 2},
@@ -77,3 +87,32 @@ def test_methods_may_name_files_and_keep_folders_of_their_own():
 def test_what_tells_diagnoses_itself_is_classified_by_no_other_network():
   told = runs('scratch:segment.diagnosis.batch_size=8', classify=True)
   assert [run.stage for run in told] == [SEGMENT]
+
+
+def test_ways_to_classify_share_a_segmentation():
+  variants = {
+    'scratch_slow': {'strategy': 'scratch', 'segment': {'learning_rate': 0.5}},
+    'scratch_whole': {
+      'strategy': 'scratch',
+      'segment': {'learning_rate': 0.5},
+      'classify': {'input': 'image', 'labels': 40},
+      'classifier': {'steps': 7},
+    },
+  }
+  methods = ('scratch_slow', 'scratch_whole', 'ahm:classifier.steps=9')
+  grid = {'methods': methods, 'variants': variants, 'labels': (20,), 'seeds': (0,)}
+  config = from_config_dict({'grid': grid})
+  cells = all_cells(config, ROOT)
+  plain, whole, adaptive = (list(cell_runs(cell, config, True)) for cell in cells)
+  assert plain[0].workdir == whole[0].workdir == ROOT / 'segment/scratch_slow/labels20/seed0'
+  assert plain[0].config.segment == whole[0].config.segment
+  assert whole[1].workdir == ROOT / 'classify/scratch_whole/labels20/seed0'
+  assert whole[1].config.init_from == str(plain[0].workdir)
+  classify = whole[1].config.classify
+  assert (classify.input, classify.labels, whole[1].config.classifier.steps) == ('image', 40, 7)
+  assert plain[1].config.classify.input == 'crop'
+  assert [run.workdir for run in adaptive] == [
+    ROOT / 'pretrain/ahm/seed0',
+    ROOT / 'segment/ahm/labels20/seed0',
+    ROOT / 'classify/ahm:classifier.steps=9/labels20/seed0',
+  ]

@@ -36,9 +36,12 @@ def check(train, labels=(4,), held_out=None, **changes):
   held_out = held_out or split(4, 4, 4)
   names = changes.pop('names', ('a', 'b'))
   data = Dataset('toy', names, {'train': train, 'validation': held_out, 'test': held_out}, ())
-  methods = {'methods': changes.pop('methods')} if 'methods' in changes else {}
-  classifies = changes.pop('classifies', True)
-  grid = GridConfig(labels=labels, seeds=(0, 1), classify=classifies, **methods)
+  grid = GridConfig(
+    methods=changes.pop('methods', GridConfig().methods),
+    labels=labels,
+    seeds=(0, 1),
+    classify=changes.pop('classifies', True),
+  )
   classify = dataclasses.replace(Config().classify, labels=changes.pop('classify_labels', 0))
   config = dataclasses.replace(Config(), grid=grid, classify=classify, **changes)
   grids.check_grid(config, data, config.grid.methods)
@@ -50,6 +53,7 @@ def test_what_can_be_run_passes():
   check(split(12, 8, 4), labels=(0, 4), classify_labels=4)
   check(split(12, 8, 4), labels=(0,))
   check(split(12, 8, 0), classifies=False)
+  check(split(12, 8, 4), methods=('scratch:classify.labels=4',))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,11 @@ def test_what_can_be_run_passes():
     (
       split(12, 8, 4),
       {'classify_labels': 5},
+      '^5 labelled training images are asked for, but only 4 of 12 have a label',
+    ),
+    (
+      split(12, 8, 4),
+      {'classify_labels': 4, 'methods': ('scratch', 'scratch:classify.labels=5')},
       '^5 labelled training images are asked for, but only 4 of 12 have a label',
     ),
     (
@@ -140,6 +149,10 @@ def test_a_method_that_is_no_strategy_is_refused_with_the_nearest():
     (
       {'methods': ('ahm:rounds=2', 'r2'), 'variants': {'r2': {'strategy': 'ahm', 'rounds': 2}}},
       "holds 'ahm:rounds=2' and 'r2', which are the same; leave out one",
+    ),
+    (
+      {'methods': ('ahm', 'uniform'), 'all_labels': ('ahm', 'scratch')},
+      "config.grid.all_labels holds 'scratch', which is none of config.grid.methods",
     ),
     ({'variants': {'r2': {'strategy': 'ham'}}}, "'ham' is no masking strategy"),
     (

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ahm_jax.config import Config, from_config_dict, pretraining_of
+from ahm_jax.config import Config, GridConfig, from_config_dict
 from ahm_jax.data.dataset import Dataset
-from ahm_jax.pipeline.cells import Cell
+from ahm_jax.pipeline.cells import cell_of
 from ahm_jax.pipeline.gallery import Networks, _alike, _colours
 
 DATA = Dataset('toy', (), {}, ())
@@ -14,7 +14,7 @@ DATA = Dataset('toy', (), {}, ())
 
 def networks(*keys):
   return [
-    Networks(Cell(Path('grid'), method, pretraining_of(method), *rest), Config(), DATA)
+    Networks(cell_of(Path('grid'), method, *rest, GridConfig()), Config(), DATA)
     for method, *rest in keys
   ]
 

@@ -8,7 +8,7 @@ import pytest
 from ahm_jax.config import Config, GridConfig, UnlabelledConfig
 from ahm_jax.data.dataset import Dataset, Split
 from ahm_jax.pipeline import pseudo_masks, stages
-from ahm_jax.pipeline.cells import Cell
+from ahm_jax.pipeline.cells import cell_of
 from ahm_jax.pipeline.setup import Run, Start
 from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.runs import snapshots
@@ -30,7 +30,7 @@ def data():
 
 
 def cells(home, *methods, seeds=(0,)):
-  return [Cell(home, method, '', 20, seed) for seed in seeds for method in methods]
+  return [cell_of(home, method, 20, seed, GridConfig()) for seed in seeds for method in methods]
 
 
 def keep(cell, steps, indices=(3, 6), dtype=np.int32, side=SIDE):

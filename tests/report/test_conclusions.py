@@ -47,6 +47,19 @@ def test_the_last_method_of_a_grid_is_spoken_of():
   assert only == 'scratch_x'
 
 
+def test_a_gain_is_set_against_that_of_all_labels():
+  """From 0.75 to 0.80, that is by 5 points."""
+  rows = {(row['method'], row['labels']): row for row in make_results()['summary']}
+  few, all_of_them = rows['scratch', 20], rows['scratch', 0]
+  ahm = rows['ahm', 20] | {'dice': 0.77}
+  for end, said in ((0.8, '5.0 points from scratch; this is 40% of it.'), (0.755, None)):
+    summary = [few | {'dice': 0.75}, ahm, all_of_them | {'dice': end}]
+    against_scratch, against_uniform = conclusions(summary)
+    assert against_scratch.endswith(f'All labels gain {said}') == (said is not None)
+    assert 'All labels' not in against_uniform
+  assert 'All labels' not in ' '.join(conclusions([few, ahm]))
+
+
 @pytest.mark.parametrize(
   ('interval', 'shown'),
   [([-0.001, 0.08], False), ([0.0, 0.08], False), ([0.001, 0.08], True), ([-0.08, -0.001], True)],

@@ -17,17 +17,21 @@ from ahm_jax.report.examples import make_examples, mask_and_reconstruct
 MASKING = MaskingConfig(strategy='uniform', patch_size=4, mask_ratio=0.5)
 
 
-class Nets(NamedTuple):
-  """Networks whose U-Net answers with the masked image, 1 brighter: a quarter of the range.
+class Unet(NamedTuple):
+  """Answers with the masked image, 1 brighter: a quarter of the range.
 
   Masked pixels become 0.75.
   """
 
+  def apply(self, variables, masked, train):
+    assert not train
+    return masked + variables['params']
+
+
+class Nets(NamedTuple):
   strategy: Any
   masking: MaskingConfig
-
-  def reconstruct(self, variables, masked):
-    return masked + variables['params']
+  unet: Unet = Unet()
 
 
 def png(mask):
@@ -85,7 +89,7 @@ def test_of_patches_of_each_modality_the_first_is_shown_and_all_are_reconstructe
   masking = dataclasses.replace(MASKING, per_modality=True)
   nets = Nets(registry.build(Context(masking, None, None, None)), masking)
   state = SimpleNamespace(params=jnp.float32(1), batch_stats={}, extra=())
-  policy, hidden, reconstruction = mask_and_reconstruct(nets, state, images, 3)
+  policy, hidden, reconstruction = mask_and_reconstruct(nets, state, images)
   assert policy.shape == hidden.shape == (3, 4, 4) and reconstruction.shape == images.shape
   pixels = np.repeat(np.repeat(hidden > 0, 4, 1), 4, 2)
   np.testing.assert_array_equal(pixels, reconstruction[..., 0] == 191)

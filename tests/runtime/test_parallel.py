@@ -19,6 +19,18 @@ def test_one_copy_moves_nothing():
   )
 
 
+def test_one_copy_is_of_the_type_of_what_lies_on_the_device_so_that_nothing_compiles_again():
+  over = jax.local_devices()[:1]
+  mesh = jax.sharding.Mesh(np.array(over), (parallel.DEVICES,))
+  spec = jax.sharding.PartitionSpec()
+  step = jax.jit(jax.shard_map(lambda x: x + 1, mesh=mesh, in_specs=spec, out_specs=spec))
+  stepped = parallel.one_copy(step(parallel.replicate(jnp.zeros(5), over)))
+  loaded = jax.device_put(np.zeros(5, np.float32), jax.sharding.SingleDeviceSharding(over[0]))
+  twice = jax.jit(lambda x: 2 * x)
+  np.testing.assert_array_equal(twice(stepped), twice(loaded) + 2)
+  assert twice._cache_size() == 1
+
+
 def test_a_batch_that_devices_cannot_share_is_the_users_error():
   with pytest.raises(UserError, match='batch_size is 6, which 4 devices'):
     parallel.own_rows(np.zeros(6), jax.local_devices())

@@ -138,7 +138,7 @@ def is_volume(path: PurePath | Held) -> bool:
 
 def shown(path: PurePath | Held | Case) -> str:
   """Folder and name of a file in one line, with what is not printable escaped."""
-  return printable(f'{path.parent.name}/{path.name}')
+  return printable((PurePath(path.parent.name) / path.name).as_posix())
 
 
 def is_odd(text: str) -> bool:

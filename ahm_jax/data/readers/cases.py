@@ -6,7 +6,7 @@ of config.data.modalities, with a suffix of NIfTI or of a raster image.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from ahm_jax.data.readers import dispatch, nifti, raster
 from ahm_jax.data.readers.base import (
   LAYOUTS,
   NIFTI,
+  SUFFIXES,
   Case,
   Picture,
   UnsupportedImage,
@@ -73,6 +74,40 @@ def together(
       )
     cases[name] = numbered
   return dict(sorted(cases.items(), key=lambda item: item[1].name)), problems
+
+
+def of_file(
+  path: Path, modalities: Sequence[str], beside: Callable[[Path], Mapping[str, Sequence[Path]]]
+) -> tuple[Case, list[str]]:
+  """The case that a file is of, and what is wrong with how its files are named.
+
+  Args:
+    modalities: as for `together`.
+    beside: `numbered`, or what has kept what that gave.
+  """
+  alone = Case(stem(path.name), (path,))
+  part = _NUMBERED.fullmatch(alone.name)
+  if part is None:
+    return alone, []
+  others = beside(path.parent).get(part[1], ())
+  files = {stem(other.name): other for other in others} | {alone.name: path}
+  for other in others:
+    kept = files[stem(other.name)]
+    if other != kept:
+      problem = f'{shown(kept)} and {shown(other)} are one modality of one case; keep one of them'
+      return alone, [problem]
+  found, problems = together(dict(sorted(files.items())), modalities)
+  return next((case for case in found.values() if path in case.files), alone), problems
+
+
+def numbered(folder: Path) -> dict[str, list[Path]]:
+  """The image files in a folder whose names end in a number, by what stands before that."""
+  found: dict[str, list[Path]] = {}
+  for path in sorted(folder.iterdir()):
+    part = _NUMBERED.fullmatch(stem(path.name))
+    if part and suffix(path.name) in SUFFIXES:
+      found.setdefault(part[1], []).append(path)
+  return found
 
 
 def lacking(case: Case, modalities: Sequence[str]) -> list[str]:

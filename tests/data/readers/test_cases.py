@@ -71,6 +71,51 @@ def test_numbers_of_no_modality_are_parts_of_names():
   assert not problems
 
 
+def of_file(folder, name, modalities=NAMES):
+  return cases.of_file(folder / name, modalities, cases.numbered)
+
+
+def test_a_file_says_which_case_it_is_of(tmp_path):
+  for name in (
+    *('b_0000.nii.gz', 'b_0002.NII.GZ', 'bb_0001.nii.gz', 'b_0001.txt', '.b_0001.nii', 'b.nii'),
+    *('scan_0007.nii', 'scan_0008.nii', 'c_0001'),
+  ):
+    (tmp_path / name).touch()
+  both = Case('b', (tmp_path / 'b_0000.nii.gz', None, tmp_path / 'b_0002.NII.GZ'))
+  for name in ('b_0000.nii.gz', 'b_0002.NII.GZ'):
+    assert of_file(tmp_path, name) == (both, [])
+  assert of_file(tmp_path, 'b.nii') == (Case('b', (tmp_path / 'b.nii',)), [])
+  assert of_file(tmp_path, 'scan_0007.nii') == (
+    Case('scan_0007', (tmp_path / 'scan_0007.nii',)),
+    [],
+  )
+  assert of_file(tmp_path, 'c_0001') == (Case('c', (None, tmp_path / 'c_0001', None)), [])
+  (tmp_path / 'bb_0001.nii.gz').rename(tmp_path / 'b_0003.png')
+  for name in ('b_0000.nii.gz', 'b_0003.png'):
+    (problem,) = of_file(tmp_path, name)[1]
+    assert 'b_0003.png is numbered 0003, but config.data.modalities names 3' in problem
+  (tmp_path / 'b_0000.png').touch()
+  for name in ('b_0000.nii.gz', 'b_0000.png'):
+    (problem,) = of_file(tmp_path, name)[1]
+    assert 'are one modality of one case; keep one of them' in problem
+    assert '/b_0000.nii.gz' in problem and '/b_0000.png' in problem
+
+
+def test_a_folder_is_listed_once_for_many_files(tmp_path):
+  for number in range(3):
+    (tmp_path / f'a_{number:04d}.nii').touch()
+  listed = []
+
+  def beside(folder):
+    listed.append(folder)
+    return cases.numbered(folder)
+
+  found, problems = cases.of_file(tmp_path / 'a_0001.nii', NAMES, beside)
+  assert listed == [tmp_path] and not problems and len(found.present) == 3
+  cases.of_file(tmp_path / 'a.nii', NAMES, beside)
+  assert listed == [tmp_path]
+
+
 def test_what_is_numbered_too_high_or_twice_is_told():
   _, problems = together('a_0000.nii', 'a_0001.nii', 'a_0002.nii', 'a_0003.nii')
   assert len(problems) == 1

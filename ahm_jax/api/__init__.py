@@ -1,0 +1,1 @@
+"""What `import ahm_jax` offers, to be used from Python, and the command `ahm`."""
