@@ -7,14 +7,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ahm_jax.config import DataConfig, to_dict
+from ahm_jax.config import DataConfig, SegmentConfig, to_dict
 from ahm_jax.data.readers import cases, intensity
 from ahm_jax.data.readers.base import count_of
 from ahm_jax.evaluation import per_image, run_intervals, stored
 from ahm_jax.export import shared
 from ahm_jax.models.inputs import SCALINGS
 from ahm_jax.models.vgg16 import VGG16
-from ahm_jax.pipeline.stages import PRETRAIN
+from ahm_jax.pipeline.stages import PRETRAIN, SEGMENT
 from ahm_jax.runs import directory
 from ahm_jax.runs.trained import EXPORT, Trained, config_digest, description
 from ahm_jax.runtime import json_files
@@ -208,9 +208,22 @@ def _data(trained: Trained, data: Mapping[str, Any] | None) -> list[str]:
   lines.append(
     f'- Trained on {data["trained_on"]} images, {training.batch_size} at a step, seed {config.seed}'
   )
+  if trained.stage is SEGMENT:
+    lines += _beside(config.segment)
   if config.init_from and trained.stage is not PRETRAIN:
     lines.append(f'- Started from {shared.plain(Path(config.init_from).name)}')
   return lines
+
+
+def _beside(recipe: SegmentConfig) -> list[str]:
+  """What a segmentation has learnt from beside images with a mask."""
+  sizes = {
+    'for their label': recipe.diagnosis.batch_size,
+    'to be reconstructed': recipe.reconstruction.batch_size,
+    'to be segmented as a teacher does': recipe.unlabelled.batch_size,
+  }
+  told = ', '.join(f'{size} {why}' for why, size in sizes.items() if size)
+  return [f'- Beside them at a step, any of the training split: {told}'] if told else []
 
 
 def _score_lines(scores: Mapping[str, Any] | None) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from ahm_jax.config import Config
+from ahm_jax.config import Config, GridConfig
 
 # Marks of Markdown and HTML; within a word, an underscore is none.
 _MARKS = re.compile(r'[\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_])')
@@ -28,14 +28,24 @@ def plain(text: str) -> str:
 
 
 def without_paths(config: Config) -> Config:
-  """The config without folders of this machine: of what it started from, the name alone."""
+  """The config without folders of this machine: of what it learnt from, the names alone; and
+  without its grid, whose methods may name others.
+  """
+  data, model, segment = config.data, config.model, config.segment
+  unlabelled = dataclasses.replace(segment.unlabelled, teacher=_name(segment.unlabelled.teacher))
+  labelled_from = _name(data.labelled_from)
   return dataclasses.replace(
     config,
-    init_from=Path(config.init_from).name,
-    data=dataclasses.replace(config.data, root='', prepared_dir=''),
-    model=dataclasses.replace(config.model, vgg_weights=Path(config.model.vgg_weights).name),
-    grid=dataclasses.replace(config.grid, results=()),
+    init_from=_name(config.init_from),
+    data=dataclasses.replace(data, root='', prepared_dir='', labelled_from=labelled_from),
+    model=dataclasses.replace(model, vgg_weights=_name(model.vgg_weights)),
+    segment=dataclasses.replace(segment, unlabelled=unlabelled),
+    grid=GridConfig(),
   )
+
+
+def _name(path: str) -> str:
+  return Path(path).name
 
 
 @contextlib.contextmanager

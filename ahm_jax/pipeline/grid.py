@@ -38,6 +38,7 @@ from ahm_jax.pipeline.stages import (
   agent_weights,
   classifier_weights,
   diagnosed,
+  diagnoses,
 )
 from ahm_jax.runs import directory, provenance
 from ahm_jax.runtime import json_files, places
@@ -147,8 +148,9 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
   Raises:
     UserError: devices cannot share a batch; more labels are asked for than
       there are; the validation split, or the one to be scored, holds no image with a mask, or none
-      with a label where the grid classifies; there is none for a classifier to learn from; or other
-      people's weights do not fit the classifier or an agent.
+      with a label where the grid classifies; there is none for a classifier, or a segmentation
+      that tells diagnoses, to learn from; or other people's weights do not fit the classifier or an
+      agent.
   """
   owns = [with_method(config, method) for method in methods]
   for method, own in zip(methods, owns, strict=True):
@@ -159,7 +161,8 @@ def check_grid(config: Config, data: Dataset, methods: Collection[str]) -> None:
       agent_weights(own)
   if not methods:
     return
-  classify = classifies(config, data)
+  told = [diagnoses(own, data) for own in owns]
+  classify = classifies(config, data) and not all(told)
   _check_labels(config, data, owns, classify)
   for stage in grid_cells.fine_tunings(classify):
     held_out(data, stage.scored_by)

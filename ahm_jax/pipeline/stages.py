@@ -178,7 +178,7 @@ def _plan_segmentation(run: Run) -> Plan:
   pretrained = start.trained.variables['params'] if start.trained else None
   foreign = start.weights.variables if start.weights else None
   teacher = start.teacher.variables if start.teacher else None
-  told = _told(config, run.data)
+  told = diagnoses(config, run.data)
   task = segmentation.build(
     config,
     validation,
@@ -202,7 +202,7 @@ def _plan_segmentation(run: Run) -> Plan:
   )
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
   """The diagnoses that a segmentation learns to tell."""
 
   indices: np.ndarray  # Of the training images that it learns them from.
@@ -210,7 +210,12 @@ class _Told(NamedTuple):
   validation: Split
 
 
-def _told(config: Config, data: Dataset) -> _Told | None:
+def diagnoses(config: Config, data: Dataset) -> Told | None:
+  """Those that a segmentation learns, None where its config asks for none.
+
+  Raises:
+    UserError: too few images have a label, or all have the same.
+  """
   recipe = config.segment.diagnosis
   if not recipe.batch_size:
     return None
@@ -219,10 +224,10 @@ def _told(config: Config, data: Dataset) -> _Told | None:
   train = data.splits['train']
   chosen = labelled_indices(train, recipe.labels, config.seed, 'label', field)
   task = diagnosis.diagnosing(recipe, train.labels[chosen], len(data.class_names))
-  return _Told(chosen, task, held_out(data, 'label'))
+  return Told(chosen, task, held_out(data, 'label'))
 
 
-def _beside(config: Config, train: Split, told: _Told | None) -> tuple[Beside, ...]:
+def _beside(config: Config, train: Split, told: Told | None) -> tuple[Beside, ...]:
   """What a segmentation learns from without masks, in the order that its step expects."""
   recipe, parts = config.segment, []
   if told:

@@ -2,9 +2,12 @@
 in it.
 """
 
+import operator
+
 import numpy as np
 
 from ahm_jax.errors import UserError
+from ahm_jax.pipeline.setup import PICTURE
 from ahm_jax.runs.trained import Trained
 from ahm_jax.training import classify
 
@@ -15,11 +18,11 @@ def check_together(classifier: Trained, segmenter: Trained, flag: str = '--class
   Args:
     flag: that named the classifier, for messages.
   """
-  for name in ('image_size', 'channels', 'modalities', 'intensity'):
-    own, other = (getattr(each.config.data, name) for each in (classifier, segmenter))
+  for name in PICTURE:
+    own, other = (operator.attrgetter(name)(each.config) for each in (classifier, segmenter))
     if own != other:
       raise UserError(
-        f'{flag}={classifier.path} was trained with config.data.{name}={own}, and '
+        f'{flag}={classifier.path} was trained with config.{name}={own}, and '
         f'{segmenter.path} with {other}; give two that were trained alike'
       )
   own, other = (each.config.data.modality_dropout for each in (classifier, segmenter))

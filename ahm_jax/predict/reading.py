@@ -122,8 +122,10 @@ def of_pixels(
 
 
 def is_of_nnunet(config: Config) -> bool:
-  """Whether a network was trained on a data set of nnU-Net, whose names of files it then knows."""
-  return config.data.name == 'nnunet'
+  """Whether a network was trained on a data set of nnU-Net, whose names of files it then knows; not
+  where it sees modalities, for `cases` has taken the numbers off already.
+  """
+  return config.data.name == 'nnunet' and not config.data.modalities
 
 
 def _odd_name(image: str) -> str:

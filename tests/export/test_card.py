@@ -5,10 +5,19 @@ import types
 
 import pytest
 
-from ahm_jax.config import Config, DataConfig, to_dict
+from ahm_jax.config import (
+  Config,
+  DataConfig,
+  DiagnosisConfig,
+  ReconstructionConfig,
+  SegmentConfig,
+  UnlabelledConfig,
+  to_dict,
+)
 from ahm_jax.errors import UserError
 from ahm_jax.evaluation import per_image, run_intervals
 from ahm_jax.export import card
+from ahm_jax.pipeline.stages import SEGMENT
 from ahm_jax.runs import directory
 from ahm_jax.runs.trained import EXPORT
 from ahm_jax.runtime import json_files
@@ -90,3 +99,23 @@ def test_an_interval_is_of_the_images_that_its_score_is_of(tmp_path):
   assert low < 0.5 < high
   part = scored(tmp_path, 0.7)
   assert part['values']['accuracy'] == 0.7 and 'accuracy' not in part['intervals']
+
+
+def test_the_card_says_what_was_learnt_from_beside_masks():
+  def told(**parts):
+    config = Config(segment=SegmentConfig(batch_size=4, **parts))
+    return card._data(types.SimpleNamespace(stage=SEGMENT, config=config), KNOWN['data'])
+
+  alone = told()
+  assert alone == ['- Name: toy', '- Trained on 3 images, 4 at a step, seed 0']
+  assert told(
+    diagnosis=DiagnosisConfig(batch_size=6),
+    reconstruction=ReconstructionConfig(batch_size=8),
+    unlabelled=UnlabelledConfig(batch_size=2),
+  ) == [
+    *alone,
+    '- Beside them at a step, any of the training split: 6 for their label, 8 to be reconstructed, '
+    '2 to be segmented as a teacher does',
+  ]
+  (line,) = set(told(reconstruction=ReconstructionConfig(batch_size=2))) - set(alone)
+  assert line.endswith('training split: 2 to be reconstructed')

@@ -1,6 +1,7 @@
 """What leaves in an export is text and nothing else, and tells nothing of this machine."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -9,7 +10,16 @@ import jax.export
 import numpy as np
 import pytest
 
-from ahm_jax.config import Config, DataConfig, GridConfig, ModelConfig
+from ahm_jax.config import (
+  Config,
+  DataConfig,
+  GridConfig,
+  ModelConfig,
+  from_config_dict,
+  paths,
+  to_dict,
+  tree,
+)
 from ahm_jax.export import card, shared
 from ahm_jax.pipeline.stages import CLASSIFY, SEGMENT
 from ahm_jax.runs.trained import EXPORT, Trained
@@ -124,6 +134,26 @@ def test_no_path_of_this_machine_leaves(tmp_path, stage):
   assert dataclasses.replace(config.model, vgg_weights='') == dataclasses.replace(
     trained.config.model, vgg_weights=''
   )
+
+
+def test_no_field_keeps_a_folder():
+  hidden = '/home/alice/name'
+  given = [leaf.name for leaf in tree.leaves(Config()) if paths.local in leaf.notes]
+  assert {'segment.unlabelled.teacher', 'data.labelled_from', 'data.root'} <= {*given}
+  told = to_dict(Config())
+  for name in given:
+    *sections, last = name.split('.')
+    functools.reduce(dict.__getitem__, sections, told)[last] = hidden
+  told['grid'] |= {
+    'results': (hidden,),
+    'methods': (f'scratch:segment.unlabelled.teacher={hidden}',),
+    'variants': {'scratch_b': {'strategy': 'scratch', 'init_from': hidden}},
+  }
+  config = from_config_dict(told)
+  assert str(config).count('alice') == len(given) + 3
+  assert 'alice' not in str(shared.without_paths(config))
+  assert shared.without_paths(config).segment.unlabelled.teacher == 'name'
+  assert shared.without_paths(Config()) == Config()
 
 
 def test_a_program_names_its_source_files_without_their_folders():

@@ -29,13 +29,13 @@ def split(count, masks, labels):
   )
 
 
-def check(train, labels=(4,), **changes):
+def check(train, labels=(4,), held_out=None, **changes):
   """Checks a grid of two seeds on these training images, and some that are held out, all of them
-  with mask and label.
+  with mask and label where it is not told.
   """
-  data = Dataset(
-    'toy', ('a', 'b'), {'train': train, 'validation': split(4, 4, 4), 'test': split(4, 4, 4)}, ()
-  )
+  held_out = held_out or split(4, 4, 4)
+  names = changes.pop('names', ('a', 'b'))
+  data = Dataset('toy', names, {'train': train, 'validation': held_out, 'test': held_out}, ())
   grid = GridConfig(
     methods=changes.pop('methods', GridConfig().methods),
     labels=labels,
@@ -92,6 +92,33 @@ def test_what_can_be_run_passes():
 def test_a_grid_without_images_to_learn_from_is_refused(train, options, said):
   with pytest.raises(UserError, match=said):
     check(train, **options)
+
+
+TELLING = 'scratch:segment.diagnosis.batch_size=4'
+
+
+@pytest.mark.parametrize(
+  ('train', 'options', 'said'),
+  [
+    (split(12, 8, 0), {'names': ()}, '^there are fewer than two classes'),
+    (split(12, 8, 12), {'held_out': split(4, 4, 0)}, '^no validation image has a label'),
+    (
+      split(12, 8, 4),
+      {'methods': (f'{TELLING}+segment.diagnosis.labels=5',)},
+      'only 4 of 12 have a label; lower config.segment.diagnosis.labels$',
+    ),
+  ],
+)
+def test_diagnoses_beside_masks_are_looked_at_before_anything_is_trained(train, options, said):
+  check(split(12, 8, 12), methods=('scratch', TELLING))
+  with pytest.raises(UserError, match=said):
+    check(train, **{'classifies': False, 'methods': ('scratch', TELLING), **options})
+
+
+def test_where_every_method_tells_diagnoses_no_classifier_needs_images():
+  check(split(12, 8, 4), methods=(TELLING,))
+  with pytest.raises(UserError, match=r'^none of the 4 training images'):
+    check(split(12, 8, 4), methods=('scratch', TELLING))
 
 
 def test_foreign_weights_are_looked_at_for_every_agent_that_takes_them(tmp_path):

@@ -68,9 +68,11 @@ def test_lesions_are_where_something_is_found(probabilities, expected):
     ({}, {'modality_dropout': 0.2}, 'trained without config.data.modality_dropout'),
     ({'intensity': ('zscore',)}, {}, r"config.data.intensity=\('zscore',\)"),
     ({'modalities': ('t2', 't1')}, {}, 'config.data.modalities='),
+    ({'slice_axis': 0}, {}, 'config.data.slice_axis=0'),
+    ({'modalities': ()}, {'modalities': (), 'window': (40.0, 400.0)}, r'config.data.window=\(\)'),
   ],
 )
-def test_networks_that_see_modalities_differently_are_refused(own, other, said):
+def test_networks_that_see_images_differently_are_refused(own, other, said):
   both = []
   for fields in (own, other):
     data = DataConfig(name='folder', **{'modalities': ('t1', 't2'), **fields})

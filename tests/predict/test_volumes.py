@@ -112,6 +112,17 @@ def test_a_case_of_several_modalities_has_one_volume_where_they_are(tmp_path, fo
   assert predict(segmenter, images, out, HALF) == (1, 0) and path.exists()
 
 
+def test_a_case_whose_own_name_ends_in_a_number_keeps_it(tmp_path):
+  images, out = tmp_path / 'images', tmp_path / 'out'
+  for case in range(2):
+    for k in range(2):
+      save(images / f'case_{case:04d}_{k:04d}.nii.gz', blob((16, 16, 2)))
+  segmenter = bright(name='nnunet', modalities=('flair', 't1'))
+  assert predict(segmenter, images, out, HALF) == (2, 0)
+  found = sorted(path.name for path in (out / 'volumes').iterdir())
+  assert found == ['case_0000.nii.gz', 'case_0001.nii.gz']
+
+
 def test_a_case_is_named_by_its_files_whatever_dots_it_has():
   case = Case('scan.png', (Path('scan.png_0000.nii.gz'), Path('scan.png_0001.nii.gz')))
   assert volumes.named('scan.png', case) == 'scan.png.nii.gz'

@@ -61,7 +61,8 @@ def together(
     else:
       problems.append(
         f'{shown(path)} is numbered {part[2]}, but config.data.modalities names '
-        f'{len(modalities)}, from 0000 on; name every modality, or remove the file'
+        f'{len(modalities)}, from 0000 on; name every modality, remove the file, or, where it '
+        'holds them all, rename it: four digits at its end are the number of one'
       )
   for name, files in found.items():
     numbered = Case(

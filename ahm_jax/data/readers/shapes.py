@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ahm_jax.config.ranges import class_names
 from ahm_jax.data.readers.base import Held, UnsupportedImage, check_size, shown
 from ahm_jax.errors import UserError
 from ahm_jax.runtime import json_files, schema
@@ -44,6 +45,11 @@ def value_of(name: str, classes: Sequence[str]) -> int | None:
 
 def unknown(name: str, classes: Sequence[str]) -> str:
   """That there is no such class, to end a sentence."""
+  if class_names((name,)):
+    return (
+      f'{schema.shown(name)}, as no class in config.data.mask_classes can be called; rename it in '
+      'the file, with letters, digits, _ and - alone, or take it out'
+    )
   return (
     f'{schema.shown(name)}, which is not in config.data.mask_classes, {",".join(classes)}; add it '
     'there, or correct it'

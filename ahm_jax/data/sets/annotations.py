@@ -65,6 +65,10 @@ def labelme(
       others.append(path.name)
     elif problem := link_problem(path, root):
       problems.append(problem)
+    elif name in found:
+      problems.append(
+        f'{shown(found[name])} and {shown(path)} have the same name; keep one of them'
+      )
     elif path.is_file():
       found[name] = shapes.labelme(path, classes)
   if others:
@@ -163,4 +167,4 @@ def _by_image(
 
 
 def _is_labelme(path: Path) -> bool:
-  return path.name.endswith(LABELME) and not path.name.startswith('.')
+  return path.name.lower().endswith(LABELME) and not path.name.startswith('.')

@@ -1,6 +1,6 @@
 """The image files of a folder of a data set."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from ahm_jax.config import DataConfig
@@ -62,20 +62,25 @@ def by_stem(
 def cases_of(
   single: Mapping[str, Path], config: DataConfig, problems: list[str], notes: list[str]
 ) -> dict[str, Case]:
-  """The cases that image files hold, of `config.modalities`, by name.
-
-  Adds what is wrong to `problems`, as a case that lacks a modality, which with
-  `config.modality_dropout` is but noted.
+  """The cases that image files hold, of `config.modalities`, by name; adds what is wrong to
+  `problems`.
   """
   found, wrong = cases.together(single, config.modalities)
   problems += wrong
-  lacking = [case for case in found.values() if cases.lacking(case, config.modalities)]
+  check_whole(found.values(), config, problems, notes)
+  return found
+
+
+def check_whole(
+  found: Iterable[Case], config: DataConfig, problems: list[str], notes: list[str]
+) -> None:
+  """Adds to `problems` which cases lack modalities; with `config.modality_dropout` to `notes`."""
+  lacking = [case for case in found if cases.lacking(case, config.modalities)]
   if config.modality_dropout and lacking:
     names = table.some([case.name for case in lacking])
     notes.append(f'cases that lack modalities, which are mid-grey there: {len(lacking)} ({names})')
   else:
     problems += [cases.incomplete(case, config.modalities) for case in lacking]
-  return found
 
 
 def problem_of(path: Path, root: Path, other: Path | None) -> str:

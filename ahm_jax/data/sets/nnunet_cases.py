@@ -13,7 +13,7 @@ from ahm_jax.config import DataConfig
 from ahm_jax.data.readers import raster
 from ahm_jax.data.readers.base import Case, link_problem, shown, stem
 from ahm_jax.data.sets import files, table
-from ahm_jax.data.sets.nnunet_json import FILE, Description
+from ahm_jax.data.sets.nnunet_json import FILE, Description, Listed
 from ahm_jax.errors import UserError
 
 TRAINING, TEST = ('imagesTr', 'labelsTr'), ('imagesTs', 'labelsTs')
@@ -107,11 +107,12 @@ class _Finder:
     used: set[Path] = set()
     counts = {1, len(self._config.modalities)} - {0}
     for told in description.listed or ():
-      images = tuple(map(self._listed_image, told.images))
+      files_told = self._listed_images(told)
+      images = [path for path in files_told if path]
       name, label = table.composed(told.case), self._root / told.label
-      if len(images) not in counts:
+      if len(files_told) not in counts:
         self.problems.append(
-          f'{FILE} names {len(images)} images of case {table.quoted(name)}; give '
+          f'{FILE} names {len(files_told)} images of case {table.quoted(name)}; give '
           f'{" or ".join(map(str, sorted(counts)))}'
         )
       elif name in found or {*images, label} & used or len({*images}) < len(images):
@@ -126,9 +127,11 @@ class _Finder:
         )
       else:
         self.problems += filter(None, (self._problem(path) for path in (*images, label)))
-        image = Case(name, images) if self._config.modalities else images[0]
+        image = Case(name, files_told) if self._config.modalities else images[0]
         found[name] = Pair(name, image, label)
         used |= {*images, label}
+    of_cases = [pair.image for pair in found.values() if isinstance(pair.image, Case)]
+    files.check_whole(of_cases, self._config, self.problems, self.notes)
     for folder in TRAINING:
       others = [path.name for path in self._all(folder).values() if path not in used]
       if others and not self.problems:
@@ -138,9 +141,16 @@ class _Finder:
         )
     return [found[name] for name in sorted(found)]
 
-  def _listed_image(self, place: str) -> Path:
-    image = self._root / place
-    return _numbered(image) if _is_numbered(image) and not image.exists() else image
+  def _listed_images(self, told: Listed) -> tuple[Path | None, ...]:
+    """The files of a case, None where a channel has none: of nnU-Net 1, which lists CASE.ENDING,
+    they are CASE_0000.ENDING and so on.
+    """
+    images = tuple(self._root / place for place in told.images)
+    if len(images) != 1 or images[0].exists() or not images[0].name:
+      return images
+    numbered = (_numbered(images[0], k) for k in range(len(self._config.modalities) or 1))
+    found = tuple(path if path.is_file() else None for path in numbered)
+    return found if any(found) else images
 
   def test_cases(self, is_numbered: bool) -> list[Pair]:
     """Those of imagesTs, where there are labels of them."""
@@ -157,8 +167,10 @@ class _Finder:
   def _images(self, folder: str, is_numbered: bool) -> Mapping[str, Path | Case]:
     """By case."""
     found = self._files(folder)
-    if self._config.modalities:
+    if self._config.modalities and is_numbered:
       return files.cases_of(found, self._config, self.problems, self.notes)
+    if self._config.modalities:
+      return {name: Case(stem(path.name), (path,)) for name, path in found.items()}
     if not is_numbered:
       return found
     by_case: dict[str, Path] = {}
@@ -205,9 +217,9 @@ class _Finder:
     return ''
 
 
-def _numbered(image: Path) -> Path:
+def _numbered(image: Path, channel: int = 0) -> Path:
   bare = stem(image.name)
-  return image.with_name(f'{bare}_0000{image.name[len(bare) :]}')
+  return image.with_name(f'{bare}_{channel:04d}{image.name[len(bare) :]}')
 
 
 def _is_numbered(image: Path) -> bool:

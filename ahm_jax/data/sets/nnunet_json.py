@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ahm_jax.config import DataConfig
-from ahm_jax.config.ranges import MASK_CLASSES, class_names, modality_names
+from ahm_jax.config.ranges import MASK_CLASSES, MODALITIES, class_names, modality_names
 from ahm_jax.data.readers.base import NIFTI, RASTER, is_odd, link_problem, stem, suffix
 from ahm_jax.errors import UserError, first
 from ahm_jax.runtime import json_files, schema
@@ -25,7 +25,7 @@ FILE = 'dataset.json'
 MAX_BYTES = 2**26
 BACKGROUND, IGNORE = 'background', 'ignore'
 _LONGEST = 60  # Letters of the name of a class.
-_LONGEST_MODALITY = 28  # Letters of the name of a modality, before what tells two apart.
+_LONGEST_MODALITY = 26  # Letters of the name of a modality, without what is added.
 _LONGEST_NAME = 255  # Bytes of the name of a file.
 _SHOWN = 5
 _LOSSY = ('.jpg', '.jpeg')
@@ -109,16 +109,18 @@ def read(root: Path) -> Description:
 
 
 def check_channels(description: Description, config: DataConfig) -> None:
-  """Refuses a config whose modalities are not as many as the channels of dataset.json, but for one
-  channel, and colours, which need none.
+  """Refuses a config whose modalities are not as many as the channels of dataset.json, or have its
+  names in another order; but for one channel, and colours, which need none.
   """
   count, modalities = len(description.channels), config.modalities
-  if not modalities if description.is_colour or count == 1 else len(modalities) == count:
-    return
-  named = first([f'{k} {name[:_LONGEST]}' for k, name in enumerate(description.channels)], _SHOWN)
   found: list[str] = []
   for name in description.channels:
     found.append(_fitting(name[:_LONGEST_MODALITY], found, modality_names))
+  own, told = ([name.lower() for name in names] for names in (modalities, found))
+  is_turned = own != told and sorted(own) == sorted(told)
+  if not modalities if description.is_colour or count == 1 else len(own) == count and not is_turned:
+    return
+  named = first([f'{k} {name[:_LONGEST]}' for k, name in enumerate(description.channels)], _SHOWN)
   needed = (
     'leave it empty'
     if description.is_colour or count == 1
@@ -162,6 +164,11 @@ def _channels(path: Path, tree: Mapping[str, Any]) -> tuple[str, ...]:
     raise UserError(
       f'{path}: channel_names (or modality) has the keys '
       f'{first(list(map(schema.shown, named)), _SHOWN)}; they must be "0", "1", ...'
+    )
+  if len(named) > MODALITIES:
+    raise UserError(
+      f'{path}: channel_names (or modality) has {len(named)} names; images have room for '
+      f'{MODALITIES}'
     )
   return tuple(numbers[k] for k in range(len(named)))
 
@@ -221,6 +228,8 @@ def _fitting(name: str, others: Sequence[str], problem: Callable[[tuple[str, ...
     problem: what is wrong with names.
   """
   bare = re.sub('[^A-Za-z0-9_-]+', '_', name).strip('_-')[:_LONGEST] or 'name'
+  if problem((bare,)) and problem((f'{bare}_2',)):  # Modalities begin with a letter.
+    bare = f'c_{bare}'
   number, fitting = 1, bare
   while problem((*others, fitting)):
     number += 1

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ahm_jax.data.readers.base import Case, is_odd, link_problem
+from ahm_jax.data.readers.base import Case, is_odd, link_problem, stem
 from ahm_jax.data.sets.delimited import COLUMNS, Row, parse, quoted
 from ahm_jax.data.sets.items import SPLITS
 from ahm_jax.errors import UserError, first
@@ -60,7 +60,7 @@ def read(root: Path, images: Mapping[str, Path | Case]) -> Table | None:
 
   Args:
     images: the files, or cases, that it may name, by composed name without suffix; a case also by
-      any of its files.
+      the name of any of its files.
 
   Raises:
     UserError: as `read_bytes`; or it is no table.
@@ -79,10 +79,10 @@ def read(root: Path, images: Mapping[str, Path | Case]) -> Table | None:
     else []
   )
   files = {
-    composed(file.name): stem
-    for stem, path in images.items()
-    for file in (path.files if isinstance(path, Case) else (path,))
-    if file is not None
+    composed(form): name
+    for name, path in images.items()
+    for file in (path.present if isinstance(path, Case) else (path,))
+    for form in (file.name, stem(file.name))
   }
   table = Table(columns, {}, [], notes)
   emptied: collections.defaultdict = collections.defaultdict(list)

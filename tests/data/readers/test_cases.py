@@ -120,6 +120,7 @@ def test_what_is_numbered_too_high_or_twice_is_told():
   _, problems = together('a_0000.nii', 'a_0001.nii', 'a_0002.nii', 'a_0003.nii')
   assert len(problems) == 1
   assert problems[0].startswith('images/a_0003.nii is numbered 0003, but config.data.modalities')
+  assert 'where it holds them all, rename it' in problems[0]
   _, problems = together('a_0000.nii', 'a.nii')
   assert problems == ['images/a.nii and images/a_0000.nii are of one case; keep one of them']
 

@@ -108,6 +108,14 @@ def test_a_mask_file_goes_before_a_file_of_labelme(made):
   assert any("ignored in masks/: 1 ('readme.json')" in note for note in notes)
 
 
+def test_files_of_labelme_end_in_upper_case_too_but_not_in_both(made):
+  made.labelme(*NAMES)
+  shutil.copy(made.root / 'masks/a.json', made.root / 'masks/a.JSON')
+  made.refused('masks/a.JSON and masks/a.json have the same name; keep one of them')
+  (made.root / 'masks/a.json').unlink()
+  np.testing.assert_array_equal(made.masks()['a'], BOX)
+
+
 def test_wrong_files_of_labelme(made):
   made.labelme(*NAMES).labelme('c', imageHeight=30)
   made.refused('masks/c.json is 24x30 but images/c.png is 24x20')
@@ -157,6 +165,9 @@ def test_wrong_files_of_coco(made, changed, said):
 def test_a_class_that_is_not_asked_for(made):
   made.coco().refused("annotation 0 is of 'x', which is not in config.data.mask_classes, y;",
                       mask_classes=('y',))  # fmt: skip
+  for name in ('left lung', 'Background'):
+    made.coco(categories=[{'id': 3, 'name': name}])
+    made.refused(f"is of '{name}', as no class", mask_classes=('y',))
 
 
 @pytest.mark.usefixtures('with_coco')

@@ -1,6 +1,7 @@
 """Folders of cases of several modalities, from files to arrays, and what is refused."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,16 @@ def test_cases_of_volumes(tmp_path, volumes):
     np.testing.assert_array_equal(found.full_mask(1), values[index][:, :, 2, 0] > 127)
     kept = list(originals.pictures(config, split, found))
     np.testing.assert_array_equal(kept, found.images)
+
+
+def test_a_row_names_a_case_by_any_of_its_files_with_or_without_suffix(volumes):
+  config, _ = volumes
+  table = Path(config.root) / 'labels.csv'
+  table.write_text('image,label\nP1_0002,x\nP2.5_0001.nii.gz,y\nP3,z\n')
+  found = folder.list_items(config)
+  assert not found.problems and [item.label for item in found.items] == ['x', 'y', 'z']
+  table.write_text('image,label\nP1_0002,x\nP1_0003,x\n')
+  assert "line 3: 'P1_0003' has a row already" in folder.list_items(config).problems[0]
 
 
 def test_cases_of_rasters_larger_than_the_network_sees(tmp_path):

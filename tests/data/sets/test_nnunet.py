@@ -2,6 +2,7 @@
 
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -102,6 +103,30 @@ def test_version_1_of_nnunet_lists_images_without_their_number(tmp_path):
     path.rename(path.with_name(path.name.replace('.nii', '_0000.nii')))
   found = made.cases()
   assert found['test'] == 'x' and sorted(found['train'] + found['validation']) == list(SIX)
+
+
+def test_version_1_of_nnunet_lists_one_name_for_all_channels(tmp_path):
+  """And the Decathlon's own cases may end in four digits: they are no numbers of channels."""
+  cases, fields = [f'x_{k:04d}' for k in range(6)], {'channels': 3, 'modalities': ('flair', 't1')}
+  made = NnUNet(tmp_path / 'Task500_X', channels=('FLAIR', 'T1'), decathlon=True)
+  made.add(*cases).add('y_0000', 'y_0007', kind='Ts')
+  before = made.load(**fields)
+  assert set(before.splits['test'].groups) == {'y_0000', 'y_0007'}
+  for path in (*made.root.glob('images*/*'),):
+    stored = nibabel.load(path)
+    for k in range(2):
+      name = path.name.replace('.nii', f'_{k:04d}.nii')
+      save_nifti(path.with_name(name), np.asarray(stored.dataobj)[..., k], stored.affine)
+    path.unlink()
+  data = made.load(**fields)
+  assert not any('imagesTr/ that are NOT used' in note for note in data.notes)
+  for name, split in before.splits.items():
+    assert data.splits[name].ids == split.ids
+    np.testing.assert_array_equal(data.splits[name].images, split.images)
+  (made.root / 'imagesTr/x_0002_0000.nii.gz').unlink()
+  made.refused('case imagesTr/x_0002 lacks flair; add x_0002_0000 beside', **fields)
+  lacking = made.load(**fields, modality_dropout=0.2)
+  assert any('cases that lack modalities' in n and "1 ('x_0002')" in n for n in lacking.notes)
 
 
 def test_a_dataset_of_paths(tmp_path):

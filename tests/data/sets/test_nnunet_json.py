@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 
 import pytest
 
+from ahm_jax.config.ranges import modality_names
 from ahm_jax.data.sets import nnunet_json
 from ahm_jax.errors import UserError
 from tests.data.sets.nnunet_set import NnUNet
@@ -170,11 +172,31 @@ def test_several_channels_are_named(tmp_path, decathlon):
     r'--config.data.modalities=T2,ADC'
   )
   made.refused('give --config.data.modalities=T2,ADC', modalities=('T2', 'ADC', 'DWI'))
+  made.refused('give --config.data.modalities=T2,ADC', modalities=('adc', 't2'), channels=3)
+  found = nnunet_json.read(made.root)
+  for names in (('t2', 'adc'), ('T2', 'diffusion')):
+    nnunet_json.check_channels(found, made.config(modalities=names))
 
 
 def test_channels_that_nobody_named_get_names_that_differ(tmp_path):
   made = NnUNet(tmp_path / 'set', channels=('noNorm', 'noNorm', 'T1 weighted', '???'))
   made.add(*'abc').refused('give --config.data.modalities=noNorm,noNorm_2,T1_weighted,name$')
+
+
+def test_channels_that_begin_with_a_digit_get_a_letter(tmp_path):
+  long = '18F-FDG PET of the whole body, attenuation corrected'
+  made = NnUNet(tmp_path / 'set', channels=('2CH', long, *[long] * 10, '1', 'T1'))
+  names = re.search('modalities=(.*)$', made.add(*'abc').refused('names 14 channels'))[1].split(',')
+  whole = 'c_18F-FDG_PET_of_the_whole_b'
+  assert names == ['c_2CH', whole, *(f'{whole}_{k}' for k in range(2, 12)), 'c_1', 'T1']
+  nnunet_json.check_channels(nnunet_json.read(made.root), made.config(modalities=tuple(names)))
+  assert not modality_names(tuple(names))
+
+
+def test_more_channels_than_images_have_room_for(tmp_path):
+  made = NnUNet(tmp_path / 'set', channels=[f'c{k}' for k in range(17)]).add('a')
+  made.refused(r'channel_names \(or modality\) has 17 names; images have room for 16$')
+  NnUNet(tmp_path / 'most', channels=[f'c{k}' for k in range(16)]).add('a').refused(',c14,c15$')
 
 
 def test_one_channel_and_colours_have_no_modalities(tmp_path):
