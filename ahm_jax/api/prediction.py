@@ -25,8 +25,8 @@ class Prediction:
       for class k.
     class_name: the class of the mask with the largest area, or 'background'; with diagnoses the
       likeliest of them.
-    confidence: in [0, 1], 1 where the network is sure of every pixel of the mask, 0.5 where the mask
-      lies on the threshold (`ahm_jax.evaluation.confidence`).
+    confidence: in [0, 1], 1 where the network is sure of every pixel of the mask, 0.5 where the
+      mask lies on the threshold (`ahm_jax.evaluation.confidence`).
     class_probabilities: of each diagnosis, in [0, 1], by name; empty where none is told.
     measured: the numbers of the image's row in predictions.csv, by column: area_px, area_mm2,
       area_share, class, probability, confidence, and those of each class; None: not known.
