@@ -37,7 +37,6 @@ from absl import flags
 from ahm_jax.config import Config
 from ahm_jax.errors import UserError
 from ahm_jax.pipeline import evaluate as scoring
-from ahm_jax.runs import directory
 from ahm_jax.sam import compare, prompts
 from launch import app
 
@@ -73,17 +72,11 @@ def main(config: Config, workdir: Path) -> None:
 
 
 def evaluate(config: Config, workdir: Path) -> None:
-  """Scores the run, and prints a line for each score, with its 95 % interval where it has one."""
-  result = scoring.evaluate(config, workdir)
-  known = result.get(directory.INTERVALS, {})
-  for name, value in result.items():
-    if name == directory.INTERVALS:
-      continue
+  """Scores the run, and prints a line for each score."""
+  for name, value in scoring.evaluate(config, workdir).items():
     for suffix, single in value.items() if isinstance(value, dict) else (('', value),):
       title = f'{name} {suffix}' if suffix else name
-      text = f'{single:.4f}' if isinstance(single, float) else str(single)
-      ends = '' if suffix or name not in known else ' [{:.4f}, {:.4f}]'.format(*known[name])
-      print(f'{title:28} {text}{ends}')
+      print(f'{title:28} {f"{single:.4f}" if isinstance(single, float) else single}')
 
 
 if __name__ == '__main__':

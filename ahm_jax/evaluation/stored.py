@@ -46,11 +46,8 @@ def scores(*others: str) -> Check:
 
 
 _EVALUATION = schema.both(
-  schema.record(
-    {'stage': schema.text, 'split': schema.text, 'threshold': schema.number(0, 1)},
-    {directory.INTERVALS: schema.mapping(schema.list_of(schema.number()))},
-  ),
-  scores(*directory.NO_SCORES),
+  schema.record({'stage': schema.text, 'split': schema.text, 'threshold': schema.number(0, 1)}),
+  scores(*directory.CONDITIONS),
 )
 AGENT = schema.record({name: score(name) for name in AGENT_METRICS})
 

@@ -1,16 +1,20 @@
 """MODEL_CARD.md, which goes with every export (after Mitchell et al., 2019, arXiv 1810.03993)."""
 
 import json
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ahm_jax.config import DataConfig, SegmentConfig, to_dict
 from ahm_jax.data.readers import cases, intensity
 from ahm_jax.data.readers.base import count_of
-from ahm_jax.evaluation import per_image, run_intervals, stored
+from ahm_jax.evaluation import per_image, stored
+from ahm_jax.evaluation.intervals import group_indices, mean_over_images
 from ahm_jax.export import shared
 from ahm_jax.models.inputs import SCALINGS
 from ahm_jax.models.vgg16 import VGG16
@@ -32,6 +36,7 @@ _PACKAGES = (
   'onnxruntime',
   'safetensors',
 )
+_SCORES = ('dice', 'iou', 'precision', 'recall', 'hd95')
 
 
 def write(trained: Trained, home: Path, facts: Mapping[str, Any]) -> None:
@@ -86,14 +91,37 @@ def _scores(trained: Trained) -> dict[str, Any] | None:
   path = trained.path / directory.PER_IMAGE
   rows = per_image.read(path) if path.exists() else []
   samples = trained.config.evaluate.bootstrap_samples
-  known = run_intervals.intervals(result, rows, samples)
-  return {'split': result['split'], 'values': _flat(result), 'intervals': known}
+  groups = group_indices(
+    [row['image'] for row in rows], {row['image']: row['group'] for row in rows if 'group' in row}
+  )
+  intervals = {}
+  for name, values in _per_image(rows).items():
+    (mean, interval), score = mean_over_images(values, samples, groups), result.get(name)
+    # Rows are of images with a mask, and diagnoses are scored on others too.
+    if (
+      mean is not None
+      and score is not None
+      and math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9)
+    ):
+      intervals[name] = interval
+  return {'split': result['split'], 'values': _flat(result), 'intervals': intervals}
+
+
+def _per_image(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  """Scores whose mean over images launch.evaluate has: of diagnoses, of masks, or of both."""
+  scores = {}
+  if any(row.get('predicted') for row in rows):
+    right = [float(row['label'] == row['predicted']) if row['label'] else np.nan for row in rows]
+    scores['accuracy'] = np.array(right)
+  if not rows or 'dice' in rows[0]:
+    scores |= {name: np.array([row[name] for row in rows], float) for name in _SCORES}
+  return scores
 
 
 def _flat(result: Mapping[str, Any]) -> dict[str, float]:
   flat: dict[str, float] = {}
   for name, value in result.items():
-    if name in directory.NO_SCORES:
+    if name in directory.CONDITIONS:
       continue
     if isinstance(value, Mapping):
       flat |= {f'{name} {single}': number for single, number in value.items()}

@@ -204,5 +204,5 @@ def _scores(cell: Cell, classify: bool) -> dict:
   scores = {'method': cell.method, 'labels': cell.labels, 'seed': cell.seed}
   for stage in fine_tunings(classify):
     found = stored.evaluation(cell.directory(stage)) or {}
-    scores |= {name: value for name, value in found.items() if name not in directory.NO_SCORES}
+    scores |= {name: value for name, value in found.items() if name not in directory.CONDITIONS}
   return scores

@@ -6,7 +6,7 @@ from typing import Any
 from ahm_jax.config import Config
 from ahm_jax.data import manifest, originals
 from ahm_jax.data.dataset import Dataset
-from ahm_jax.evaluation import per_image, run_intervals
+from ahm_jax.evaluation import per_image
 from ahm_jax.pipeline import lesions
 from ahm_jax.pipeline.setup import Run, open_trained, scored
 from ahm_jax.pipeline.stages import SEGMENT, STAGES
@@ -25,8 +25,7 @@ def evaluate(config: Config, workdir: Path, data: Dataset | None = None) -> dict
     data: where it is loaded already.
 
   Returns:
-    What evaluation.json holds: `directory.CONDITIONS`, the scores, and `directory.INTERVALS` of
-    those that have any.
+    What evaluation.json holds: `directory.CONDITIONS` and the scores in the mean.
 
   Raises:
     UserError: there is no run, or it was trained on images that are to be scored.
@@ -43,9 +42,6 @@ def evaluate_run(run: Run) -> dict[str, Any]:
   scores, rows = run.stage.score(run)
   conditions = (run.stage.name, run.config.evaluate.split, run.config.evaluate.threshold)
   result = {**dict(zip(directory.CONDITIONS, conditions, strict=True)), **scores}
-  samples = run.config.evaluate.bootstrap_samples
-  if known := run_intervals.intervals(scores, rows, samples):
-    result[directory.INTERVALS] = known
   path = run.workdir / directory.EVALUATION
   places.check(path)
   path.unlink(missing_ok=True)  # Until both files are of one evaluation.

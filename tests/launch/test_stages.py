@@ -151,16 +151,13 @@ def test_another_split_can_be_scored(runs, commands, config_file, tmp_path):
   workdir.mkdir()
   for name in ('run.json', 'checkpoints'):
     (workdir / name).symlink_to(runs['segment'].workdir / name)
-  done = commands.succeed(
+  commands.succeed(
     'evaluate',
     f'--config={config_file}',
     f'--workdir={workdir}',
     '--config.evaluate.split=validation',
   )
   found = types.SimpleNamespace(workdir=workdir)
-  low, high = evaluation(found)['ci95']['iou']
-  line = f'iou                          {evaluation(found)["iou"]:.4f} [{low:.4f}, {high:.4f}]'
-  assert line in done.stdout.splitlines()
   assert (evaluation(found)['split'], evaluation(found)['images']) == ('validation', 4)
   assert {row['image'] for row in per_image(found)} == {
     f'validation{number}' for number in range(10, 14)
